@@ -1,0 +1,42 @@
+/// The fixed capacities of one tunnel. Every table, ring and pool is carved to exactly these
+/// numbers; running into one is a named error or a counted drop, never a wait.
+public struct Limits: Sendable {
+  /// Peers that can be configured at once.
+  public var peers: Int
+  /// Allowed IPs of all peers together.
+  public var allowedIPs: Int
+  /// Packets staged for one peer during its handshake; the oldest is dropped for the newest.
+  public var stagedPacketsPerPeer: Int
+  /// Staging slots of all peers together, `stagingSlotByteCount` bytes each. A packet larger than
+  /// a slot takes several.
+  public var stagingSlots: Int
+  /// Handshake messages that wait for the control path; an eighth of it is the load signal.
+  public var handshakeRing: Int
+  /// Sources that the handshake rate limiter tells apart.
+  public var rateLimiterEntries: Int
+  /// Packets in one batch of a lane.
+  public var batchPackets: Int
+  /// Bytes in one batch of a lane. One packet of `maximumMTU` always fits.
+  public var batchByteCount: Int
+  /// Largest MTU that the interface may have (R33).
+  public var maximumMTU: Int
+
+  public static let stagingSlotByteCount = 2048
+  /// A handshake message is at most 148 bytes; the slot keeps its source beside it.
+  public static let handshakeSlotByteCount = 256
+
+  public init(
+    peers: Int, allowedIPs: Int, stagedPacketsPerPeer: Int, stagingSlots: Int, handshakeRing: Int,
+    rateLimiterEntries: Int, batchPackets: Int, batchByteCount: Int, maximumMTU: Int
+  ) {
+    self.peers = peers
+    self.allowedIPs = allowedIPs
+    self.stagedPacketsPerPeer = stagedPacketsPerPeer
+    self.stagingSlots = stagingSlots
+    self.handshakeRing = handshakeRing
+    self.rateLimiterEntries = rateLimiterEntries
+    self.batchPackets = batchPackets
+    self.batchByteCount = batchByteCount
+    self.maximumMTU = maximumMTU
+  }
+}

@@ -1,0 +1,92 @@
+/// The one region of memory that a tunnel lives in. The shell maps it, the tunnel carves typed
+/// tables, rings and pools from it, and `seal()` ends carving for good: from then on the process
+/// takes no memory.
+///
+/// An arena without memory (`Arena.measuring`) runs the same carving code to learn how much a set
+/// of limits needs. So the ledger that `culvert budget` prints cannot differ from what is carved.
+public struct Arena: ~Copyable {
+  private let base: UnsafeMutableRawPointer
+  private let capacity: Int
+  /// True where no memory stands behind the pointers that `carve` returns: they may be kept,
+  /// never read or written.
+  public let isMeasuring: Bool
+  public private(set) var byteCount = 0
+  /// End of the leading part that holds key material and is locked in RAM (R9).
+  public private(set) var secretByteCount = 0
+  public private(set) var isSealed = false
+  public private(set) var budget = Budget()
+
+  public static let pageByteCount = 4096
+  /// Cache line of every target board; also more than any element's own alignment.
+  static let alignment = 64
+
+  /// - Parameter region: page-aligned zeroed memory, as mmap(2) gives it.
+  public init(region: UnsafeMutableRawBufferPointer) {
+    precondition(
+      UInt(bitPattern: region.baseAddress) % UInt(Arena.alignment) == 0 && region.count > 0)
+    base = region.baseAddress!
+    capacity = region.count
+    isMeasuring = false
+  }
+
+  private init(measuring: Void) {
+    base = UnsafeMutableRawPointer(bitPattern: Arena.pageByteCount)!
+    capacity = .max
+    isMeasuring = true
+  }
+
+  /// An arena that counts and has no memory.
+  public static var measuring: Arena { Arena(measuring: ()) }
+
+  /// `count` zeroed elements of `Element`, charged to `owner`.
+  ///
+  /// The element type must be one for which all-zero bytes are a valid value.
+  public mutating func carve<Element: BitwiseCopyable>(
+    _ type: Element.Type, count: Int, owner: StaticString
+  ) -> UnsafeMutableBufferPointer<Element> {
+    let bytes = carveBytes(count * MemoryLayout<Element>.stride, owner: owner)
+    return UnsafeMutableBufferPointer(
+      start: bytes.baseAddress!.assumingMemoryBound(to: Element.self), count: count)
+  }
+
+  /// `count` zeroed bytes, aligned to a cache line, charged to `owner`.
+  public mutating func carveBytes(
+    _ count: Int, owner: StaticString
+  ) -> UnsafeMutableRawBufferPointer {
+    precondition(!isSealed, "the arena is sealed")
+    precondition(count >= 0)
+    let start = byteCount
+    let end = roundUp(start + count, to: Arena.alignment)
+    precondition(end <= capacity, "the arena is smaller than its budget")
+    byteCount = end
+    budget.add(owner, byteCount: end - start)
+    return UnsafeMutableRawBufferPointer(start: base + start, count: count)
+  }
+
+  /// Ends the leading part that holds secrets, on a page boundary, so that the shell can lock it
+  /// and keep it out of core dumps.
+  public mutating func endSecrets() {
+    precondition(secretByteCount == 0, "the secrets have already ended")
+    let end = roundUp(byteCount, to: Arena.pageByteCount)
+    precondition(end <= capacity, "the arena is smaller than its budget")
+    budget.add("padding of the locked pages", byteCount: end - byteCount)
+    byteCount = end
+    secretByteCount = end
+  }
+
+  /// The locked part: what `endSecrets` closed.
+  public var secrets: UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(start: base, count: secretByteCount)
+  }
+
+  /// The one line after which nothing is allocated.
+  public mutating func seal() {
+    isSealed = true
+  }
+}
+
+/// `value` rounded up to a multiple of `multiple`, which is a power of two.
+@inline(__always)
+func roundUp(_ value: Int, to multiple: Int) -> Int {
+  (value + multiple - 1) & ~(multiple - 1)
+}

@@ -1,0 +1,95 @@
+/// An IPv4 or IPv6 address. The bits stand left-aligned in 128, most significant first, so that a
+/// prefix of either family is a prefix of these bits.
+public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
+  public enum Family: UInt8, Sendable, BitwiseCopyable {
+    case ipv4 = 4
+    case ipv6 = 6
+
+    /// Bits of an address: 32 or 128.
+    public var bitCount: Int { self == .ipv4 ? 32 : 128 }
+    /// Bytes of an address: 4 or 16.
+    public var byteCount: Int { self == .ipv4 ? 4 : 16 }
+  }
+
+  /// First 64 bits; an IPv4 address fills the upper 32 of them.
+  public let high: UInt64
+  /// Last 64 bits; 0 for IPv4.
+  public let low: UInt64
+  public let family: Family
+
+  @inline(__always)
+  public init(ipv4 bits: UInt32) {
+    high = UInt64(bits) << 32
+    low = 0
+    family = .ipv4
+  }
+
+  @inline(__always)
+  public init(ipv6High: UInt64, low: UInt64) {
+    high = ipv6High
+    self.low = low
+    family = .ipv6
+  }
+
+  /// Reads 4 or 16 bytes in network order; the caller has proved that they are there.
+  @inline(__always)
+  public init(_ family: Family, at bytes: UnsafeRawPointer) {
+    switch family {
+    case .ipv4: self.init(ipv4: bytes.loadBig(0, as: UInt32.self))
+    case .ipv6:
+      self.init(ipv6High: bytes.loadBig(0, as: UInt64.self), low: bytes.loadBig(8, as: UInt64.self))
+    }
+  }
+
+  /// Writes 4 or 16 bytes in network order.
+  @inline(__always)
+  public func write(to bytes: UnsafeMutableRawPointer) {
+    switch family {
+    case .ipv4: bytes.storeBig(ipv4Bits, 0)
+    case .ipv6:
+      bytes.storeBig(high, 0)
+      bytes.storeBig(low, 8)
+    }
+  }
+
+  /// The 32 bits of an IPv4 address.
+  @inline(__always)
+  public var ipv4Bits: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
+
+  /// 0.0.0.0 or ::.
+  public var isUnspecified: Bool { high == 0 && low == 0 }
+
+  /// 224.0.0.0/4 or ff00::/8.
+  public var isMulticast: Bool {
+    switch family {
+    case .ipv4: high >> 60 == 0xe
+    case .ipv6: high >> 56 == 0xff
+    }
+  }
+
+  /// fe80::/10; such an address means something only together with an interface.
+  public var isLinkLocal: Bool { family == .ipv6 && high >> 54 == 0x3fa }
+
+  /// ::ffff:0:0/96 becomes the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
+  public var unmapped: IPAddress {
+    family == .ipv6 && high == 0 && low >> 32 == 0xffff
+      ? IPAddress(ipv4: UInt32(truncatingIfNeeded: low)) : self
+  }
+
+  /// This address with every bit after the first `length` cleared. `length` is at most the
+  /// family's bit count.
+  @inline(__always)
+  public func masked(to length: Int) -> IPAddress {
+    switch family {
+    case .ipv4: IPAddress(ipv4: ipv4Bits & (length == 0 ? 0 : UInt32.max << (32 - UInt32(length))))
+    case .ipv6:
+      if length == 0 {
+        IPAddress(ipv6High: 0, low: 0)
+      } else if length <= 64 {
+        IPAddress(ipv6High: high & (UInt64.max << (64 - UInt64(length))), low: 0)
+      } else {
+        IPAddress(ipv6High: high, low: low & (UInt64.max << (128 - UInt64(length))))
+      }
+    }
+  }
+}

@@ -1,0 +1,46 @@
+# Read by the scripts beside it, never run. Sets: toolchain, root, clang, llvm_ar, lld.
+# shellcheck shell=sh
+
+LC_ALL=C
+export LC_ALL
+toolchain=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+root=$(dirname -- "$toolchain")
+
+die() {
+    echo "${0##*/}: $*" >&2
+    exit 1
+}
+
+# need TOOL [PACKAGE]: stop unless TOOL can be run.
+need() {
+    command -v "$1" >/dev/null 2>&1 || die "missing: ${2:-$1}; run make deps"
+}
+
+# Everything is compiled by the Swift toolchain's own clang: it is there wherever swiftc is, and it
+# is the same on every machine that has this Swift release, which Debian's compilers are not.
+find_compilers() {
+    need swiftc "Swift 6.3 (swiftc on PATH)"
+    # swiftc may be a link from elsewhere; its neighbours are where it really lies.
+    bin=$(dirname -- "$(readlink -f -- "$(command -v swiftc)")")
+    clang=$bin/clang
+    llvm_ar=$bin/llvm-ar
+    lld=$bin/ld.lld
+    for tool in "$clang" "$llvm_ar" "$lld"; do
+        [ -x "$tool" ] || die "missing: ${tool##*/} beside swiftc; install the whole Swift toolchain"
+    done
+}
+
+# load_board NAME: the variables of boards/NAME.conf.
+# shellcheck disable=SC2034  # they are used by the script that sources this
+load_board() {
+    case $1 in
+        '' | *[!a-z0-9_]*) die "not a board name: '$1'" ;;
+    esac
+    board=$1
+    if [ ! -f "$toolchain/boards/$board.conf" ]; then
+        known=$(cd "$toolchain/boards" && echo *.conf | sed 's/\.conf//g')
+        die "unknown board '$board'; there is: $known"
+    fi
+    # shellcheck source=boards/x86_64.conf
+    . "$toolchain/boards/$board.conf"
+}
