@@ -1,9 +1,10 @@
-# Read by the scripts beside it, never run. Sets: toolchain, root, clang, llvm_ar, lld.
-# shellcheck shell=sh
+# Read by the scripts beside it, never run. Sets toolchain and root; find_compilers the rest.
+# shellcheck shell=sh source-path=SCRIPTDIR
 
 LC_ALL=C
 export LC_ALL
 toolchain=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# shellcheck disable=SC2034
 root=$(dirname -- "$toolchain")
 
 die() {
@@ -18,14 +19,21 @@ need() {
 
 # Everything is compiled by the Swift toolchain's own clang: it is there wherever swiftc is, and it
 # is the same on every machine that has this Swift release, which Debian's compilers are not.
+# shellcheck disable=SC2034
 find_compilers() {
-    need swiftc "Swift 6.3 (swiftc on PATH)"
-    # swiftc may be a link from elsewhere; its neighbours are where it really lies.
+    command -v swiftc >/dev/null 2>&1 || die "missing: swiftc on PATH; install Swift 6.3 (swift.org)"
+    # swiftc may be a link from elsewhere; its neighbours are where it really lies. When it is a
+    # version manager's proxy, the compiler itself says where its library, and so its bin, is.
     bin=$(dirname -- "$(readlink -f -- "$(command -v swiftc)")")
+    if [ ! -x "$bin/clang" ]; then
+        bin=$(swiftc -print-target-info |
+            sed -n 's,.*"runtimeResourcePath" *: *"\(.*\)/lib/swift".*,\1/bin,p')
+    fi
     clang=$bin/clang
     llvm_ar=$bin/llvm-ar
-    lld=$bin/ld.lld
-    for tool in "$clang" "$llvm_ar" "$lld"; do
+    llvm_nm=$bin/llvm-nm
+    llvm_objdump=$bin/llvm-objdump
+    for tool in "$clang" "$llvm_ar" "$llvm_nm" "$llvm_objdump" "$bin/ld.lld"; do
         [ -x "$tool" ] || die "missing: ${tool##*/} beside swiftc; install the whole Swift toolchain"
     done
 }

@@ -1,1 +1,111 @@
+// libsodium as Swift wants to call it: bytes are `void *`, so that raw pointers pass without a
+// cast, and sizes are size_t. Nothing here but casts, and what Swift cannot promise itself (a
+// wipe that the optimiser leaves alone).
+#ifndef CSODIUM_SHIM_H
+#define CSODIUM_SHIM_H
+
 #include <sodium.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma clang assume_nonnull begin
+
+/// 0, or 1 where it has been done before; -1 on failure.
+static inline int csodium_init(void) {
+  return sodium_init();
+}
+
+static inline void csodium_wipe(void *bytes, size_t count) {
+  sodium_memzero(bytes, count);
+}
+
+/// 0 where the bytes are equal; takes the same time whichever differ.
+static inline int csodium_compare(const void *a, const void *b, size_t count) {
+  return sodium_memcmp(a, b, count);
+}
+
+/// 1 where all bytes are zero; takes the same time whichever are not.
+static inline int csodium_is_zero(const void *bytes, size_t count) {
+  return sodium_is_zero((const unsigned char *)bytes, count);
+}
+
+/// Overwrites the stack below the caller's frame, where functions that have returned left what
+/// they spilled. Not inlined, or its buffer would lie inside the caller's frame.
+static __attribute__((noinline, unused)) void csodium_burn_stack(void) {
+  unsigned char burnt[2048];
+  sodium_memzero(burnt, sizeof burnt);
+}
+
+static inline void csodium_random(void *bytes, size_t count) {
+  randombytes_buf(bytes, count);
+}
+
+/// ChaCha20-Poly1305, RFC 8439: `count` bytes of ciphertext and 16 of tag to `output`, which may
+/// be `text`. `nonce` is 12 bytes, `key` 32.
+static inline void csodium_aead_seal(
+    void *output, const void *text, size_t count,
+    const void *_Nullable additional, size_t additional_count,
+    const void *nonce, const void *key) {
+  (void)crypto_aead_chacha20poly1305_ietf_encrypt(
+      (unsigned char *)output, NULL, (const unsigned char *)text, count,
+      (const unsigned char *)additional, additional_count, NULL,
+      (const unsigned char *)nonce, (const unsigned char *)key);
+}
+
+/// The reverse: `count` bytes to `output`, which may be `message`; the 16 bytes of tag stand
+/// behind the message's `count`. 0, or -1 on a wrong tag, and then `output` is zeroed.
+static inline int csodium_aead_open(
+    void *output, const void *message, size_t count,
+    const void *_Nullable additional, size_t additional_count,
+    const void *nonce, const void *key) {
+  return crypto_aead_chacha20poly1305_ietf_decrypt(
+      (unsigned char *)output, NULL, NULL, (const unsigned char *)message,
+      (unsigned long long)count + crypto_aead_chacha20poly1305_ietf_ABYTES,
+      (const unsigned char *)additional, additional_count,
+      (const unsigned char *)nonce, (const unsigned char *)key);
+}
+
+/// XChaCha20-Poly1305, as `csodium_aead_seal` with a nonce of 24 bytes.
+static inline void csodium_xaead_seal(
+    void *output, const void *text, size_t count,
+    const void *_Nullable additional, size_t additional_count,
+    const void *nonce, const void *key) {
+  (void)crypto_aead_xchacha20poly1305_ietf_encrypt(
+      (unsigned char *)output, NULL, (const unsigned char *)text, count,
+      (const unsigned char *)additional, additional_count, NULL,
+      (const unsigned char *)nonce, (const unsigned char *)key);
+}
+
+/// XChaCha20-Poly1305, as `csodium_aead_open` with a nonce of 24 bytes.
+static inline int csodium_xaead_open(
+    void *output, const void *message, size_t count,
+    const void *_Nullable additional, size_t additional_count,
+    const void *nonce, const void *key) {
+  return crypto_aead_xchacha20poly1305_ietf_decrypt(
+      (unsigned char *)output, NULL, NULL, (const unsigned char *)message,
+      (unsigned long long)count + crypto_aead_xchacha20poly1305_ietf_ABYTES,
+      (const unsigned char *)additional, additional_count,
+      (const unsigned char *)nonce, (const unsigned char *)key);
+}
+
+/// X25519, all three 32 bytes. 0, or -1 for a point of low order; `output` is then unspecified.
+static inline int csodium_x25519(void *output, const void *secret, const void *point) {
+  return crypto_scalarmult_curve25519(
+      (unsigned char *)output, (const unsigned char *)secret, (const unsigned char *)point);
+}
+
+static inline void csodium_x25519_base(void *output, const void *secret) {
+  (void)crypto_scalarmult_curve25519_base(
+      (unsigned char *)output, (const unsigned char *)secret);
+}
+
+/// SipHash-2-4: 8 bytes to `output`, under a key of 16.
+static inline void csodium_siphash(
+    void *output, const void *bytes, size_t count, const void *key) {
+  (void)crypto_shorthash_siphash24(
+      (unsigned char *)output, (const unsigned char *)bytes, count, (const unsigned char *)key);
+}
+
+#pragma clang assume_nonnull end
+
+#endif

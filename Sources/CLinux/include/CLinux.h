@@ -1,1 +1,281 @@
-void clinux_placeholder(void);
+// Everything that Culvert asks of Linux, as plain C types, so that Swift imports the same
+// declarations from glibc and from musl. The rules of every function here:
+//
+// - A failure is returned as -errno, read right after the call that failed. Success is 0, a
+//   descriptor or a byte count.
+// - Descriptors are opened close-on-exec, and non-blocking unless the comment says otherwise.
+// - Addresses are two 64-bit words in host order, left-aligned as Culvert's IPAddress: an IPv4
+//   address fills the upper 32 bits of `high`.
+// - No function allocates. GNU-only calls and macros stay in the .c files.
+#ifndef CLINUX_H
+#define CLINUX_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Error numbers differ between architectures (MIPS), so they come from the target's own header.
+enum {
+  CLINUX_EPERM = EPERM,
+  CLINUX_ENOENT = ENOENT,
+  CLINUX_EINTR = EINTR,
+  CLINUX_EIO = EIO,
+  CLINUX_EBADF = EBADF,
+  CLINUX_EAGAIN = EAGAIN,
+  CLINUX_ENOMEM = ENOMEM,
+  CLINUX_EACCES = EACCES,
+  CLINUX_EBUSY = EBUSY,
+  CLINUX_EEXIST = EEXIST,
+  CLINUX_ENODEV = ENODEV,
+  CLINUX_EINVAL = EINVAL,
+  CLINUX_ENOSPC = ENOSPC,
+  CLINUX_EROFS = EROFS,
+  CLINUX_EPIPE = EPIPE,
+  CLINUX_ERANGE = ERANGE,
+  CLINUX_ENAMETOOLONG = ENAMETOOLONG,
+  CLINUX_EPROTO = EPROTO,
+  CLINUX_EBADFD = EBADFD,
+  CLINUX_EMSGSIZE = EMSGSIZE,
+  CLINUX_ENOPROTOOPT = ENOPROTOOPT,
+  CLINUX_EAFNOSUPPORT = EAFNOSUPPORT,
+  CLINUX_EADDRINUSE = EADDRINUSE,
+  CLINUX_EADDRNOTAVAIL = EADDRNOTAVAIL,
+  CLINUX_ENETDOWN = ENETDOWN,
+  CLINUX_ENETUNREACH = ENETUNREACH,
+  CLINUX_ECONNRESET = ECONNRESET,
+  CLINUX_ENOBUFS = ENOBUFS,
+  CLINUX_ECONNREFUSED = ECONNREFUSED,
+  CLINUX_EHOSTUNREACH = EHOSTUNREACH,
+};
+
+// error.c
+
+/// What strerror(3) says of an error number. Static text.
+const char *clinux_error_text(int error_number);
+/// "EPERM" and the like; NULL for a number that the list above does not name.
+const char *clinux_error_name(int error_number);
+
+// clock.c
+
+/// Nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC where the kernel lacks it.
+uint64_t clinux_clock_boottime(void);
+/// CLOCK_REALTIME. A clock set before 1970 reads as 0.
+void clinux_clock_realtime(uint64_t *seconds, uint32_t *nanoseconds);
+
+// memory.c
+
+/// Maps zeroed, page-aligned, private memory. NULL on failure, with -errno in `error`.
+void *clinux_memory_map(size_t byte_count, int *error);
+int clinux_memory_unmap(void *start, size_t byte_count);
+/// mlock(2). `start` is page-aligned.
+int clinux_memory_lock(void *start, size_t byte_count);
+/// madvise(MADV_DONTDUMP). `start` is page-aligned.
+int clinux_memory_exclude_from_dumps(void *start, size_t byte_count);
+
+// process.c
+
+/// Makes sure that descriptors 0, 1 and 2 are open (/dev/null where they are not), so that no
+/// socket lands there, and ignores SIGPIPE. Before anything else is opened.
+int clinux_process_prepare(void);
+/// PR_SET_DUMPABLE 0 and RLIMIT_CORE 0.
+int clinux_process_forbid_dumps(void);
+/// Value of an environment variable, or NULL.
+const char *clinux_process_environment(const char *name);
+
+/// Forks. The parent never returns: it exits with the byte that the child reports, or with the
+/// child's own status when that dies without a report. The child is in a session of its own and
+/// gets the descriptor to report on (blocking).
+int clinux_daemon_fork(void);
+/// Reports `status` to the parent and closes `report`. With status 0, stdin and, unless
+/// `keeps_output`, stdout and stderr become /dev/null.
+int clinux_daemon_report(int report, int status, int keeps_output);
+
+// file.c
+
+int clinux_file_close(int descriptor);
+/// read(2) and write(2), restarted when a signal comes. Work on non-blocking descriptors.
+intptr_t clinux_file_read(int descriptor, void *bytes, size_t byte_count);
+intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count);
+/// Makes a descriptor that somebody else opened non-blocking and close-on-exec.
+int clinux_file_adopt(int descriptor);
+
+/// Reads a small file whole. Returns its byte count; -EMSGSIZE where it does not fit.
+intptr_t clinux_state_read(
+    const char *directory, const char *name, void *bytes, size_t capacity);
+/// Replaces a small file so that a crash leaves the old or the new one, never a mixture. Creates
+/// the last component of `directory` (0700) when it is missing. Blocks for the disk.
+int clinux_state_write(
+    const char *directory, const char *name, const void *bytes, size_t byte_count);
+
+// events.c
+
+enum {
+  CLINUX_READABLE = 1,
+  CLINUX_WRITABLE = 2,
+  /// Error or hang-up; reported without being asked for.
+  CLINUX_FAILED = 4,
+  /// Only ask: report the next event, then stay silent until the entry is modified.
+  CLINUX_ONCE = 8,
+  /// Only ask: report changes, not states.
+  CLINUX_EDGE = 16,
+};
+
+/// One ready descriptor. `struct epoll_event` is packed on one architecture only; this is not.
+struct clinux_event {
+  uint64_t token;
+  uint32_t readiness;
+  uint32_t reserved;
+};
+
+int clinux_epoll_open(void);
+int clinux_epoll_add(int epoll, int descriptor, uint32_t interest, uint64_t token);
+int clinux_epoll_modify(int epoll, int descriptor, uint32_t interest, uint64_t token);
+int clinux_epoll_remove(int epoll, int descriptor);
+/// Waits up to `timeout_milliseconds`, -1 for ever. Returns the number of events, 0 also when a
+/// signal came.
+int clinux_epoll_wait(
+    int epoll, struct clinux_event *events, int capacity, int timeout_milliseconds);
+
+/// A timer on CLOCK_BOOTTIME, or on CLOCK_MONOTONIC (`is_boottime` 0) where that is missing.
+int clinux_timer_open(int *is_boottime);
+/// Fires once at an instant of `clinux_clock_boottime`, at once when that is past.
+int clinux_timer_arm(int timer, int is_boottime, uint64_t nanoseconds);
+int clinux_timer_disarm(int timer);
+/// Takes the expiry off. Returns 1 where the timer had fired, else 0.
+int clinux_timer_acknowledge(int timer);
+
+enum {
+  CLINUX_SIGNAL_NONE = 0,
+  CLINUX_SIGNAL_TERMINATE = 1,
+  CLINUX_SIGNAL_INTERRUPT = 2,
+  CLINUX_SIGNAL_HANGUP = 3,
+  CLINUX_SIGNAL_USER1 = 4,
+};
+
+/// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and those it starts, and returns a
+/// descriptor that reports them.
+int clinux_signals_open(void);
+/// The next signal, CLINUX_SIGNAL_NONE when there is none.
+int clinux_signals_next(int signals);
+
+// namespace.c
+
+/// Opens a socket in another network namespace and comes back. Needs CAP_SYS_ADMIN.
+int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol);
+
+// link.c
+
+/// Bytes of an interface name with its terminating NUL.
+#define CLINUX_NAME_BYTE_COUNT 16
+
+/// A socket for the ioctls below, in this thread's namespace, or in that of a descriptor when
+/// `network_namespace` is not negative.
+int clinux_link_open(int network_namespace);
+int clinux_link_index(int control, const char *name, uint32_t *index);
+int clinux_link_mtu(int control, const char *name, uint32_t *mtu);
+int clinux_link_set_mtu(int control, const char *name, uint32_t mtu);
+/// 1 where the interface is administratively up, 0 where it is down.
+int clinux_link_is_up(int control, const char *name);
+int clinux_link_set_up(int control, const char *name, int is_up);
+
+// tun.c
+
+enum {
+  CLINUX_TUN_TUN = 1,
+  CLINUX_TUN_NO_PI = 2,
+  CLINUX_TUN_VNET_HDR = 4,
+  CLINUX_TUN_PERSISTENT = 8,
+  CLINUX_TUN_MULTI_QUEUE = 16,
+};
+
+/// Attaches to the TUN `name` or creates it (one "%d" in the name is numbered by the kernel).
+/// `features` may hold CLINUX_TUN_VNET_HDR. -EBUSY where another process has it.
+int clinux_tun_open(const char *name, uint32_t features);
+/// Writes the present name, CLINUX_NAME_BYTE_COUNT bytes, and the CLINUX_TUN flags. -EBADFD where
+/// the interface was deleted.
+int clinux_tun_identify(int tun, char *name, uint32_t *flags);
+/// Descriptor of the namespace that the interface is in (Linux 5.0 and later; CAP_NET_ADMIN).
+int clinux_tun_namespace(int tun);
+
+// netlink.c
+
+enum {
+  CLINUX_LINK_NOTHING = 0,
+  CLINUX_LINK_CHANGED = 1,
+  CLINUX_LINK_DELETED = 2,
+};
+
+struct clinux_link {
+  uint32_t event;
+  uint32_t mtu;
+  uint32_t is_up;
+  char name[CLINUX_NAME_BYTE_COUNT];
+};
+
+/// A route netlink socket that hears of links, in this thread's namespace or in that of a
+/// descriptor when `network_namespace` is not negative.
+int clinux_netlink_open(int network_namespace);
+/// Reads one datagram and sums up what it says of interface `index`. 1 when a datagram was read,
+/// 0 when there is none, -ENOBUFS when events were lost.
+int clinux_netlink_next(int netlink, uint32_t index, struct clinux_link *link);
+
+// udp.c
+
+/// A datagram's other data: the path it came or goes on.
+struct clinux_datagram {
+  uint64_t address_high, address_low;
+  /// Local address; zero where it is left to the routing table.
+  uint64_t source_high, source_low;
+  /// sin6_scope_id.
+  uint32_t scope;
+  /// Index of the interface that the datagram came in on; 0 where unknown.
+  uint32_t interface;
+  /// Host order.
+  uint16_t port;
+  /// 4 or 6.
+  uint8_t family;
+  /// TOS or traffic class.
+  uint8_t traffic_class;
+  /// Received datagrams only: it was longer than the buffer.
+  uint8_t is_truncated;
+  uint8_t reserved[3];
+};
+
+/// A bound socket of family 4 or 6 (IPv6 alone, never mapped IPv4). Port 0 is any free one. `mark`
+/// 0 sets none. Receive and send buffers are raised to `buffer_byte_count` where that is allowed.
+int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_count);
+/// The bound port, in host order.
+int clinux_udp_port(int udp);
+int clinux_udp_set_mark(int udp, uint32_t mark);
+intptr_t clinux_udp_receive(
+    int udp, void *bytes, size_t capacity, struct clinux_datagram *datagram);
+int clinux_udp_send(
+    int udp, const void *bytes, size_t byte_count, const struct clinux_datagram *datagram);
+
+// uapi.c
+
+/// A listening UAPI socket, and what is needed to see whether its file is still ours.
+struct clinux_uapi {
+  uint64_t device;
+  uint64_t inode;
+  int32_t listener;
+  /// inotify descriptor; -1 where watching is not possible.
+  int32_t watch;
+};
+
+/// Listens on DIRECTORY/NAME.sock, replacing a socket that nobody listens on. -EADDRINUSE where
+/// somebody does.
+int clinux_uapi_open(const char *directory, const char *name, struct clinux_uapi *uapi);
+/// Takes over a listening socket; the file is DIRECTORY/NAME.sock, if it is there.
+int clinux_uapi_adopt(
+    int listener, const char *directory, const char *name, struct clinux_uapi *uapi);
+/// A connection, or -EAGAIN.
+int clinux_uapi_accept(int listener);
+/// Drains the watch. 1 while the file is the one that was bound, else 0.
+int clinux_uapi_is_present(
+    const struct clinux_uapi *uapi, const char *directory, const char *name);
+/// Unlinks the file if it is still the one that was bound.
+int clinux_uapi_remove(
+    const struct clinux_uapi *uapi, const char *directory, const char *name);
+
+#endif

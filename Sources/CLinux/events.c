@@ -1,0 +1,123 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+// Swift's EpollEvent has the same layout.
+_Static_assert(sizeof(struct clinux_event) == 16, "event");
+_Static_assert(offsetof(struct clinux_event, readiness) == 8, "event.readiness");
+
+int clinux_epoll_open(void) {
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  return epoll < 0 ? -errno : epoll;
+}
+
+static int control(int epoll, int operation, int descriptor, uint32_t interest, uint64_t token) {
+  struct epoll_event event = {.events = 0, .data.u64 = token};
+  if (interest & CLINUX_READABLE) event.events |= EPOLLIN;
+  if (interest & CLINUX_WRITABLE) event.events |= EPOLLOUT;
+  if (interest & CLINUX_ONCE) event.events |= EPOLLONESHOT;
+  if (interest & CLINUX_EDGE) event.events |= EPOLLET;
+  return epoll_ctl(epoll, operation, descriptor, &event) == 0 ? 0 : -errno;
+}
+
+int clinux_epoll_add(int epoll, int descriptor, uint32_t interest, uint64_t token) {
+  return control(epoll, EPOLL_CTL_ADD, descriptor, interest, token);
+}
+
+int clinux_epoll_modify(int epoll, int descriptor, uint32_t interest, uint64_t token) {
+  return control(epoll, EPOLL_CTL_MOD, descriptor, interest, token);
+}
+
+int clinux_epoll_remove(int epoll, int descriptor) {
+  return control(epoll, EPOLL_CTL_DEL, descriptor, 0, 0);
+}
+
+int clinux_epoll_wait(
+    int epoll, struct clinux_event *events, int capacity, int timeout_milliseconds) {
+  struct epoll_event ready[32];
+  if (capacity > 32) capacity = 32;
+  int count = epoll_wait(epoll, ready, capacity, timeout_milliseconds);
+  if (count < 0) return errno == EINTR ? 0 : -errno;
+  for (int i = 0; i < count; i++) {
+    uint32_t readiness = 0;
+    if (ready[i].events & EPOLLIN) readiness |= CLINUX_READABLE;
+    if (ready[i].events & EPOLLOUT) readiness |= CLINUX_WRITABLE;
+    if (ready[i].events & (EPOLLERR | EPOLLHUP)) readiness |= CLINUX_FAILED;
+    events[i] = (struct clinux_event){ready[i].data.u64, readiness, 0};
+  }
+  return count;
+}
+
+int clinux_timer_open(int *is_boottime) {
+  *is_boottime = 1;
+  int timer = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+  if (timer < 0 && errno == EINVAL) {
+    // Before Linux 3.15. Such a timer stops while the machine sleeps.
+    *is_boottime = 0;
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  }
+  return timer < 0 ? -errno : timer;
+}
+
+int clinux_timer_arm(int timer, int is_boottime, uint64_t nanoseconds) {
+  if (!is_boottime) {
+    uint64_t now = clinux_clock_boottime();
+    nanoseconds = nanoseconds > now ? nanoseconds - now : 0;
+  }
+  uint64_t seconds = nanoseconds / 1000000000u;
+  // 68 years, which fit a 32-bit time_t too.
+  if (seconds > INT32_MAX) seconds = INT32_MAX;
+  struct itimerspec when = {0};
+  when.it_value.tv_sec = (time_t)seconds;
+  when.it_value.tv_nsec = (long)(nanoseconds % 1000000000u);
+  // Zero would disarm.
+  if (nanoseconds == 0) when.it_value.tv_nsec = 1;
+  int flags = is_boottime ? TFD_TIMER_ABSTIME : 0;
+  return timerfd_settime(timer, flags, &when, NULL) == 0 ? 0 : -errno;
+}
+
+int clinux_timer_disarm(int timer) {
+  struct itimerspec never = {0};
+  return timerfd_settime(timer, 0, &never, NULL) == 0 ? 0 : -errno;
+}
+
+int clinux_timer_acknowledge(int timer) {
+  uint64_t count;
+  return clinux_file_read(timer, &count, sizeof count) == sizeof count;
+}
+
+int clinux_signals_open(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
+  sigaddset(&set, SIGUSR1);
+  if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) return -errno;
+  int signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+  return signals < 0 ? -errno : signals;
+}
+
+int clinux_signals_next(int signals) {
+  struct signalfd_siginfo information;
+  intptr_t count = clinux_file_read(signals, &information, sizeof information);
+  if (count != sizeof information) return CLINUX_SIGNAL_NONE;
+  switch (information.ssi_signo) {
+    case SIGTERM:
+      return CLINUX_SIGNAL_TERMINATE;
+    case SIGINT:
+      return CLINUX_SIGNAL_INTERRUPT;
+    case SIGHUP:
+      return CLINUX_SIGNAL_HANGUP;
+    case SIGUSR1:
+      return CLINUX_SIGNAL_USER1;
+    default:
+      return CLINUX_SIGNAL_NONE;
+  }
+}

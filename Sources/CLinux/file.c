@@ -1,0 +1,93 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int clinux_file_close(int descriptor) {
+  // Linux has closed the descriptor even where it returns EINTR.
+  return close(descriptor) == 0 || errno == EINTR ? 0 : -errno;
+}
+
+intptr_t clinux_file_read(int descriptor, void *bytes, size_t byte_count) {
+  ssize_t count;
+  do {
+    count = read(descriptor, bytes, byte_count);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? -errno : count;
+}
+
+intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count) {
+  ssize_t count;
+  do {
+    count = write(descriptor, bytes, byte_count);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? -errno : count;
+}
+
+int clinux_file_adopt(int descriptor) {
+  int flags = fcntl(descriptor, F_GETFL);
+  if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) < 0) return -errno;
+  return fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+static int open_directory(const char *directory) {
+  int descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  return descriptor < 0 ? -errno : descriptor;
+}
+
+intptr_t clinux_state_read(
+    const char *directory, const char *name, void *bytes, size_t capacity) {
+  int parent = open_directory(directory);
+  if (parent < 0) return parent;
+  int file = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  intptr_t result = file < 0 ? -errno : 0;
+  close(parent);
+  if (file < 0) return result;
+
+  size_t total = 0;
+  uint8_t beyond;
+  do {
+    int is_full = total == capacity;
+    result = clinux_file_read(
+        file, is_full ? &beyond : (uint8_t *)bytes + total, is_full ? 1 : capacity - total);
+    if (is_full && result > 0) result = -EMSGSIZE;
+    if (result > 0) total += (size_t)result;
+  } while (result > 0);
+  close(file);
+  return result < 0 ? result : (intptr_t)total;
+}
+
+static int write_whole(int file, const uint8_t *bytes, size_t byte_count) {
+  while (byte_count > 0) {
+    intptr_t count = clinux_file_write(file, bytes, byte_count);
+    if (count < 0) return (int)count;
+    bytes += count;
+    byte_count -= (size_t)count;
+  }
+  return fsync(file) == 0 ? 0 : -errno;
+}
+
+int clinux_state_write(
+    const char *directory, const char *name, const void *bytes, size_t byte_count) {
+  char temporary[256];
+  int length = snprintf(temporary, sizeof temporary, "%s.new", name);
+  if (length < 0 || (size_t)length >= sizeof temporary) return -ENAMETOOLONG;
+  if (mkdir(directory, 0700) != 0 && errno != EEXIST) return -errno;
+  int parent = open_directory(directory);
+  if (parent < 0) return parent;
+
+  // One process owns a state file (its name holds the interface's), so the temporary name needs
+  // no randomness; what a crash left behind is overwritten.
+  int file = openat(
+      parent, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+  int error = file < 0 ? -errno : write_whole(file, bytes, byte_count);
+  if (file >= 0) close(file);
+  if (error == 0 && renameat(parent, temporary, parent, name) != 0) error = -errno;
+  if (error == 0 && fsync(parent) != 0) error = -errno;
+  if (error != 0 && file >= 0) unlinkat(parent, temporary, 0);
+  close(parent);
+  return error;
+}

@@ -1,0 +1,24 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <sys/mman.h>
+
+void *clinux_memory_map(size_t byte_count, int *error) {
+  // Without MAP_NORESERVE: where memory is not overcommitted, start-up fails and not a packet.
+  void *start = mmap(
+      NULL, byte_count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  *error = start == MAP_FAILED ? -errno : 0;
+  return start == MAP_FAILED ? NULL : start;
+}
+
+int clinux_memory_unmap(void *start, size_t byte_count) {
+  return munmap(start, byte_count) == 0 ? 0 : -errno;
+}
+
+int clinux_memory_lock(void *start, size_t byte_count) {
+  return mlock(start, byte_count) == 0 ? 0 : -errno;
+}
+
+int clinux_memory_exclude_from_dumps(void *start, size_t byte_count) {
+  return madvise(start, byte_count, MADV_DONTDUMP) == 0 ? 0 : -errno;
+}

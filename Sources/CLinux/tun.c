@@ -1,0 +1,56 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+// After net/if.h, with which it shares no name.
+#include <linux/if_tun.h>
+
+// Headers older than Linux 5.2 lack it.
+#ifndef TUNGETDEVNETNS
+#define TUNGETDEVNETNS _IO('T', 227)
+#endif
+
+int clinux_tun_open(const char *name, uint32_t features) {
+  struct ifreq ifr = {0};
+  size_t length = strnlen(name, IFNAMSIZ);
+  if (length == IFNAMSIZ) return -ENAMETOOLONG;
+  memcpy(ifr.ifr_name, name, length);
+  ifr.ifr_flags = IFF_TUN | IFF_NO_PI;
+  if (features & CLINUX_TUN_VNET_HDR) ifr.ifr_flags |= IFF_VNET_HDR;
+
+  int tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  if (tun < 0) return -errno;
+  // Without IFF_TUN_EXCL: an interface that waits, persistent and made for this user by
+  // "ip tuntap add", is how a tunnel runs without CAP_NET_ADMIN. One that another process is
+  // attached to gives EBUSY all the same, since only one queue was asked for.
+  if (ioctl(tun, TUNSETIFF, &ifr) != 0) {
+    int error = -errno;
+    close(tun);
+    return error;
+  }
+  return tun;
+}
+
+int clinux_tun_identify(int tun, char *name, uint32_t *flags) {
+  struct ifreq ifr = {0};
+  if (ioctl(tun, TUNGETIFF, &ifr) != 0) return -errno;
+  memcpy(name, ifr.ifr_name, IFNAMSIZ);
+  name[IFNAMSIZ - 1] = 0;
+  *flags = 0;
+  if (ifr.ifr_flags & IFF_TUN) *flags |= CLINUX_TUN_TUN;
+  if (ifr.ifr_flags & IFF_NO_PI) *flags |= CLINUX_TUN_NO_PI;
+  if (ifr.ifr_flags & IFF_VNET_HDR) *flags |= CLINUX_TUN_VNET_HDR;
+  if (ifr.ifr_flags & IFF_PERSIST) *flags |= CLINUX_TUN_PERSISTENT;
+  if (ifr.ifr_flags & IFF_MULTI_QUEUE) *flags |= CLINUX_TUN_MULTI_QUEUE;
+  return 0;
+}
+
+int clinux_tun_namespace(int tun) {
+  // The kernel opens it close-on-exec.
+  int descriptor = ioctl(tun, TUNGETDEVNETNS, 0);
+  return descriptor < 0 ? -errno : descriptor;
+}

@@ -1,0 +1,257 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(struct clinux_datagram) == 48, "datagram");
+_Static_assert(offsetof(struct clinux_datagram, port) == 40, "datagram.port");
+
+// A socket address of either family.
+union address {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+};
+
+// Room for the packet information and the traffic class of either family.
+union ancillary {
+  struct cmsghdr aligned;
+  uint8_t bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int))];
+};
+
+static uint64_t load64(const uint8_t *bytes) {
+  uint64_t value = 0;
+  for (int i = 0; i < 8; i++) value = value << 8 | bytes[i];
+  return value;
+}
+
+static void store64(uint8_t *bytes, uint64_t value) {
+  for (int i = 7; i >= 0; i--, value >>= 8) bytes[i] = (uint8_t)value;
+}
+
+static uint64_t high_of(struct in_addr address) { return (uint64_t)ntohl(address.s_addr) << 32; }
+
+static struct in_addr v4_of(uint64_t high) {
+  return (struct in_addr){htonl((uint32_t)(high >> 32))};
+}
+
+static struct in6_addr v6_of(uint64_t high, uint64_t low) {
+  struct in6_addr address;
+  store64(address.s6_addr, high);
+  store64(address.s6_addr + 8, low);
+  return address;
+}
+
+static int set(int udp, int level, int option, int value) {
+  return setsockopt(udp, level, option, &value, sizeof value) == 0 ? 0 : -errno;
+}
+
+// What the tunnel can do without where the kernel refuses (qemu-user does): no error is returned.
+static void set_conveniences(int udp, int family, int buffer_byte_count) {
+  // FORCE goes beyond net.core.rmem_max, with CAP_NET_ADMIN.
+  if (set(udp, SOL_SOCKET, SO_RCVBUFFORCE, buffer_byte_count) != 0)
+    set(udp, SOL_SOCKET, SO_RCVBUF, buffer_byte_count);
+  if (set(udp, SOL_SOCKET, SO_SNDBUFFORCE, buffer_byte_count) != 0)
+    set(udp, SOL_SOCKET, SO_SNDBUF, buffer_byte_count);
+  // Outer datagrams may be fragmented and carry no DF, as the kernel's WireGuard sends them: the
+  // tunnel's MTU is the user's, and an ICMP that anybody can forge must not lose packets.
+  if (family == 4) {
+    set(udp, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+    set(udp, IPPROTO_IP, IP_PKTINFO, 1);
+    set(udp, IPPROTO_IP, IP_RECVTOS, 1);
+  } else {
+    set(udp, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+    set(udp, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    set(udp, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+  }
+}
+
+int clinux_udp_set_mark(int udp, uint32_t mark) {
+  return set(udp, SOL_SOCKET, SO_MARK, (int)mark);
+}
+
+int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_count) {
+  int domain = family == 4 ? AF_INET : AF_INET6;
+  int udp = socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+  if (udp < 0) return -errno;
+  int error = family == 4 ? 0 : set(udp, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  if (error == 0 && mark != 0) error = clinux_udp_set_mark(udp, mark);
+  set_conveniences(udp, family, buffer_byte_count);
+
+  union address local = {0};
+  socklen_t length = family == 4 ? sizeof local.v4 : sizeof local.v6;
+  local.any.sa_family = (sa_family_t)domain;
+  if (family == 4)
+    local.v4.sin_port = htons(port);
+  else
+    local.v6.sin6_port = htons(port);
+  if (error == 0 && bind(udp, &local.any, length) != 0) error = -errno;
+  if (error == 0) return udp;
+  close(udp);
+  return error;
+}
+
+int clinux_udp_port(int udp) {
+  union address local = {0};
+  socklen_t length = sizeof local;
+  if (getsockname(udp, &local.any, &length) != 0) return -errno;
+  return ntohs(local.any.sa_family == AF_INET ? local.v4.sin_port : local.v6.sin6_port);
+}
+
+static void read_sender(const union address *sender, struct clinux_datagram *datagram) {
+  if (sender->any.sa_family == AF_INET) {
+    datagram->family = 4;
+    datagram->address_high = high_of(sender->v4.sin_addr);
+    datagram->port = ntohs(sender->v4.sin_port);
+  } else {
+    datagram->family = 6;
+    datagram->address_high = load64(sender->v6.sin6_addr.s6_addr);
+    datagram->address_low = load64(sender->v6.sin6_addr.s6_addr + 8);
+    datagram->port = ntohs(sender->v6.sin6_port);
+    // The kernel sets it for link-local addresses alone.
+    datagram->scope = sender->v6.sin6_scope_id;
+  }
+}
+
+static void read_ancillary(const struct cmsghdr *item, struct clinux_datagram *datagram) {
+  const uint8_t *data = CMSG_DATA(item);
+  if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_PKTINFO) {
+    struct in_pktinfo information;
+    memcpy(&information, data, sizeof information);
+    // The address to answer from, which for a broadcast is not the one that was asked.
+    datagram->source_high = high_of(information.ipi_spec_dst);
+    datagram->interface = (uint32_t)information.ipi_ifindex;
+  } else if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_TOS) {
+    datagram->traffic_class = data[0];
+  } else if (item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == IPV6_PKTINFO) {
+    struct in6_pktinfo information;
+    memcpy(&information, data, sizeof information);
+    // A multicast group cannot be answered from.
+    if (IN6_IS_ADDR_MULTICAST(&information.ipi6_addr)) return;
+    datagram->source_high = load64(information.ipi6_addr.s6_addr);
+    datagram->source_low = load64(information.ipi6_addr.s6_addr + 8);
+    datagram->interface = (uint32_t)information.ipi6_ifindex;
+  } else if (item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == IPV6_TCLASS) {
+    int value;
+    memcpy(&value, data, sizeof value);
+    datagram->traffic_class = (uint8_t)value;
+  }
+}
+
+// musl's macro compares a size with a pointer difference, which is no fault of ours.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+static struct cmsghdr *next_ancillary(struct msghdr *header, struct cmsghdr *item) {
+  return CMSG_NXTHDR(header, item);
+}
+#pragma GCC diagnostic pop
+
+intptr_t clinux_udp_receive(
+    int udp, void *bytes, size_t capacity, struct clinux_datagram *datagram) {
+  union address sender;
+  union ancillary ancillary;
+  struct iovec vector = {bytes, capacity};
+  struct msghdr header = {0};
+  header.msg_name = &sender;
+  header.msg_namelen = sizeof sender;
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  header.msg_control = &ancillary;
+  header.msg_controllen = sizeof ancillary;
+  sender.any.sa_family = AF_UNSPEC;
+
+  ssize_t count;
+  do {
+    count = recvmsg(udp, &header, 0);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return -errno;
+
+  memset(datagram, 0, sizeof *datagram);
+  read_sender(&sender, datagram);
+  datagram->is_truncated = (header.msg_flags & MSG_TRUNC) != 0;
+  struct cmsghdr *item = CMSG_FIRSTHDR(&header);
+  while (item) {
+    read_ancillary(item, datagram);
+    item = next_ancillary(&header, item);
+  }
+  return count;
+}
+
+static void *begin(struct cmsghdr *item, int level, int type, size_t byte_count) {
+  item->cmsg_level = level;
+  item->cmsg_type = type;
+  item->cmsg_len = CMSG_LEN(byte_count);
+  return CMSG_DATA(item);
+}
+
+// Fills `ancillary`, which is zero, and returns how many bytes of it are used.
+static size_t write_ancillary(
+    const struct clinux_datagram *datagram, union ancillary *ancillary) {
+  struct cmsghdr *item = &ancillary->aligned;
+  size_t used = 0;
+  if (datagram->source_high | datagram->source_low) {
+    if (datagram->family == 4) {
+      struct in_pktinfo information = {.ipi_spec_dst = v4_of(datagram->source_high)};
+      memcpy(begin(item, IPPROTO_IP, IP_PKTINFO, sizeof information), &information,
+          sizeof information);
+      used = CMSG_SPACE(sizeof information);
+    } else {
+      struct in6_pktinfo information = {
+          .ipi6_addr = v6_of(datagram->source_high, datagram->source_low)};
+      // Only a link-local address needs its interface. Any other route may change its interface
+      // while the address stays good, so it is left out, as the kernel's WireGuard does.
+      if (IN6_IS_ADDR_LINKLOCAL(&information.ipi6_addr))
+        information.ipi6_ifindex = datagram->interface;
+      memcpy(begin(item, IPPROTO_IPV6, IPV6_PKTINFO, sizeof information), &information,
+          sizeof information);
+      used = CMSG_SPACE(sizeof information);
+    }
+  }
+  if (datagram->traffic_class != 0) {
+    int value = datagram->traffic_class;
+    int is_v4 = datagram->family == 4;
+    item = (struct cmsghdr *)(ancillary->bytes + used);
+    memcpy(begin(item, is_v4 ? IPPROTO_IP : IPPROTO_IPV6, is_v4 ? IP_TOS : IPV6_TCLASS,
+               sizeof value), &value, sizeof value);
+    used += CMSG_SPACE(sizeof value);
+  }
+  return used;
+}
+
+int clinux_udp_send(
+    int udp, const void *bytes, size_t byte_count, const struct clinux_datagram *datagram) {
+  union address target = {0};
+  union ancillary ancillary = {0};
+  struct iovec vector = {(void *)bytes, byte_count};
+  struct msghdr header = {0};
+  header.msg_name = &target;
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  if (datagram->family == 4) {
+    header.msg_namelen = sizeof target.v4;
+    target.v4.sin_family = AF_INET;
+    target.v4.sin_addr = v4_of(datagram->address_high);
+    target.v4.sin_port = htons(datagram->port);
+  } else {
+    header.msg_namelen = sizeof target.v6;
+    target.v6.sin6_family = AF_INET6;
+    target.v6.sin6_addr = v6_of(datagram->address_high, datagram->address_low);
+    target.v6.sin6_port = htons(datagram->port);
+    target.v6.sin6_scope_id = datagram->scope;
+  }
+  size_t used = write_ancillary(datagram, &ancillary);
+  header.msg_control = used > 0 ? &ancillary : NULL;
+  header.msg_controllen = used;
+
+  ssize_t count;
+  do {
+    count = sendmsg(udp, &header, 0);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? -errno : 0;
+}

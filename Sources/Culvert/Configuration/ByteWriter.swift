@@ -1,0 +1,78 @@
+/// Writes text into a buffer of fixed size. What does not fit is remembered, not trapped on: the
+/// first append that does not fit, and all after it, write nothing.
+public struct ByteWriter: ~Copyable {
+  private let buffer: UnsafeMutableRawBufferPointer
+  /// Bytes written so far.
+  public private(set) var count = 0
+  /// True once something did not fit.
+  public private(set) var hasOverflowed = false
+
+  public init(_ buffer: UnsafeMutableRawBufferPointer) {
+    self.buffer = buffer
+  }
+
+  /// What was written.
+  public var written: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: buffer.baseAddress, count: count)
+  }
+
+  /// Forgets and wipes everything from byte `start` on, and the overflow. A `start` beyond `count`
+  /// leaves the bytes as they are.
+  public mutating func rewind(to start: Int = 0) {
+    hasOverflowed = false
+    guard start >= 0, start < count, let base = buffer.baseAddress else { return }
+    Secret.wipe(base + start, byteCount: count - start)
+    count = start
+  }
+
+  @inline(__always)
+  private mutating func reserve(_ byteCount: Int) -> UnsafeMutableRawPointer? {
+    guard !hasOverflowed, byteCount <= buffer.count - count, let base = buffer.baseAddress else {
+      hasOverflowed = true
+      return nil
+    }
+    let start = base + count
+    count += byteCount
+    return start
+  }
+
+  public mutating func append(_ byte: UInt8) {
+    reserve(1)?.storeByte(byte, 0)
+  }
+
+  public mutating func append(_ text: StaticString) {
+    append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  public mutating func append(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count > 0, let source = bytes.baseAddress else { return }
+    reserve(bytes.count)?.copyMemory(from: source, byteCount: bytes.count)
+  }
+
+  public mutating func append(decimal value: UInt64) {
+    var divisor: UInt64 = 1
+    while value / divisor >= 10 { divisor *= 10 }
+    while divisor > 0 {
+      append(0x30 + UInt8(truncatingIfNeeded: value / divisor % 10))
+      divisor /= 10
+    }
+  }
+
+  public mutating func append(decimal value: some UnsignedInteger & FixedWidthInteger) {
+    append(decimal: UInt64(truncatingIfNeeded: value))
+  }
+
+  /// Appends two lower-case digits per byte; constant in time but for the length.
+  public mutating func append(hex bytes: UnsafeRawPointer, byteCount: Int) {
+    guard byteCount > 0, byteCount <= buffer.count else {
+      hasOverflowed = hasOverflowed || byteCount > 0
+      return
+    }
+    guard let target = reserve(2 * byteCount) else { return }
+    for index in 0..<byteCount {
+      let byte = bytes.byte(index)
+      target.storeByte(Hex.character(of: byte >> 4), 2 * index)
+      target.storeByte(Hex.character(of: byte & 15), 2 * index + 1)
+    }
+  }
+}

@@ -1,0 +1,82 @@
+/// Splits a stream into lines within one buffer of fixed size. Bytes may arrive in any pieces, and
+/// the lines are the same; nothing is copied but the unfinished tail, to the buffer's start.
+///
+/// The stream carries private keys, so the buffer belongs in locked memory, and bytes that are
+/// done with are wiped whenever room is made.
+///
+/// The caller's loop: read into `makeRoom()`, tell `didReceive`, take lines until `incomplete`.
+public struct LineReader: ~Copyable {
+  public enum Line {
+    /// A line without its newline; valid until the next call to this reader.
+    case line(UnsafeRawBufferPointer)
+    /// A line that with its newline was longer than the buffer has come to its end.
+    case overlong
+    /// There is no further whole line.
+    case incomplete
+  }
+
+  private let buffer: UnsafeMutableRawBufferPointer
+  private var start = 0
+  private var end = 0
+  /// Everything from `start` up to here is known to hold no newline.
+  private var searched = 0
+  private var isOverlong = false
+
+  /// - Parameter buffer: at least one byte; the longest line is one byte less.
+  public init(buffer: UnsafeMutableRawBufferPointer) {
+    precondition(buffer.count > 0)
+    self.buffer = buffer
+  }
+
+  /// Where the next bytes of the stream go. Never empty once `next` has returned `incomplete`.
+  public mutating func makeRoom() -> UnsafeMutableRawBufferPointer {
+    let base = buffer.baseAddress!
+    if start > 0 {
+      let kept = end - start
+      if kept > 0 { base.copyMemory(from: base + start, byteCount: kept) }
+      Secret.wipe(base + kept, byteCount: start)
+      searched -= start
+      start = 0
+      end = kept
+    }
+    return UnsafeMutableRawBufferPointer(start: base + end, count: buffer.count - end)
+  }
+
+  /// Takes the first `byteCount` bytes of `makeRoom()` as the stream's next.
+  public mutating func didReceive(byteCount: Int) {
+    guard byteCount > 0 else { return }
+    end += min(byteCount, buffer.count - end)
+  }
+
+  /// The next line, in the order of the stream.
+  public mutating func next() -> Line {
+    let base = buffer.baseAddress!
+    while searched < end {
+      let isNewline = base.byte(searched) == 0x0a
+      searched += 1
+      guard isNewline else { continue }
+      let line = UnsafeRawBufferPointer(start: base + start, count: searched - 1 - start)
+      start = searched
+      if isOverlong {
+        isOverlong = false
+        return .overlong
+      }
+      return .line(line)
+    }
+    if isOverlong || (start == 0 && end == buffer.count) {
+      // No newline will ever fit behind this: drop it and wait for the newline alone.
+      isOverlong = true
+      start = end
+    }
+    return .incomplete
+  }
+
+  /// Forgets the stream and wipes the buffer, for the next connection.
+  public mutating func reset() {
+    Secret.wipe(buffer.baseAddress!, byteCount: buffer.count)
+    start = 0
+    end = 0
+    searched = 0
+    isOverlong = false
+  }
+}

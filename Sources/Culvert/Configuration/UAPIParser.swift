@@ -1,0 +1,198 @@
+/// The request side of the UAPI as a state machine over lines, without I/O
+/// (wireguard.com/xplatform, "Configuration Protocol"; where that is silent, what wireguard-go
+/// does).
+///
+/// One deviation: wireguard-go replies at the first wrong line and takes the lines behind it for
+/// new operations, which ends the connection. Here the rest of the request is skipped and the reply
+/// follows its blank line, so that the connection stays usable.
+public struct UAPIParser: ~Copyable {
+  private enum State {
+    /// Between requests.
+    case idle
+    case get
+    /// In a `set`, before the first public key.
+    case device
+    /// In a `set`, in a peer's section.
+    case peer
+    /// In a request that has failed.
+    case failed
+  }
+
+  private var state = State.idle
+  private var failure = UAPIError.unknown
+  private let secret: UnsafeMutableRawPointer
+  private var holdsSecret = false
+
+  /// The zone of the endpoint just parsed, where it was given by name; otherwise empty. Points into
+  /// the parsed line and is valid as long as that is.
+  public private(set) var zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
+
+  /// - Parameter secret: 32 bytes of locked memory that outlive the parser. They hold a private or
+  ///   preshared key from the line that brought it until the next call, which wipes them.
+  public init(secret: UnsafeMutableRawPointer) {
+    self.secret = secret
+  }
+
+  /// Takes what a `LineReader` brings, except `incomplete`, which is `skipped`.
+  public mutating func parse(_ line: LineReader.Line) -> UAPILine {
+    switch line {
+    case .line(let text): return parse(text)
+    case .incomplete: return .skipped
+    case .overlong:
+      forgetLine()
+      if state == .failed { return .skipped }
+      // No operation is this long; inside a request it is a value out of range.
+      return refuse(state == .idle ? .wrongOrder : .invalid)
+    }
+  }
+
+  /// Takes one line without its newline. A carriage return at its end is dropped.
+  public mutating func parse(_ line: UnsafeRawBufferPointer) -> UAPILine {
+    forgetLine()
+    var line = line
+    if line.count > 0, line[line.count - 1] == 0x0d { line = line.text(0, line.count - 1) }
+    if line.count == 0 { return end() }
+    switch state {
+    case .idle: return begin(line)
+    case .get: return refuse(.invalid)
+    case .device, .peer: return setting(line)
+    case .failed: return .skipped
+    }
+  }
+
+  /// The caller could not carry out the line just parsed: the rest of the request is skipped and
+  /// answered with `error`. The first failure of a request counts.
+  public mutating func fail(_ error: UAPIError) {
+    switch state {
+    case .idle, .failed: break
+    case .get, .device, .peer: _ = refuse(error)
+    }
+  }
+
+  /// Wipes the secret and forgets a request half read, for the next connection.
+  public mutating func reset() {
+    Secret.wipe(secret, byteCount: WireGuard.keyByteCount)
+    holdsSecret = false
+    zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
+    state = .idle
+  }
+
+  private mutating func forgetLine() {
+    zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
+    guard holdsSecret else { return }
+    Secret.wipe(secret, byteCount: WireGuard.keyByteCount)
+    holdsSecret = false
+  }
+
+  private mutating func refuse(_ error: UAPIError) -> UAPILine {
+    state = .failed
+    failure = error
+    return .failure(error)
+  }
+
+  private mutating func begin(_ line: UnsafeRawBufferPointer) -> UAPILine {
+    if line.isText("get=1") {
+      state = .get
+      return .beginGet
+    }
+    if line.isText("set=1") {
+      state = .device
+      return .beginSet
+    }
+    return refuse(.wrongOrder)
+  }
+
+  private mutating func end() -> UAPILine {
+    let ended = state
+    state = .idle
+    switch ended {
+    case .idle: return .skipped
+    case .get: return .endGet
+    case .device, .peer: return .endSet
+    case .failed: return .endFailed(failure)
+    }
+  }
+
+  private mutating func setting(_ line: UnsafeRawBufferPointer) -> UAPILine {
+    guard let separator = line.firstPosition(of: 0x3d) else { return refuse(.wrongOrder) }
+    guard let key = UAPIKey(line.text(0, separator)) else { return refuse(.invalid) }
+    let value = line.text(from: separator + 1)
+    if key == .publicKey { state = .peer }
+    guard key.isOfDevice == (state == .device) else { return refuse(.wrongOrder) }
+    if key.isOfDevice {
+      guard let setting = deviceSetting(key, value) else { return refuse(.invalid) }
+      return .device(setting)
+    }
+    guard let setting = peerSetting(key, value) else { return refuse(.invalid) }
+    return .peer(setting)
+  }
+
+  /// Nil where the value is wrong.
+  private mutating func deviceSetting(
+    _ key: UAPIKey, _ value: UnsafeRawBufferPointer
+  ) -> DeviceSetting? {
+    switch key {
+    case .privateKey: return secretKey(value) ? .privateKey : nil
+    case .listenPort: return value.number(maximum: 65535).map { .listenPort(UInt16($0)) }
+    case .fwmark: return fwmark(value).map { .fwmark($0) }
+    case .replacePeers: return value.isText("true") ? .replacePeers : nil
+    default: return nil
+    }
+  }
+
+  /// Nil where the value is wrong.
+  private mutating func peerSetting(
+    _ key: UAPIKey, _ value: UnsafeRawBufferPointer
+  ) -> PeerSetting? {
+    switch key {
+    case .publicKey: return publicKey(value).map { .publicKey($0) }
+    case .remove: return value.isText("true") ? .remove : nil
+    case .updateOnly: return value.isText("true") ? .updateOnly : nil
+    case .presharedKey: return secretKey(value) ? .presharedKey : nil
+    case .endpoint: return endpoint(value).map { .endpoint($0) }
+    case .persistentKeepalive:
+      return value.number(maximum: 65535).map { .persistentKeepalive(UInt16($0)) }
+    case .replaceAllowedIPs: return value.isText("true") ? .replaceAllowedIPs : nil
+    case .allowedIP:
+      guard value.count > 0, value[0] == 0x2d else {
+        return AddressText.prefix(value).map { .allowedIP($0) }
+      }
+      return AddressText.prefix(value.text(from: 1)).map { .removeAllowedIP($0) }
+    case .protocolVersion: return value.isText("1") ? .protocolVersion1 : nil
+    default: return nil
+    }
+  }
+
+  private mutating func secretKey(_ value: UnsafeRawBufferPointer) -> Bool {
+    holdsSecret = Hex.decodeKey(value, into: secret)
+    return holdsSecret
+  }
+
+  /// The secret buffer is borrowed for the 32 bytes and wiped with the next line, as for a secret.
+  private mutating func publicKey(_ value: UnsafeRawBufferPointer) -> Key? {
+    secretKey(value) ? Key(at: secret) : nil
+  }
+
+  /// Decimal, or hexadecimal behind `0x` as wg(8) takes it; nothing at all is 0.
+  private func fwmark(_ value: UnsafeRawBufferPointer) -> UInt32? {
+    if value.count == 0 { return 0 }
+    guard value.count > 2, value[0] == 0x30, value[1] | 0x20 == 0x78 else {
+      return value.number(maximum: .max)
+    }
+    return value.text(from: 2).number(radix: 16, maximum: .max)
+  }
+
+  /// An IPv4-mapped address becomes the IPv4 address it stands for: the IPv6 socket is
+  /// IPv6-only and could not send to it.
+  private mutating func endpoint(_ value: UnsafeRawBufferPointer) -> Endpoint? {
+    guard let parsed = AddressText.endpoint(value) else { return nil }
+    var endpoint = parsed.endpoint
+    let unmapped = endpoint.address.unmapped
+    if unmapped.family == endpoint.address.family {
+      zoneName = parsed.zoneName
+    } else {
+      endpoint = Endpoint(address: unmapped, port: endpoint.port)
+    }
+    return endpoint
+  }
+}

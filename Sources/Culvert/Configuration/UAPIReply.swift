@@ -1,0 +1,111 @@
+/// The reply side of the UAPI (wireguard.com/xplatform, "Configuration Protocol"), in the order and
+/// with the omissions of wireguard-go: device, then each peer and its allowed IPs, then the errno.
+///
+/// Each function writes its part whole and returns true, or writes nothing and returns false. So a
+/// reply of any size streams through a small buffer: where a part does not fit, send what is
+/// written, `rewind`, and write the part again. The buffer carries keys: it belongs in locked
+/// memory, and `rewind` wipes it.
+public enum UAPIReply {
+  /// A buffer of this many bytes holds any part; the longest, a peer with its numbers at their
+  /// greatest, takes less.
+  public static let longestPartByteCount = 512
+
+  /// The device's part.
+  ///
+  /// - Parameters:
+  ///   - privateKey: 32 bytes; nil or all zero where there is none, and then the line is left out.
+  ///   - listenPort: left out where 0.
+  ///   - fwmark: left out where 0.
+  public static func writeDevice(
+    privateKey: UnsafeRawPointer?, listenPort: UInt16, fwmark: UInt32,
+    to writer: inout ByteWriter
+  ) -> Bool {
+    guard !writer.hasOverflowed else { return false }
+    let start = writer.count
+    if let privateKey, !isZero(privateKey) {
+      append("private_key=", key: privateKey, to: &writer)
+    }
+    if listenPort != 0 { append("listen_port=", UInt64(listenPort), to: &writer) }
+    if fwmark != 0 { append("fwmark=", UInt64(fwmark), to: &writer) }
+    return finish(&writer, from: start)
+  }
+
+  /// A peer's part, up to its allowed IPs.
+  ///
+  /// - Parameter presharedKey: 32 bytes, all zero where there is none.
+  public static func writePeer(
+    _ peer: UAPIPeerState, presharedKey: UnsafeRawPointer, to writer: inout ByteWriter
+  ) -> Bool {
+    guard !writer.hasOverflowed else { return false }
+    let start = writer.count
+    withUnsafeBytes(of: peer.publicKey) { key in
+      append("public_key=", key: key.baseAddress!, to: &writer)
+    }
+    append("preshared_key=", key: presharedKey, to: &writer)
+    writer.append("protocol_version=1\n")
+    if let endpoint = peer.endpoint {
+      writer.append("endpoint=")
+      AddressText.append(endpoint, to: &writer)
+      writer.append(newline)
+    }
+    append("last_handshake_time_sec=", peer.lastHandshakeSeconds, to: &writer)
+    append("last_handshake_time_nsec=", UInt64(peer.lastHandshakeNanoseconds), to: &writer)
+    append("tx_bytes=", peer.sentByteCount, to: &writer)
+    append("rx_bytes=", peer.receivedByteCount, to: &writer)
+    append("persistent_keepalive_interval=", UInt64(peer.persistentKeepalive), to: &writer)
+    return finish(&writer, from: start)
+  }
+
+  /// One allowed IP of the peer written last.
+  public static func writeAllowedIP(_ prefix: IPPrefix, to writer: inout ByteWriter) -> Bool {
+    guard !writer.hasOverflowed else { return false }
+    let start = writer.count
+    writer.append("allowed_ip=")
+    AddressText.append(prefix, to: &writer)
+    writer.append(newline)
+    return finish(&writer, from: start)
+  }
+
+  /// The end of every reply: `errno=0` or the negated errno, and a blank line.
+  public static func writeEnd(_ error: UAPIError?, to writer: inout ByteWriter) -> Bool {
+    guard !writer.hasOverflowed else { return false }
+    let start = writer.count
+    writer.append("errno=")
+    if error != nil { writer.append(0x2d) }
+    writer.append(decimal: UInt32(bitPattern: error?.rawValue ?? 0))
+    writer.append("\n\n")
+    return finish(&writer, from: start)
+  }
+
+  private static var newline: UInt8 { 0x0a }
+
+  private static func append(
+    _ name: StaticString, key: UnsafeRawPointer, to writer: inout ByteWriter
+  ) {
+    writer.append(name)
+    writer.append(hex: key, byteCount: WireGuard.keyByteCount)
+    writer.append(newline)
+  }
+
+  private static func append(
+    _ name: StaticString, _ value: UInt64, to writer: inout ByteWriter
+  ) {
+    writer.append(name)
+    writer.append(decimal: value)
+    writer.append(newline)
+  }
+
+  /// Whether a secret of 32 bytes is all zero, in constant time.
+  private static func isZero(_ key: UnsafeRawPointer) -> Bool {
+    var bits: UInt8 = 0
+    for index in 0..<WireGuard.keyByteCount { bits |= key.byte(index) }
+    return bits == 0
+  }
+
+  /// Takes a part back that did not fit.
+  private static func finish(_ writer: inout ByteWriter, from start: Int) -> Bool {
+    guard writer.hasOverflowed else { return true }
+    writer.rewind(to: start)
+    return false
+  }
+}

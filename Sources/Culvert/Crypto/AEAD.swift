@@ -1,0 +1,70 @@
+import CSodium
+
+/// ChaCha20-Poly1305 (RFC 8439) under WireGuard's nonce: four zero bytes and a little-endian
+/// 64-bit counter (whitepaper section 5.4.6). A key is 32 bytes, a tag 16.
+///
+/// Sealing in place needs `byteCount` + 16 bytes at `text`. All calls allow a `byteCount` of 0.
+public enum AEAD {
+  /// Encrypts `byteCount` bytes in place and writes the tag right behind them.
+  @inline(__always)
+  public static func seal(
+    _ text: UnsafeMutableRawPointer, byteCount: Int, counter: UInt64, key: UnsafeRawPointer
+  ) {
+    seal(
+      into: text, text: text, byteCount: byteCount, additionalData: nil, additionalByteCount: 0,
+      counter: counter, key: key)
+  }
+
+  /// Verifies the tag behind `byteCount` bytes of ciphertext, then decrypts them in place (R13).
+  ///
+  /// - Returns: false on a wrong tag; the `byteCount` bytes are then zeroed.
+  @inline(__always)
+  public static func open(
+    _ message: UnsafeMutableRawPointer, byteCount: Int, counter: UInt64, key: UnsafeRawPointer
+  ) -> Bool {
+    open(
+      into: message, message: message, byteCount: byteCount, additionalData: nil,
+      additionalByteCount: 0, counter: counter, key: key)
+  }
+
+  /// The form with additional data, for handshakes: `byteCount` bytes of ciphertext and the tag
+  /// to `output`, which is `text` itself or does not overlap it.
+  ///
+  /// - Parameter sender: the nonce's first four bytes, little-endian (RFC 8439 section 2.8's
+  ///   fixed-common part): zero in WireGuard, something else only in the RFC's own test vectors.
+  public static func seal(
+    into output: UnsafeMutableRawPointer, text: UnsafeRawPointer, byteCount: Int,
+    additionalData: UnsafeRawPointer?, additionalByteCount: Int, counter: UInt64,
+    sender: UInt32 = 0, key: UnsafeRawPointer
+  ) {
+    withUnsafeBytes(of: nonce(sender, counter)) { nonce in
+      csodium_aead_seal(
+        output, text, byteCount, additionalData, additionalByteCount, nonce.baseAddress!, key)
+    }
+  }
+
+  /// The form with additional data: `byteCount` bytes of text to `output`, which is `message`
+  /// itself or does not overlap it; the tag stands behind the message's `byteCount` bytes.
+  ///
+  /// - Returns: false on a wrong tag; the `byteCount` bytes of output are then zeroed.
+  public static func open(
+    into output: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
+    additionalData: UnsafeRawPointer?, additionalByteCount: Int, counter: UInt64,
+    sender: UInt32 = 0, key: UnsafeRawPointer
+  ) -> Bool {
+    withUnsafeBytes(of: nonce(sender, counter)) { nonce in
+      csodium_aead_open(
+        output, message, byteCount, additionalData, additionalByteCount, nonce.baseAddress!, key)
+        == 0
+    }
+  }
+
+  /// The 12 bytes of a nonce, as they stand in memory.
+  @inline(__always)
+  private static func nonce(_ sender: UInt32, _ counter: UInt64) -> (UInt32, UInt32, UInt32) {
+    (
+      sender.littleEndian, UInt32(truncatingIfNeeded: counter).littleEndian,
+      UInt32(truncatingIfNeeded: counter >> 32).littleEndian
+    )
+  }
+}

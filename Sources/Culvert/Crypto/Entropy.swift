@@ -1,0 +1,81 @@
+import CSodium
+
+/// Where random numbers come from. The core has no source of its own: the shell hands in
+/// `Entropy.sodium`, a simulation a seed.
+public struct Entropy {
+  public typealias Fill = @convention(c) (UnsafeMutableRawPointer, Int) -> Void
+
+  private let source: Fill?
+  /// State of the seeded stream; unused with a source.
+  private var state: UInt64
+
+  /// Bytes from a source fit for keys.
+  ///
+  /// - Parameter fill: writes as many random bytes as asked for, and cannot fail.
+  public static func system(fill: Fill) -> Entropy {
+    Entropy(source: fill, state: 0)
+  }
+
+  /// A stream that the seed alone decides (SplitMix64; Steele, Lea, Flood 2014), so that a
+  /// simulation can be run again. Anyone can predict it: never for a tunnel that carries data.
+  public static func seeded(_ seed: UInt64) -> Entropy {
+    Entropy(source: nil, state: seed)
+  }
+
+  /// libsodium's randombytes_buf: the kernel's generator. `Sodium.start` must have returned true.
+  public static var sodium: Entropy {
+    system { bytes, byteCount in csodium_random(bytes, byteCount) }
+  }
+
+  private init(source: Fill?, state: UInt64) {
+    self.source = source
+    self.state = state
+  }
+
+  /// Writes `byteCount` random bytes.
+  public mutating func fill(_ bytes: UnsafeMutableRawPointer, byteCount: Int) {
+    guard let source else {
+      var offset = 0
+      while offset < byteCount {
+        withUnsafeBytes(of: step().littleEndian) { word in
+          (bytes + offset).copyMemory(
+            from: word.baseAddress!, byteCount: min(word.count, byteCount &- offset))
+        }
+        offset &+= MemoryLayout<UInt64>.size
+      }
+      return
+    }
+    source(bytes, byteCount)
+  }
+
+  public mutating func uint32() -> UInt32 {
+    UInt32(truncatingIfNeeded: uint64())
+  }
+
+  public mutating func uint64() -> UInt64 {
+    guard let source else { return step() }
+    var word: UInt64 = 0
+    withUnsafeMutableBytes(of: &word) { source($0.baseAddress!, $0.count) }
+    return word
+  }
+
+  /// A number in 0..<bound, each equally likely; 0 where the bound is 0.
+  public mutating func below(_ bound: UInt64) -> UInt64 {
+    guard bound > 1 else { return 0 }
+    let mask = UInt64.max >> UInt64((bound &- 1).leadingZeroBitCount)
+    // Half of the draws fit at worst; 128 misses in a row mean a broken source, not bad luck.
+    for _ in 0..<128 {
+      let candidate = uint64() & mask
+      if candidate < bound { return candidate }
+    }
+    return 0
+  }
+
+  private mutating func step() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var word = state
+    word = (word ^ word >> 30) &* 0xbf58_476d_1ce4_e5b9
+    word = (word ^ word >> 27) &* 0x94d0_49bb_1331_11eb
+    return word ^ word >> 31
+  }
+}

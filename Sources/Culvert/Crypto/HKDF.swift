@@ -1,0 +1,56 @@
+/// WireGuard's key derivation Kdf1, Kdf2, Kdf3 (whitepaper section 5.4): HKDF (RFC 5869) of
+/// HMAC-BLAKE2s, the chaining key as salt, no info, up to three outputs of 32 bytes.
+enum HKDF {
+  /// Derives `first` and, where a pointer is given, `second` and `third` (only with `second`).
+  ///
+  /// - Parameters:
+  ///   - chainingKey: 32 bytes.
+  ///   - input: `byteCount` bytes, 0 or more.
+  ///   - first: 32 bytes; it and the others may be the chaining key or the input, not each other.
+  static func derive(
+    chainingKey: UnsafeRawPointer, input: UnsafeRawPointer, byteCount: Int,
+    into first: UnsafeMutableRawPointer, second: UnsafeMutableRawPointer? = nil,
+    third: UnsafeMutableRawPointer? = nil
+  ) {
+    extractAndExpand(chainingKey, input, byteCount, first, second, third)
+    // What the hashes held in registers lies spilled where that call had its frames.
+    Secret.burnStack()
+  }
+
+  @inline(never)
+  private static func extractAndExpand(
+    _ chainingKey: UnsafeRawPointer, _ input: UnsafeRawPointer, _ byteCount: Int,
+    _ first: UnsafeMutableRawPointer, _ second: UnsafeMutableRawPointer?,
+    _ third: UnsafeMutableRawPointer?
+  ) {
+    var secret = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+    withUnsafeMutableBytes(of: &secret) { secret in
+      let key = secret.baseAddress!
+      HMAC.authenticate(
+        into: key, key: chainingKey, keyByteCount: WireGuard.keyByteCount,
+        UnsafeRawBufferPointer(start: input, count: byteCount))
+      expand(into: first, key: key, after: nil, number: 1)
+      if let second {
+        expand(into: second, key: key, after: first, number: 2)
+        if let third {
+          expand(into: third, key: key, after: second, number: 3)
+        }
+      }
+      Secret.wipe(key, byteCount: secret.count)
+    }
+  }
+
+  /// T(number) = HMAC(key, T(number - 1) || number), RFC 5869 section 2.3.
+  private static func expand(
+    into output: UnsafeMutableRawPointer, key: UnsafeRawPointer, after previous: UnsafeRawPointer?,
+    number: UInt8
+  ) {
+    withUnsafeBytes(of: number) { number in
+      HMAC.authenticate(
+        into: output, key: key, keyByteCount: WireGuard.keyByteCount,
+        UnsafeRawBufferPointer(
+          start: previous, count: previous == nil ? 0 : WireGuard.keyByteCount),
+        number)
+    }
+  }
+}

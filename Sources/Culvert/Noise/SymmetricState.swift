@@ -1,0 +1,136 @@
+/// The chaining key, hash and message key of a handshake in progress (Noise section 5.2), in one
+/// scratch area of the locked memory. A handshake works on this and on nothing else until it
+/// commits; whichever way it ends, `wipe` runs.
+struct SymmetricState {
+  /// Layout of the scratch area, in bytes.
+  private enum Offset {
+    static let chainingKey = 0
+    static let key = 32
+    static let hash = 64
+    static let dh = 96
+    static let ephemeralPrivate = 128
+    static let plaintext = 160
+    static let tau = 192
+    static let remoteStatic = 224
+  }
+  static let byteCount = 256
+
+  private let scratch: UnsafeMutableRawPointer
+
+  init(scratch: UnsafeMutableRawPointer) {
+    self.scratch = scratch
+  }
+
+  var chainingKey: UnsafeMutableRawPointer { scratch + Offset.chainingKey }
+  private var key: UnsafeMutableRawPointer { scratch + Offset.key }
+  var hash: UnsafeMutableRawPointer { scratch + Offset.hash }
+  private var dh: UnsafeMutableRawPointer { scratch + Offset.dh }
+  private var tau: UnsafeMutableRawPointer { scratch + Offset.tau }
+  /// Room for the ephemeral private key, until it is committed.
+  var ephemeralPrivate: UnsafeMutableRawPointer { scratch + Offset.ephemeralPrivate }
+  /// Room for 32 bytes of decrypted payload.
+  var plaintext: UnsafeMutableRawPointer { scratch + Offset.plaintext }
+
+  /// The other side's static public key: given by the caller, or decrypted from an initiation.
+  var remoteStatic: UnsafeMutableRawPointer { scratch + Offset.remoteStatic }
+
+  /// Starts at `initial` with the responder's static key mixed in: `<- s` before the first message.
+  func start(from initial: NoiseConstants, responder: Key) {
+    initial.chainingKey.write(to: chainingKey)
+    initial.hash.write(to: hash)
+    responder.write(to: dh)
+    mixHash(dh, byteCount: WireGuard.keyByteCount)
+  }
+
+  /// Goes on where an earlier message of the same handshake ended.
+  func resume(chainingKey: UnsafeRawPointer, hash: Key) {
+    self.chainingKey.copyMemory(from: chainingKey, byteCount: WireGuard.keyByteCount)
+    hash.write(to: self.hash)
+  }
+
+  /// A fresh ephemeral key pair: the private half stays in the scratch, the public half goes out.
+  func makeEphemeral(into publicKey: UnsafeMutableRawPointer, entropy: inout Entropy) {
+    entropy.fill(ephemeralPrivate, byteCount: WireGuard.keyByteCount)
+    X25519.clamp(ephemeralPrivate)
+    X25519.publicKey(into: publicKey, secret: ephemeralPrivate)
+  }
+
+  func mixHash(_ data: UnsafeRawPointer, byteCount: Int) {
+    BLAKE2s.hash(
+      into: hash,
+      UnsafeRawBufferPointer(start: hash, count: WireGuard.keyByteCount),
+      UnsafeRawBufferPointer(start: data, count: byteCount))
+  }
+
+  /// Token `e` in a PSK handshake: the ephemeral enters both hash and chaining key.
+  func mixEphemeral(_ ephemeral: UnsafeRawPointer) {
+    mixHash(ephemeral, byteCount: WireGuard.keyByteCount)
+    HKDF.derive(
+      chainingKey: chainingKey, input: ephemeral, byteCount: WireGuard.keyByteCount,
+      into: chainingKey, second: nil, third: nil)
+  }
+
+  /// Tokens `ee`, `es`, `se`: false for a low-order point (R31).
+  func mixDH(secret: UnsafeRawPointer, point: UnsafeRawPointer, keyed: Bool = false) -> Bool {
+    guard X25519.multiply(into: dh, secret: secret, point: point) else { return false }
+    mixSecret(dh, keyed: keyed)
+    return true
+  }
+
+  /// Token `ss`, from the product computed when the peer was added: false where that was zero.
+  func mixPrecomputed(_ staticStatic: UnsafeRawPointer) -> Bool {
+    guard !Secret.isZero(staticStatic, byteCount: WireGuard.keyByteCount) else { return false }
+    mixSecret(staticStatic, keyed: true)
+    return true
+  }
+
+  private func mixSecret(_ secret: UnsafeRawPointer, keyed: Bool) {
+    HKDF.derive(
+      chainingKey: chainingKey, input: secret, byteCount: WireGuard.keyByteCount,
+      into: chainingKey, second: keyed ? key : nil, third: nil)
+  }
+
+  /// Token `psk`.
+  func mixPresharedKey(_ presharedKey: UnsafeRawPointer) {
+    HKDF.derive(
+      chainingKey: chainingKey, input: presharedKey, byteCount: WireGuard.keyByteCount,
+      into: chainingKey, second: tau, third: key)
+    mixHash(tau, byteCount: WireGuard.keyByteCount)
+  }
+
+  /// Writes `byteCount + 16` bytes to `output`.
+  func encryptAndHash(
+    _ plaintext: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
+  ) {
+    AEAD.seal(
+      into: output, text: plaintext, byteCount: byteCount, additionalData: hash,
+      additionalByteCount: WireGuard.keyByteCount, counter: 0, key: key)
+    mixHash(output, byteCount: byteCount + WireGuard.tagByteCount)
+  }
+
+  /// Reads `byteCount + 16` bytes from `message`; false where the tag is wrong.
+  func decryptAndHash(
+    _ message: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
+  ) -> Bool {
+    guard
+      AEAD.open(
+        into: output, message: message, byteCount: byteCount, additionalData: hash,
+        additionalByteCount: WireGuard.keyByteCount, counter: 0, key: key)
+    else { return false }
+    mixHash(message, byteCount: byteCount + WireGuard.tagByteCount)
+    return true
+  }
+
+  /// Split (whitepaper 5.4.5): the initiator sends with `first`, the responder with `second`.
+  static func split(
+    chainingKey: UnsafeRawPointer, first: UnsafeMutableRawPointer, second: UnsafeMutableRawPointer
+  ) {
+    HKDF.derive(
+      chainingKey: chainingKey, input: chainingKey, byteCount: 0, into: first, second: second,
+      third: nil)
+  }
+
+  func wipe() {
+    Secret.wipe(scratch, byteCount: SymmetricState.byteCount)
+  }
+}

@@ -1,0 +1,303 @@
+/// The allowed IPs of all peers: which peer a destination belongs to, and whether a source is the
+/// peer's own (R2), by longest prefix.
+///
+/// One path-compressed binary trie per family. A node either holds a prefix, or forks; a node that
+/// does neither is taken out at once. So with n prefixes there are never more than n - 1 forks,
+/// and the pool of 2n nodes cannot run out before the prefixes do.
+///
+/// The trie's shape depends on nothing but the set of prefixes: what was staged and abandoned
+/// leaves no trace.
+struct AllowedIPs: ~Copyable {
+  /// Node 0 is nobody's: its number means "none".
+  let nodes: UnsafeMutablePointer<AllowedIPNode>
+  let links: UnsafeMutablePointer<AllowedIPNode.Links>
+  /// Per peer, the ends of the list of its prefixes.
+  let firsts: UnsafeMutableBufferPointer<UInt32>
+  let lasts: UnsafeMutableBufferPointer<UInt32>
+  /// Prefixes that fit, staged ones included.
+  let capacity: Int
+  /// Prefixes there are, staged ones included.
+  private(set) var count = 0
+  /// Changes with everything that `route` or a listing can see.
+  private(set) var revision: UInt32 = 0
+
+  private var rootIPv4: UInt32 = 0
+  private var rootIPv6: UInt32 = 0
+  private var firstFree: UInt32 = 0
+  /// Nodes from here on have never been used; their memory is untouched.
+  private var firstFresh: UInt32 = 1
+  private(set) var nodeCount = 0
+  var staging = AllowedIPStaging()
+
+  static let owner: StaticString = "allowed IPs"
+
+  init(carvingFrom arena: inout Arena, limits: Limits) {
+    precondition(limits.allowedIPs > 0 && limits.allowedIPs < 1 << 30)
+    capacity = limits.allowedIPs
+    nodes = arena.carve(AllowedIPNode.self, count: 2 * capacity, owner: AllowedIPs.owner)
+      .baseAddress!
+    links = arena.carve(AllowedIPNode.Links.self, count: 2 * capacity, owner: AllowedIPs.owner)
+      .baseAddress!
+    firsts = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
+    lasts = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
+  }
+
+  /// Empties the table; once, before anything else.
+  mutating func prepare() {
+    firsts.initialize(repeating: 0)
+    lasts.initialize(repeating: 0)
+    count = 0
+    revision = 0
+    rootIPv4 = 0
+    rootIPv6 = 0
+    firstFree = 0
+    firstFresh = 1
+    nodeCount = 0
+    staging = AllowedIPStaging()
+  }
+
+  // MARK: Routing
+
+  /// The peer whose prefix covers `address` and is the longest to do so. At most 33 steps for
+  /// IPv4 and 129 for IPv6.
+  @inline(__always)
+  func route(_ address: IPAddress) -> UInt32? {
+    let peer = address.family == .ipv4 ? routeIPv4(address.high) : routeIPv6(address)
+    return peer == AllowedIPNode.nobody ? nil : peer
+  }
+
+  private func routeIPv4(_ bits: UInt64) -> UInt32 {
+    var peer = AllowedIPNode.nobody
+    var index = rootIPv4
+    while index != 0 {
+      let node = nodes + Int(truncatingIfNeeded: index)
+      let length = UInt64(node.pointee.length)
+      // Shifted by one first: a shift by all 64 bits for length 0 would wrap around.
+      guard ((bits ^ node.pointee.high) >> 1) &>> (63 &- length) == 0 else { break }
+      if node.pointee.peer != AllowedIPNode.nobody { peer = node.pointee.peer }
+      index = node.pointee.child((bits &>> (63 &- length)) & 1)
+    }
+    return peer
+  }
+
+  private func routeIPv6(_ address: IPAddress) -> UInt32 {
+    var peer = AllowedIPNode.nobody
+    var index = rootIPv6
+    while index != 0 {
+      let node = nodes + Int(truncatingIfNeeded: index)
+      let length = Int(node.pointee.length)
+      guard commonBitCount(node, address.high, address.low) >= length else { break }
+      if node.pointee.peer != AllowedIPNode.nobody { peer = node.pointee.peer }
+      index = node.pointee.child(bit(length, of: address.high, address.low))
+    }
+    return peer
+  }
+
+  // MARK: Changes
+
+  /// Gives `prefix` to `peer`, last in its list; another peer that had it loses it. False: the
+  /// table is full, and nothing has changed.
+  mutating func insert(_ prefix: IPPrefix, peer: UInt32) -> Bool {
+    let index = place(prefix)
+    guard index != 0 else { return false }
+    give(index, to: peer)
+    return true
+  }
+
+  /// Takes `prefix` from `peer`; false where it is not the peer's.
+  @discardableResult
+  mutating func remove(_ prefix: IPPrefix, peer: UInt32) -> Bool {
+    let index = find(prefix)
+    guard index != 0, nodes[Int(index)].peer == peer else { return false }
+    take(index)
+    releaseIfUnheld(index)
+    return true
+  }
+
+  /// Takes all its prefixes from `peer`, in time linear in their number.
+  mutating func removeAll(peer: UInt32) {
+    var index = firsts[slot(of: peer)]
+    while index != 0 {
+      let next = links[Int(index)].next
+      take(index)
+      releaseIfUnheld(index)
+      index = next
+    }
+  }
+
+  /// Links a node that is in the trie to the end of the peer's list.
+  mutating func give(_ index: UInt32, to peer: UInt32) {
+    take(index)
+    let slot = slot(of: peer)
+    let last = lasts[slot]
+    nodes[Int(index)].peer = peer
+    links[Int(index)].previous = last
+    links[Int(index)].next = 0
+    if last == 0 { firsts[slot] = index } else { links[Int(last)].next = index }
+    lasts[slot] = index
+    revision &+= 1
+  }
+
+  /// Unlinks a node from its peer's list, if it is in one. It stays in the trie.
+  mutating func take(_ index: UInt32) {
+    let peer = nodes[Int(index)].peer
+    guard peer != AllowedIPNode.nobody else { return }
+    let (previous, next) = (links[Int(index)].previous, links[Int(index)].next)
+    if previous == 0 { firsts[Int(peer)] = next } else { links[Int(previous)].next = next }
+    if next == 0 { lasts[Int(peer)] = previous } else { links[Int(next)].previous = previous }
+    nodes[Int(index)].peer = AllowedIPNode.nobody
+    links[Int(index)].next = 0
+    links[Int(index)].previous = 0
+    revision &+= 1
+  }
+
+  func slot(of peer: UInt32) -> Int {
+    precondition(Int(peer) < firsts.count, "no such peer")
+    return Int(peer)
+  }
+
+  // MARK: The trie
+
+  /// The node of exactly this prefix, 0 for none.
+  func find(_ prefix: IPPrefix) -> UInt32 {
+    let (high, low) = (prefix.address.high, prefix.address.low)
+    let length = Int(prefix.length)
+    var index = root(prefix.address.family)
+    while index != 0 {
+      let node = nodes + Int(index)
+      let nodeLength = Int(node.pointee.length)
+      guard nodeLength <= length, commonBitCount(node, high, low) >= nodeLength else { return 0 }
+      if nodeLength == length { return index }
+      index = node.pointee.child(bit(nodeLength, of: high, low))
+    }
+    return 0
+  }
+
+  /// The node of this prefix, made if need be and counted as held: the caller holds it at once.
+  /// 0: the table is full.
+  mutating func place(_ prefix: IPPrefix) -> UInt32 {
+    let (high, low) = (prefix.address.high, prefix.address.low)
+    let length = Int(prefix.length)
+    var parent: UInt32 = 0
+    var index = root(prefix.address.family)
+    while index != 0 {
+      let node = nodes + Int(index)
+      let nodeLength = Int(node.pointee.length)
+      let common = min(commonBitCount(node, high, low), length)
+      if common < nodeLength {
+        return count < capacity ? fork(above: index, at: common, for: prefix) : 0
+      }
+      if nodeLength == length { break }
+      parent = index
+      index = node.pointee.child(bit(nodeLength, of: high, low))
+    }
+    if index != 0, nodes[Int(index)].isHeld { return index }
+    guard count < capacity else { return 0 }
+    count += 1
+    if index == 0 {
+      index = make(prefix.address, length: length)
+      link(index, under: parent)
+    }
+    return index
+  }
+
+  /// A node for `prefix` above `index`, with which it shares the first `common` bits, and a fork
+  /// where neither lies above the other.
+  private mutating func fork(above index: UInt32, at common: Int, for prefix: IPPrefix) -> UInt32 {
+    let parent = links[Int(index)].parent
+    let new = make(prefix.address, length: Int(prefix.length))
+    var top = new
+    if common < Int(prefix.length) {
+      top = make(prefix.address.masked(to: common), length: common)
+      link(new, under: top)
+    }
+    link(index, under: top)
+    link(top, under: parent)
+    count += 1
+    return new
+  }
+
+  /// Gives up a node that neither a peer nor the staging holds any more.
+  mutating func releaseIfUnheld(_ index: UInt32) {
+    guard !nodes[Int(index)].isHeld else { return }
+    count -= 1
+    prune(index)
+  }
+
+  /// Takes an unheld node out of the trie, unless it forks. Where that leaves the fork above it
+  /// with one child, that goes too; never more than these two.
+  private mutating func prune(_ index: UInt32) {
+    let node = nodes + Int(index)
+    let (left, right) = (node.pointee.child(0), node.pointee.child(1))
+    guard left == 0 || right == 0 else { return }
+    let child = left | right
+    let parent = links[Int(index)].parent
+    if child != 0 { links[Int(child)].parent = parent }
+    if parent == 0 {
+      if node.pointee.family == .ipv4 { rootIPv4 = child } else { rootIPv6 = child }
+    } else {
+      nodes[Int(parent)].setChild(side(of: index, under: parent), to: child)
+    }
+    links[Int(index)].parent = firstFree
+    firstFree = index
+    nodeCount -= 1
+    if child == 0, parent != 0, !nodes[Int(parent)].isHeld { prune(parent) }
+  }
+
+  private mutating func link(_ index: UInt32, under parent: UInt32) {
+    links[Int(index)].parent = parent
+    if parent == 0 {
+      if nodes[Int(index)].family == .ipv4 { rootIPv4 = index } else { rootIPv6 = index }
+    } else {
+      nodes[Int(parent)].setChild(side(of: index, under: parent), to: index)
+    }
+  }
+
+  /// A node off the free list. There is one: forks are fewer than held nodes, and of those the
+  /// caller has counted that there is room for one more.
+  private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
+    let index: UInt32
+    if firstFree != 0 {
+      index = firstFree
+      firstFree = links[Int(index)].parent
+    } else {
+      precondition(Int(firstFresh) < 2 * capacity, "more nodes than prefixes can need")
+      index = firstFresh
+      firstFresh += 1
+    }
+    nodeCount += 1
+    (nodes + Int(index)).initialize(
+      to: AllowedIPNode(
+        high: address.high, low: address.low, children: 0, peer: AllowedIPNode.nobody,
+        length: UInt8(length), family: address.family, action: .none))
+    (links + Int(index)).initialize(
+      to: AllowedIPNode.Links(parent: 0, next: 0, previous: 0, nextStaged: 0))
+    return index
+  }
+
+  private func root(_ family: IPAddress.Family) -> UInt32 {
+    family == .ipv4 ? rootIPv4 : rootIPv6
+  }
+
+  private func side(of index: UInt32, under parent: UInt32) -> UInt64 {
+    let node = nodes + Int(index)
+    return bit(Int(nodes[Int(parent)].length), of: node.pointee.high, node.pointee.low)
+  }
+
+  /// Leading bits that a node's prefix and an address have in common, 0-128.
+  @inline(__always)
+  private func commonBitCount(
+    _ node: UnsafeMutablePointer<AllowedIPNode>, _ high: UInt64, _ low: UInt64
+  ) -> Int {
+    let difference = high ^ node.pointee.high
+    return difference != 0
+      ? difference.leadingZeroBitCount : 64 &+ (low ^ node.pointee.low).leadingZeroBitCount
+  }
+
+  /// The bit after the first `position`; at the end of a full-length prefix, where no child can
+  /// be, any bit.
+  @inline(__always)
+  private func bit(_ position: Int, of high: UInt64, _ low: UInt64) -> UInt64 {
+    ((position < 64 ? high : low) &>> UInt64(truncatingIfNeeded: 63 &- position)) & 1
+  }
+}

@@ -1,0 +1,185 @@
+/// Public key -> peer: a hash with open addressing over a fixed table of peers, which are also
+/// linked in the order they were configured, as wg(8) shows them.
+struct PeerTable: ~Copyable {
+  private let entries: UnsafeMutableBufferPointer<PeerEntry>
+  /// Place + 1 of a peer; 0 for an empty bucket. At most half of them are taken.
+  private let buckets: UnsafeMutableBufferPointer<UInt32>
+  private let bucketMask: Int
+  /// Unknown to others, so that nobody can choose keys that share a bucket.
+  private var seed: UInt64 = 0
+  /// Places + 1; 0 for none.
+  private var first: UInt32 = 0
+  private var last: UInt32 = 0
+  private var firstFree: UInt32 = 0
+  private(set) var count = 0
+
+  static let owner: StaticString = "peers: key table"
+
+  init(carvingFrom arena: inout Arena, limits: Limits) {
+    entries = arena.carve(PeerEntry.self, count: limits.peers, owner: PeerTable.owner)
+    let bucketCount = powerOfTwo(atLeast: 2 * limits.peers)
+    buckets = arena.carve(UInt32.self, count: bucketCount, owner: PeerTable.owner)
+    bucketMask = bucketCount - 1
+  }
+
+  /// Empties the table; once, before anything else.
+  /// - Parameter seed: random.
+  mutating func prepare(seed: UInt64) {
+    self.seed = seed
+    buckets.update(repeating: 0)
+    first = 0
+    last = 0
+    count = 0
+    firstFree = 0
+    for place in stride(from: entries.count - 1, through: 0, by: -1) {
+      let entry = PeerEntry(
+        key0: 0, key1: 0, key2: 0, key3: 0, generation: 0, next: firstFree, previous: 0)
+      entries.initializeElement(at: place, to: entry)
+      firstFree = UInt32(place + 1)
+    }
+  }
+
+  var capacity: Int { entries.count }
+  var isFull: Bool { firstFree == 0 }
+
+  /// The peer with the public key in the 32 bytes at `key`.
+  func find(at key: UnsafeRawPointer) -> PeerID? {
+    let taken = buckets[bucket(of: key)]
+    return taken == 0 ? nil : id(of: taken)
+  }
+
+  /// A new peer, last in order, or the one that has this key already. Nil: the table is full.
+  mutating func insert(at key: UnsafeRawPointer) -> PeerID? {
+    let bucket = bucket(of: key)
+    if buckets[bucket] != 0 { return id(of: buckets[bucket]) }
+    guard firstFree != 0 else { return nil }
+    let place = firstFree
+    let entry = entry(place)
+    firstFree = entry.pointee.next
+    entry.pointee.key0 = key.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
+    entry.pointee.key1 = key.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+    entry.pointee.key2 = key.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+    entry.pointee.key3 = key.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
+    entry.pointee.generation &+= 1
+    entry.pointee.next = 0
+    entry.pointee.previous = last
+    if last == 0 { first = place } else { self.entry(last).pointee.next = place }
+    last = place
+    buckets[bucket] = place
+    count += 1
+    return id(of: place)
+  }
+
+  /// Removes a peer; false where it is gone already.
+  @discardableResult
+  mutating func remove(_ id: PeerID) -> Bool {
+    guard contains(id) else { return false }
+    let place = id.index + 1
+    let entry = entry(place)
+    emptyBucket(of: place)
+    let (previous, next) = (entry.pointee.previous, entry.pointee.next)
+    if previous == 0 { first = next } else { self.entry(previous).pointee.next = next }
+    if next == 0 { last = previous } else { self.entry(next).pointee.previous = previous }
+    entry.pointee.generation &+= 1
+    entry.pointee.previous = 0
+    entry.pointee.next = firstFree
+    firstFree = place
+    count -= 1
+    return true
+  }
+
+  /// True while the peer that was given this ID is configured.
+  @inline(__always)
+  func contains(_ id: PeerID) -> Bool {
+    guard Int(truncatingIfNeeded: id.index) < entries.count else { return false }
+    let entry = entry(id.index &+ 1)
+    return entry.pointee.isTaken && entry.pointee.generation == id.generation
+  }
+
+  /// The peer that has a place now, if any.
+  func peer(atPlace index: UInt32) -> PeerID? {
+    guard Int(truncatingIfNeeded: index) < entries.count, entry(index &+ 1).pointee.isTaken else {
+      return nil
+    }
+    return id(of: index &+ 1)
+  }
+
+  /// 32 bytes, the public key of a peer in the table; valid until the peer is removed.
+  func key(of id: PeerID) -> UnsafeRawPointer {
+    precondition(contains(id))
+    // The key's words are the first four fields.
+    return UnsafeRawPointer(entry(id.index + 1))
+  }
+
+  /// The peer configured first.
+  var firstPeer: PeerID? { first == 0 ? nil : id(of: first) }
+
+  /// The peer configured after `id`; nil also where `id` has been removed.
+  func peer(after id: PeerID) -> PeerID? {
+    guard contains(id) else { return nil }
+    let next = entry(id.index + 1).pointee.next
+    return next == 0 ? nil : self.id(of: next)
+  }
+
+  @inline(__always)
+  private func entry(_ place: UInt32) -> UnsafeMutablePointer<PeerEntry> {
+    // Places come from the table itself.
+    entries.baseAddress.unsafelyUnwrapped + (Int(truncatingIfNeeded: place) &- 1)
+  }
+
+  @inline(__always)
+  private func id(of place: UInt32) -> PeerID {
+    PeerID(index: place &- 1, generation: entry(place).pointee.generation)
+  }
+
+  /// The bucket that holds the key, or the empty one where it belongs.
+  private func bucket(of key: UnsafeRawPointer) -> Int {
+    let key0 = key.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
+    let key1 = key.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+    let key2 = key.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+    let key3 = key.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
+    var bucket = hash(key0, key1, key2, key3)
+    // Half of the buckets are empty, so this ends.
+    while buckets[bucket] != 0 {
+      let entry = entry(buckets[bucket]).pointee
+      if entry.key0 == key0, entry.key1 == key1, entry.key2 == key2, entry.key3 == key3 {
+        return bucket
+      }
+      bucket = (bucket &+ 1) & bucketMask
+    }
+    return bucket
+  }
+
+  /// Takes a place out of its bucket, and moves later ones back into the gap, so that no
+  /// tombstones pile up.
+  private func emptyBucket(of place: UInt32) {
+    var gap = bucket(of: UnsafeRawPointer(entry(place)))
+    var bucket = (gap &+ 1) & bucketMask
+    while buckets[bucket] != 0 {
+      let entry = entry(buckets[bucket]).pointee
+      let home = hash(entry.key0, entry.key1, entry.key2, entry.key3)
+      if (bucket &- home) & bucketMask >= (bucket &- gap) & bucketMask {
+        buckets[gap] = buckets[bucket]
+        gap = bucket
+      }
+      bucket = (bucket &+ 1) & bucketMask
+    }
+    buckets[gap] = 0
+  }
+
+  private func hash(_ key0: UInt64, _ key1: UInt64, _ key2: UInt64, _ key3: UInt64) -> Int {
+    var state = mix(seed ^ key0)
+    state = mix(state ^ key1)
+    state = mix(state ^ key2)
+    state = mix(state ^ key3)
+    return Int(truncatingIfNeeded: state) & bucketMask
+  }
+
+  /// One round of SplitMix64's finaliser.
+  @inline(__always)
+  private func mix(_ word: UInt64) -> UInt64 {
+    var word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
+    return word ^ (word >> 31)
+  }
+}

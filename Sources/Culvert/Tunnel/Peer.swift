@@ -1,0 +1,35 @@
+/// Everything about one peer. It lives in the arena; its secrets lie apart, in the locked part.
+struct Peer: BitwiseCopyable {
+  let id: PeerID
+  let publicKey: Key
+  var handshake: Handshake
+  var keypairs: Keypairs
+  var timers = Timers()
+  var staged = StagedPackets()
+  var cookie: ReceivedCookie
+  /// Where to send; nil until configured or heard from.
+  var path: Path?
+
+  /// Whole messages on the wire, in bytes, as the kernel counts them (R36).
+  var receivedByteCount: UInt64 = 0
+  var sentByteCount: UInt64 = 0
+  /// When the last handshake finished; nil for never.
+  var lastHandshake: Instant?
+
+  /// The batch filling that this peer last had a session in, and which one: a memo that spares a
+  /// search.
+  var outboundSerial: UInt64 = 0
+  var outboundSession: UInt16 = 0
+  var inboundSerial: UInt64 = 0
+  var inboundSession: UInt16 = 0
+
+  init(
+    id: PeerID, publicKey: Key, handshake: Handshake, keypairs: Keypairs, cookie: ReceivedCookie
+  ) {
+    self.id = id
+    self.publicKey = publicKey
+    self.handshake = handshake
+    self.keypairs = keypairs
+    self.cookie = cookie
+  }
+}

@@ -1,0 +1,95 @@
+/// Which peer's timer is due first: a binary heap over the peers, in fixed arrays.
+///
+/// A deadline that moves later is not sifted at once, as the data path moves deadlines later with
+/// every batch: the heap keeps the earlier time, and the peer is put in its right place when it
+/// comes to the top.
+struct Schedule: ~Copyable {
+  private let heap: UnsafeMutablePointer<UInt32>
+  /// Position of a peer in the heap plus one; 0 for a peer that is not in it.
+  private let positions: UnsafeMutablePointer<UInt32>
+  private let keys: UnsafeMutablePointer<Deadline>
+  private(set) var count = 0
+
+  init(carvingFrom arena: inout Arena, peers: Int) {
+    let owner: StaticString = "peers: timers"
+    heap = arena.carve(UInt32.self, count: peers, owner: owner).baseAddress!
+    positions = arena.carve(UInt32.self, count: peers, owner: owner).baseAddress!
+    keys = arena.carve(Deadline.self, count: peers, owner: owner).baseAddress!
+  }
+
+  /// The peer at the top and the time that the heap has for it.
+  var top: (peer: UInt32, deadline: Deadline)? {
+    count == 0 ? nil : (heap[0], keys[Int(heap[0])])
+  }
+
+  /// Makes sure that `peer` comes up at `deadline` or before.
+  mutating func lower(_ peer: UInt32, to deadline: Deadline) {
+    guard deadline.isSet else { return }
+    if positions[Int(peer)] == 0 {
+      heap[count] = peer
+      count &+= 1
+      positions[Int(peer)] = UInt32(truncatingIfNeeded: count)
+      keys[Int(peer)] = deadline
+      siftUp(count &- 1)
+    } else if deadline < keys[Int(peer)] {
+      keys[Int(peer)] = deadline
+      siftUp(Int(positions[Int(peer)]) &- 1)
+    }
+  }
+
+  /// Puts the top peer where `deadline` belongs, or takes it out for `never`.
+  mutating func replaceTop(_ deadline: Deadline) {
+    guard count > 0 else { return }
+    guard deadline.isSet else {
+      remove(heap[0])
+      return
+    }
+    keys[Int(heap[0])] = deadline
+    siftDown(0)
+  }
+
+  mutating func remove(_ peer: UInt32) {
+    let position = Int(positions[Int(peer)])
+    guard position > 0 else { return }
+    positions[Int(peer)] = 0
+    count &-= 1
+    let hole = position &- 1
+    guard hole < count else { return }
+    place(heap[count], at: hole)
+    siftDown(hole)
+    siftUp(hole)
+  }
+
+  private func place(_ peer: UInt32, at position: Int) {
+    heap[position] = peer
+    positions[Int(peer)] = UInt32(truncatingIfNeeded: position &+ 1)
+  }
+
+  private func siftUp(_ start: Int) {
+    var position = start
+    let peer = heap[position]
+    let key = keys[Int(peer)]
+    while position > 0 {
+      let parent = (position &- 1) / 2
+      guard key < keys[Int(heap[parent])] else { break }
+      place(heap[parent], at: position)
+      position = parent
+    }
+    place(peer, at: position)
+  }
+
+  private func siftDown(_ start: Int) {
+    var position = start
+    let peer = heap[position]
+    let key = keys[Int(peer)]
+    while true {
+      var child = 2 &* position &+ 1
+      guard child < count else { break }
+      if child &+ 1 < count, keys[Int(heap[child &+ 1])] < keys[Int(heap[child])] { child &+= 1 }
+      guard keys[Int(heap[child])] < key else { break }
+      place(heap[child], at: position)
+      position = child
+    }
+    place(peer, at: position)
+  }
+}

@@ -1,0 +1,108 @@
+/// Packets of one peer that wait for a session, oldest first, in a chain of slots. A packet larger
+/// than a slot takes several in a row. Two limits hold: packets, and slots.
+struct StagedPackets: BitwiseCopyable {
+  /// At the head of every slot: the packet's byte count in its first slot, 0 in those behind it.
+  private static let headerByteCount = 8
+  static let payloadByteCount = Limits.stagingSlotByteCount - headerByteCount
+
+  private var first = BufferPool.none
+  private var last = BufferPool.none
+  private(set) var packetCount: UInt16 = 0
+  private var slotCount: UInt16 = 0
+
+  init() {}
+
+  var isEmpty: Bool { packetCount == 0 }
+
+  static func slots(for byteCount: Int) -> Int {
+    max(1, (byteCount + payloadByteCount - 1) / payloadByteCount)
+  }
+
+  /// Byte count of the oldest packet, 0 for a staged keepalive; nil when empty.
+  func oldestByteCount(in pool: BufferPool) -> Int? {
+    packetCount == 0 ? nil : header(of: first, in: pool)
+  }
+
+  /// Copies a packet to the end.
+  /// - Returns: false, with nothing changed, where the pool has too few free slots.
+  mutating func push(
+    _ packet: UnsafeRawPointer, byteCount: Int, into pool: BufferPool
+  ) -> Bool {
+    let needed = StagedPackets.slots(for: byteCount)
+    guard pool.freeCount >= needed, packetCount < .max, Int(slotCount) + needed < Int(UInt16.max)
+    else { return false }
+    var copied = 0
+    for piece in 0..<needed {
+      guard let slot = pool.take() else { return false }
+      let bytes = slot.bytes
+      let part = min(StagedPackets.payloadByteCount, byteCount - copied)
+      bytes.storeBytes(of: piece == 0 ? UInt64(byteCount) : 0, as: UInt64.self)
+      if part > 0 {
+        (bytes.baseAddress! + StagedPackets.headerByteCount)
+          .copyMemory(from: packet + copied, byteCount: part)
+      }
+      copied += part
+      append(slot.detach(), in: pool)
+    }
+    packetCount &+= 1
+    return true
+  }
+
+  /// Copies the oldest packet to `target`, which holds it whole, and gives its slots back.
+  mutating func pop(into target: UnsafeMutableRawPointer, from pool: BufferPool) {
+    let byteCount = header(of: first, in: pool)
+    var copied = 0
+    for _ in 0..<StagedPackets.slots(for: byteCount) {
+      let slot = removeFirst(from: pool)
+      let part = min(StagedPackets.payloadByteCount, byteCount - copied)
+      if part > 0 {
+        (target + copied).copyMemory(
+          from: slot.bytes.baseAddress! + StagedPackets.headerByteCount, byteCount: part)
+      }
+      copied += part
+    }
+    packetCount &-= 1
+  }
+
+  /// Drops the oldest packet.
+  mutating func dropOldest(from pool: BufferPool) {
+    guard packetCount > 0 else { return }
+    for _ in 0..<StagedPackets.slots(for: header(of: first, in: pool)) {
+      _ = removeFirst(from: pool)
+    }
+    packetCount &-= 1
+  }
+
+  mutating func dropAll(from pool: BufferPool) {
+    while packetCount > 0 { dropOldest(from: pool) }
+  }
+
+  /// Slots held.
+  var heldSlots: Int { Int(slotCount) }
+
+  private func header(of slot: UInt32, in pool: BufferPool) -> Int {
+    let state = pool.state.pointee
+    return Int(
+      (state.bytes + Int(slot) * state.slotByteCount).load(as: UInt64.self))
+  }
+
+  private mutating func append(_ slot: UInt32, in pool: BufferPool) {
+    let links = pool.state.pointee.links
+    links[Int(slot)] = BufferPool.none
+    if first == BufferPool.none {
+      first = slot
+    } else {
+      links[Int(last)] = slot
+    }
+    last = slot
+    slotCount &+= 1
+  }
+
+  private mutating func removeFirst(from pool: BufferPool) -> Slot {
+    let slot = first
+    first = pool.state.pointee.links[Int(slot)]
+    if first == BufferPool.none { last = BufferPool.none }
+    slotCount &-= 1
+    return Slot(adopting: slot, of: pool)
+  }
+}

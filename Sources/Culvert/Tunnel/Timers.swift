@@ -1,0 +1,204 @@
+/// One peer's timers (whitepaper section 6), each named for the event that it waits for, and the
+/// events that set and clear them. Pure arithmetic on deadlines: what is due is carried out in
+/// `Tunnel+Timers`.
+struct Timers: BitwiseCopyable {
+  /// No response to our initiation: send another.
+  private(set) var retransmitHandshake = Deadline.never
+  /// Data came in and nothing went out: send a keepalive (passive keepalive).
+  private(set) var sendKeepalive = Deadline.never
+  /// Data went out and nothing came in: the session may be dead, start a new one.
+  private(set) var newHandshake = Deadline.never
+  /// Silence for so long that keys are wiped.
+  private(set) var zeroKeys = Deadline.never
+  private(set) var persistentKeepalive = Deadline.never
+  /// Something is to be done as soon as the control path runs.
+  private(set) var work = Deadline.never
+
+  /// What `work` stands for.
+  private(set) var wantsInitiation = false
+  private(set) var wantsKeepalive = false
+  private(set) var wantsFlush = false
+
+  private var needsAnotherKeepalive = false
+  private(set) var attempts: UInt8 = 0
+  private(set) var lastInitiation: Instant?
+  /// One renewal on receiving is enough for a session (`Policy.rekeyOnReceiveAfterTime`).
+  private(set) var hasRenewedOnReceive = false
+  /// Seconds; 0 for off.
+  var persistentKeepaliveInterval: UInt16 = 0 {
+    didSet { if persistentKeepaliveInterval == 0 { persistentKeepalive = .never } }
+  }
+
+  init() {}
+
+  /// When the control path has to look at this peer.
+  var next: Deadline {
+    min(
+      min(retransmitHandshake, min(sendKeepalive, newHandshake)),
+      min(zeroKeys, min(persistentKeepalive, work)))
+  }
+
+  // MARK: Wishes
+
+  /// Asks for an initiation. One that was sent less than rekey-timeout ago stands for it.
+  mutating func wantInitiation(at now: Instant) {
+    attempts = 0
+    guard !wantsInitiation, mayInitiate(at: now) else { return }
+    wantsInitiation = true
+    work = Deadline(now)
+  }
+
+  mutating func wantKeepalive(at now: Instant) {
+    wantsKeepalive = true
+    work = Deadline(now)
+  }
+
+  mutating func wantFlush(at now: Instant) {
+    wantsFlush = true
+    work = Deadline(now)
+  }
+
+  /// Whitepaper 6.1: never more than one initiation per rekey-timeout.
+  func mayInitiate(at now: Instant) -> Bool {
+    guard let last = lastInitiation else { return true }
+    return now.since(last) >= WireGuard.rekeyTimeout
+  }
+
+  mutating func clearInitiationWish() {
+    wantsInitiation = false
+    settleWork()
+  }
+
+  mutating func clearKeepaliveWish() {
+    wantsKeepalive = false
+    settleWork()
+  }
+
+  mutating func clearFlushWish() {
+    wantsFlush = false
+    settleWork()
+  }
+
+  private mutating func settleWork() {
+    if !wantsInitiation, !wantsKeepalive, !wantsFlush { work = .never }
+  }
+
+  // MARK: Events
+
+  /// Data, not a keepalive, was sent.
+  mutating func dataSent(at now: Instant, jitter: UInt64) {
+    guard !newHandshake.isSet else { return }
+    newHandshake = .after(
+      WireGuard.keepaliveTimeout + WireGuard.rekeyTimeout + jitter, from: now)
+  }
+
+  /// Data, not a keepalive, was received (R16: the timer runs from the first).
+  mutating func dataReceived(at now: Instant) {
+    if sendKeepalive.isSet {
+      needsAnotherKeepalive = true
+    } else {
+      sendKeepalive = .after(WireGuard.keepaliveTimeout, from: now)
+    }
+  }
+
+  mutating func anyAuthenticatedPacketSent() {
+    sendKeepalive = .never
+  }
+
+  mutating func anyAuthenticatedPacketReceived() {
+    newHandshake = .never
+  }
+
+  /// In either direction, handshake messages included.
+  mutating func anyAuthenticatedPacketTraversal(at now: Instant) {
+    guard persistentKeepaliveInterval > 0 else { return }
+    persistentKeepalive = .after(
+      UInt64(persistentKeepaliveInterval) * nanosecondsPerSecond, from: now)
+  }
+
+  mutating func initiationSent(at now: Instant, jitter: UInt64) {
+    lastInitiation = now
+    clearInitiationWish()
+    retransmitHandshake = .after(WireGuard.rekeyTimeout + jitter, from: now)
+  }
+
+  /// The identity changed: a new initiation may go out at once.
+  mutating func forgetInitiation() {
+    lastInitiation = nil
+    retransmitHandshake = .never
+  }
+
+  /// An initiation could not be made; the next try comes when it would have come anyway.
+  mutating func initiationFailed(at now: Instant) {
+    clearInitiationWish()
+    lastInitiation = now
+  }
+
+  mutating func handshakeCompleted() {
+    retransmitHandshake = .never
+    attempts = 0
+    hasRenewedOnReceive = false
+  }
+
+  mutating func sessionDerived(at now: Instant) {
+    zeroKeys = .after(Policy.zeroKeysAfterTime, from: now)
+  }
+
+  mutating func renewedOnReceive() {
+    hasRenewedOnReceive = true
+  }
+
+  // MARK: Expiries
+
+  enum RetransmitOutcome {
+    case retry
+    case giveUp
+  }
+
+  mutating func retransmitExpired(at now: Instant) -> RetransmitOutcome {
+    retransmitHandshake = .never
+    // The first initiation was a try too.
+    guard attempts &+ 1 < Policy.handshakeAttempts else {
+      sendKeepalive = .never
+      if !zeroKeys.isSet { zeroKeys = .after(Policy.zeroKeysAfterTime, from: now) }
+      return .giveUp
+    }
+    attempts &+= 1
+    wantsInitiation = true
+    work = Deadline(now)
+    return .retry
+  }
+
+  mutating func keepaliveExpired(at now: Instant) {
+    sendKeepalive = .never
+    wantKeepalive(at: now)
+    if needsAnotherKeepalive {
+      needsAnotherKeepalive = false
+      sendKeepalive = .after(WireGuard.keepaliveTimeout, from: now)
+    }
+  }
+
+  mutating func newHandshakeExpired(at now: Instant) {
+    newHandshake = .never
+    wantInitiation(at: now)
+  }
+
+  mutating func persistentKeepaliveExpired(at now: Instant) {
+    persistentKeepalive = .never
+    guard persistentKeepaliveInterval > 0 else { return }
+    // Armed again here too, in case that nothing can be sent now.
+    anyAuthenticatedPacketTraversal(at: now)
+    wantKeepalive(at: now)
+  }
+
+  mutating func zeroKeysExpired() {
+    zeroKeys = .never
+  }
+
+  /// The device goes down, or the peer goes away.
+  mutating func stop() {
+    let interval = persistentKeepaliveInterval
+    self = Timers()
+    persistentKeepaliveInterval = interval
+  }
+}

@@ -1,0 +1,185 @@
+/// One WireGuard interface, without its I/O: datagrams and packets go in and come out in batches,
+/// time and entropy are parameters, and all memory comes from the arena. The tunnel is a monitor:
+/// the shell calls one of its functions at a time; what runs beside it (`seal`, `open`) works on
+/// batches alone.
+///
+/// The steps stand in the files of their direction: `Tunnel+Outbound` (plan, emit),
+/// `Tunnel+Inbound` (accept, deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (advance),
+/// `Tunnel+Configuration`, `Tunnel+Status`.
+public struct Tunnel: ~Copyable {
+  public let limits: Limits
+  var entropy: Entropy
+  var identity: StaticIdentity
+  let constants: NoiseConstants
+  let noise: SymmetricState
+
+  let peers: UnsafeMutablePointer<Peer>
+  private let peerSecrets: UnsafeMutableRawPointer
+  private let replayWindows: UnsafeMutablePointer<UInt64>
+  private let batchKeys: UnsafeMutableRawPointer
+  private var takenBatchKeys = 0
+
+  var peerTable: PeerTable
+  var indices: IndexTable
+  var allowedIPs: AllowedIPs
+  var schedule: Schedule
+  var cookieChecker: CookieChecker
+  var rateLimiter: RateLimiter
+  var timestamps: TimestampSource
+  let stagingPool: BufferPool
+  let handshakePool: BufferPool
+  var handshakeRing: SlotRing
+  public let counters: Counters
+
+  /// End of the time in which handshakes are under load (R5).
+  var loadEnd = Instant(nanoseconds: 0)
+  var icmpBudget = ICMPBudget()
+  var batchSerial: UInt64 = 0
+  /// The interface's MTU in bytes, as the shell last reported it; 0 before that.
+  public internal(set) var mtu = Policy.defaultMTU
+  public internal(set) var isUp = false
+
+  /// Lanes times batches: one outbound and one inbound.
+  static let batches = 2
+
+  /// Carves everything but the batches.
+  ///
+  /// Nothing is initialised here, so that a measuring arena may be passed; `start` does that.
+  public init(carvingFrom arena: inout Arena, limits: Limits) {
+    self.limits = limits
+    entropy = .sodium
+    // The secrets first, so that the locked pages are few.
+    identity = StaticIdentity(carvingFrom: &arena)
+    noise = SymmetricState(
+      scratch: arena.carveBytes(SymmetricState.byteCount, owner: "secrets: handshake scratch")
+        .baseAddress!)
+    peerSecrets =
+      arena.carveBytes(limits.peers * Tunnel.peerSecretByteCount, owner: "secrets: peers")
+      .baseAddress!
+    batchKeys =
+      arena.carveBytes(
+        Tunnel.batches * limits.batchPackets * WireGuard.keyByteCount, owner: "secrets: batches"
+      ).baseAddress!
+    cookieChecker = CookieChecker(carvingFrom: &arena)
+    arena.endSecrets()
+
+    peers = arena.carve(Peer.self, count: limits.peers, owner: "peers: state").baseAddress!
+    replayWindows =
+      arena.carve(
+        UInt64.self, count: limits.peers * Keypairs.windowWordCount, owner: "peers: replay windows"
+      ).baseAddress!
+    peerTable = PeerTable(carvingFrom: &arena, limits: limits)
+    indices = IndexTable(carvingFrom: &arena, limits: limits)
+    schedule = Schedule(carvingFrom: &arena, peers: limits.peers)
+    allowedIPs = AllowedIPs(carvingFrom: &arena, limits: limits)
+    rateLimiter = RateLimiter(carvingFrom: &arena, limits: limits)
+    stagingPool = BufferPool(
+      carvingFrom: &arena, slots: limits.stagingSlots,
+      slotByteCount: Limits.stagingSlotByteCount, owner: "staged packets")
+    // A pool of its own: staged packets can never hold the last slot that a handshake needs.
+    handshakePool = BufferPool(
+      carvingFrom: &arena, slots: limits.handshakeRing,
+      slotByteCount: Limits.handshakeSlotByteCount, owner: "handshake ring")
+    handshakeRing = SlotRing(
+      carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
+      owner: "handshake ring")
+    counters = Counters(carvingFrom: &arena)
+    timestamps = TimestampSource()
+    constants = NoiseConstants()
+  }
+
+  /// Initialises the carved memory. Once, before anything else.
+  ///
+  /// - Parameter entropy: the source of keys, indices and jitter; seeded only in tests.
+  public mutating func start(entropy: consuming Entropy = .sodium) {
+    self.entropy = entropy
+    peerTable.prepare(seed: self.entropy.uint64())
+    indices.prepare()
+    allowedIPs.prepare()
+    rateLimiter.prepare(seed: &self.entropy)
+    stagingPool.prepare()
+    handshakePool.prepare()
+  }
+
+  /// Chaining key, ephemeral key, preshared key, static product; keypairs; cookie.
+  static let peerSecretByteCount =
+    Handshake.secretByteCount + Keypairs.secretByteCount + ReceivedCookie.secretByteCount
+
+  /// Carves an outbound batch for one worker.
+  public mutating func makeOutboundBatch(carvingFrom arena: inout Arena) -> OutboundBatch {
+    OutboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
+  }
+
+  /// Carves an inbound batch for one worker.
+  public mutating func makeInboundBatch(carvingFrom arena: inout Arena) -> InboundBatch {
+    InboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
+  }
+
+  private mutating func takeBatchKeys() -> UnsafeMutableRawPointer {
+    precondition(takenBatchKeys < Tunnel.batches, "more batches than there are keys for")
+    defer { takenBatchKeys += 1 }
+    return batchKeys + takenBatchKeys * limits.batchPackets * WireGuard.keyByteCount
+  }
+
+  // MARK: Peers
+
+  /// The peer, or nil where it has been removed since the id was taken.
+  func peer(_ id: PeerID) -> UnsafeMutablePointer<Peer>? {
+    guard peerTable.contains(id) else { return nil }
+    return peers + Int(id.index)
+  }
+
+  /// Puts a fresh peer at its place in the table.
+  func initializePeer(_ id: PeerID, publicKey: Key) -> UnsafeMutablePointer<Peer> {
+    let index = Int(id.index)
+    let secrets = peerSecrets + index * Tunnel.peerSecretByteCount
+    let keypairSecrets = secrets + Handshake.secretByteCount
+    let peer = peers + index
+    peer.initialize(
+      to: Peer(
+        id: id, publicKey: publicKey, handshake: Handshake(secrets: secrets),
+        keypairs: Keypairs(
+          secrets: keypairSecrets, windows: replayWindows + index * Keypairs.windowWordCount),
+        cookie: ReceivedCookie(secrets: keypairSecrets + Keypairs.secretByteCount)))
+    return peer
+  }
+
+  /// Tells the schedule about deadlines that may have moved earlier.
+  mutating func reschedule(_ peer: UnsafeMutablePointer<Peer>) {
+    schedule.lower(peer.pointee.id.index, to: peer.pointee.timers.next)
+  }
+
+  /// Random milliseconds on top of a timer, so that two ends do not stay in step (R17).
+  mutating func jitter() -> UInt64 { entropy.below(Policy.handshakeJitter) }
+
+  // MARK: Indices
+
+  /// A random index that no other session of this interface has (R6).
+  mutating func makeIndex(for peer: PeerID, kind: IndexKind) -> UInt32? {
+    // The table is never more than half full, so a second draw is already rare.
+    for _ in 0..<64 {
+      let candidate = entropy.uint32()
+      if indices.insert(candidate, peer: peer, kind: kind.rawValue) { return candidate }
+    }
+    return nil
+  }
+
+  /// Frees an index; 0 stands for none.
+  mutating func freeIndex(_ index: UInt32) {
+    if index != 0 { indices.remove(index) }
+  }
+
+  /// Ends the handshake in progress.
+  mutating func resetHandshake(_ peer: UnsafeMutablePointer<Peer>) {
+    freeIndex(peer.pointee.handshake.localIndex)
+    peer.pointee.handshake.reset()
+  }
+
+  /// Ends all sessions and wipes their keys.
+  mutating func eraseKeypairs(_ peer: UnsafeMutablePointer<Peer>) {
+    freeIndex(peer.pointee.keypairs.current.localIndex)
+    freeIndex(peer.pointee.keypairs.previous.localIndex)
+    freeIndex(peer.pointee.keypairs.next.localIndex)
+    peer.pointee.keypairs.eraseAll()
+  }
+}

@@ -1,0 +1,105 @@
+/// The Internet checksum, a ones' complement sum of 16-bit words (RFC 1071).
+///
+/// The running sum is kept in the byte order of memory, so that whole words are added as they
+/// lie; only the results are turned to numbers (RFC 1071 section 2(B)). A sum modulo 2^16 - 1 is
+/// the same whether 16, 32 or 64 bits are added at a time.
+struct Checksum: BitwiseCopyable {
+  private var sum: UInt64 = 0
+
+  @inline(__always)
+  init() {}
+
+  /// Goes on from a ones' complement sum that a header field already holds, not inverted: what
+  /// the kernel leaves there for VIRTIO_NET_HDR_F_NEEDS_CSUM.
+  @inline(__always)
+  init(folded: UInt16) {
+    sum = UInt64(folded.bigEndian)
+  }
+
+  /// Adds `byteCount` bytes. Only the last bytes added may be odd in number: an odd byte is taken
+  /// as the first of a pair whose second is zero.
+  mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
+    // Four sums, so that one addition need not wait for the carry of the one before. 32-bit halves
+    // in 64-bit sums cannot overflow: no buffer has 2^32 words.
+    var even0: UInt64 = 0
+    var even1: UInt64 = 0
+    var odd0: UInt64 = 0
+    var odd1: UInt64 = 0
+    var offset = 0
+    while byteCount &- offset >= 16 {
+      let word0 = bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+      let word1 = bytes.loadUnaligned(fromByteOffset: offset &+ 8, as: UInt64.self)
+      even0 &+= word0 & 0xffff_ffff
+      odd0 &+= word0 >> 32
+      even1 &+= word1 & 0xffff_ffff
+      odd1 &+= word1 >> 32
+      offset &+= 16
+    }
+    while byteCount &- offset >= 4 {
+      even0 &+= UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+      offset &+= 4
+    }
+    if byteCount &- offset >= 2 {
+      even1 &+= UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+      offset &+= 2
+    }
+    if byteCount &- offset == 1 {
+      odd0 &+= UInt64((UInt16(bytes.byte(offset)) << 8).bigEndian)
+    }
+    addWord(even0 &+ even1)
+    addWord(odd0 &+ odd1)
+  }
+
+  /// Adds the pseudo-header of UDP, TCP and ICMPv6 (RFC 768, RFC 9293 section 3.1, RFC 8200
+  /// section 8.1).
+  /// - Parameter byteCount: of the transport header and its payload.
+  mutating func addPseudoHeader(
+    source: IPAddress, destination: IPAddress, protocol number: UInt8, byteCount: Int
+  ) {
+    addWord(source.high.bigEndian)
+    addWord(source.low.bigEndian)
+    addWord(destination.high.bigEndian)
+    addWord(destination.low.bigEndian)
+    addWord(UInt64(UInt32(truncatingIfNeeded: byteCount).bigEndian))
+    addWord(UInt64(UInt16(number).bigEndian))
+  }
+
+  /// Adds with an end-around carry.
+  @inline(__always)
+  private mutating func addWord(_ word: UInt64) {
+    let (partial, overflow) = sum.addingReportingOverflow(word)
+    sum = partial &+ (overflow ? 1 : 0)
+  }
+
+  /// The sum itself, not inverted. Over bytes that contain their checksum it is 0xffff when they
+  /// are intact.
+  @inline(__always)
+  var folded: UInt16 {
+    var value = (sum & 0xffff_ffff) &+ (sum >> 32)
+    value = (value & 0xffff) &+ (value >> 16)
+    value = (value & 0xffff) &+ (value >> 16)
+    value = (value & 0xffff) &+ (value >> 16)
+    return UInt16(bigEndian: UInt16(truncatingIfNeeded: value))
+  }
+
+  /// What belongs into a checksum field: the complement of the sum.
+  @inline(__always)
+  var value: UInt16 { ~folded }
+
+  /// What belongs into UDP's checksum field, where 0 means "none" (RFC 768).
+  @inline(__always)
+  var udpValue: UInt16 { value == 0 ? 0xffff : value }
+
+  /// True where the bytes added contain their own checksum and are intact.
+  @inline(__always)
+  var isIntact: Bool { folded == 0xffff }
+
+  /// A checksum after one of the 16-bit words under it has changed (RFC 1624 section 3, eqn. 3).
+  @inline(__always)
+  static func updated(_ checksum: UInt16, from old: UInt16, to new: UInt16) -> UInt16 {
+    var sum = UInt32(~checksum) &+ UInt32(~old) &+ UInt32(new)
+    sum = (sum & 0xffff) &+ (sum >> 16)
+    sum = (sum & 0xffff) &+ (sum >> 16)
+    return ~UInt16(truncatingIfNeeded: sum)
+  }
+}

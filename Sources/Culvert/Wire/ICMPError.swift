@@ -1,0 +1,159 @@
+/// Builds the ICMP errors that answer a packet which cannot be delivered (RFC 792, RFC 4443),
+/// around the packet where it lies: the quotation is not copied, the headers are written before it.
+struct ICMPError: BitwiseCopyable {
+  /// Where the error packet starts in the buffer.
+  let byteOffset: Int
+  /// Bytes of the error packet.
+  let byteCount: Int
+
+  /// What has to be free before the packet: IPv6 header and ICMPv6 header. IPv4 takes 28 of it.
+  static let headroomByteCount = IPv6Header.byteCount + headerByteCount
+
+  private static let headerByteCount = 8
+  /// What every host must be able to receive (RFC 791 section 3.1; RFC 1812 section 4.3.2.3).
+  private static let maximumIPv4ByteCount = 576
+  /// The minimum IPv6 MTU (RFC 4443 section 2.4(c)).
+  private static let maximumIPv6ByteCount = 1280
+  /// Precedence "internetwork control", as routers mark errors (RFC 1812 section 4.3.2.5).
+  private static let ipv4TrafficClass: UInt8 = 0xc0
+
+  /// Writes the error about the packet at `packetByteOffset` in `buffer`.
+  ///
+  /// - Parameter packetByteOffset: at least `headroomByteCount`.
+  /// - Parameter packetByteCount: bytes in the buffer from there on.
+  /// - Parameter source: who sends the error; of the packet's family. By default the packet's own
+  ///   destination seems to answer. It may not be an address of this host: an own address that
+  ///   comes in from a TUN is a martian, and Linux drops it.
+  /// - Returns: nil where no error may be sent: about an ICMP error, to a sender or about a
+  ///   destination that is not one host, about a fragment that is not the first (RFC 1122
+  ///   section 3.2.2, RFC 4443 section 2.4(e)), or about no valid packet at all.
+  static func write(
+    _ kind: ICMPErrorKind, in buffer: UnsafeMutableRawPointer, packetByteOffset: Int,
+    packetByteCount: Int, source: IPAddress? = nil
+  ) -> ICMPError? {
+    guard packetByteOffset >= headroomByteCount, packetByteCount > 0 else { return nil }
+    let bytes = buffer + packetByteOffset
+    if let packet = IPv4Header(at: bytes, byteCount: packetByteCount) {
+      let source = source ?? packet.destination
+      guard isAnswerable(packet), isSingleHost(source), source.family == .ipv4 else { return nil }
+      return write(kind, about: packet, source: source, at: packetByteOffset)
+    }
+    if let packet = IPv6Header(at: bytes, byteCount: packetByteCount) {
+      let source = source ?? packet.destination
+      guard isAnswerable(packet, kind), isSingleHost(source), source.family == .ipv6 else {
+        return nil
+      }
+      return write(kind, about: packet, source: source, at: packetByteOffset)
+    }
+    return nil
+  }
+
+  // MARK: When
+
+  private static func isAnswerable(_ packet: IPv4Header) -> Bool {
+    guard
+      packet.fragmentByteOffset == 0, isSingleHost(packet.source),
+      isSingleHost(packet.destination)
+    else { return false }
+    guard packet.protocolNumber == IPProtocol.icmp else { return true }
+    guard packet.payloadByteCount > 0 else { return false }
+    switch packet.payload.byte(0) {
+    // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
+    case 3, 4, 5, 11, 12: return false
+    default: return true
+    }
+  }
+
+  private static func isAnswerable(_ packet: IPv6Header, _ kind: ICMPErrorKind) -> Bool {
+    guard isSingleHost(packet.source) else { return false }
+    // Packet too big is the exception: path MTU discovery works for multicast too.
+    if !isSingleHost(packet.destination) {
+      guard case .packetTooBig = kind, packet.destination.isMulticast else { return false }
+    }
+    // A chain that cannot be followed may hide an ICMPv6 error.
+    guard let inner = IPv6Extensions(of: packet), inner.fragmentByteOffset == 0 else {
+      return false
+    }
+    guard inner.protocolNumber == IPProtocol.icmpv6 else { return true }
+    guard inner.byteOffset < packet.totalByteCount else { return false }
+    let type = packet.bytes.byte(inner.byteOffset)
+    // Errors are the types below 128; 137 is the redirect.
+    return type >= 128 && type != 137
+  }
+
+  /// False for an address that stands for none, for this host only, or for several: unspecified
+  /// ("this network"), loopback, multicast, IPv4 class E with the limited broadcast.
+  private static func isSingleHost(_ address: IPAddress) -> Bool {
+    switch address.family {
+    case .ipv4:
+      let network = address.high >> 56
+      return network != 0 && network != 127 && network < 224
+    case .ipv6:
+      return !address.isMulticast && !(address.high == 0 && address.low <= 1)
+    }
+  }
+
+  // MARK: How
+
+  private static func write(
+    _ kind: ICMPErrorKind, about packet: IPv4Header, source: IPAddress, at packetByteOffset: Int
+  ) -> ICMPError {
+    let headersByteCount = IPv4Header.minimumByteCount + headerByteCount
+    let quotedByteCount = min(packet.totalByteCount, maximumIPv4ByteCount - headersByteCount)
+    // Unique for as long as the sender's own identifications are; read before it is overwritten.
+    let identification = packet.identification
+    let destination = packet.source
+    let icmp = packet.bytes - headerByteCount
+    writeHeader(kind, family: .ipv4, at: icmp)
+    var sum = Checksum()
+    sum.add(icmp, byteCount: headerByteCount &+ quotedByteCount)
+    icmp.storeBig(sum.value, 2)
+    IPv4Header.write(
+      at: packet.bytes - headersByteCount, totalByteCount: headersByteCount &+ quotedByteCount,
+      trafficClass: ipv4TrafficClass, identification: identification,
+      protocol: IPProtocol.icmp, source: source, destination: destination)
+    return ICMPError(
+      byteOffset: packetByteOffset &- headersByteCount,
+      byteCount: headersByteCount &+ quotedByteCount)
+  }
+
+  private static func write(
+    _ kind: ICMPErrorKind, about packet: IPv6Header, source: IPAddress, at packetByteOffset: Int
+  ) -> ICMPError {
+    let headersByteCount = headroomByteCount
+    let quotedByteCount = min(packet.totalByteCount, maximumIPv6ByteCount - headersByteCount)
+    let destination = packet.source
+    let icmp = packet.bytes - headerByteCount
+    let icmpByteCount = headerByteCount &+ quotedByteCount
+    writeHeader(kind, family: .ipv6, at: icmp)
+    var sum = Checksum()
+    sum.addPseudoHeader(
+      source: source, destination: destination, protocol: IPProtocol.icmpv6,
+      byteCount: icmpByteCount)
+    sum.add(icmp, byteCount: icmpByteCount)
+    icmp.storeBig(sum.value, 2)
+    IPv6Header.write(
+      at: packet.bytes - headersByteCount, payloadByteCount: icmpByteCount,
+      nextHeader: IPProtocol.icmpv6, source: source, destination: destination)
+    return ICMPError(
+      byteOffset: packetByteOffset &- headersByteCount,
+      byteCount: headersByteCount &+ quotedByteCount)
+  }
+
+  /// Type, code, checksum 0, and the 4 bytes that only "too big" uses.
+  private static func writeHeader(
+    _ kind: ICMPErrorKind, family: IPAddress.Family, at icmp: UnsafeMutableRawPointer
+  ) {
+    let (type, code) = family == .ipv4 ? kind.ipv4TypeAndCode : kind.ipv6TypeAndCode
+    icmp.storeByte(type, 0)
+    icmp.storeByte(code, 1)
+    icmp.storeBig(0 as UInt16, 2)
+    icmp.storeBig(0 as UInt32, 4)
+    guard case .packetTooBig(let mtu) = kind else { return }
+    switch family {
+    // RFC 1191 section 4: the lower 16 bits.
+    case .ipv4: icmp.storeBig(UInt16(clamping: mtu), 6)
+    case .ipv6: icmp.storeBig(mtu, 4)
+    }
+  }
+}

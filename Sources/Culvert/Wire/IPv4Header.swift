@@ -1,0 +1,144 @@
+/// A view of an IPv4 packet (RFC 791 section 3.1). The initialiser proves every length; the
+/// fields are then read without checks.
+struct IPv4Header: BitwiseCopyable {
+  let bytes: UnsafeMutableRawPointer
+
+  static let minimumByteCount = 20
+
+  /// Nil unless the buffer starts with an IPv4 header, options included (R38), whose total length
+  /// covers the header and lies within the buffer (R14).
+  @inline(__always)
+  init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
+    guard byteCount >= IPv4Header.minimumByteCount, bytes.byte(0) >> 4 == 4 else { return nil }
+    let headerByteCount = Int(bytes.byte(0) & 0xf) &* 4
+    let totalByteCount = Int(bytes.loadBig(2, as: UInt16.self))
+    guard
+      headerByteCount >= IPv4Header.minimumByteCount, headerByteCount <= totalByteCount,
+      totalByteCount <= byteCount
+    else { return nil }
+    self.bytes = bytes
+  }
+
+  private init(writtenAt bytes: UnsafeMutableRawPointer) {
+    self.bytes = bytes
+  }
+
+  /// Writes a header without options, 20 bytes, with its checksum.
+  /// - Parameter totalByteCount: of header and payload, 20-65535.
+  /// - Parameter fragmentField: flags and offset as they stand in the header.
+  @discardableResult
+  static func write(
+    at bytes: UnsafeMutableRawPointer, totalByteCount: Int, trafficClass: UInt8 = 0,
+    identification: UInt16 = 0, fragmentField: UInt16 = 0, timeToLive: UInt8 = 64,
+    protocol number: UInt8, source: IPAddress, destination: IPAddress
+  ) -> IPv4Header {
+    bytes.storeByte(0x45, 0)
+    bytes.storeByte(trafficClass, 1)
+    bytes.storeBig(UInt16(truncatingIfNeeded: totalByteCount), 2)
+    bytes.storeBig(identification, 4)
+    bytes.storeBig(fragmentField, 6)
+    bytes.storeByte(timeToLive, 8)
+    bytes.storeByte(number, 9)
+    bytes.storeBig(source.ipv4Bits, 12)
+    bytes.storeBig(destination.ipv4Bits, 16)
+    let header = IPv4Header(writtenAt: bytes)
+    header.updateChecksum()
+    return header
+  }
+
+  /// Bytes of the header with its options, 20-60.
+  @inline(__always)
+  var headerByteCount: Int { Int(bytes.byte(0) & 0xf) &* 4 }
+
+  /// Bytes of header and payload.
+  @inline(__always)
+  var totalByteCount: Int { Int(bytes.loadBig(2, as: UInt16.self)) }
+
+  @inline(__always)
+  var payloadByteCount: Int { totalByteCount &- headerByteCount }
+
+  @inline(__always)
+  var payload: UnsafeMutableRawPointer { bytes + headerByteCount }
+
+  /// DSCP and ECN (RFC 2474, RFC 3168). Setting it keeps the checksum right.
+  @inline(__always)
+  var trafficClass: UInt8 {
+    get { bytes.byte(1) }
+    nonmutating set { replaceWord(at: 0, with: UInt16(bytes.byte(0)) << 8 | UInt16(newValue)) }
+  }
+
+  @inline(__always)
+  var identification: UInt16 {
+    get { bytes.loadBig(4, as: UInt16.self) }
+    nonmutating set { replaceWord(at: 4, with: newValue) }
+  }
+
+  /// Flags and fragment offset as they stand in the header. Setting it keeps the checksum right.
+  @inline(__always)
+  var fragmentField: UInt16 {
+    get { bytes.loadBig(6, as: UInt16.self) }
+    nonmutating set { replaceWord(at: 6, with: newValue) }
+  }
+
+  static let doNotFragmentFlag: UInt16 = 0x4000
+  static let moreFragmentsFlag: UInt16 = 0x2000
+
+  @inline(__always)
+  var mayNotBeFragmented: Bool { fragmentField & IPv4Header.doNotFragmentFlag != 0 }
+
+  @inline(__always)
+  var hasMoreFragments: Bool { fragmentField & IPv4Header.moreFragmentsFlag != 0 }
+
+  /// Where the payload belongs in the whole datagram, in bytes.
+  @inline(__always)
+  var fragmentByteOffset: Int { Int(fragmentField & 0x1fff) &* 8 }
+
+  /// True for a part of a datagram: an offset, or more to come. DF plays no role (F13).
+  @inline(__always)
+  var isFragment: Bool { fragmentField & 0x3fff != 0 }
+
+  /// Setting it keeps the checksum right.
+  @inline(__always)
+  var timeToLive: UInt8 {
+    get { bytes.byte(8) }
+    nonmutating set { replaceWord(at: 8, with: UInt16(newValue) << 8 | UInt16(bytes.byte(9))) }
+  }
+
+  @inline(__always)
+  var protocolNumber: UInt8 { bytes.byte(9) }
+
+  @inline(__always)
+  var checksum: UInt16 { bytes.loadBig(10, as: UInt16.self) }
+
+  @inline(__always)
+  var source: IPAddress { IPAddress(ipv4: bytes.loadBig(12, as: UInt32.self)) }
+
+  @inline(__always)
+  var destination: IPAddress { IPAddress(ipv4: bytes.loadBig(16, as: UInt32.self)) }
+
+  /// Sets the total length, 20-65535, and keeps the checksum right.
+  func setTotalByteCount(_ byteCount: Int) {
+    replaceWord(at: 2, with: UInt16(truncatingIfNeeded: byteCount))
+  }
+
+  var hasIntactChecksum: Bool {
+    var sum = Checksum()
+    sum.add(bytes, byteCount: headerByteCount)
+    return sum.isIntact
+  }
+
+  /// Computes the header's checksum anew.
+  func updateChecksum() {
+    bytes.storeBig(0 as UInt16, 10)
+    var sum = Checksum()
+    sum.add(bytes, byteCount: headerByteCount)
+    bytes.storeBig(sum.value, 10)
+  }
+
+  @inline(__always)
+  private func replaceWord(at offset: Int, with word: UInt16) {
+    let old = bytes.loadBig(offset, as: UInt16.self)
+    bytes.storeBig(word, offset)
+    bytes.storeBig(Checksum.updated(checksum, from: old, to: word), 10)
+  }
+}

@@ -1,0 +1,94 @@
+/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser proves every length; the fields
+/// are then read without checks.
+struct IPv6Header: BitwiseCopyable {
+  let bytes: UnsafeMutableRawPointer
+
+  static let byteCount = 40
+
+  /// Nil unless the buffer starts with an IPv6 header whose payload lies within the buffer (R14).
+  /// Jumbograms are refused: no Culvert buffer can hold one (RFC 2675 section 2).
+  @inline(__always)
+  init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
+    guard byteCount >= IPv6Header.byteCount, bytes.byte(0) >> 4 == 6 else { return nil }
+    let payloadByteCount = Int(bytes.loadBig(4, as: UInt16.self))
+    guard
+      payloadByteCount <= byteCount &- IPv6Header.byteCount,
+      payloadByteCount != 0 || bytes.byte(6) != IPProtocol.hopByHop
+    else { return nil }
+    self.bytes = bytes
+  }
+
+  private init(writtenAt bytes: UnsafeMutableRawPointer) {
+    self.bytes = bytes
+  }
+
+  /// Writes a header, 40 bytes.
+  /// - Parameter payloadByteCount: of everything after the header, 0-65535.
+  /// - Parameter flowLabel: 20 bits.
+  @discardableResult
+  static func write(
+    at bytes: UnsafeMutableRawPointer, payloadByteCount: Int, trafficClass: UInt8 = 0,
+    flowLabel: UInt32 = 0, hopLimit: UInt8 = 64, nextHeader: UInt8, source: IPAddress,
+    destination: IPAddress
+  ) -> IPv6Header {
+    bytes.storeBig(6 << 28 | UInt32(trafficClass) << 20 | flowLabel & 0xf_ffff, 0)
+    bytes.storeBig(UInt16(truncatingIfNeeded: payloadByteCount), 4)
+    bytes.storeByte(nextHeader, 6)
+    bytes.storeByte(hopLimit, 7)
+    bytes.storeBig(source.high, 8)
+    bytes.storeBig(source.low, 16)
+    bytes.storeBig(destination.high, 24)
+    bytes.storeBig(destination.low, 32)
+    return IPv6Header(writtenAt: bytes)
+  }
+
+  /// Always 40; beside `IPv4Header.headerByteCount`.
+  @inline(__always)
+  var headerByteCount: Int { IPv6Header.byteCount }
+
+  @inline(__always)
+  var payloadByteCount: Int { Int(bytes.loadBig(4, as: UInt16.self)) }
+
+  /// Bytes of header and payload, 40-65575.
+  @inline(__always)
+  var totalByteCount: Int { IPv6Header.byteCount &+ payloadByteCount }
+
+  @inline(__always)
+  var payload: UnsafeMutableRawPointer { bytes + IPv6Header.byteCount }
+
+  /// DSCP and ECN (RFC 2474, RFC 3168).
+  @inline(__always)
+  var trafficClass: UInt8 {
+    get { UInt8(truncatingIfNeeded: bytes.loadBig(0, as: UInt16.self) >> 4) }
+    nonmutating set {
+      let word = bytes.loadBig(0, as: UInt16.self) & 0xf00f | UInt16(newValue) << 4
+      bytes.storeBig(word, 0)
+    }
+  }
+
+  @inline(__always)
+  var flowLabel: UInt32 { bytes.loadBig(0, as: UInt32.self) & 0xf_ffff }
+
+  @inline(__always)
+  var nextHeader: UInt8 {
+    get { bytes.byte(6) }
+    nonmutating set { bytes.storeByte(newValue, 6) }
+  }
+
+  @inline(__always)
+  var hopLimit: UInt8 {
+    get { bytes.byte(7) }
+    nonmutating set { bytes.storeByte(newValue, 7) }
+  }
+
+  @inline(__always)
+  var source: IPAddress { IPAddress(.ipv6, at: bytes + 8) }
+
+  @inline(__always)
+  var destination: IPAddress { IPAddress(.ipv6, at: bytes + 24) }
+
+  /// Sets the bytes after the header, 0-65535.
+  func setPayloadByteCount(_ byteCount: Int) {
+    bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
+  }
+}

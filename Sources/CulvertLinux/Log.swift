@@ -1,0 +1,113 @@
+import Culvert
+
+/// The log: lines as wireguard-go writes them, "ERROR: (wg0) 2026/11/22 11:12:42 text", in UTC.
+///
+/// It is rate-limited as a whole, so that a flood of errors is no flood of lines (R20); how many
+/// were left out is said when there is room again.
+public struct Log: Sendable {
+  public enum Level: UInt8, Comparable, Sendable, BitwiseCopyable {
+    case silent = 0
+    case error = 1
+    case verbose = 2
+
+    public static func < (left: Level, right: Level) -> Bool { left.rawValue < right.rawValue }
+
+    /// LOG_LEVEL as wireguard-go reads it: "verbose" and "debug", "silent"; everything else, and
+    /// nothing, is "error".
+    public static func fromEnvironment() -> Level {
+      if Environment.isSet("LOG_LEVEL", to: "verbose") { return .verbose }
+      if Environment.isSet("LOG_LEVEL", to: "debug") { return .verbose }
+      if Environment.isSet("LOG_LEVEL", to: "silent") { return .silent }
+      return .error
+    }
+  }
+
+  public var level: Level
+  public var name: InterfaceName
+  /// Descriptor that is written to; stdout as with wireguard-go.
+  public let raw: Int32
+
+  /// Lines at once, and lines a second after that.
+  static let burst: UInt64 = 50
+  static let linesPerSecond: UInt64 = 5
+
+  /// Until when the lines written so far are paid for; see `isAdmitted`.
+  private var paidUntil = Instant(nanoseconds: 0)
+  public private(set) var suppressedCount: UInt64 = 0
+
+  public init(_ level: Level, _ name: InterfaceName, to raw: Int32 = Output.standardOutput) {
+    self.level = level
+    self.name = name
+    self.raw = raw
+  }
+
+  public mutating func error(at now: Instant, _ body: (inout Line) -> Void) {
+    if level >= .error { write("ERROR: (", now, body) }
+  }
+
+  public mutating func verbose(at now: Instant, _ body: (inout Line) -> Void) {
+    if level >= .verbose { write("DEBUG: (", now, body) }
+  }
+
+  private mutating func write(
+    _ prefix: StaticString, _ now: Instant, _ body: (inout Line) -> Void
+  ) {
+    guard isAdmitted(at: now) else {
+      suppressedCount &+= 1
+      return
+    }
+    let suppressed = suppressedCount
+    suppressedCount = 0
+    Output.writeLine(to: raw) { line in
+      line.append(prefix)
+      line.append(name)
+      line.append(") ")
+      line.append(Clock.realtime())
+      line.append(byte: 0x20)
+      if suppressed > 0 {
+        line.append("[")
+        line.append(decimal: suppressed)
+        line.append(" lines left out] ")
+      }
+      body(&line)
+    }
+  }
+
+  /// A token bucket as a point in time: each line moves it on by the price of a line, and it may be
+  /// ahead of now by the price of a burst.
+  private mutating func isAdmitted(at now: Instant) -> Bool {
+    let price = nanosecondsPerSecond / Log.linesPerSecond
+    if paidUntil < now { paidUntil = now }
+    if paidUntil.since(now) > price * (Log.burst - 1) { return false }
+    paidUntil = paidUntil.advanced(by: price)
+    return true
+  }
+}
+
+extension Line {
+  /// "2026/11/22 11:12:42", in UTC: the local time zone is a file to be read and memory to be had.
+  public mutating func append(_ time: WallTime) {
+    // Days to a date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", with
+    // years that begin in March so that the leap day comes last. The clamp is the year 9999.
+    let seconds = min(time.seconds, 253_402_300_799)
+    let days = seconds / 86_400 + 719_468
+    let era = days / 146_097
+    let dayOfEra = days % 146_097
+    let yearOfEra =
+      (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+    let shiftedMonth = (5 * dayOfYear + 2) / 153
+    let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
+    append(decimal: era * 400 + yearOfEra + (month <= 2 ? 1 : 0), width: 4)
+    append("/")
+    append(decimal: month, width: 2)
+    append("/")
+    append(decimal: dayOfYear - (153 * shiftedMonth + 2) / 5 + 1, width: 2)
+    append(" ")
+    append(decimal: seconds / 3600 % 24, width: 2)
+    append(":")
+    append(decimal: seconds / 60 % 60, width: 2)
+    append(":")
+    append(decimal: seconds % 60, width: 2)
+  }
+}

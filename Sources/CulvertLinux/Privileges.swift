@@ -1,0 +1,24 @@
+/// Which rights are missing, in words that say what to do. Dropping rights will come here.
+public enum Privileges {
+  /// What to tell the user when the TUN cannot be had; nil where the error speaks for itself.
+  public static func advice(forTun error: SystemError) -> StaticString? {
+    switch error {
+    case .EPERM, .EACCES: "needs root or CAP_NET_ADMIN"
+    case .ENOENT, .ENODEV:
+      "/dev/net/tun is missing: modprobe tun, or in a container --device /dev/net/tun"
+    case .EBUSY: "the interface is in use by another process"
+    case .EINVAL: "an interface of this name is there and is no TUN"
+    default: nil
+    }
+  }
+
+  /// The same for the configuration socket.
+  public static func advice(forUAPI error: SystemError) -> StaticString? {
+    switch error {
+    case .EPERM, .EACCES: "needs to be root to write in /var/run/wireguard"
+    case .EADDRINUSE: "another process serves this interface"
+    case .ENOENT: "the parent of the socket's directory is missing"
+    default: nil
+    }
+  }
+}

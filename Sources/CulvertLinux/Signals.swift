@@ -1,0 +1,27 @@
+import CLinux
+
+/// Signals as something to read. Opened before any thread, which inherit that they are blocked.
+public struct Signals: ~Copyable {
+  private let descriptor: FileDescriptor
+
+  public enum Signal: Int32, Sendable, BitwiseCopyable {
+    case terminate = 1
+    case interrupt = 2
+    /// The terminal went: the end in the foreground, nothing for a daemon.
+    case hangup = 3
+    /// SIGUSR1: log the counters.
+    case counters = 4
+  }
+
+  public init() throws(SystemError) {
+    descriptor = FileDescriptor(taking: try checked(clinux_signals_open()))
+  }
+
+  /// For epoll.
+  public var raw: Int32 { descriptor.raw }
+
+  /// The next signal, nil when there is none.
+  public func next() -> Signal? {
+    Signal(rawValue: clinux_signals_next(descriptor.raw))
+  }
+}

@@ -1,0 +1,150 @@
+import CLinux
+import Culvert
+
+/// The TUN interface: IP packets in and out, one a call, without packet information.
+///
+/// The interface lives as long as this value, unless it is persistent. Reads and writes return
+/// -errno and never throw; the rest is for set-up and for the control path.
+public struct TunDevice: ~Copyable {
+  private let device: FileDescriptor
+  /// Takes the interface ioctls, in the namespace that the interface is in.
+  private var control: FileDescriptor
+
+  /// Bytes before each packet in `read` and `write`. 0: IFF_VNET_HDR is not asked for yet, and an
+  /// adopted descriptor that has it is refused.
+  public var headerByteCount: Int { 0 }
+
+  private init(device: consuming FileDescriptor) throws(SystemError) {
+    self.device = device
+    control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
+  }
+
+  /// Creates the interface, or attaches to a persistent one that nobody uses, and sets its MTU
+  /// (1420 as wireguard-go does). EBUSY where another process has it, EINVAL where it is no TUN;
+  /// EPERM and ENOENT are explained by `Privileges.advice`.
+  public static func create(
+    _ name: InterfaceName, mtu: UInt32 = UInt32(Policy.defaultMTU)
+  ) throws(SystemError) -> TunDevice {
+    let raw = name.withCString { clinux_tun_open($0, 0) }
+    let tun = try TunDevice(device: FileDescriptor(taking: try checked(raw)))
+    do throws(SystemError) {
+      try tun.setMTU(mtu)
+    } catch {
+      // Whoever may only attach to a persistent interface may not change it, and lives with its
+      // MTU.
+      if error != .EPERM { throw error }
+    }
+    return tun
+  }
+
+  /// Takes over a descriptor of /dev/net/tun that is attached to an interface (WG_TUN_FD). EINVAL
+  /// where it is a TAP or puts headers before the packets. The MTU is left as it is.
+  public static func adopt(_ raw: Int32) throws(SystemError) -> TunDevice {
+    try checked(clinux_file_adopt(raw))
+    let device = FileDescriptor(taking: raw)
+    let flags = try TunDevice.identify(raw).flags
+    let isPlain =
+      flags & UInt32(CLINUX_TUN_TUN) != 0 && flags & UInt32(CLINUX_TUN_NO_PI) != 0
+      && flags & UInt32(CLINUX_TUN_VNET_HDR) == 0
+    if !isPlain { throw .EINVAL }
+    var tun = try TunDevice(device: device)
+    // It may have been handed over from another namespace; where that cannot be told (Linux
+    // before 5.0) it is taken to be in ours.
+    _ = try? tun.followNamespace()
+    return tun
+  }
+
+  // MARK: Data path
+
+  /// For epoll.
+  @inline(__always)
+  public var raw: Int32 { device.raw }
+
+  /// One packet. Its byte count, or -errno: -EAGAIN when there is none, -EBADFD after deletion.
+  /// A packet longer than the buffer is cut without a sign, so the buffer holds the MTU or more.
+  @inline(__always)
+  public func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    device.read(into: buffer)
+  }
+
+  /// One packet. Its byte count, or -errno: -EIO while the interface is down, -EINVAL where the
+  /// first four bits are neither 4 nor 6.
+  @inline(__always)
+  public func write(_ packet: UnsafeRawBufferPointer) -> Int {
+    device.write(packet)
+  }
+
+  // MARK: Control path
+
+  /// False once the interface was deleted; a move to another namespace leaves it true.
+  public var isAttached: Bool {
+    do throws(SystemError) {
+      _ = try TunDevice.identify(device.raw)
+      return true
+    } catch {
+      return error != .EBADFD
+    }
+  }
+
+  /// The present name; interfaces can be renamed. EBADFD after deletion.
+  public func name() throws(SystemError) -> InterfaceName {
+    try TunDevice.identify(device.raw).name
+  }
+
+  /// True where the interface stays when this process ends.
+  public func isPersistent() throws(SystemError) -> Bool {
+    try TunDevice.identify(device.raw).flags & UInt32(CLINUX_TUN_PERSISTENT) != 0
+  }
+
+  /// Unique within the namespace that the interface is in; a move may change it.
+  public func interfaceIndex() throws(SystemError) -> UInt32 {
+    var index: UInt32 = 0
+    try checked(try name().withCString { clinux_link_index(control.raw, $0, &index) })
+    return index
+  }
+
+  /// Name, MTU and flag as they are now: after start, and after lost netlink events.
+  public func state() throws(SystemError) -> LinkState {
+    let name = try name()
+    var mtu: UInt32 = 0
+    try checked(name.withCString { clinux_link_mtu(control.raw, $0, &mtu) })
+    let isUp = try checked(name.withCString { clinux_link_is_up(control.raw, $0) }) != 0
+    return LinkState(name: name, mtu: mtu, isUp: isUp)
+  }
+
+  /// EINVAL outside 68-65535, EPERM without CAP_NET_ADMIN.
+  public func setMTU(_ mtu: UInt32) throws(SystemError) {
+    try checked(try name().withCString { clinux_link_set_mtu(control.raw, $0, mtu) })
+  }
+
+  public func setUp(_ isUp: Bool) throws(SystemError) {
+    try checked(try name().withCString { clinux_link_set_up(control.raw, $0, isUp ? 1 : 0) })
+  }
+
+  /// Descriptor of the network namespace that the interface is in: for `Netlink.open`. Needs
+  /// Linux 5.0 and CAP_NET_ADMIN there.
+  public func namespaceDescriptor() throws(SystemError) -> FileDescriptor {
+    FileDescriptor(taking: try checked(clinux_tun_namespace(device.raw)))
+  }
+
+  /// Makes the control path work in the namespace that the interface was moved to, and returns a
+  /// descriptor of that. On an error (EPERM without CAP_SYS_ADMIN) packets still flow; the MTU and
+  /// the flag are no longer known.
+  public mutating func followNamespace() throws(SystemError) -> FileDescriptor {
+    let namespace = try namespaceDescriptor()
+    control = FileDescriptor(taking: try checked(clinux_link_open(namespace.raw)))
+    return namespace
+  }
+
+  private static func identify(
+    _ raw: Int32
+  ) throws(SystemError) -> (name: InterfaceName, flags: UInt32) {
+    var bytes: (UInt64, UInt64) = (0, 0)
+    var flags: UInt32 = 0
+    let result = withUnsafeMutableBytes(of: &bytes) {
+      clinux_tun_identify(raw, $0.baseAddress!.assumingMemoryBound(to: CChar.self), &flags)
+    }
+    try checked(result)
+    return (withUnsafeBytes(of: &bytes) { InterfaceName(trusting: $0) }, flags)
+  }
+}

@@ -1,0 +1,135 @@
+import CLinux
+import Culvert
+
+/// One bound, non-blocking UDP socket of one family. Nothing here throws or allocates; results
+/// below zero are -errno.
+///
+/// The batch forms (recvmmsg, sendmmsg, UDP_GRO, UDP_SEGMENT) will stand beside `receive` and
+/// `send` and fill the same two values per datagram.
+public struct UDPSocket: ~Copyable {
+  private let descriptor: FileDescriptor
+
+  /// What `receive` learnt besides the bytes.
+  public struct Received: Sendable, BitwiseCopyable {
+    /// Bytes in the buffer; or -errno, and then the other fields mean nothing. -EAGAIN is "no
+    /// more"; any other error concerns one datagram, and receiving goes on (R37).
+    public var byteCount: Int
+    /// Where it came from, and the local address and interface it came to.
+    public var path: Path
+    /// TOS or traffic class of the outer header: DSCP and ECN.
+    public var trafficClass: UInt8
+    /// The datagram was longer than the buffer: to be dropped and counted (R1).
+    public var isTruncated: Bool
+  }
+
+  /// What became of a datagram.
+  public struct Sent: Sendable, BitwiseCopyable {
+    /// 0, or -errno of the last attempt.
+    public var result: Int32
+    /// The path's source address is not ours any more: the caller makes it unspecified. The
+    /// datagram went out, or was tried, without it.
+    public var isSourceGone: Bool
+  }
+
+  /// No socket: every call gives -EBADF.
+  static var none: UDPSocket { UDPSocket(descriptor: .none) }
+
+  private init(descriptor: consuming FileDescriptor) {
+    self.descriptor = descriptor
+  }
+
+  /// Binds to all addresses of `family`.
+  ///
+  /// - Parameters:
+  ///   - port: 0 for any free one.
+  ///   - mark: SO_MARK; 0 for none. EPERM without CAP_NET_ADMIN.
+  ///   - bufferByteCount: what the kernel's receive and send buffers are raised to where it allows
+  ///     that; kernel memory, beside the arena.
+  public init(
+    _ family: IPAddress.Family, port: UInt16, mark: UInt32, bufferByteCount: Int32
+  ) throws(SystemError) {
+    let raw = clinux_udp_open(Int32(family.rawValue), port, mark, bufferByteCount)
+    descriptor = FileDescriptor(taking: try checked(raw))
+  }
+
+  @inline(__always)
+  public var isOpen: Bool { descriptor.isOpen }
+
+  /// For epoll; -1 where there is no socket.
+  @inline(__always)
+  public var raw: Int32 { descriptor.raw }
+
+  /// The bound port.
+  public func port() throws(SystemError) -> UInt16 {
+    UInt16(truncatingIfNeeded: try checked(clinux_udp_port(descriptor.raw)))
+  }
+
+  public func setMark(_ mark: UInt32) throws(SystemError) {
+    try checked(clinux_udp_set_mark(descriptor.raw, mark))
+  }
+
+  /// One datagram.
+  public func receive(into buffer: UnsafeMutableRawBufferPointer) -> Received {
+    var datagram = clinux_datagram()
+    let count = clinux_udp_receive(
+      descriptor.raw, buffer.baseAddress, buffer.count, &datagram)
+    return Received(
+      byteCount: count, path: Path(datagram), trafficClass: datagram.traffic_class,
+      isTruncated: datagram.is_truncated != 0)
+  }
+
+  /// One datagram along `path`, whose endpoint is of this socket's family.
+  ///
+  /// A source address that is specified is used. Where the kernel says that it is not ours any
+  /// more (EINVAL, EADDRNOTAVAIL; ENODEV for the interface of a link-local one), the datagram is
+  /// sent again without it, as the kernel's WireGuard does.
+  ///
+  /// - Parameter trafficClass: the whole octet, DSCP and ECN.
+  public func send(
+    _ bytes: UnsafeRawBufferPointer, to path: Path, trafficClass: UInt8 = 0
+  ) -> Sent {
+    var datagram = clinux_datagram(path, trafficClass: trafficClass)
+    let result = clinux_udp_send(descriptor.raw, bytes.baseAddress, bytes.count, &datagram)
+    let isRefused =
+      result == -Int32(CLINUX_EINVAL) || result == -Int32(CLINUX_EADDRNOTAVAIL)
+      || result == -Int32(CLINUX_ENODEV)
+    if !isRefused || path.source.isUnspecified { return Sent(result: result, isSourceGone: false) }
+    datagram.source_high = 0
+    datagram.source_low = 0
+    let again = clinux_udp_send(descriptor.raw, bytes.baseAddress, bytes.count, &datagram)
+    // Refused in the same way without a source: it was not the source's fault.
+    return Sent(result: again, isSourceGone: again != result)
+  }
+}
+
+extension Path {
+  fileprivate init(_ datagram: clinux_datagram) {
+    let isIPv6 = datagram.family == IPAddress.Family.ipv6.rawValue
+    let address =
+      isIPv6
+      ? IPAddress(ipv6High: datagram.address_high, low: datagram.address_low)
+      : IPAddress(ipv4: UInt32(truncatingIfNeeded: datagram.address_high >> 32))
+    let source =
+      isIPv6
+      ? IPAddress(ipv6High: datagram.source_high, low: datagram.source_low)
+      : IPAddress(ipv4: UInt32(truncatingIfNeeded: datagram.source_high >> 32))
+    self.init(
+      endpoint: Endpoint(address: address, port: datagram.port, scope: datagram.scope),
+      source: source, interface: datagram.interface)
+  }
+}
+
+extension clinux_datagram {
+  fileprivate init(_ path: Path, trafficClass: UInt8) {
+    self.init()
+    address_high = path.endpoint.address.high
+    address_low = path.endpoint.address.low
+    source_high = path.source.high
+    source_low = path.source.low
+    scope = path.endpoint.scope
+    interface = path.interface
+    port = path.endpoint.port
+    family = path.endpoint.address.family.rawValue
+    traffic_class = trafficClass
+  }
+}

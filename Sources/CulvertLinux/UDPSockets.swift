@@ -1,0 +1,105 @@
+import Culvert
+
+/// The pair of UDP sockets, IPv4 and IPv6, on one port. Either may be missing where the host lacks
+/// the family (R23).
+public struct UDPSockets: ~Copyable {
+  public private(set) var ipv4: UDPSocket = .none
+  public private(set) var ipv6: UDPSocket = .none
+  /// The bound port; 0 while closed.
+  public private(set) var port: UInt16 = 0
+  /// SO_MARK of both; 0 for none.
+  public private(set) var mark: UInt32 = 0
+  /// Bytes that the kernel's receive buffer and its send buffer are raised to, for each socket.
+  public let bufferByteCount: Int32
+
+  /// Ports tried where a random one is free for IPv4 and taken for IPv6 (R22, as wireguard-go).
+  static let attempts = 100
+  /// Holds what arrives in 8 ms at 1 Gbit/s. wireguard-go asks for 7 MB, which a small board lacks.
+  public static let defaultBufferByteCount: Int32 = 1 << 20
+
+  public init(bufferByteCount: Int32 = UDPSockets.defaultBufferByteCount) {
+    self.bufferByteCount = bufferByteCount
+  }
+
+  public var isOpen: Bool { ipv4.isOpen || ipv6.isOpen }
+
+  /// Binds both sockets to `port`, 0 for a random one. Returns true where the descriptors are new
+  /// and epoll must be told; false where the port was this one already and nothing was touched
+  /// (R39). On an error the sockets stay as they were.
+  @discardableResult
+  public mutating func bind(port wanted: UInt16) throws(SystemError) -> Bool {
+    if isOpen && wanted != 0 && wanted == port { return false }
+    var attempt = 1
+    while true {
+      let fresh4 = try UDPSockets.open(.ipv4, wanted, mark, bufferByteCount)
+      var chosen = wanted
+      if fresh4.isOpen { chosen = try fresh4.port() }
+      do throws(SystemError) {
+        let fresh6 = try UDPSockets.open(.ipv6, chosen, mark, bufferByteCount)
+        if !fresh4.isOpen && !fresh6.isOpen { throw .EAFNOSUPPORT }
+        if fresh6.isOpen { chosen = try fresh6.port() }
+        ipv4 = fresh4
+        ipv6 = fresh6
+        port = chosen
+        return true
+      } catch {
+        let isWorthAnother =
+          error == .EADDRINUSE && wanted == 0 && attempt < UDPSockets.attempts
+        if !isWorthAnother { throw error }
+        attempt += 1
+      }
+    }
+  }
+
+  /// Closes both.
+  public mutating func close() {
+    ipv4 = .none
+    ipv6 = .none
+    port = 0
+  }
+
+  /// Sets SO_MARK on the open sockets and on those to come. 0 takes it off. EPERM without
+  /// CAP_NET_ADMIN.
+  public mutating func setMark(_ mark: UInt32) throws(SystemError) {
+    if ipv4.isOpen { try ipv4.setMark(mark) }
+    if ipv6.isOpen { try ipv6.setMark(mark) }
+    self.mark = mark
+  }
+
+  /// One datagram from the socket of `family`.
+  @inline(__always)
+  public func receive(
+    into buffer: UnsafeMutableRawBufferPointer, _ family: IPAddress.Family
+  ) -> UDPSocket.Received {
+    switch family {
+    case .ipv4: ipv4.receive(into: buffer)
+    case .ipv6: ipv6.receive(into: buffer)
+    }
+  }
+
+  /// One datagram through the socket of the endpoint's family; -EAFNOSUPPORT where it is missing.
+  @inline(__always)
+  public func send(
+    _ bytes: UnsafeRawBufferPointer, to path: Path, trafficClass: UInt8 = 0
+  ) -> UDPSocket.Sent {
+    let isIPv4 = path.endpoint.address.family == .ipv4
+    guard isIPv4 ? ipv4.isOpen : ipv6.isOpen else {
+      return UDPSocket.Sent(result: -SystemError.EAFNOSUPPORT.code, isSourceGone: false)
+    }
+    return isIPv4
+      ? ipv4.send(bytes, to: path, trafficClass: trafficClass)
+      : ipv6.send(bytes, to: path, trafficClass: trafficClass)
+  }
+
+  /// A bound socket, or none where the host lacks the family.
+  private static func open(
+    _ family: IPAddress.Family, _ port: UInt16, _ mark: UInt32, _ bufferByteCount: Int32
+  ) throws(SystemError) -> UDPSocket {
+    do throws(SystemError) {
+      return try UDPSocket(family, port: port, mark: mark, bufferByteCount: bufferByteCount)
+    } catch {
+      if error == .EAFNOSUPPORT || error == .EADDRNOTAVAIL { return .none }
+      throw error
+    }
+  }
+}

@@ -1,0 +1,180 @@
+"""A node: a namespace, a WireGuard program in it, its interface and its keys."""
+
+import itertools
+import os
+import pathlib
+import signal
+import socket
+import stat
+import subprocess
+
+from . import procfs
+from .deadline import wait_until
+from .keys import KeyPair
+from .namespace import Namespace
+from .program import Program
+
+SOCKETS = pathlib.Path("/var/run/wireguard")
+LOGS = pathlib.Path("/run/interop")
+numbers = itertools.count(1)
+
+
+class Node:
+    """A program with one interface; the name is unique in the run, for all share one /run."""
+
+    def __init__(self, namespace: Namespace, program: Program, role: str):
+        number = next(numbers)
+        self.namespace, self.program, self.role = namespace, program, role
+        self.interface = f"cv{role[:4]}{number}"
+        self.keys = KeyPair.generate()
+        self.log_path = LOGS / f"{role}-{number}.log"
+        self.process: subprocess.Popen | None = None
+        self.outer4 = self.outer6 = self.inner4 = self.inner6 = ""
+        self.port = 0
+
+    # Starting and ending
+
+    @property
+    def socket_path(self) -> pathlib.Path:
+        return SOCKETS / f"{self.interface}.sock"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, f"{self.role} was not started"
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def start(
+        self, profile: str = "", level: str = "verbose", options: tuple[str, ...] = (), **popen
+    ) -> None:
+        """Start the program in the foreground and wait until interface and socket are there."""
+        environment = dict(os.environ, LOG_LEVEL=level, **popen.pop("environment", {}))
+        command = self.program.command(self.interface, profile=profile)
+        with self.log_path.open("ab") as log:
+            self.process = self.namespace.start(
+                *command[:1],
+                *options,
+                *command[1:],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                **popen,
+            )
+        wait_until(lambda: self.is_ready or not self.is_running, f"{self.role} ready")
+        if not self.is_running:
+            raise AssertionError(f"{self.role} ended with {self.process.returncode}:\n{self.log}")
+
+    @property
+    def is_ready(self) -> bool:
+        return self.interface in self.namespace.interfaces() and self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether somebody accepts connections at the UAPI socket."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self.socket_path))
+            return True
+        except OSError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 5) -> int:
+        """End the program by a signal; its exit status."""
+        if self.is_running:
+            self.process.send_signal(number)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 5) -> int:
+        """The exit status, when the program ends by itself."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.role} still runs after {seconds:g} s") from None
+
+    def leftovers(self) -> list[str]:
+        """What the program should have taken along when it ended."""
+        found = []
+        if os.path.lexists(self.socket_path) and stat.S_ISSOCK(self.socket_path.lstat().st_mode):
+            found.append(str(self.socket_path))
+        if self.interface in self.namespace.interfaces():
+            found.append(f"interface {self.interface}")
+        return found
+
+    # Configuration
+
+    def wg(self, *arguments: str, text: str | None = None, seconds: float = 30) -> str:
+        """Run wg(8) in the namespace, its output."""
+        return self.namespace.run("wg", *arguments, text=text, seconds=seconds)
+
+    def set(self, *arguments: str, secrets: dict[str, str] | None = None) -> None:
+        """`wg set INTERFACE ...`; each of `secrets` (option to key) goes through a file."""
+        words = list(arguments)
+        for option, key in (secrets or {}).items():
+            path = LOGS / f"{self.interface}.{option}"
+            path.touch(0o600)
+            path.write_text(key + "\n")
+            words += [option, str(path)]
+        self.wg("set", self.interface, *words)
+
+    def set_private_key(self, key: str) -> None:
+        self.set(secrets={"private-key": key})
+
+    def add_peer(
+        self,
+        other: "Node",
+        endpoint: str | None = None,
+        allowed: str | None = None,
+        preshared: str | None = None,
+        *options: str,
+    ) -> None:
+        """Add `other` with its inner addresses, or with the allowed IPs given."""
+        words = ["peer", other.keys.public, "allowed-ips", allowed or other.allowed_ips]
+        words += ["endpoint", endpoint] if endpoint else []
+        words += options
+        self.set(*words, secrets={"preshared-key": preshared} if preshared else None)
+
+    @property
+    def allowed_ips(self) -> str:
+        return ",".join(
+            f"{address}/{length}"
+            for address, length in ((self.inner4, 32), (self.inner6, 128))
+            if address
+        )
+
+    def bring_up(self, mtu: int | None = None) -> None:
+        """Give the interface its addresses and set it up."""
+        lines = [f"link set {self.interface} mtu {mtu}"] if mtu else []
+        lines.append(f"addr add {self.inner4}/24 dev {self.interface}")
+        lines.append(f"link set {self.interface} up")
+        if self.inner6:
+            lines.append(f"addr add {self.inner6}/64 dev {self.interface} nodad")
+        self.namespace.ip(*lines)
+
+    def endpoint(self, outer: int = 4) -> str:
+        """Where others reach this node."""
+        return f"{self.outer4}:{self.port}" if outer == 4 else f"[{self.outer6}]:{self.port}"
+
+    # Questions to wg(8)
+
+    def show(self, field: str) -> dict[str, str]:
+        """A per-peer field of `wg show`, by public key."""
+        lines = self.wg("show", self.interface, field).splitlines()
+        return dict(line.partition("\t")[::2] for line in lines)
+
+    def latest_handshake(self, other: "Node") -> int:
+        """Seconds since the epoch, 0 if there was none."""
+        return int(self.show("latest-handshakes").get(other.keys.public, "0"))
+
+    def endpoint_of(self, other: "Node") -> str:
+        return self.show("endpoints").get(other.keys.public, "")
+
+    @property
+    def peak_memory(self) -> int:
+        return procfs.peak_memory(self.pid)

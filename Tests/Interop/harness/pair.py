@@ -1,0 +1,82 @@
+"""Two nodes with a tunnel between them, the commonest thing to test."""
+
+import dataclasses
+
+from .deadline import wait_until
+from .keys import preshared_key
+from .lab import Lab
+from .node import Node
+from .program import Program
+from .traffic import ping
+
+OURS_PORT, THEIRS_PORT = 51001, 51002
+
+
+@dataclasses.dataclass
+class Pair:
+    """`ours` runs the program under test, `theirs` the peer; one of them initiates."""
+
+    ours: Node
+    theirs: Node
+    initiator: Node
+    responder: Node
+
+    @property
+    def nodes(self) -> tuple[Node, Node]:
+        return self.ours, self.theirs
+
+    def handshake(self, seconds: float = 6) -> None:
+        """Send from the initiator until there is a session."""
+        wait_until(
+            lambda: ping(self.initiator, self.responder.inner4, count=1).received == 1,
+            "an answer through the tunnel",
+            seconds,
+        )
+
+
+def build_pair(
+    lab: Lab,
+    ours: Program,
+    theirs: Program,
+    role: str = "initiator",
+    outer: int = 4,
+    psk: bool = False,
+    mtu: int | None = None,
+    outer_mtu: int = 1500,
+    host_ipv6: bool = True,
+    profile: str = "",
+    level: str = "verbose",
+) -> Pair:
+    """Two started, configured nodes; `role` is that of the program under test.
+
+    Only the initiator is told an endpoint: the responder has to learn it.
+    """
+    left, right = lab.namespace("ours"), lab.namespace("theirs")
+    if not host_ipv6:
+        left.disable_ipv6()
+        right.disable_ipv6()
+    lab.connect(left, right, outer_mtu)
+    nodes = (lab.node(left, ours, "ours"), lab.node(right, theirs, "theirs"))
+    place(*nodes, inner6=host_ipv6 and (mtu is None or mtu >= 1280))
+    nodes[0].start(profile=profile, level=level)
+    nodes[1].start()
+    initiator, responder = nodes if role == "initiator" else nodes[::-1]
+    introduce(initiator, responder, outer, preshared_key() if psk else None)
+    for node in nodes:
+        node.bring_up(mtu)
+    return Pair(*nodes, initiator, responder)
+
+
+def place(ours: Node, theirs: Node, inner6: bool = True) -> None:
+    """Write down the addresses that Lab.connect gives, and choose the inner ones."""
+    for number, node, port in ((1, ours, OURS_PORT), (2, theirs, THEIRS_PORT)):
+        node.outer4, node.outer6, node.port = f"198.51.100.{number}", f"2001:db8::{number}", port
+        node.inner4, node.inner6 = f"10.7.0.{number}", f"fd07::{number}" if inner6 else ""
+
+
+def introduce(initiator: Node, responder: Node, outer: int, preshared: str | None) -> None:
+    """Give both their keys, ports and each other."""
+    for node in (initiator, responder):
+        node.set("listen-port", str(node.port), secrets={"private-key": node.keys.private})
+    initiator.add_peer(responder, endpoint=responder.endpoint(outer), preshared=preshared)
+    responder.add_peer(initiator, preshared=preshared)

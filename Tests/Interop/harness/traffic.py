@@ -1,0 +1,135 @@
+"""Traffic through a tunnel: ping, iperf3 and checked transfers."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+
+from . import procfs
+from .deadline import wait_until
+from .node import Node
+
+IPERF_PORT, TRANSFER_PORT = 5201, 5301
+
+
+@dataclasses.dataclass
+class PingResult:
+    sent: int
+    received: int
+    output: str
+    average_milliseconds: float | None
+
+
+def ping(
+    source: Node,
+    target: str,
+    count: int = 3,
+    size: int = 56,
+    dont_fragment: bool = False,
+    interval: float = 0.02,
+    wait: float = 1.0,
+) -> PingResult:
+    """Ping from inside a node's namespace. `size` is the payload after the ICMP header."""
+    command = ["ping", "-n", "-c", str(count), "-i", str(interval), "-W", str(wait)]
+    command += ["-s", str(size), *(["-M", "do"] if dont_fragment else []), target]
+    output = source.namespace.attempt(*command).stdout
+    sent, received = re.search(r"(\d+) packets transmitted, (\d+) received", output).groups()
+    average = re.search(r"= [\d.]+/([\d.]+)/", output)
+    return PingResult(int(sent), int(received), output, float(average[1]) if average else None)
+
+
+@dataclasses.dataclass
+class Throughput:
+    """What the receiving end of an iperf3 run counted."""
+
+    bits_per_second: float
+    bytes: int
+    lost_percent: float
+    packets_per_second: float
+
+    @property
+    def megabits(self) -> float:
+        return self.bits_per_second / 1e6
+
+
+def iperf(
+    client: Node,
+    server: Node,
+    address: str,
+    seconds: float = 1,
+    udp_rate: str | None = None,
+    length: int | None = None,
+    reverse: bool = False,
+) -> Throughput:
+    """A run of iperf3 between two namespaces; UDP at `udp_rate` (as iperf3 writes it), else TCP."""
+    listener = server.namespace.start(
+        "iperf3", "-s", "-1", "-p", str(IPERF_PORT), stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: procfs.is_listening(listener.pid, IPERF_PORT), "iperf3 listening")
+        command = ["iperf3", "-J", "-c", address, "-p", str(IPERF_PORT), "-t", str(seconds)]
+        command += ["-u", "-b", udp_rate] if udp_rate else []
+        command += ["-l", str(length)] if length else []
+        command += ["-R"] if reverse else []
+        result = client.namespace.attempt(*command, seconds=seconds + 20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            listener.send_signal(signal.SIGKILL)
+        listener.wait()
+    report = json.loads(result.stdout)
+    if "error" in report:
+        raise AssertionError(f"iperf3: {report['error']}")
+    return read_report(report["end"], bool(udp_rate))
+
+
+def read_report(end: dict, udp: bool) -> Throughput:
+    if not udp:
+        received = end["sum_received"]
+        return Throughput(received["bits_per_second"], received["bytes"], 0.0, 0.0)
+    total = end["sum"]
+    arrived = total["packets"] - total["lost_packets"]
+    share = arrived / max(1, total["packets"])
+    return Throughput(
+        total["bits_per_second"] * share,
+        int(total["bytes"] * share),
+        100.0 * (1 - share),
+        arrived / max(0.001, total["seconds"]),
+    )
+
+
+def transfer(source: Node, target: Node, address: str, byte_count: int = 1 << 20) -> None:
+    """Send random bytes by TCP and compare SHA-256 at both ends."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    received = hashlib.sha256()
+    listener = target.namespace.socket(family, socket.SOCK_STREAM)
+    sender = source.namespace.socket(family, socket.SOCK_STREAM)
+    with listener, sender:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, TRANSFER_PORT))
+        listener.listen(1)
+        listener.settimeout(10)
+
+        def collect() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(10)
+                    while chunk := connection.recv(1 << 18):
+                        received.update(chunk)
+
+        collector = threading.Thread(target=collect, daemon=True)
+        collector.start()
+        content = os.urandom(byte_count)
+        sender.settimeout(10)
+        sender.connect((address, TRANSFER_PORT))
+        sender.sendall(content)
+        sender.shutdown(socket.SHUT_WR)
+        collector.join(15)
+    if received.digest() != hashlib.sha256(content).digest():
+        raise AssertionError(f"{byte_count} bytes to {address} arrived changed or not at all")

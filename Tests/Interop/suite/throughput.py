@@ -1,0 +1,21 @@
+"""iperf3 through the tunnel: TCP and UDP, both families inside and outside."""
+
+from harness.case import FAMILIES, ROLES, InteropCase, each, heavy, quick
+from harness.traffic import iperf
+
+
+class ThroughputTests(InteropCase):
+    @quick
+    @heavy
+    @each(role=ROLES, outer=FAMILIES)
+    def test_tcp_and_udp(self, role: str, outer: int) -> None:
+        """TCP moves data both ways; UDP at a modest rate loses next to nothing."""
+        pair = self.pair(role, outer=outer, psk=outer == 6)
+        pair.handshake()
+        for address in (pair.responder.inner4, pair.responder.inner6):
+            for reverse in (False, True):
+                tcp = iperf(pair.initiator, pair.responder, address, reverse=reverse)
+                self.assertGreater(tcp.megabits, 10, f"TCP to {address}, reverse {reverse}")
+            udp = iperf(pair.initiator, pair.responder, address, udp_rate="20M", length=1200)
+            self.assertGreater(udp.megabits, 15, f"UDP to {address}")
+            self.assertLess(udp.lost_percent, 2, f"UDP to {address}")
