@@ -63,7 +63,7 @@ public struct LineReader: ~Copyable {
       }
       return .line(line)
     }
-    if isOverlong || (start == 0 && end == buffer.count) {
+    if start == 0, end == buffer.count {
       // No newline will ever fit behind this: drop it and wait for the newline alone.
       isOverlong = true
       start = end

@@ -77,6 +77,11 @@ public struct UAPIParser: ~Copyable {
     state = .idle
   }
 
+  /// The 32 bytes of the private or preshared key that the line just parsed has brought.
+  public func withSecret(_ body: (UnsafeRawPointer) -> Void) {
+    body(UnsafeRawPointer(secret))
+  }
+
   private mutating func forgetLine() {
     zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
     guard holdsSecret else { return }

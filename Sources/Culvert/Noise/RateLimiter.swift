@@ -72,7 +72,7 @@ struct RateLimiter {
   private func setIndex(of prefix: UInt64, _ family: UInt32) -> Int {
     let upper = hash.hash(prefix, UInt64(family)) >> 32
     // The upper 32 bits as a fraction of the sets: no division, and below the count.
-    return Int(truncatingIfNeeded: upper &* UInt64(truncatingIfNeeded: setCount) >> 32)
+    return Int(truncatingIfNeeded: (upper &* UInt64(truncatingIfNeeded: setCount)) >> 32)
   }
 
   private static func pay(from bucket: UnsafeMutablePointer<Bucket>, at now: Instant) -> Bool {

@@ -54,7 +54,7 @@ struct ReplayWindow: BitwiseCopyable {
     var word = firstWord
     while word <= lastWord {
       let from = word == firstWord ? UInt64.max &<< (first & 63) : .max
-      let through = word == lastWord ? UInt64.max &>> (63 &- counter & 63) : .max
+      let through = word == lastWord ? UInt64.max &>> (63 &- (counter & 63)) : .max
       bits[Int(truncatingIfNeeded: word) & (ReplayWindow.wordCount &- 1)] &= ~(from & through)
       word &+= 1
     }

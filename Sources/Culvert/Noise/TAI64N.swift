@@ -7,7 +7,7 @@ public struct TAI64N: Comparable, Hashable, Sendable, BitwiseCopyable {
   public var nanoseconds: UInt32
 
   /// 1970-01-01 00:00:00 UTC.
-  static let epoch: UInt64 = 1 << 62 + 10
+  static let epoch: UInt64 = (1 << 62) + 10
 
   /// Earlier than every stamp that is sent.
   public static var zero: TAI64N { TAI64N(seconds: 0, nanoseconds: 0) }

@@ -9,6 +9,7 @@ from harness.capture import DATA, RESPONSE, Capture
 from harness.case import FAMILIES, ROLES, InteropCase, culvert_only, each, quick
 from harness.deadline import wait_until
 from harness.flow import Flow
+from harness.node import Node
 from harness.pair import Pair
 from harness.traffic import ping
 from harness.uapi import UAPIConnection
@@ -131,9 +132,13 @@ class SendErrorTests(InteropCase):
 
 class SourceAddressTests(InteropCase):
     @quick
+    @culvert_only
     @each(outer=FAMILIES)
     def test_answers_come_from_the_address_addressed(self, outer: int) -> None:
-        """A host with two addresses answers from the one that the initiator used."""
+        """A host with two addresses answers from the one that the initiator used.
+
+        wireguard-go of 2022 does, that of 2025 does not over IPv4.
+        """
         pair = self.pair("responder", outer=outer)
         ours, theirs = pair.nodes
         second = "198.51.100.99" if outer == 4 else "2001:db8::99"
@@ -164,7 +169,7 @@ class SourceAddressTests(InteropCase):
         wait_until(lambda: ping(ours, theirs.inner4, 1).received, "an answer", 10)
         self.assertEqual(theirs.endpoint_of(ours), f"{ours.outer4}:{ours.port}")
 
-    def prefer(self, node, address: str, outer: int) -> None:
+    def prefer(self, node: Node, address: str, outer: int) -> None:
         prefix = "198.51.100.0/24" if outer == 4 else "2001:db8::/64"
         node.namespace.ip(f"route replace {prefix} dev outer src {address}")
 

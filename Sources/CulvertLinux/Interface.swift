@@ -1,0 +1,108 @@
+import Culvert
+
+/// The tunnel together with what connects it to the system: the TUN, the sockets, and what has
+/// been configured about them.
+struct Interface: ~Copyable {
+  var tunnel: Tunnel
+  var tun: TunDevice
+  var sockets: UDPSockets
+  var log: Log
+  /// The port wanted; what is bound once it is up. 0 lets the kernel choose.
+  private(set) var listenPort: UInt16 = 0
+  private(set) var firewallMark: UInt32 = 0
+  /// The sockets are new, and epoll has to be told.
+  var hasNewSockets = false
+
+  init(
+    tunnel: consuming Tunnel, tun: consuming TunDevice, sockets: consuming UDPSockets, log: Log
+  ) {
+    self.tunnel = tunnel
+    self.tun = tun
+    self.sockets = sockets
+    self.log = log
+  }
+
+  // MARK: Link
+
+  /// Follows the interface's MTU and up/down state.
+  mutating func apply(_ state: LinkState, at now: Instant) {
+    log.name = state.name
+    let mtu = Int(state.mtu)
+    if mtu != tunnel.mtu {
+      if mtu > tunnel.limits.maximumMTU {
+        let limit = tunnel.limits.maximumMTU
+        log.error(at: now) {
+          $0.append("MTU ")
+          $0.append(decimal: mtu)
+          $0.append(" is more than the limit of ")
+          $0.append(decimal: limit)
+          $0.append("; larger packets are dropped: ip link set mtu ")
+          $0.append(decimal: limit)
+        }
+      } else {
+        log.verbose(at: now) {
+          $0.append("MTU updated: ")
+          $0.append(decimal: mtu)
+        }
+      }
+      tunnel.setMTU(min(mtu, tunnel.limits.maximumMTU))
+    }
+    if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
+  }
+
+  private mutating func setUp(_ isUp: Bool, at now: Instant) {
+    if isUp {
+      do throws(SystemError) {
+        try bind(listenPort)
+      } catch {
+        let port = listenPort
+        log.error(at: now) {
+          $0.append("cannot listen on port ")
+          $0.append(decimal: Int(port))
+          $0.append(": ")
+          $0.append(error)
+          $0.append("; choose another with wg set listen-port")
+        }
+        // Up all the same: a port that is free can still be set.
+      }
+    } else {
+      sockets.close()
+    }
+    tunnel.setUp(isUp, at: now)
+    log.verbose(at: now) {
+      $0.append(isUp ? "interface up requested" : "interface down requested")
+    }
+  }
+
+  private mutating func bind(_ port: UInt16) throws(SystemError) {
+    if try sockets.bind(port: port) { hasNewSockets = true }
+    listenPort = sockets.port
+  }
+
+  // MARK: Settings
+
+  /// Setting the port that is bound already touches nothing (R39).
+  mutating func setListenPort(_ port: UInt16) throws(SystemError) {
+    guard tunnel.isUp else {
+      listenPort = port
+      return
+    }
+    try bind(port)
+  }
+
+  mutating func setFirewallMark(_ mark: UInt32) throws(SystemError) {
+    guard mark != firewallMark else { return }
+    try sockets.setMark(mark)
+    firewallMark = mark
+  }
+
+  /// Logs an error of the data path; the log limits its own rate (R20).
+  mutating func report(_ error: SystemError?, _ what: StaticString, at now: Instant) {
+    guard let error else { return }
+    log.verbose(at: now) {
+      $0.append(what)
+      $0.append(": ")
+      $0.append(error)
+    }
+  }
+}

@@ -1,0 +1,310 @@
+import CLinux
+import Culvert
+
+/// One connection of wg(8): requests come in as lines, replies go out through a fixed buffer, in
+/// pieces where they are long.
+struct UAPIConnection: ~Copyable {
+  /// What has been written of a reply to `get`.
+  private enum Reply {
+    case none
+    case device
+    case peer(PeerID)
+    case allowedIPs(PeerID, Tunnel.AllowedIPCursor)
+    case end
+  }
+
+  /// What the connection waits for.
+  enum Outcome {
+    case readable
+    case writable
+    /// Another connection is in the middle of a `set`.
+    case turn
+    case closed
+    /// It has done its share for now.
+    case more
+  }
+
+  /// Locked memory of one connection: both directions carry keys.
+  private enum Layout {
+    static let secret = 0
+    static let presharedKey = 32
+    static let lines = 64
+    static let lineByteCount = 4096
+    static let replies = lines + lineByteCount
+    static let replyByteCount = 4096
+    static let byteCount = replies + replyByteCount
+  }
+  static let byteCount = Layout.byteCount
+  /// Lines handled in one call, so that a configuration of 130,000 allowed IPs does not hold up
+  /// the packets.
+  private static let linesPerCall = 2048
+
+  private(set) var descriptor = FileDescriptor.none
+  private var reader: LineReader
+  private var writer: ByteWriter
+  private var parser: UAPIParser
+  private let presharedKey: UnsafeMutableRawPointer
+  private var section: UAPISection?
+  private var reply = Reply.none
+  private var sentByteCount = 0
+  /// In the middle of a `set`, which only one connection may be at a time.
+  private(set) var isSetting = false
+
+  /// - Parameter memory: `byteCount` bytes of locked memory.
+  init(memory: UnsafeMutableRawBufferPointer) {
+    precondition(memory.count >= Layout.byteCount)
+    let base = memory.baseAddress!
+    reader = LineReader(
+      buffer: UnsafeMutableRawBufferPointer(
+        start: base + Layout.lines, count: Layout.lineByteCount))
+    writer = ByteWriter(
+      UnsafeMutableRawBufferPointer(
+        start: base + Layout.replies, count: Layout.replyByteCount))
+    parser = UAPIParser(secret: base + Layout.secret)
+    presharedKey = base + Layout.presharedKey
+  }
+
+  var isOpen: Bool { descriptor.isOpen }
+
+  mutating func open(_ descriptor: consuming FileDescriptor) {
+    self.descriptor = descriptor
+  }
+
+  /// Ends the connection and wipes what it held.
+  mutating func close(_ interface: inout Interface) {
+    if section != nil { interface.tunnel.abandonAllowedIPs() }
+    descriptor = .none
+    reader.reset()
+    writer.rewind()
+    parser.reset()
+    Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
+    section = nil
+    reply = .none
+    sentByteCount = 0
+    isSetting = false
+  }
+
+  /// Goes on reading requests and writing replies as far as that goes.
+  ///
+  /// - Parameter isFree: no other connection is in the middle of a `set`.
+  mutating func serve(_ interface: inout Interface, isFree: Bool, at now: Instant) -> Outcome {
+    for _ in 0..<UAPIConnection.linesPerCall {
+      switch writeReply(interface) {
+      case .some(let outcome): return outcome
+      case .none: break
+      }
+      // A `set` may begin at any line, and then it is too late to wait.
+      if !isSetting, !isFree { return .turn }
+      let line = reader.next()
+      if case .incomplete = line {
+        let count = descriptor.read(into: reader.makeRoom())
+        if count == -Int(SystemError.EAGAIN.code) { return .readable }
+        if count <= 0 { return .closed }
+        reader.didReceive(byteCount: count)
+      } else {
+        take(parser.parse(line), &interface, at: now)
+      }
+    }
+    return .more
+  }
+
+  // MARK: Requests
+
+  private mutating func take(_ line: UAPILine, _ interface: inout Interface, at now: Instant) {
+    switch line {
+    case .beginSet: isSetting = true
+    case .beginGet, .skipped: break
+    case .device(let setting): set(setting, &interface, at: now)
+    case .peer(let setting): set(setting, &interface, at: now)
+    case .failure: dropSection(&interface)
+    case .endGet: reply = .device
+    case .endSet:
+      isSetting = false
+      end(endSection(&interface, at: now))
+    case .endFailed(let error):
+      isSetting = false
+      end(error)
+    }
+  }
+
+  private mutating func set(
+    _ setting: DeviceSetting, _ interface: inout Interface, at now: Instant
+  ) {
+    switch setting {
+    case .privateKey: parser.withSecret { interface.tunnel.setPrivateKey($0) }
+    case .listenPort(let port):
+      do throws(SystemError) { try interface.setListenPort(port) } catch {
+        interface.report(error, "cannot set the listen port", at: now)
+        parser.fail(.addressInUse)
+      }
+    case .fwmark(let mark):
+      do throws(SystemError) { try interface.setFirewallMark(mark) } catch {
+        interface.report(error, "cannot set the firewall mark", at: now)
+        parser.fail(.addressInUse)
+      }
+    case .replacePeers: interface.tunnel.removeAllPeers()
+    }
+  }
+
+  private mutating func set(
+    _ setting: PeerSetting, _ interface: inout Interface, at now: Instant
+  ) {
+    if case .publicKey(let key) = setting {
+      if let error = endSection(&interface, at: now) {
+        parser.fail(error)
+      } else {
+        section = UAPISection(publicKey: key)
+      }
+      return
+    }
+    switch setting {
+    case .publicKey, .protocolVersion1: break
+    case .remove: section?.isRemoved = true
+    case .updateOnly: section?.isUpdateOnly = true
+    case .presharedKey:
+      let presharedKey = presharedKey
+      parser.withSecret {
+        presharedKey.copyMemory(from: $0, byteCount: WireGuard.keyByteCount)
+      }
+      section?.hasPresharedKey = true
+    case .endpoint(var endpoint):
+      if parser.zoneName.count > 0 {
+        guard let scope = InterfaceIndex.find(parser.zoneName) else { return refuse(&interface) }
+        endpoint.scope = scope
+      }
+      section?.endpoint = endpoint
+    case .persistentKeepalive(let seconds): section?.persistentKeepalive = seconds
+    case .replaceAllowedIPs: interface.tunnel.stageReplaceAllowedIPs()
+    case .allowedIP(let prefix): stage(prefix, add: true, &interface)
+    case .removeAllowedIP(let prefix): stage(prefix, add: false, &interface)
+    }
+  }
+
+  private mutating func stage(_ prefix: IPPrefix, add: Bool, _ interface: inout Interface) {
+    do throws(ConfigurationError) {
+      try interface.tunnel.stageAllowedIP(prefix, add: add)
+    } catch {
+      parser.fail(.full)
+      dropSection(&interface)
+    }
+  }
+
+  private mutating func refuse(_ interface: inout Interface) {
+    parser.fail(.invalid)
+    dropSection(&interface)
+  }
+
+  private mutating func dropSection(_ interface: inout Interface) {
+    interface.tunnel.abandonAllowedIPs()
+    Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
+    section = nil
+  }
+
+  /// Carries out the section that ends here. The error where it could not be.
+  private mutating func endSection(
+    _ interface: inout Interface, at now: Instant
+  ) -> UAPIError? {
+    guard let section else { return nil }
+    defer { dropSection(&interface) }
+    do throws(ConfigurationError) {
+      try section.commit(to: &interface.tunnel, presharedKey: presharedKey, at: now)
+      return nil
+    } catch {
+      return .full
+    }
+  }
+
+  // MARK: Replies
+
+  private mutating func end(_ error: UAPIError?) {
+    _ = UAPIReply.writeEnd(error, to: &writer)
+  }
+
+  /// Writes and sends what is to be replied. Nil when that is all out.
+  private mutating func writeReply(_ interface: borrowing Interface) -> Outcome? {
+    while true {
+      // Each part is written whole or not at all; when one does not fit, the buffer goes out.
+      let isFull = !fillBuffer(interface)
+      while sentByteCount < writer.count {
+        let rest = UnsafeRawBufferPointer(rebasing: writer.written[sentByteCount...])
+        let count = descriptor.write(rest)
+        if count == -Int(SystemError.EAGAIN.code) { return .writable }
+        if count <= 0 { return .closed }
+        sentByteCount += count
+      }
+      if sentByteCount > 0 {
+        writer.rewind()
+        sentByteCount = 0
+      }
+      if !isFull { return nil }
+    }
+  }
+
+  /// False where the buffer is full before the reply is at its end.
+  private mutating func fillBuffer(_ interface: borrowing Interface) -> Bool {
+    // What is on its way out is not overwritten.
+    if sentByteCount > 0 { return false }
+    while true {
+      switch reply {
+      case .none: return true
+      case .device:
+        guard
+          UAPIReply.writeDevice(
+            privateKey: interface.tunnel.privateKey, listenPort: interface.listenPort,
+            fwmark: interface.firewallMark, to: &writer)
+        else { return false }
+        reply = interface.tunnel.firstPeer.map { .peer($0) } ?? .end
+      case .peer(let id):
+        guard writePeer(id, interface) else { return false }
+      case .allowedIPs(let id, var cursor):
+        let before = cursor
+        guard let prefix = interface.tunnel.next(&cursor) else {
+          reply = interface.tunnel.peer(after: id).map { .peer($0) } ?? .end
+          continue
+        }
+        guard UAPIReply.writeAllowedIP(prefix, to: &writer) else {
+          reply = .allowedIPs(id, before)
+          return false
+        }
+        reply = .allowedIPs(id, cursor)
+      case .end:
+        guard UAPIReply.writeEnd(nil, to: &writer) else { return false }
+        reply = .none
+      }
+    }
+  }
+
+  private mutating func writePeer(_ id: PeerID, _ interface: borrowing Interface) -> Bool {
+    guard let status = interface.tunnel.status(of: id),
+      let cursor = interface.tunnel.allowedIPs(of: id)
+    else {
+      // Removed by another connection meanwhile.
+      reply = .end
+      return true
+    }
+    let handshake = UAPIConnection.epochTime(of: status.lastHandshake)
+    let state = UAPIPeerState(
+      publicKey: status.publicKey, endpoint: status.endpoint,
+      lastHandshakeSeconds: handshake.seconds, lastHandshakeNanoseconds: handshake.nanoseconds,
+      sentByteCount: status.sentByteCount, receivedByteCount: status.receivedByteCount,
+      persistentKeepalive: status.persistentKeepalive)
+    guard UAPIReply.writePeer(state, presharedKey: status.presharedKey, to: &writer) else {
+      return false
+    }
+    reply = .allowedIPs(id, cursor)
+    return true
+  }
+
+  /// The epoch time of an instant, as the wall clock stands now: a clock that was set after the
+  /// handshake does not make the handshake look old.
+  private static func epochTime(of instant: Instant?) -> WallTime {
+    guard let instant else { return WallTime(seconds: 0, nanoseconds: 0) }
+    let wall = Clock.realtime()
+    let age = Clock.boottime().since(instant)
+    let now = wall.seconds &* nanosecondsPerSecond &+ UInt64(wall.nanoseconds)
+    guard now > age else { return WallTime(seconds: 0, nanoseconds: 1) }
+    let then = now - age
+    return WallTime(
+      seconds: then / nanosecondsPerSecond, nanoseconds: UInt32(then % nanosecondsPerSecond))
+  }
+}

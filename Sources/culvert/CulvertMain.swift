@@ -1,0 +1,26 @@
+import Culvert
+import CulvertLinux
+
+/// The program's entry in both builds: Embedded Swift has no `CommandLine`, and SwiftPM gives an
+/// executable's `main` this name.
+@_cdecl("culvert_main")
+public func culvertMain(
+  _ count: Int32, _ arguments: UnsafePointer<UnsafePointer<CChar>?>
+) -> Int32 {
+  // Descriptors 0-2 exist from here on: a socket with number 1 would be written log lines to.
+  _ = try? Hardening.prepare()
+  guard Sodium.start() else {
+    return Exit.fail(1) { $0.append("libsodium does not start: no source of randomness") }
+  }
+  var options = Options()
+  switch options.parse(Arguments(count: Int(count), values: arguments)) {
+  case .failure(let failure): return failure.report()
+  case .command(.help): return Help.print()
+  case .command(.version): return Help.printVersion()
+  case .command(.budget): return BudgetCommand.run(options)
+  case .command(.generateKey): return KeyCommand.generate(clamped: true)
+  case .command(.generatePresharedKey): return KeyCommand.generate(clamped: false)
+  case .command(.publicKey): return KeyCommand.derivePublic()
+  case .command(.run(let name)): return RunCommand.run(name, options)
+  }
+}

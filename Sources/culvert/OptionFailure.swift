@@ -1,0 +1,67 @@
+import CulvertLinux
+
+/// A command line that cannot be carried out, in one line that says what to do.
+struct OptionFailure {
+  enum Reason {
+    case noName
+    case tooManyNames
+    case badName
+    case unknownOption
+    case noValue
+    case badProfile
+    case outOfRange(ValueOption)
+  }
+
+  private let reason: Reason
+  private let argument: UnsafePointer<CChar>?
+
+  init(_ reason: Reason, _ argument: UnsafePointer<CChar>?) {
+    self.reason = reason
+    self.argument = argument
+  }
+
+  init(_ option: ValueOption, _ argument: UnsafePointer<CChar>) {
+    self.init(.outOfRange(option), argument)
+  }
+
+  /// The exit status.
+  func report() -> Int32 {
+    Exit.fail(Exit.usage) { line in
+      switch reason {
+      case .noName:
+        line.append("which interface? usage: culvert [-f] IFNAME (see culvert --help)")
+      case .tooManyNames:
+        line.append("one interface at a time, and then comes ")
+        quote(&line)
+        line.append(" (see culvert --help)")
+      case .badName:
+        quote(&line)
+        line.append(" is no interface name: 1 to 15 visible characters without / and :")
+      case .unknownOption:
+        line.append("unknown option ")
+        quote(&line)
+        line.append(" (see culvert --help)")
+      case .noValue:
+        quote(&line)
+        line.append(" needs a value (see culvert --help)")
+      case .badProfile:
+        quote(&line)
+        line.append(" is no profile: tiny, standard or gateway")
+      case .outOfRange(let option):
+        line.append(option.name)
+        line.append(" takes a number from ")
+        line.append(decimal: option.range.lowerBound)
+        line.append(" to ")
+        line.append(decimal: option.range.upperBound)
+        line.append(", not ")
+        quote(&line)
+      }
+    }
+  }
+
+  private func quote(_ line: inout Line) {
+    line.append("'")
+    if let argument { line.append(cString: argument) }
+    line.append("'")
+  }
+}

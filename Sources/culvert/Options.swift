@@ -1,0 +1,140 @@
+import Culvert
+import CulvertLinux
+
+/// What the command line asks for.
+struct Options {
+  enum Command {
+    case run(InterfaceName)
+    case help
+    case version
+    case budget
+    case generateKey
+    case generatePresharedKey
+    case publicKey
+  }
+
+  enum Result {
+    case command(Command)
+    case failure(OptionFailure)
+  }
+
+  private(set) var isForeground = Environment.isSet("WG_PROCESS_FOREGROUND", to: "1")
+  private(set) var profile = Profile.standard
+  private(set) var mtu = Policy.defaultMTU
+  /// NUL-terminated; nil for the default.
+  private(set) var stateDirectory: UnsafePointer<CChar>?
+  private(set) var socketBuffer = Int(UDPSockets.defaultBufferByteCount)
+  // Overrides of the profile's limits; nil keeps them.
+  private var maximumPeers: Int?
+  private var maximumAllowedIPs: Int?
+  private var maximumStaged: Int?
+  private var stagingSlots: Int?
+  private var handshakeRing: Int?
+  private var batchPackets: Int?
+
+  /// The profile's limits with the overrides.
+  var limits: Limits {
+    var limits = profile.limits
+    if let maximumPeers { limits.peers = maximumPeers }
+    if let maximumAllowedIPs { limits.allowedIPs = maximumAllowedIPs }
+    if let maximumStaged { limits.stagedPacketsPerPeer = maximumStaged }
+    if let stagingSlots { limits.stagingSlots = stagingSlots }
+    if let handshakeRing { limits.handshakeRing = handshakeRing }
+    if let batchPackets { limits.batchPackets = batchPackets }
+    return limits
+  }
+
+  mutating func parse(_ arguments: Arguments) -> Result {
+    var arguments = arguments
+    var word: UnsafePointer<CChar>?
+    while let argument = arguments.next() {
+      if argument[0] != 0x2d {
+        if word != nil { return .failure(OptionFailure(.tooManyNames, argument)) }
+        word = argument
+        continue
+      }
+      if Argument.isText(argument, "-h") || Argument.isText(argument, "--help") {
+        return .command(.help)
+      }
+      if Argument.isText(argument, "--version") || Argument.isText(argument, "-v") {
+        return .command(.version)
+      }
+      if Argument.isText(argument, "-f") || Argument.isText(argument, "--foreground") {
+        isForeground = true
+        continue
+      }
+      if let failure = parseOption(argument, &arguments) { return .failure(failure) }
+    }
+    guard let word else { return .failure(OptionFailure(.noName, nil)) }
+    return command(word)
+  }
+
+  private func command(_ word: UnsafePointer<CChar>) -> Result {
+    if Argument.isText(word, "help") { return .command(.help) }
+    if Argument.isText(word, "version") { return .command(.version) }
+    if Argument.isText(word, "budget") { return .command(.budget) }
+    if Argument.isText(word, "genkey") { return .command(.generateKey) }
+    if Argument.isText(word, "genpsk") { return .command(.generatePresharedKey) }
+    if Argument.isText(word, "pubkey") { return .command(.publicKey) }
+    guard let name = InterfaceName(cString: word) else {
+      return .failure(OptionFailure(.badName, word))
+    }
+    return .command(.run(name))
+  }
+
+  /// An option with a value, as `--name value` or `--name=value`. Nil on success.
+  private mutating func parseOption(
+    _ argument: UnsafePointer<CChar>, _ arguments: inout Arguments
+  ) -> OptionFailure? {
+    for option in ValueOption.allCases {
+      let value: UnsafePointer<CChar>
+      if Argument.isText(argument, option.name) {
+        guard let next = arguments.next() else { return OptionFailure(.noValue, argument) }
+        value = next
+      } else if let joined = Argument.value(argument, of: option.name) {
+        value = joined
+      } else {
+        continue
+      }
+      return set(option, value)
+    }
+    return OptionFailure(.unknownOption, argument)
+  }
+
+  private mutating func set(
+    _ option: ValueOption, _ value: UnsafePointer<CChar>
+  ) -> OptionFailure? {
+    switch option {
+    case .profile:
+      for candidate in Profile.allCases where Argument.isText(value, candidate.name) {
+        profile = candidate
+        return nil
+      }
+      return OptionFailure(.badProfile, value)
+    case .stateDirectory:
+      stateDirectory = value
+      return nil
+    case .mtu, .maximumPeers, .maximumAllowedIPs, .maximumStaged, .stagingSlots, .handshakeRing,
+      .batchPackets, .socketBuffer:
+      guard let number = Argument.number(value), option.range.contains(number) else {
+        return OptionFailure(option, value)
+      }
+      set(option, number)
+      return nil
+    }
+  }
+
+  private mutating func set(_ option: ValueOption, _ number: Int) {
+    switch option {
+    case .mtu: mtu = number
+    case .maximumPeers: maximumPeers = number
+    case .maximumAllowedIPs: maximumAllowedIPs = number
+    case .maximumStaged: maximumStaged = number
+    case .stagingSlots: stagingSlots = number
+    case .handshakeRing: handshakeRing = number
+    case .batchPackets: batchPackets = number
+    case .socketBuffer: socketBuffer = number
+    case .profile, .stateDirectory: break
+    }
+  }
+}

@@ -1,0 +1,130 @@
+import Culvert
+import CulvertLinux
+
+/// `culvert IFNAME`: from the command line to the running tunnel.
+enum RunCommand {
+  static func run(_ name: InterfaceName, _ options: Options) -> Int32 {
+    let level = Log.Level.fromEnvironment()
+    var daemon = Daemon.foreground
+    if !options.isForeground {
+      do throws(SystemError) {
+        daemon = try Daemon.fork()
+      } catch {
+        return fail("cannot go into the background", error, nil)
+      }
+    }
+    let status = serve(name, options, level, &daemon)
+    if status != 0 { daemon.reportFailure(status: UInt8(truncatingIfNeeded: status)) }
+    return status
+  }
+
+  private static func serve(
+    _ name: InterfaceName, _ options: Options, _ level: Log.Level, _ daemon: inout Daemon
+  ) -> Int32 {
+    var log = Log(level, name)
+    var measuring = Arena.measuring
+    _ = Driver.Memory(carvingFrom: &measuring, limits: options.limits)
+    let region: MemoryRegion
+    do throws(SystemError) {
+      region = try MemoryRegion(byteCount: measuring.byteCount)
+    } catch {
+      return fail("cannot map the memory; culvert budget prints how much it is", error, nil)
+    }
+    var arena = Arena(region: region.bytes)
+    let memory = Driver.Memory(carvingFrom: &arena, limits: options.limits)
+    harden(arena.secrets, &log)
+
+    // Also a failure leaves nothing behind: the TUN goes with its descriptor.
+    let tun: TunDevice
+    do throws(SystemError) {
+      tun = try openTUN(name, options)
+    } catch {
+      return failTUN(name, error)
+    }
+    let listener: UAPIListener
+    do throws(SystemError) {
+      listener = try openListener(try tun.name())
+    } catch {
+      return fail(
+        "cannot open the configuration socket", error, Privileges.advice(forUAPI: error))
+    }
+    do throws(SystemError) {
+      let stamps = TimestampFile(StateFile(try tun.name(), in: options.stateDirectory))
+      var driver = try Driver.make(
+        memory, tun: tun, uapi: listener, log: log, stamps: stamps,
+        isForeground: options.isForeground, bufferByteCount: Int32(options.socketBuffer))
+      // From this line on nothing is allocated.
+      arena.seal()
+      daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
+      driver.run()
+      return 0
+    } catch {
+      return fail("cannot start", error, nil)
+    }
+  }
+
+  private static func openTUN(
+    _ name: InterfaceName, _ options: Options
+  ) throws(SystemError) -> TunDevice {
+    if let raw = Environment.integer("WG_TUN_FD") {
+      return try TunDevice.adopt(Int32(truncatingIfNeeded: raw))
+    }
+    return try TunDevice.create(name, mtu: UInt32(options.mtu))
+  }
+
+  private static func openListener(
+    _ name: InterfaceName
+  ) throws(SystemError) -> UAPIListener {
+    if let raw = Environment.integer("WG_UAPI_FD") {
+      return try UAPIListener.adopt(Int32(truncatingIfNeeded: raw), name)
+    }
+    return try UAPIListener.open(name)
+  }
+
+  /// Keys stay in RAM and out of core dumps (R9). Where the system refuses, the tunnel runs all
+  /// the same, and says so.
+  private static func harden(_ secrets: UnsafeMutableRawBufferPointer, _ log: inout Log) {
+    if let error = MemoryRegion.protect(secrets) {
+      log.verbose(at: Clock.boottime()) {
+        $0.append("keys cannot be locked in RAM: ")
+        $0.append(error)
+        $0.append("; raise ulimit -l")
+      }
+    }
+    if let error = Hardening.forbidCoreDumps() {
+      log.verbose(at: Clock.boottime()) {
+        $0.append("core dumps cannot be forbidden: ")
+        $0.append(error)
+      }
+    }
+  }
+
+  private static func failTUN(_ name: InterfaceName, _ error: SystemError) -> Int32 {
+    Exit.fail(Exit.failure) { line in
+      line.append("cannot create ")
+      line.append(name)
+      line.append(": ")
+      describe(error, Privileges.advice(forTun: error), &line)
+    }
+  }
+
+  private static func fail(
+    _ what: StaticString, _ error: SystemError, _ advice: StaticString?
+  ) -> Int32 {
+    Exit.fail(Exit.failure) { line in
+      line.append(what)
+      line.append(": ")
+      describe(error, advice, &line)
+    }
+  }
+
+  private static func describe(
+    _ error: SystemError, _ advice: StaticString?, _ line: inout Line
+  ) {
+    if let advice {
+      line.append(advice)
+    } else {
+      line.append(error)
+    }
+  }
+}
