@@ -1,4 +1,4 @@
-// swift-tools-version: 6.1
+// swift-tools-version: 6.2
 // One source, two builds: ordinary Swift on the host (tests, sanitizers, fuzzing) and Embedded
 // Swift for the shipped static binary (docs/ARCHITECTURE.md, "Two builds").
 import PackageDescription

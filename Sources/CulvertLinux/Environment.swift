@@ -25,8 +25,9 @@ public enum Environment {
 
   /// True where the variable is set to exactly `text`.
   public static func isSet(_ name: StaticString, to text: StaticString) -> Bool {
-    guard let value = bytes(name) else { return false }
-    return value.elementsEqual(
-      UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    guard let value = bytes(name), value.count == text.utf8CodeUnitCount else { return false }
+    // Not elementsEqual: its generic code names arrays, which -no-allocations refuses.
+    for index in 0..<value.count where value[index] != text.utf8Start[index] { return false }
+    return true
   }
 }

@@ -81,8 +81,8 @@ public struct UDPSocket: ~Copyable {
   /// One datagram along `path`, whose endpoint is of this socket's family.
   ///
   /// A source address that is specified is used. Where the kernel says that it is not ours any
-  /// more (EINVAL, EADDRNOTAVAIL; ENODEV for the interface of a link-local one), the datagram is
-  /// sent again without it, as the kernel's WireGuard does.
+  /// more (EINVAL, for IPv4 ENETUNREACH on Linux 6.18; ENODEV for the interface of a link-local
+  /// one), the datagram is sent again without it, as the kernel's WireGuard does.
   ///
   /// - Parameter trafficClass: the whole octet, DSCP and ECN.
   public func send(
@@ -92,7 +92,7 @@ public struct UDPSocket: ~Copyable {
     let result = clinux_udp_send(descriptor.raw, bytes.baseAddress, bytes.count, &datagram)
     let isRefused =
       result == -Int32(CLINUX_EINVAL) || result == -Int32(CLINUX_EADDRNOTAVAIL)
-      || result == -Int32(CLINUX_ENODEV)
+      || result == -Int32(CLINUX_ENODEV) || result == -Int32(CLINUX_ENETUNREACH)
     if !isRefused || path.source.isUnspecified { return Sent(result: result, isSourceGone: false) }
     datagram.source_high = 0
     datagram.source_low = 0

