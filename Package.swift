@@ -3,9 +3,15 @@
 // Swift for the shipped static binary (docs/ARCHITECTURE.md, "Two builds").
 import PackageDescription
 
-let settings: [SwiftSetting] = [
+let swift: [SwiftSetting] = [
   .enableUpcomingFeature("ExistentialAny"),
-  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .treatAllWarnings(as: .error),
+]
+let c: [CSetting] = [
+  .treatAllWarnings(as: .error),
+  .enableWarning("all"),
+  .enableWarning("extra"),
 ]
 
 let package = Package(
@@ -15,30 +21,21 @@ let package = Package(
     .library(name: "Culvert", targets: ["Culvert"]),
   ],
   targets: [
-    // The link flag stands on the users, not in pkgConfig: pkg-config would leak the host's -L
-    // paths into cross builds.
+    // No pkgConfig: it would leak the host's -L paths into cross builds. The users link it.
     .systemLibrary(name: "CSodium", providers: [.apt(["libsodium-dev"])]),
-    .target(name: "CLinux"),
+    .target(name: "CLinux", cSettings: c),
     .target(
       name: "Culvert",
       dependencies: ["CSodium"],
-      swiftSettings: settings,
+      swiftSettings: swift,
       linkerSettings: [.linkedLibrary("sodium")]
     ),
-    .target(
-      name: "CulvertLinux",
-      dependencies: ["Culvert", "CLinux"],
-      swiftSettings: settings
-    ),
+    .target(name: "CulvertLinux", dependencies: ["Culvert", "CLinux"], swiftSettings: swift),
     .executableTarget(
-      name: "culvert",
-      dependencies: ["Culvert", "CulvertLinux"],
-      swiftSettings: settings
-    ),
+      name: "culvert", dependencies: ["Culvert", "CulvertLinux"], swiftSettings: swift),
+    .testTarget(name: "CulvertTests", dependencies: ["Culvert"], swiftSettings: swift),
     .testTarget(
-      name: "CulvertTests",
-      dependencies: ["Culvert"],
-      swiftSettings: settings
-    ),
-  ]
+      name: "CulvertLinuxTests", dependencies: ["CulvertLinux", "CLinux"], swiftSettings: swift),
+  ],
+  swiftLanguageModes: [.v6]
 )

@@ -38,4 +38,15 @@ public enum Output {
       rest = UnsafeRawBufferPointer(rebasing: rest[count...])
     }
   }
+
+  /// Reads standard input to its end or until the buffer is full; the byte count.
+  public static func readInput(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    var count = 0
+    while count < buffer.count {
+      let read = clinux_file_read(0, buffer.baseAddress! + count, buffer.count - count)
+      if read <= 0 { break }
+      count += read
+    }
+    return count
+  }
 }

@@ -21,6 +21,6 @@ public func culvertMain(
   case .command(.generateKey): return KeyCommand.generate(clamped: true)
   case .command(.generatePresharedKey): return KeyCommand.generate(clamped: false)
   case .command(.publicKey): return KeyCommand.derivePublic()
-  case .command(.run(let name)): return RunCommand.run(name, options)
+  case .command(.run(let name)): return Service.run(options.service(name))
   }
 }

@@ -18,14 +18,8 @@ enum KeyCommand {
 
   static func derivePublic() -> Int32 {
     withUnsafeTemporaryAllocation(byteCount: 128, alignment: 8) { buffer in
-      let input = FileDescriptor(taking: 0)
-      var count = 0
-      while count < 64 {
-        let read = input.read(
-          into: UnsafeMutableRawBufferPointer(rebasing: buffer[count..<64]))
-        guard read > 0 else { break }
-        count += read
-      }
+      var count = Output.readInput(
+        into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<64]))
       while count > 0, buffer[count - 1] <= 0x20 { count -= 1 }
       let text = UnsafeRawBufferPointer(rebasing: buffer[..<count])
       let secret = buffer.baseAddress! + 64

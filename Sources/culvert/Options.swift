@@ -18,11 +18,11 @@ struct Options {
     case failure(OptionFailure)
   }
 
-  private(set) var isForeground = Environment.isSet("WG_PROCESS_FOREGROUND", to: "1")
+  private var isForeground = Environment.isSet("WG_PROCESS_FOREGROUND", to: "1")
   private(set) var profile = Profile.standard
-  private(set) var mtu = Policy.defaultMTU
+  private var mtu = Policy.defaultMTU
   /// NUL-terminated; nil for the default.
-  private(set) var stateDirectory: UnsafePointer<CChar>?
+  private var stateDirectory: UnsafePointer<CChar>?
   private(set) var socketBuffer = Int(UDPSockets.defaultBufferByteCount)
   // Overrides of the profile's limits; nil keeps them.
   private var maximumPeers: Int?
@@ -42,6 +42,16 @@ struct Options {
     if let handshakeRing { limits.handshakeRing = handshakeRing }
     if let batchPackets { limits.batchPackets = batchPackets }
     return limits
+  }
+
+  /// What `culvert IFNAME` runs with.
+  func service(_ name: InterfaceName) -> ServiceOptions {
+    var service = ServiceOptions(name, limits: limits)
+    service.isForeground = isForeground
+    service.mtu = mtu
+    service.socketBufferByteCount = socketBuffer
+    service.stateDirectory = stateDirectory
+    return service
   }
 
   mutating func parse(_ arguments: Arguments) -> Result {

@@ -91,14 +91,14 @@ struct PeerTable: ~Copyable {
   /// True while the peer that was given this ID is configured.
   @inline(__always)
   func contains(_ id: PeerID) -> Bool {
-    guard Int(truncatingIfNeeded: id.index) < entries.count else { return false }
+    guard id.index < UInt32(entries.count) else { return false }
     let entry = entry(id.index &+ 1)
     return entry.pointee.isTaken && entry.pointee.generation == id.generation
   }
 
   /// The peer that has a place now, if any.
   func peer(atPlace index: UInt32) -> PeerID? {
-    guard Int(truncatingIfNeeded: index) < entries.count, entry(index &+ 1).pointee.isTaken else {
+    guard index < UInt32(entries.count), entry(index &+ 1).pointee.isTaken else {
       return nil
     }
     return id(of: index &+ 1)

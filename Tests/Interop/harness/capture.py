@@ -59,9 +59,7 @@ class Capture:
         self.skip = ETHERNET_HEADER if has_ethernet else 0
         self.packets: list[Packet] = []
         with namespace.entered():
-            self.socket = socket.socket(
-                socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)
-            )
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             self.socket.bind((interface, ETH_P_ALL))
         self.socket.settimeout(0.1)
         self.running = True

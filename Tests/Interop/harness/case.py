@@ -3,7 +3,8 @@
 import enum
 import itertools
 import unittest
-from typing import Callable, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 from .lab import Lab
 from .node import Node

@@ -1,7 +1,8 @@
 """Waiting by polling, with a deadline."""
 
 import time
-from typing import Callable, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 Value = TypeVar("Value")
 

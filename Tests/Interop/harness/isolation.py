@@ -9,7 +9,7 @@ import ctypes
 import os
 import pathlib
 import signal
-from typing import Callable
+from collections.abc import Callable
 
 CLONE_NEWNS, CLONE_NEWIPC = 0x00020000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
@@ -20,7 +20,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class IsolationError(Exception):
-    """This machine lets us make no namespaces, or has no TUN device; the text says which."""
+    """Something that every run needs is missing; the text says what."""
 
 
 def check(result: int, what: str) -> None:

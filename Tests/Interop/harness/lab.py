@@ -1,5 +1,7 @@
 """The namespaces and nodes of one test, and their orderly end."""
 
+import re
+
 from .namespace import Namespace, join
 from .node import Node
 from .program import Program
@@ -60,8 +62,18 @@ def end(node: Node) -> list[str]:
 
 
 def tail(text: str, lines: int = 60) -> str:
-    """The last lines of a log, and how many were left out."""
-    all_lines = text.splitlines()
-    omitted = len(all_lines) - lines
+    """The last lines of a log, runs of lines that differ in their digits only cut to one."""
+    squashed: list[tuple[str, int]] = []
+    for line in text.splitlines():
+        if squashed and shape(squashed[-1][0]) == shape(line):
+            squashed[-1] = line, squashed[-1][1] + 1
+        else:
+            squashed.append((line, 1))
+    omitted = len(squashed) - lines
     head = [f"... {omitted} lines before"] if omitted > 0 else []
-    return "\n".join(head + all_lines[-lines:])
+    body = [f"{line}  ({count} times)" if count > 1 else line for line, count in squashed]
+    return "\n".join(head + body[-lines:])
+
+
+def shape(line: str) -> str:
+    return re.sub(r"\d+", "0", line)

@@ -7,7 +7,7 @@ import pathlib
 import signal
 import socket
 import subprocess
-from typing import Iterator
+from collections.abc import Iterator
 
 from . import isolation
 
@@ -92,6 +92,10 @@ class Namespace:
     def ip(self, *lines: str) -> None:
         """Several `ip` commands in one process, e.g. "link set lo up"."""
         self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
+
+    def nft(self, rules: str) -> None:
+        """Add rules in the language of nft(8)."""
+        self.run("nft", "-f", "-", text=rules)
 
     def set_sysctl(self, path: str, value: str) -> None:
         with self.entered():

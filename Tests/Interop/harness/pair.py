@@ -3,11 +3,11 @@
 import dataclasses
 
 from .deadline import wait_until
+from .echo import ping
 from .keys import preshared_key
 from .lab import Lab
 from .node import Node
 from .program import Program
-from .traffic import ping
 
 OURS_PORT, THEIRS_PORT = 51001, 51002
 

@@ -12,7 +12,7 @@ import unittest
 from .case import InteropCase
 from .isolation import IsolationError, run_isolated
 from .program import Program
-from .settings import NEWEST, Settings
+from .settings import CULVERT, NEWEST, Settings, check_programs, missing_tools
 
 SUITE = pathlib.Path(__file__).resolve().parents[1] / "suite"
 HEAVY_AT_ONCE = 1
@@ -144,7 +144,7 @@ def skip_all(tests: list[InteropCase], reason: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Interoperability tests in network namespaces.")
-    parser.add_argument("--program", default="culvert", help="the program under test")
+    parser.add_argument("--program", default=CULVERT, help="the program under test")
     parser.add_argument("--peer", default=str(NEWEST), help="the program at the other end")
     parser.add_argument("--quick", action="store_true", help="only the short subset")
     parser.add_argument("--strict", action="store_true", help="no exceptions for other programs")
@@ -156,12 +156,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print("\n".join(map(short_name, tests)))
         return 0
+    check_programs(parser, options.program, options.peer)
 
     def body() -> int:
         settings = Settings(Program(options.program), Program(options.peer), options.strict)
         return run_all(tests, settings, options.jobs)
 
     try:
+        if reason := missing_tools():
+            raise IsolationError(reason)
         return run_isolated(body)
     except IsolationError as error:
         return skip_all(tests, str(error))

@@ -1,11 +1,10 @@
-"""Traffic through a tunnel: ping, iperf3 and checked transfers."""
+"""Bulk traffic through a tunnel: iperf3, and transfers with checksums."""
 
 import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,32 +15,6 @@ from .deadline import wait_until
 from .node import Node
 
 IPERF_PORT, TRANSFER_PORT = 5201, 5301
-
-
-@dataclasses.dataclass
-class PingResult:
-    sent: int
-    received: int
-    output: str
-    average_milliseconds: float | None
-
-
-def ping(
-    source: Node,
-    target: str,
-    count: int = 3,
-    size: int = 56,
-    dont_fragment: bool = False,
-    interval: float = 0.02,
-    wait: float = 1.0,
-) -> PingResult:
-    """Ping from inside a node's namespace. `size` is the payload after the ICMP header."""
-    command = ["ping", "-n", "-c", str(count), "-i", str(interval), "-W", str(wait)]
-    command += ["-s", str(size), *(["-M", "do"] if dont_fragment else []), target]
-    output = source.namespace.attempt(*command).stdout
-    sent, received = re.search(r"(\d+) packets transmitted, (\d+) received", output).groups()
-    average = re.search(r"= [\d.]+/([\d.]+)/", output)
-    return PingResult(int(sent), int(received), output, float(average[1]) if average else None)
 
 
 @dataclasses.dataclass

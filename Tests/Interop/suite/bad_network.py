@@ -2,10 +2,11 @@
 
 from harness.case import ROLES, InteropCase, each, long
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.flow import Flow
 from harness.pair import Pair
 from harness.relay import PORT, Relay
-from harness.traffic import ping, transfer
+from harness.traffic import transfer
 
 
 class BadNetworkTests(InteropCase):
@@ -16,7 +17,7 @@ class BadNetworkTests(InteropCase):
         with self.relay(pair, delay=0.4):
             pair.handshake()
             result = ping(pair.initiator, pair.responder.inner4, count=3, wait=2)
-            self.assertEqual(result.received, 3, result.output)
+            self.assertEqual(result.received, 3, result)
             self.assertGreater(result.average_milliseconds, 800)
 
     @each(role=ROLES)

@@ -5,9 +5,9 @@ import ipaddress
 import os
 
 from harness.case import InteropCase, heavy
+from harness.echo import ping
 from harness.node import LOGS, Node
 from harness.pair import Pair
-from harness.traffic import ping
 
 PEERS, IPS_PER_PEER = 40, 52
 MANY = 130_561
@@ -26,9 +26,10 @@ class CapacityTests(InteropCase):
         expected[theirs.keys.public] = real
         self.set_configuration(pair, expected)
         told = ours.show("allowed-ips")
-        self.assertEqual({key: set(ips.split()) for key, ips in told.items()}, {
-            key: set(ips) for key, ips in expected.items()
-        })
+        self.assertEqual(
+            {key: set(ips.split()) for key, ips in told.items()},
+            {key: set(ips) for key, ips in expected.items()},
+        )
         pair.handshake()
         self.assertEqual(ping(ours, theirs.inner6).received, 3)
 

@@ -5,7 +5,7 @@ import base64
 from harness.capture import DATA, Capture
 from harness.case import ROLES, InteropCase, each, quick
 from harness.deadline import wait_until
-from harness.traffic import ping
+from harness.echo import ping
 
 UDP_HEADER, DATA_HEADER, TAG = 8, 16, 16
 # Points of small order on Curve25519: every private key makes the same secret with them.

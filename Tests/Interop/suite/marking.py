@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from typing import Iterator
+from collections.abc import Iterator
 
 from harness.capture import DATA, INITIATION, RESPONSE, Capture, Packet
 from harness.case import FAMILIES, ROLES, InteropCase, culvert_only, each
@@ -65,7 +65,7 @@ class ECNTests(InteropCase):
     def mark_congestion(self, pair: Pair, outer: int) -> None:
         """A congested router on the way: everything from theirs to ours arrives as CE."""
         field = "ip" if outer == 4 else "ip6"
-        pair.ours.namespace.run("nft", "-f", "-", text=f"""
+        pair.ours.namespace.nft(f"""
             table inet congestion {{
                 chain input {{
                     type filter hook prerouting priority -300;

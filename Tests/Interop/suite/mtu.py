@@ -3,9 +3,10 @@
 import time
 
 from harness.case import ROLES, InteropCase, culvert_only, each
+from harness.echo import ping
 from harness.node import Node
 from harness.pair import Pair
-from harness.traffic import ping, transfer
+from harness.traffic import transfer
 
 IPV4_AND_ICMP, IPV6_AND_ICMP = 28, 48
 IPV6_MINIMUM = 1280
@@ -69,7 +70,7 @@ class MTUTests(InteropCase):
             for address, overhead in self.addresses(target, mtu):
                 for size in (100, mtu - overhead - 1, mtu - overhead):
                     result = ping(source, address, count=3, size=size, dont_fragment=True)
-                    self.assertEqual(result.received, 3, f"{size}: {result.output}")
+                    self.assertEqual(result.received, 3, f"{size}: {result}")
                 too_large = ping(source, address, 1, mtu - overhead + 1, True, wait=0.2)
                 self.assertEqual(too_large.received, 0, f"{mtu} + 1 bytes passed")
 

@@ -1,9 +1,10 @@
 """The interface moved into another namespace: the classic way to confine a program."""
 
 from harness.case import ROLES, InteropCase, each, quick
+from harness.echo import ping
 from harness.namespace import Namespace
 from harness.pair import Pair
-from harness.traffic import ping, transfer
+from harness.traffic import transfer
 
 
 class NamespaceMoveTests(InteropCase):

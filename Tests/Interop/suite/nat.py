@@ -4,9 +4,10 @@ import time
 
 from harness.case import InteropCase, each, long
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.namespace import join
 from harness.node import Node
-from harness.traffic import ping, transfer
+from harness.traffic import transfer
 
 TRANSLATION_TIMEOUT = 2  # seconds; a short-lived NAT, so that the test need not be long
 AS_60000 = "meta l4proto udp masquerade to :60000-60100"
@@ -69,7 +70,7 @@ class NATTests(InteropCase):
 
     def translate(self) -> None:
         self.router.set_sysctl("net/ipv4/ip_forward", "1")
-        self.router.run("nft", "-f", "-", text="""
+        self.router.nft("""
             table ip nat {
                 chain post {
                     type nat hook postrouting priority 100;

@@ -8,10 +8,10 @@ from harness import procfs
 from harness.capture import DATA, RESPONSE, Capture
 from harness.case import FAMILIES, ROLES, InteropCase, culvert_only, each, quick
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.flow import Flow
 from harness.node import Node
 from harness.pair import Pair
-from harness.traffic import ping
 from harness.uapi import UAPIConnection
 
 FLOOD_LINES = 20  # more log lines than this in two seconds is a flood
@@ -111,7 +111,7 @@ class SendErrorTests(InteropCase):
         elif error == "EHOSTUNREACH":
             namespace.ip("route add unreachable 198.51.100.2/32")
         else:
-            namespace.run("nft", "-f", "-", text="""
+            namespace.nft("""
                 table inet f {
                     chain out {
                         type filter hook output priority 0;

@@ -1,7 +1,7 @@
 """The tunnel carries packets, in both roles, over both families."""
 
 from harness.case import FAMILIES, ROLES, InteropCase, each, quick
-from harness.traffic import ping
+from harness.echo import ping
 
 
 class PingTests(InteropCase):
@@ -14,7 +14,7 @@ class PingTests(InteropCase):
         for source, target in (pair.nodes, pair.nodes[::-1]):
             for address in (target.inner4, target.inner6):
                 result = ping(source, address, count=5)
-                self.assertEqual(result.received, 5, result.output)
+                self.assertEqual(result.received, 5, result)
         handshakes = [pair.ours.latest_handshake(pair.theirs)]
         handshakes.append(pair.theirs.latest_handshake(pair.ours))
         self.assertTrue(all(handshakes), "both ends know of a handshake")

@@ -1,5 +1,6 @@
 """Starting and ending: daemon or foreground, signals, a device or socket taken away."""
 
+import io
 import os
 import pathlib
 import signal
@@ -10,8 +11,8 @@ from fcntl import ioctl
 from harness import procfs
 from harness.case import InteropCase, culvert_only, each, quick
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.node import SOCKETS, Node
-from harness.traffic import ping
 from harness.uapi import UAPIConnection
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0001, 0x1000, 0x4000
@@ -149,10 +150,11 @@ class ForegroundTests(InteropCase):
 
 
 class EnvironmentTests(InteropCase):
-    def test_WG_TUN_FD_is_used(self) -> None:
-        """The interface is the one behind the descriptor."""
+    @each(offloads=(False, True))
+    def test_WG_TUN_FD_is_used(self, offloads: bool) -> None:
+        """The interface is the one behind the descriptor, made with a packet header or without."""
         node = self.node()
-        with open_tun(node) as tun:
+        with open_tun(node, IFF_VNET_HDR if offloads else 0) as tun:
             number = tun.fileno()
             node.start(environment={"WG_TUN_FD": str(number)}, pass_fds=(number,))
         self.check_tunnel_answers(node)
@@ -199,10 +201,10 @@ class EnvironmentTests(InteropCase):
         self.assertEqual(ping(node, node.inner4, count=1).received, 1)
 
 
-def open_tun(node: Node):
+def open_tun(node: Node, flags: int) -> io.RawIOBase:
     """A TUN device made the way a service manager would hand it over."""
     with node.namespace.entered():
         tun = pathlib.Path("/dev/net/tun").open("r+b", buffering=0)
-        flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
+        flags |= IFF_TUN | IFF_NO_PI
         ioctl(tun, TUNSETIFF, struct.pack("16sH22x", node.interface.encode(), flags))
     return tun

@@ -5,10 +5,10 @@ import time
 from harness import procfs
 from harness.case import ROLES, InteropCase, culvert_only, each, long, quick
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.flow import Flow
 from harness.keys import KeyPair, hexadecimal, preshared_key
 from harness.node import Node
-from harness.traffic import ping
 from harness.uapi import UAPIConnection
 
 ENDS = ("ours", "theirs")

@@ -2,10 +2,10 @@
 
 from harness.case import InteropCase, each, quick
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.flow import Flow
 from harness.node import Node
 from harness.pair import Pair
-from harness.traffic import ping
 
 ROAMERS = ("ours", "theirs")
 

@@ -3,9 +3,9 @@
 import time
 
 from harness.capture import DATA, INITIATION, Capture
-from harness.case import InteropCase, long
+from harness.case import ROLES, InteropCase, each, long
+from harness.echo import ping
 from harness.flow import Flow
-from harness.traffic import ping
 
 EMPTY = 8 + 16 + 16  # UDP header, data header, tag: a keepalive
 KEEPALIVE_TIMEOUT, REKEY_TIMEOUT = 10, 5  # seconds, whitepaper 6.1
@@ -15,17 +15,21 @@ TRIES = range(18, 21)  # the kernel sends 20 within 90 s and some, R17 speaks of
 
 class KeepaliveTests(InteropCase):
     @long
-    def test_R16_a_keepalive_triggers_no_keepalive(self) -> None:
-        """After an exchange one end sends one keepalive, and then there is silence."""
-        pair = self.pair()
+    @each(role=ROLES)
+    def test_R16_a_keepalive_triggers_no_keepalive(self, role: str) -> None:
+        """The initiator, which got the last data, sends a few keepalives; none is answered."""
+        pair = self.pair(role)
         with Capture(pair.theirs.namespace, "outer") as wire:
             pair.handshake()
             time.sleep(0.5)
             before = len(wire.messages(DATA))
             time.sleep(2.5 * KEEPALIVE_TIMEOUT)
             later = wire.messages(DATA)[before:]
-        self.assertEqual([len(it.payload) for it in later], [EMPTY])
-        self.assertEqual(wire.messages(INITIATION)[1:], [])
+        self.assertEqual({len(it.payload) for it in later}, {EMPTY})
+        ours = [it for it in later if it.source == pair.ours.outer4]
+        # Two answers received close to each other are worth two keepalives (whitepaper 6.5), and
+        # a peer that shakes hands once more gets another.
+        self.assertIn(len(ours), range(1, 4) if role == "initiator" else (0,))
 
     @long
     def test_R16_the_passive_timer_runs_from_the_first_received_data(self) -> None:
@@ -49,7 +53,7 @@ class RetryTests(InteropCase):
         ours, theirs = pair.nodes
         ours.set("peer", theirs.keys.public, "endpoint", f"{theirs.outer4}:9")  # nobody there
         # A port that answers with ICMP errors could cut a try short; a silent one is what we want.
-        theirs.namespace.run("nft", "-f", "-", text="""
+        theirs.namespace.nft("""
             table inet silence {
                 chain input {
                     type filter hook input priority 0;

@@ -1,8 +1,9 @@
 """Two of the program under test against each other."""
 
 from harness.case import FAMILIES, InteropCase, each, heavy, quick
+from harness.echo import ping
 from harness.pair import build_pair
-from harness.traffic import iperf, ping, transfer
+from harness.traffic import iperf, transfer
 
 
 class TwinTests(InteropCase):

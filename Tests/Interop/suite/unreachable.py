@@ -7,7 +7,6 @@ import time
 from harness.case import InteropCase, culvert_only, each
 from harness.node import Node
 from harness.pair import Pair
-from harness.traffic import ping
 
 QUICK = 1.0  # seconds; a timeout takes many more
 STRANGERS = ("10.7.0.99", "fd07::99")
@@ -32,7 +31,7 @@ class UnreachableTests(InteropCase):
         return pair.theirs.inner4 if family == 4 else pair.theirs.inner6
 
     def check_unreachable(self, node: Node, address: str) -> None:
-        output = ping(node, address, count=1).output
+        output = node.namespace.attempt("ping", "-n", "-c", "1", "-W", "1", address).stdout
         self.assertRegex(output, "Destination (Host|unreachable).*(Unreachable|unreachable)")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with node.namespace.socket(family, socket.SOCK_STREAM) as connection:

@@ -7,9 +7,10 @@ from harness import procfs
 from harness.capture import DATA, Capture
 from harness.case import FAMILIES, InteropCase, each, quick
 from harness.deadline import wait_until
+from harness.echo import ping
 from harness.node import LOGS, Node
 from harness.pair import place
-from harness.traffic import iperf, ping
+from harness.traffic import iperf
 
 FAR4, FAR6 = "192.0.2.77", "2001:db8:77::1"  # reached through the tunnel alone
 
@@ -73,7 +74,7 @@ class WgQuickTests(InteropCase):
         theirs.bring_up()
         right.ip(f"addr add {FAR4}/32 dev lo", f"addr add {FAR6}/128 dev lo")
         # The far addresses answer through the tunnel only: a loop-hole would show.
-        right.run("nft", "-f", "-", text=f"""
+        right.nft(f"""
             table inet guard {{
                 chain input {{
                     type filter hook input priority 0;

@@ -37,7 +37,8 @@ class WgToolTests(InteropCase):
         self.assertGreater(ours.latest_handshake(theirs), 0)
         received, sent = map(int, ours.show("transfer")[theirs.keys.public].split())
         self.assertGreaterEqual(min(received, sent), 92 + 128, "R36: whole messages are counted")
-        device, *peers = (line.split("\t") for line in ours.wg("show", interface, "dump").split("\n"))
+        dump = ours.wg("show", interface, "dump").splitlines()
+        device, *peers = (line.split("\t") for line in dump)
         self.assertEqual(device, [ours.keys.private, ours.keys.public, str(ours.port), "0x1234"])
         self.assertEqual(peers[0][:3], [theirs.keys.public, self.key, theirs.endpoint()])
         self.assertEqual(peers[0][7], "25")
@@ -86,7 +87,7 @@ class WgToolTests(InteropCase):
         self.use(node, "setconf", f"[Interface]\nPrivateKey={own}\n" + peer_section(first, 1))
         self.use(node, "addconf", peer_section(second, 2))
         self.assertEqual(set(node.show("peers")), {first, second})
-        self.use(node, "setconf", f"[Interface]\nListenPort=40444\n" + peer_section(third, 3))
+        self.use(node, "setconf", "[Interface]\nListenPort=40444\n" + peer_section(third, 3))
         self.assertEqual(node.show("allowed-ips"), {third: "10.3.0.0/16"})
         self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), "40444")
 

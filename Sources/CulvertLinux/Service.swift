@@ -1,9 +1,12 @@
 import Culvert
-import CulvertLinux
 
-/// `culvert IFNAME`: from the command line to the running tunnel.
-enum RunCommand {
-  static func run(_ name: InterfaceName, _ options: Options) -> Int32 {
+/// From the settings of the command line to the running tunnel, and the error lines on the way.
+///
+/// It stands here and not in the executable because Embedded Swift destroys a move-only value only
+/// in the module that declares it.
+public enum Service {
+  /// Creates the interface, serves it until it ends, and returns the exit status.
+  public static func run(_ options: ServiceOptions) -> Int32 {
     let level = Log.Level.fromEnvironment()
     var daemon = Daemon.foreground
     if !options.isForeground {
@@ -13,20 +16,25 @@ enum RunCommand {
         return fail("cannot go into the background", error, nil)
       }
     }
-    let status = serve(name, options, level, &daemon)
+    let status = serve(options, level, &daemon)
     if status != 0 { daemon.reportFailure(status: UInt8(truncatingIfNeeded: status)) }
     return status
   }
 
+  /// The ledger of what these limits take, without taking it.
+  public static func budget(_ limits: Limits) -> (budget: Budget, lockedByteCount: Int) {
+    var arena = Arena.measuring
+    _ = Driver.Memory(carvingFrom: &arena, limits: limits)
+    return (arena.budget, arena.secretByteCount)
+  }
+
   private static func serve(
-    _ name: InterfaceName, _ options: Options, _ level: Log.Level, _ daemon: inout Daemon
+    _ options: ServiceOptions, _ level: Log.Level, _ daemon: inout Daemon
   ) -> Int32 {
-    var log = Log(level, name)
-    var measuring = Arena.measuring
-    _ = Driver.Memory(carvingFrom: &measuring, limits: options.limits)
+    var log = Log(level, options.name)
     let region: MemoryRegion
     do throws(SystemError) {
-      region = try MemoryRegion(byteCount: measuring.byteCount)
+      region = try MemoryRegion(byteCount: budget(options.limits).budget.total)
     } catch {
       return fail("cannot map the memory; culvert budget prints how much it is", error, nil)
     }
@@ -37,9 +45,9 @@ enum RunCommand {
     // Also a failure leaves nothing behind: the TUN goes with its descriptor.
     let tun: TunDevice
     do throws(SystemError) {
-      tun = try openTUN(name, options)
+      tun = try openTUN(options)
     } catch {
-      return failTUN(name, error)
+      return failTUN(options.name, error)
     }
     let listener: UAPIListener
     do throws(SystemError) {
@@ -52,7 +60,7 @@ enum RunCommand {
       let stamps = TimestampFile(StateFile(try tun.name(), in: options.stateDirectory))
       var driver = try Driver.make(
         memory, tun: tun, uapi: listener, log: log, stamps: stamps,
-        isForeground: options.isForeground, bufferByteCount: Int32(options.socketBuffer))
+        isForeground: options.isForeground, bufferByteCount: Int32(options.socketBufferByteCount))
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
@@ -64,12 +72,12 @@ enum RunCommand {
   }
 
   private static func openTUN(
-    _ name: InterfaceName, _ options: Options
+    _ options: ServiceOptions
   ) throws(SystemError) -> TunDevice {
     if let raw = Environment.integer("WG_TUN_FD") {
       return try TunDevice.adopt(Int32(truncatingIfNeeded: raw))
     }
-    return try TunDevice.create(name, mtu: UInt32(options.mtu))
+    return try TunDevice.create(options.name, mtu: UInt32(options.mtu))
   }
 
   private static func openListener(
@@ -100,7 +108,7 @@ enum RunCommand {
   }
 
   private static func failTUN(_ name: InterfaceName, _ error: SystemError) -> Int32 {
-    Exit.fail(Exit.failure) { line in
+    fail { line in
       line.append("cannot create ")
       line.append(name)
       line.append(": ")
@@ -111,11 +119,19 @@ enum RunCommand {
   private static func fail(
     _ what: StaticString, _ error: SystemError, _ advice: StaticString?
   ) -> Int32 {
-    Exit.fail(Exit.failure) { line in
+    fail { line in
       line.append(what)
       line.append(": ")
       describe(error, advice, &line)
     }
+  }
+
+  private static func fail(_ body: (inout Line) -> Void) -> Int32 {
+    Output.writeLine(to: Output.standardError) {
+      $0.append("culvert: ")
+      body(&$0)
+    }
+    return 1
   }
 
   private static func describe(

@@ -1,2 +1,0 @@
-#include "CLinux.h"
-void clinux_placeholder(void) {}
