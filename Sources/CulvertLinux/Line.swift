@@ -86,60 +86,21 @@ public struct Line {
     }
   }
 
-  /// Dotted quad, or the text of RFC 5952: the first longest run of zeros becomes "::".
+  /// Dotted quad, or the text of RFC 5952.
   public mutating func append(_ address: IPAddress) {
-    switch address.family {
-    case .ipv4: appendIPv4(address.ipv4Bits)
-    case .ipv6: appendIPv6(address)
-    }
+    append { AddressText.append(address, to: &$0) }
   }
 
   /// "192.0.2.1:51820", "[2001:db8::1]:51820" or "[fe80::1%2]:51820".
   public mutating func append(_ endpoint: Endpoint) {
-    let isIPv6 = endpoint.address.family == .ipv6
-    if isIPv6 { append("[") }
-    append(endpoint.address)
-    if endpoint.scope != 0 {
-      append("%")
-      append(decimal: UInt64(endpoint.scope))
-    }
-    if isIPv6 { append("]") }
-    append(":")
-    append(decimal: UInt64(endpoint.port))
+    append { AddressText.append(endpoint, to: &$0) }
   }
 
-  private mutating func appendIPv4(_ bits: UInt32) {
-    for index in 0..<4 {
-      if index > 0 { append(".") }
-      append(decimal: UInt64(bits >> UInt32(24 - 8 * index) & 0xff))
-    }
-  }
-
-  private mutating func appendIPv6(_ address: IPAddress) {
-    var longestStart = 8
-    var longestCount = 1
-    var runCount = 0
-    for index in 0..<8 {
-      runCount = Line.group(address, index) == 0 ? runCount + 1 : 0
-      if runCount > longestCount {
-        longestCount = runCount
-        longestStart = index + 1 - runCount
-      }
-    }
-    var index = 0
-    while index < 8 {
-      if index == longestStart {
-        append("::")
-        index += longestCount
-        continue
-      }
-      if index > 0 && index != longestStart + longestCount { append(":") }
-      append(hex: Line.group(address, index))
-      index += 1
-    }
-  }
-
-  private static func group(_ address: IPAddress, _ index: Int) -> UInt64 {
-    (index < 4 ? address.high : address.low) >> UInt64(48 - 16 * (index & 3)) & 0xffff
+  /// What the core writes for the configuration socket, in the log.
+  private mutating func append(_ body: (inout ByteWriter) -> Void) {
+    var writer = ByteWriter(UnsafeMutableRawBufferPointer(rebasing: buffer[count...]))
+    body(&writer)
+    count += writer.count
+    if writer.hasOverflowed { isTruncated = true }
   }
 }

@@ -78,7 +78,8 @@ extension Tunnel {
   ) {
     guard let room = batch.room(for: WireGuard.cookieReplyByteCount) else { return }
     cookieChecker.writeReply(
-      into: room.baseAddress!, to: entry.message, byteCount: entry.byteCount, from: entry.path.endpoint, at: now,
+      into: room.baseAddress!, to: entry.message, byteCount: entry.byteCount,
+      from: entry.path.endpoint, at: now,
       entropy: &entropy)
     appendMessage(
       &batch, byteCount: WireGuard.cookieReplyByteCount, peer: .none, path: entry.path)

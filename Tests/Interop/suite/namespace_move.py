@@ -1,6 +1,7 @@
 """The interface moved into another namespace: the classic way to confine a program."""
 
 from harness.case import ROLES, InteropCase, each, quick
+from harness.deadline import wait_until
 from harness.echo import ping
 from harness.namespace import Namespace
 from harness.pair import Pair
@@ -18,6 +19,8 @@ class NamespaceMoveTests(InteropCase):
         self.assertEqual(confined.interfaces(), {"lo", pair.ours.interface})
         pair.handshake(12)
         for source, target in (pair.nodes, pair.nodes[::-1]):
+            # The first packet of a family may find its routes still being made.
+            wait_until(lambda: ping(source, target.inner6, 1).received, "an answer over IPv6")
             self.assertEqual(ping(source, target.inner6).received, 3)
             transfer(source, target, target.inner4)
         for namespace in (birth, confined):

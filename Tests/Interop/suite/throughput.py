@@ -1,9 +1,9 @@
 """iperf3 through the tunnel: TCP and UDP, both families inside and outside."""
 
 from harness.case import FAMILIES, ROLES, InteropCase, each, heavy, quick
-from harness.traffic import iperf
+from harness.traffic import iperf, paced_udp
 
-MOST_LOST = 10  # percent; a busy machine may drop some of what nothing paces
+MOST_LOST = 3  # percent
 
 
 class ThroughputTests(InteropCase):
@@ -18,6 +18,6 @@ class ThroughputTests(InteropCase):
             for reverse in (False, True):
                 tcp = iperf(pair.initiator, pair.responder, address, reverse=reverse)
                 self.assertGreater(tcp.megabits, 10, f"TCP to {address}, reverse {reverse}")
-            udp = iperf(pair.initiator, pair.responder, address, udp_rate="10M", length=1200)
+            udp = paced_udp(pair.initiator, pair.responder, address)
             self.assertGreater(udp.megabits, 8, f"UDP to {address}")
             self.assertLess(udp.lost_percent, MOST_LOST, f"UDP to {address}")

@@ -3,7 +3,7 @@
 from harness.case import FAMILIES, InteropCase, each, heavy, quick
 from harness.echo import ping
 from harness.pair import build_pair
-from harness.traffic import iperf, transfer
+from harness.traffic import iperf, paced_udp, transfer
 
 
 class TwinTests(InteropCase):
@@ -20,5 +20,5 @@ class TwinTests(InteropCase):
                 self.assertEqual(ping(source, address).received, 3)
                 transfer(source, target, address, 4 << 20)
             self.assertGreater(iperf(source, target, target.inner4).megabits, 10)
-            udp = iperf(source, target, target.inner6, udp_rate="10M", length=1200)
-            self.assertLess(udp.lost_percent, 10)
+            udp = paced_udp(source, target, target.inner6)
+            self.assertLess(udp.lost_percent, 3)

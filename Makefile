@@ -1,0 +1,115 @@
+# Culvert. `make` or `make help` lists the targets; README.md says which two to start with.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+
+ARCH := x86_64
+STATIC := build/$(ARCH)/culvert
+ORDINARY := build/ordinary/culvert
+SOURCES := Package.swift $(shell find Sources -type f)
+# Limits, in bytes, of the shipped binary.
+STATIC_MAX := 307200
+# Swift packages: warnings are errors in the manifest itself.
+SWIFT_BUILD := swift build -c release --product culvert
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+# --- what everything needs
+
+.PHONY: deps
+deps: ## install the Debian packages that building and testing need (as root)
+	@Toolchain/install-deps
+
+build/peers/wireguard-go-newest: | deps
+	@Tests/Interop/fetch-peers
+
+.PHONY: peers
+peers: build/peers/wireguard-go-newest
+
+# --- building
+
+.PHONY: build
+build: deps $(ORDINARY) ## the ordinary build: build/ordinary/culvert
+
+$(ORDINARY): $(SOURCES)
+	@echo "building culvert (ordinary Swift, release)"
+	@mkdir -p $(@D)
+	@Toolchain/quietly $(SWIFT_BUILD)
+	@cp .build/release/culvert $@
+
+.PHONY: static
+static: deps $(STATIC) ## the shipped build: one static Embedded Swift binary, build/x86_64/culvert
+
+$(STATIC): $(SOURCES) $(wildcard Toolchain/*) $(wildcard Toolchain/boards/*)
+	@Toolchain/build-static $(ARCH)
+	@touch $@
+
+.PHONY: install
+install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
+	@install -D -m 755 $(STATIC) $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert
+	@echo "installed $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert"
+
+# --- showing
+
+.PHONY: demo
+demo: static peers ## bring up a real tunnel against wireguard-go, pass traffic, say what happened
+	@Tests/Interop/demo --program $(STATIC)
+
+.PHONY: bench
+bench: static peers ## a table against wireguard-go, old and new
+	@Tests/Interop/bench --program $(STATIC)
+
+# --- testing
+
+.PHONY: test
+test: ## everything that CI runs
+	@Tests/run-all
+
+.PHONY: unit
+unit: deps ## unit, model and simulation tests
+	@swift test --quiet
+
+.PHONY: interop
+interop: static peers ## real tunnels between namespaces, with the static binary
+	@Tests/Interop/run --program $(STATIC)
+
+.PHONY: interop-ordinary
+interop-ordinary: build peers ## the same with the ordinary build
+	@Tests/Interop/run --program $(ORDINARY)
+
+.PHONY: allocation
+allocation: static build peers ## nothing is allocated after start, in both builds
+	@Tests/Allocation/run --program $(STATIC) --ordinary $(ORDINARY)
+
+.PHONY: fuzz
+fuzz: deps ## fuzz (TARGET=message|inner|uapi SECONDS=20; all of them without TARGET)
+	@Tests/Fuzz/run $(or $(TARGET),all) $(or $(SECONDS),20)
+
+.PHONY: sanitize
+sanitize: deps ## unit tests under the address and thread sanitizers
+	@Tests/sanitize
+
+.PHONY: size
+size: static ## the static binary is static, stripped and small
+	@Toolchain/check-static $(STATIC)
+	@Toolchain/check-size $(STATIC) $(STATIC_MAX)
+
+.PHONY: layers
+layers: ## each folder of the core uses only what it may
+	@Toolchain/check-layers
+
+.PHONY: lint
+lint: ## swift-format's rules and the house numbers
+	@Toolchain/check-style
+
+.PHONY: format
+format: ## format the sources in place
+	@swift format --in-place --parallel --recursive Sources Tests Package.swift
+
+.PHONY: clean
+clean: ## remove what was built (not what was fetched)
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz

@@ -1,0 +1,39 @@
+// The map of the core: its flows, and the file that each step stands in. Nothing else is here.
+//
+// The core does no I/O. Datagrams and packets come and go in batches, time and entropy are
+// parameters, memory is one arena (Memory/Arena). The shell in CulvertLinux calls it:
+//
+//   out   TUN -> network                            CulvertLinux/Lane: OutboundLane
+//         Tunnel/OutboundBatch    room, append      packets are read into the batch
+//         Tunnel/Tunnel+Outbound  plan              Wire/InnerPacket, Routing/AllowedIPs,
+//                                                   Noise/Keypairs; or stage, or an ICMP error
+//         Tunnel/OutboundBatch    seal              Crypto/AEAD, without the tunnel
+//         Tunnel/OutboundBatch    output            the shell sends
+//         Tunnel/Tunnel+Outbound  emit              Tunnel/Timers, Tunnel/Counters
+//
+//   in    network -> TUN                            CulvertLinux/Lane: InboundLane
+//         Tunnel/InboundBatch     room, append      datagrams are received into the batch
+//         Tunnel/Tunnel+Inbound   accept            Wire/MessageType, Routing/IndexTable
+//         Tunnel/InboundBatch     open              Crypto/AEAD, without the tunnel
+//         Tunnel/Tunnel+Inbound   deliver           Noise/ReplayWindow, Routing/AllowedIPs,
+//                                                   roaming, Tunnel/Timers
+//         Tunnel/InboundBatch     delivered         the shell writes
+//
+//   handshakes                                      accept -> Memory/SlotRing -> advance
+//         Tunnel/Tunnel+Handshakes                  Noise/CookieChecker (mac1, mac2, load),
+//                                                   Noise/RateLimiter, Noise/Handshake
+//
+//   time  nextDeadline, advance                     Tunnel/Schedule, Tunnel/Tunnel+Timers
+//
+//   configuration                                   Configuration/UAPIParser over lines,
+//                                                   Tunnel/Tunnel+Configuration, +Status
+//
+// Layers, checked by `make layers`; each folder sees only those named:
+//
+//   Limits, Time     nothing
+//   Memory, Wire     Limits
+//   Crypto           Limits, CSodium
+//   Noise            Limits, Memory, Time, Wire, Crypto
+//   Routing          Limits, Memory, Wire
+//   Configuration    Limits, Wire, Crypto
+//   Tunnel           all of these but Configuration
