@@ -49,6 +49,14 @@ int clinux_tun_identify(int tun, char *name, uint32_t *flags) {
   return 0;
 }
 
+int clinux_tun_drop_offloads(int tun) {
+  int size = 0;
+  if (ioctl(tun, TUNGETVNETHDRSZ, &size) != 0) return -errno;
+  // Without them the kernel gives whole packets with whole checksums, and every header is zero.
+  if (ioctl(tun, TUNSETOFFLOAD, 0) != 0) return -errno;
+  return size;
+}
+
 int clinux_tun_namespace(int tun) {
   // The kernel opens it close-on-exec.
   int descriptor = ioctl(tun, TUNGETDEVNETNS, 0);

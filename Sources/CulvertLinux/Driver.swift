@@ -6,7 +6,7 @@ public struct Driver: ~Copyable {
   private var interface: Interface
   private var outbound: OutboundLane
   private var inbound: InboundLane
-  private let uapi: UAPIServer
+  private var uapi: UAPIServer
   private let epoll: Epoll
   private var timer: Timer
   private let signals: Signals
@@ -35,7 +35,7 @@ public struct Driver: ~Copyable {
       outbound = tunnel.makeOutboundBatch(carvingFrom: &arena)
       inbound = tunnel.makeInboundBatch(carvingFrom: &arena)
       self.tunnel = tunnel
-      events = arena.carve(EpollEvent.self, count: 16, owner: "events")
+      events = arena.carve(EpollEvent.self, count: 16, owner: "epoll events")
     }
   }
 
@@ -137,7 +137,7 @@ public struct Driver: ~Copyable {
       armed = .never
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
-    case Token.listener: uapi.accept(epoll)
+    case Token.listener: uapi.accept(&interface, epoll)
     case Token.listenerWatch:
       if !uapi.isPresent() { stop("the configuration socket was deleted") }
     default:
@@ -181,6 +181,7 @@ public struct Driver: ~Copyable {
     let result = outbound.advance(
       &interface.tunnel, tun: interface.tun, sockets: interface.sockets, at: now)
     interface.report(result.error, "sending failed", at: now)
+    while let event = interface.tunnel.nextEvent() { interface.log(event, at: now) }
     if let stamp = interface.tunnel.timestampToPersist(), let error = stamps.write(stamp) {
       interface.report(error, "cannot store the last handshake's timestamp", at: now)
     }

@@ -96,6 +96,16 @@ struct Interface: ~Copyable {
     firewallMark = mark
   }
 
+  /// "peer(fE/w…FKqt) - Sending handshake initiation", as wireguard-go has it.
+  mutating func log(_ event: Event, at now: Instant) {
+    log.verbose(at: now) { line in
+      line.append("peer(")
+      line.append(abbreviated: event.peer)
+      line.append(") - ")
+      line.append(event.kind.text)
+    }
+  }
+
   /// Logs an error of the data path; the log limits its own rate (R20).
   mutating func report(_ error: SystemError?, _ what: StaticString, at now: Instant) {
     guard let error else { return }

@@ -122,7 +122,7 @@ struct InboundLane: ~Copyable {
     tunnel.deliver(&batch, at: now)
     for index in 0..<batch.count {
       guard let packet = batch.delivered(index) else { continue }
-      let count = tun.write(UnsafeRawBufferPointer(packet))
+      let count = tun.write(packet)
       if count < 0 {
         tunnel.didFailToDeliver()
         result.error = SystemError(code: Int32(truncatingIfNeeded: -count))

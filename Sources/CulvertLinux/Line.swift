@@ -96,6 +96,19 @@ public struct Line {
     append { AddressText.append(endpoint, to: &$0) }
   }
 
+  /// The first and last four characters of a public key, enough to tell peers apart.
+  public mutating func append(abbreviated key: Key) {
+    var copy = key
+    withUnsafeTemporaryAllocation(byteCount: 44, alignment: 1) { buffer in
+      var writer = ByteWriter(buffer)
+      withUnsafeBytes(of: &copy) { Base64.appendKey($0.baseAddress!, to: &writer) }
+      append(UnsafeRawBufferPointer(rebasing: buffer[..<4]))
+      append("…")
+      // The last character is the padding "=".
+      append(UnsafeRawBufferPointer(rebasing: buffer[39..<43]))
+    }
+  }
+
   /// What the core writes for the configuration socket, in the log.
   private mutating func append(_ body: (inout ByteWriter) -> Void) {
     var writer = ByteWriter(UnsafeMutableRawBufferPointer(rebasing: buffer[count...]))

@@ -7,7 +7,8 @@ public enum Privileges {
     case .ENOENT, .ENODEV:
       "/dev/net/tun is missing: modprobe tun, or in a container --device /dev/net/tun"
     case .EBUSY: "the interface is in use by another process"
-    case .EINVAL: "an interface of this name is there and is no TUN"
+    case .EINVAL: "there is an interface that is no TUN of this kind (ip tuntap add mode tun)"
+    case .EBADF: "WG_TUN_FD is no open descriptor"
     default: nil
     }
   }
@@ -17,6 +18,8 @@ public enum Privileges {
     switch error {
     case .EPERM, .EACCES: "needs to be root to write in /var/run/wireguard"
     case .EADDRINUSE: "another process serves this interface"
+    case .EBADF: "WG_UAPI_FD is no open descriptor"
+    case .EINVAL: "WG_UAPI_FD is no listening socket"
     case .ENOENT: "the parent of the socket's directory is missing"
     default: nil
     }

@@ -74,18 +74,21 @@ public enum Service {
   private static func openTUN(
     _ options: ServiceOptions
   ) throws(SystemError) -> TunDevice {
-    if let raw = Environment.integer("WG_TUN_FD") {
-      return try TunDevice.adopt(Int32(truncatingIfNeeded: raw))
-    }
+    if let raw = try descriptor(in: "WG_TUN_FD") { return try TunDevice.adopt(raw) }
     return try TunDevice.create(options.name, mtu: UInt32(options.mtu))
+  }
+
+  /// The number in an environment variable; nil where it is not set, EBADF for no number.
+  private static func descriptor(in name: StaticString) throws(SystemError) -> Int32? {
+    guard Environment.bytes(name) != nil else { return nil }
+    guard let raw = Environment.integer(name) else { throw .EBADF }
+    return Int32(truncatingIfNeeded: raw)
   }
 
   private static func openListener(
     _ name: InterfaceName
   ) throws(SystemError) -> UAPIListener {
-    if let raw = Environment.integer("WG_UAPI_FD") {
-      return try UAPIListener.adopt(Int32(truncatingIfNeeded: raw), name)
-    }
+    if let raw = try descriptor(in: "WG_UAPI_FD") { return try UAPIListener.adopt(raw, name) }
     return try UAPIListener.open(name)
   }
 

@@ -10,12 +10,15 @@ public struct TunDevice: ~Copyable {
   /// Takes the interface ioctls, in the namespace that the interface is in.
   private var control: FileDescriptor
 
-  /// Bytes before each packet in `read` and `write`. 0: IFF_VNET_HDR is not asked for yet, and an
-  /// adopted descriptor that has it is refused.
-  public var headerByteCount: Int { 0 }
+  /// Bytes of the virtio header before each packet: 0, or 10 to 16 where an adopted descriptor has
+  /// IFF_VNET_HDR, which cannot be taken off. The header lies in the packet's headroom.
+  private let headerByteCount: Int
 
-  private init(device: consuming FileDescriptor) throws(SystemError) {
+  private init(
+    device: consuming FileDescriptor, headerByteCount: Int = 0
+  ) throws(SystemError) {
     self.device = device
+    self.headerByteCount = headerByteCount
     control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
   }
 
@@ -38,21 +41,28 @@ public struct TunDevice: ~Copyable {
   }
 
   /// Takes over a descriptor of /dev/net/tun that is attached to an interface (WG_TUN_FD). EINVAL
-  /// where it is a TAP or puts headers before the packets. The MTU is left as it is.
+  /// where it is a TAP or puts the kernel's packet information before the packets. The MTU is left
+  /// as it is.
   public static func adopt(_ raw: Int32) throws(SystemError) -> TunDevice {
     try checked(clinux_file_adopt(raw))
     let device = FileDescriptor(taking: raw)
     let flags = try TunDevice.identify(raw).flags
-    let isPlain =
-      flags & UInt32(CLINUX_TUN_TUN) != 0 && flags & UInt32(CLINUX_TUN_NO_PI) != 0
-      && flags & UInt32(CLINUX_TUN_VNET_HDR) == 0
+    let isPlain = flags & UInt32(CLINUX_TUN_TUN) != 0 && flags & UInt32(CLINUX_TUN_NO_PI) != 0
     if !isPlain { throw .EINVAL }
-    var tun = try TunDevice(device: device)
+    var headerByteCount: Int32 = 0
+    if flags & UInt32(CLINUX_TUN_VNET_HDR) != 0 {
+      headerByteCount = try checked(clinux_tun_drop_offloads(raw))
+      if headerByteCount > Int32(TunDevice.headroom) { throw .EINVAL }
+    }
+    var tun = try TunDevice(device: device, headerByteCount: Int(headerByteCount))
     // It may have been handed over from another namespace; where that cannot be told (Linux
     // before 5.0) it is taken to be in ours.
     _ = try? tun.followNamespace()
     return tun
   }
+
+  /// What `read` and `write` may use before a packet; the batches have more.
+  public static let headroom = 16
 
   // MARK: Data path
 
@@ -62,16 +72,30 @@ public struct TunDevice: ~Copyable {
 
   /// One packet. Its byte count, or -errno: -EAGAIN when there is none, -EBADFD after deletion.
   /// A packet longer than the buffer is cut without a sign, so the buffer holds the MTU or more.
+  ///
+  /// - Parameter buffer: has `headroom` writable bytes before it.
   @inline(__always)
   public func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-    device.read(into: buffer)
+    if headerByteCount == 0 { return device.read(into: buffer) }
+    let count = device.read(
+      into: UnsafeMutableRawBufferPointer(
+        start: buffer.baseAddress! - headerByteCount, count: buffer.count + headerByteCount))
+    return count < 0 ? count : max(0, count - headerByteCount)
   }
 
   /// One packet. Its byte count, or -errno: -EIO while the interface is down, -EINVAL where the
   /// first four bits are neither 4 nor 6.
+  ///
+  /// - Parameter packet: has `headroom` writable bytes before it.
   @inline(__always)
-  public func write(_ packet: UnsafeRawBufferPointer) -> Int {
-    device.write(packet)
+  public func write(_ packet: UnsafeMutableRawBufferPointer) -> Int {
+    if headerByteCount == 0 { return device.write(UnsafeRawBufferPointer(packet)) }
+    // No offload is asked for: the zero header.
+    let start = packet.baseAddress! - headerByteCount
+    start.initializeMemory(as: UInt8.self, repeating: 0, count: headerByteCount)
+    let count = device.write(
+      UnsafeRawBufferPointer(start: start, count: packet.count + headerByteCount))
+    return count < 0 ? count : max(0, count - headerByteCount)
   }
 
   // MARK: Control path

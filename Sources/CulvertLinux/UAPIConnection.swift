@@ -29,9 +29,9 @@ struct UAPIConnection: ~Copyable {
     static let secret = 0
     static let presharedKey = 32
     static let lines = 64
-    static let lineByteCount = 4096
+    static let lineByteCount = 2048
     static let replies = lines + lineByteCount
-    static let replyByteCount = 4096
+    static let replyByteCount = 2048
     static let byteCount = replies + replyByteCount
   }
   static let byteCount = Layout.byteCount
@@ -47,6 +47,8 @@ struct UAPIConnection: ~Copyable {
   private var section: UAPISection?
   private var reply = Reply.none
   private var sentByteCount = 0
+  /// When it was last served, in calls: the connection idle for longest makes room for a new one.
+  var lastServed: UInt64 = 0
   /// In the middle of a `set`, which only one connection may be at a time.
   private(set) var isSetting = false
 
@@ -65,6 +67,12 @@ struct UAPIConnection: ~Copyable {
   }
 
   var isOpen: Bool { descriptor.isOpen }
+
+  /// Between two requests, with nothing on its way in or out.
+  var isIdle: Bool {
+    if case .none = reply, !isSetting, sentByteCount == 0, writer.count == 0 { return true }
+    return false
+  }
 
   mutating func open(_ descriptor: consuming FileDescriptor) {
     self.descriptor = descriptor

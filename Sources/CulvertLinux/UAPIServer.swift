@@ -1,12 +1,16 @@
 import Culvert
 
-/// The configuration socket and its connections: a fixed number, further ones wait in the
+/// The configuration socket and its connections: a fixed number. When all are taken, a new one
+/// takes the place of the one that has been idle for longest; where none is idle it waits in the
 /// listener's queue.
 struct UAPIServer: ~Copyable {
-  static let maximumConnections = 4
+  static let maximumConnections = 8
 
   private let listener: UAPIListener
   private let connections: UnsafeMutablePointer<UAPIConnection>
+  private var calls: UInt64 = 0
+  /// Somebody waits in the listener's queue.
+  private var isFull = false
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
   init(_ listener: consuming UAPIListener, memory: UnsafeMutableRawBufferPointer) {
@@ -40,31 +44,46 @@ struct UAPIServer: ~Copyable {
 
   func remove() { listener.remove() }
 
-  /// Takes connections as long as there is a place for them.
-  func accept(_ epoll: borrowing Epoll) {
-    for index in 0..<UAPIServer.maximumConnections where !connections[index].isOpen {
-      guard let descriptor = listener.accept() else { return }
-      let raw = descriptor.raw
-      do throws(SystemError) {
-        try epoll.add(raw, [.readable, .once], token: Token.connection(index))
-        connections[index].open(descriptor)
-      } catch {
-        // The descriptor closes itself.
+  /// Takes one connection; epoll tells again where there are more.
+  mutating func accept(_ interface: inout Interface, _ epoll: borrowing Epoll) {
+    guard let place = freePlace(&interface) else {
+      // A listener that cannot be served would keep epoll awake; `settle` turns it on again.
+      isFull = true
+      _ = try? epoll.modify(listener.raw, .once, token: Token.listener)
+      return
+    }
+    guard let descriptor = listener.accept() else { return }
+    do throws(SystemError) {
+      try epoll.add(descriptor.raw, [.readable, .once], token: Token.connection(place))
+      connections[place].open(descriptor)
+    } catch {
+      // The descriptor closes itself.
+    }
+  }
+
+  /// A place that is free, or that is made free.
+  private func freePlace(_ interface: inout Interface) -> Int? {
+    var oldest: Int?
+    for index in 0..<UAPIServer.maximumConnections {
+      if !connections[index].isOpen { return index }
+      guard connections[index].isIdle else { continue }
+      if oldest == nil || connections[index].lastServed < connections[oldest!].lastServed {
+        oldest = index
       }
     }
-    let isFull = (0..<UAPIServer.maximumConnections).allSatisfy { connections[$0].isOpen }
-    // A listener that is not listened to would keep epoll awake.
-    _ = try? epoll.modify(
-      listener.raw, isFull ? [.once] : .readable, token: Token.listener)
+    if let oldest { connections[oldest].close(&interface) }
+    return oldest
   }
 
   /// Serves a connection that is ready, and after it those that waited for their turn.
-  func serve(
+  mutating func serve(
     _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
     guard index >= 0, index < UAPIServer.maximumConnections, connections[index].isOpen else {
       return
     }
+    calls &+= 1
+    connections[index].lastServed = calls
     let wasSetting = connections[index].isSetting
     let outcome = connections[index].serve(&interface, isFree: isFree(for: index), at: now)
     settle(index, outcome, &interface, epoll)
@@ -79,7 +98,7 @@ struct UAPIServer: ~Copyable {
     return true
   }
 
-  private func settle(
+  private mutating func settle(
     _ index: Int, _ outcome: UAPIConnection.Outcome, _ interface: inout Interface,
     _ epoll: borrowing Epoll
   ) {
@@ -91,8 +110,11 @@ struct UAPIServer: ~Copyable {
     case .turn: return
     case .closed:
       connections[index].close(&interface)
-      accept(epoll)
       wakeOthers(than: index, epoll)
+      if isFull {
+        isFull = false
+        _ = try? epoll.modify(listener.raw, .readable, token: Token.listener)
+      }
       return
     }
     do throws(SystemError) {

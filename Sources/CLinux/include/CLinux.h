@@ -194,6 +194,8 @@ int clinux_tun_open(const char *name, uint32_t features);
 /// Writes the present name, CLINUX_NAME_BYTE_COUNT bytes, and the CLINUX_TUN flags. -EBADFD where
 /// the interface was deleted.
 int clinux_tun_identify(int tun, char *name, uint32_t *flags);
+// Bytes of the virtio header before each packet of a TUN that has them, with all offloads off.
+int clinux_tun_drop_offloads(int tun);
 /// Descriptor of the namespace that the interface is in (Linux 5.0 and later; CAP_NET_ADMIN).
 int clinux_tun_namespace(int tun);
 

@@ -17,7 +17,7 @@ public struct OutboundBatch: ~Copyable {
     /// To the network. The traffic class is the outer one: DSCP and ECN.
     case datagram(UnsafeRawBufferPointer, Path, trafficClass: UInt8)
     /// Back into the TUN: an ICMP error.
-    case reply(UnsafeRawBufferPointer)
+    case reply(UnsafeMutableRawBufferPointer)
   }
 
   struct Packet: BitwiseCopyable {
@@ -145,7 +145,7 @@ public struct OutboundBatch: ~Copyable {
         sessions[packet.pointee.session].pointee.path, trafficClass: packet.pointee.trafficClass)
     case .reply:
       return .reply(
-        UnsafeRawBufferPointer(start: text(index), count: Int(packet.pointee.byteCount)))
+        UnsafeMutableRawBufferPointer(start: text(index), count: Int(packet.pointee.byteCount)))
     case .unplanned, .text, .failed, .dropped:
       return .none
     }

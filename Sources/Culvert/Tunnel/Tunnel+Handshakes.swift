@@ -90,7 +90,9 @@ extension Tunnel {
     guard let entry = indices.find(reply.receiver), let peer = peer(entry.peer) else {
       return .unknownReceiver
     }
-    return peer.pointee.cookie.consume(reply, at: now) ? .cookieAccepted : .cookieRefused
+    guard peer.pointee.cookie.consume(reply, at: now) else { return .cookieRefused }
+    events.append(.cookieReceived, peer.pointee.publicKey)
+    return .cookieAccepted
   }
 
   // MARK: Initiation and response
@@ -115,6 +117,7 @@ extension Tunnel {
     case .tooMany: return .rateLimited
     }
     freeIndex(replacedIndex)
+    events.append(.initiationReceived, remoteStatic)
     peer.pointee.path = entry.path
     peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
     peer.pointee.timers.anyAuthenticatedPacketReceived()
@@ -152,6 +155,7 @@ extension Tunnel {
     peer.pointee.timers.sessionDerived(at: now)
     appendMessage(
       &batch, byteCount: WireGuard.responseByteCount, peer: peer.pointee.id, path: path)
+    events.append(.responseSent, remoteStatic)
     return true
   }
 
@@ -172,6 +176,7 @@ extension Tunnel {
     guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
       return .handshakeFailed
     }
+    events.append(.responseReceived, peer.pointee.publicKey)
     // The index named the handshake; from here on it names the session.
     indices.setKind(IndexKind.keypair.rawValue, of: index)
     freeIndex(dropped.0)
@@ -220,6 +225,7 @@ extension Tunnel {
     appendMessage(
       &batch, byteCount: WireGuard.initiationByteCount, peer: peer.pointee.id, path: path)
     peer.pointee.timers.initiationSent(at: now, jitter: jitter())
+    events.append(.initiationSent, peer.pointee.publicKey)
   }
 
   /// Takes a handshake message that stands in the batch's room.

@@ -45,6 +45,9 @@ extension Tunnel {
     allowedIPs.next(&cursor.cursor)
   }
 
+  /// The oldest event that has not been read; for a log.
+  public mutating func nextEvent() -> Event? { events.next() }
+
   /// The horizon of timestamps that the shell should store now; seldom other than nil (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 

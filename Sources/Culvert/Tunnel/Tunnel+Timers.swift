@@ -78,6 +78,7 @@ extension Tunnel {
     }
     if timers.zeroKeys.isDue(at: now) {
       peer.pointee.timers.zeroKeysExpired()
+      events.append(.keysWiped, peer.pointee.publicKey)
       resetHandshake(peer)
       eraseKeypairs(peer)
     }
@@ -93,6 +94,7 @@ extension Tunnel {
   private mutating func giveUp(
     on peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
   ) {
+    events.append(.handshakeGivenUp, peer.pointee.publicKey)
     resetHandshake(peer)
     while let byteCount = peer.pointee.staged.oldestByteCount(in: stagingPool) {
       counters.add(.peerUnreachable)

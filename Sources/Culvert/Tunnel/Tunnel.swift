@@ -30,6 +30,7 @@ public struct Tunnel: ~Copyable {
   let handshakePool: BufferPool
   var handshakeRing: SlotRing
   public let counters: Counters
+  var events: EventRing
 
   /// End of the time in which handshakes are under load (R5).
   var loadEnd = Instant(nanoseconds: 0)
@@ -84,6 +85,7 @@ public struct Tunnel: ~Copyable {
       carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
       owner: "handshake ring")
     counters = Counters(carvingFrom: &arena)
+    events = EventRing(carvingFrom: &arena)
     timestamps = TimestampSource()
     constants = NoiseConstants()
   }

@@ -20,10 +20,11 @@ class NATTests(InteropCase):
         """The public end learns the translated endpoint, and reaches the inside after idling."""
         private, public = self.build(inside)
         public.add_peer(private)
-        private.add_peer(public, public.endpoint(), None, None, "persistent-keepalive", "1")
-        for node in (private, public):
+        # The first keepalive goes out at once, so the public end has to be ready by then.
+        for node in (public, private):
             node.bring_up()
-        wait_until(lambda: public.latest_handshake(private), "a handshake without any traffic")
+        private.add_peer(public, public.endpoint(), None, None, "persistent-keepalive", "1")
+        wait_until(lambda: public.latest_handshake(private), "a handshake without any traffic", 8)
         self.assertTrue(public.endpoint_of(private).startswith("203.0.113.1:"))
         time.sleep(3 * TRANSLATION_TIMEOUT)
         self.assertEqual(ping(public, private.inner4, count=1).received, 1)

@@ -1,0 +1,56 @@
+/// Something that happened to a peer's session, for the log.
+public struct Event: Sendable, BitwiseCopyable {
+  public enum Kind: UInt8, Sendable, BitwiseCopyable {
+    case initiationSent
+    case initiationReceived
+    case responseSent
+    case responseReceived
+    /// No answer to any try.
+    case handshakeGivenUp
+    case cookieReceived
+    case keysWiped
+
+    /// As wireguard-go words it in its log.
+    public var text: StaticString {
+      switch self {
+      case .initiationSent: "Sending handshake initiation"
+      case .initiationReceived: "Received handshake initiation"
+      case .responseSent: "Sending handshake response"
+      case .responseReceived: "Received handshake response"
+      case .handshakeGivenUp: "Handshake did not complete after 18 attempts, giving up"
+      case .cookieReceived: "Received cookie response"
+      case .keysWiped: "Removing all keys, since we haven't received a new one in 540 seconds"
+      }
+    }
+  }
+
+  public let kind: Kind
+  public let peer: Key
+}
+
+/// The last events that nobody has read yet, in a fixed ring: a log that is not read costs nothing
+/// but the oldest lines.
+struct EventRing {
+  private static let capacity = 64
+  private let events: UnsafeMutablePointer<Event>
+  private var first = 0
+  private var count = 0
+
+  init(carvingFrom arena: inout Arena) {
+    events = arena.carve(Event.self, count: EventRing.capacity, owner: "events").baseAddress!
+  }
+
+  mutating func append(_ kind: Event.Kind, _ peer: Key) {
+    if count == EventRing.capacity { _ = next() }
+    events[(first &+ count) % EventRing.capacity] = Event(kind: kind, peer: peer)
+    count &+= 1
+  }
+
+  mutating func next() -> Event? {
+    guard count > 0 else { return nil }
+    let event = events[first]
+    first = (first &+ 1) % EventRing.capacity
+    count &-= 1
+    return event
+  }
+}
