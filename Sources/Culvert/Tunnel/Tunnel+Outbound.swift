@@ -28,6 +28,8 @@ extension Tunnel {
   ) -> Verdict {
     let text = batch.text(index)
     let byteCount = Int(batch.packets[index].byteCount)
+    // The interface's MTU is its owner's; what a datagram can carry is not (R33).
+    guard byteCount <= limits.maximumMTU else { return .tooLarge }
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard let route = allowedIPs.route(inner.destination) else {
       answerUnreachable(&batch, index, at: now)
