@@ -61,7 +61,10 @@ demo: static peers ## bring up a real tunnel against wireguard-go, pass traffic,
 
 .PHONY: bench
 bench: static peers ## a table against wireguard-go, old and new
-	@Tests/Interop/bench --program $(STATIC)
+	@Toolchain/quietly swift build -c release --product culvert-bench
+	@Tests/Interop/bench --program $(STATIC) --check
+	@echo
+	@.build/release/culvert-bench
 
 # --- testing
 

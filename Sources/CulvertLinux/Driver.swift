@@ -179,12 +179,10 @@ public struct Driver: ~Copyable {
     let now = Clock.boottime()
     guard interface.tunnel.nextDeadline(at: now).isDue(at: now) else { return }
     let result = outbound.advance(
-      &interface.tunnel, tun: interface.tun, sockets: interface.sockets, at: now)
+      &interface.tunnel, tun: interface.tun, sockets: interface.sockets, stamps: stamps, at: now)
     interface.report(result.error, "sending failed", at: now)
+    interface.report(result.stampError, "cannot store the handshake timestamp", at: now)
     while let event = interface.tunnel.nextEvent() { interface.log(event, at: now) }
-    if let stamp = interface.tunnel.timestampToPersist(), let error = stamps.write(stamp) {
-      interface.report(error, "cannot store the last handshake's timestamp", at: now)
-    }
   }
 
   private mutating func stop(_ reason: StaticString) {
@@ -207,7 +205,8 @@ public struct Driver: ~Copyable {
 
   /// Every verdict that was given at least once, on standard error.
   private func writeCounters() {
-    for verdict in Verdict.allCases {
+    for value in 0..<Verdict.count {
+      guard let verdict = Verdict(rawValue: value) else { continue }
       let count = interface.tunnel.counters[verdict]
       guard count > 0 else { continue }
       Output.writeLine(to: Output.standardError) {

@@ -7,6 +7,8 @@ struct LaneResult {
   var isDrained = true
   /// The last error of a send, receive, read or write, if any.
   var error: SystemError?
+  /// Why the horizon of handshake timestamps could not be stored.
+  var stampError: SystemError?
 }
 
 /// From the TUN to the network. A worker carries one batch through all steps, so packets leave in
@@ -46,12 +48,15 @@ struct OutboundLane: ~Copyable {
   /// The tunnel's own messages: handshakes, keepalives, staged packets.
   mutating func advance(
     _ tunnel: inout Tunnel, tun: borrowing TunDevice, sockets: borrowing UDPSockets,
-    at now: Instant
+    stamps: TimestampFile, at now: Instant
   ) -> LaneResult {
     var result = LaneResult()
     batch.reset()
     tunnel.advance(&batch, at: now, wall: Clock.realtime())
     guard batch.count > 0 else { return result }
+    // Stored before it is sent: a stamp that went out and was forgotten would be refused when it
+    // is used again (R28).
+    if let stamp = tunnel.timestampToPersist() { result.stampError = stamps.write(stamp) }
     finish(&tunnel, tun: tun, sockets: sockets, at: now, &result)
     return result
   }

@@ -116,7 +116,9 @@ struct Options {
   ) -> OptionFailure? {
     switch option {
     case .profile:
-      for candidate in Profile.allCases where Argument.isText(value, candidate.name) {
+      for raw in 0..<Profile.count {
+        guard let candidate = Profile(rawValue: raw) else { continue }
+        guard Argument.isText(value, candidate.name) else { continue }
         profile = candidate
         return nil
       }

@@ -1,3 +1,4 @@
+import CLinux
 import Culvert
 import Glibc
 import Testing
@@ -45,7 +46,7 @@ extension LinuxTests {
         #expect(try tun.state() == LinkState(name: name, mtu: 1280, isUp: true))
         #expect(throws: SystemError.EINVAL) { try tun.setMTU(67) }
         #expect(throws: SystemError.EINVAL) { try tun.setMTU(70_000) }
-        #expect(tun.isAttached && tun.headerByteCount == 0)
+        #expect(tun.isAttached == true)
       }
     }
 
@@ -83,10 +84,10 @@ extension LinuxTests {
         let tun = try create(name)
         var buffer = [UInt8](repeating: 0, count: 2048)
         #expect(buffer.withUnsafeMutableBytes { tun.read(into: $0) } == -Int(EAGAIN))
-        #expect(echoRequest.withUnsafeBytes { tun.write($0) } == -Int(EIO))
+        #expect(write(echoRequest, to: tun) == -Int(EIO))
         try tun.setUp(true)
         #expect(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
-        #expect(echoRequest.withUnsafeBytes { tun.write($0) } == 28)
+        #expect(write(echoRequest, to: tun) == 28)
         // The kernel speaks too, on a new IPv6 interface; the reply is among what it says.
         let isAnswered = eventually {
           let count = buffer.withUnsafeMutableBytes { tun.read(into: $0) }
@@ -95,7 +96,36 @@ extension LinuxTests {
         #expect(isAnswered)
         #expect(Array(buffer[12..<20]) == [10, 9, 0, 1, 10, 9, 0, 2])
         let nonsense = [UInt8](repeating: 0, count: 20)
-        #expect(nonsense.withUnsafeBytes { tun.write($0) } == -Int(EINVAL))
+        #expect(write(nonsense, to: tun) == -Int(EINVAL))
+      }
+    }
+
+    /// A descriptor with virtio headers, as a launcher with offloads in mind hands it over: they
+    /// are taken off and put on, in the headroom.
+    @Test func aDeviceWithPacketHeadersIsAdopted() throws {
+      try inFreshNamespace { () throws in
+        let raw = name.withCString { clinux_tun_open($0, UInt32(CLINUX_TUN_VNET_HDR)) }
+        #expect(raw >= 0)
+        let tun = try TunDevice.adopt(raw)
+        try tun.setUp(true)
+        #expect(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
+        #expect(write(echoRequest, to: tun) == 28)
+        var buffer = [UInt8](repeating: 0, count: 2048)
+        let isAnswered = eventually {
+          buffer.withUnsafeMutableBytes {
+            let room = UnsafeMutableRawBufferPointer(rebasing: $0[TunDevice.headroom...])
+            return tun.read(into: room) == 28 && room[9] == 1 && room[20] == 0
+          }
+        }
+        #expect(isAnswered)
+      }
+    }
+
+    /// Writes a packet with the headroom that `write` asks for.
+    private func write(_ packet: [UInt8], to tun: borrowing TunDevice) -> Int {
+      var bytes = [UInt8](repeating: 0xee, count: TunDevice.headroom) + packet
+      return bytes.withUnsafeMutableBytes {
+        tun.write(UnsafeMutableRawBufferPointer(rebasing: $0[TunDevice.headroom...]))
       }
     }
 

@@ -1,11 +1,14 @@
 /// The three sets of limits a user picks from with `--profile`.
-public enum Profile: UInt8, Sendable, CaseIterable {
+public enum Profile: UInt8, Sendable {
   /// Pi Zero and routers with 32-64 MB.
   case tiny
   /// The default.
   case standard
   /// Thousands of peers, 131,072 allowed IPs.
   case gateway
+
+  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  public static let count: UInt8 = 3
 
   public var name: StaticString {
     switch self {

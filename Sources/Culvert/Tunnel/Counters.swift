@@ -1,11 +1,9 @@
 /// How often each verdict was given, since start.
 public struct Counters: BitwiseCopyable {
-  /// Room for every verdict; a test compares it with `Verdict.allCases`.
-  static let capacity = 40
   private let counts: UnsafeMutablePointer<UInt64>
 
   init(carvingFrom arena: inout Arena) {
-    counts = arena.carve(UInt64.self, count: Counters.capacity, owner: "counters").baseAddress!
+    counts = arena.carve(UInt64.self, count: Int(Verdict.count), owner: "counters").baseAddress!
   }
 
   @inline(__always)

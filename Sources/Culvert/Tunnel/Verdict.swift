@@ -1,6 +1,6 @@
 /// What became of a packet. Every way to drop one has a name and a counter; none of them is an
 /// error of the program.
-public enum Verdict: UInt8, Sendable, CaseIterable, BitwiseCopyable {
+public enum Verdict: UInt8, Sendable, BitwiseCopyable {
   // Outbound: from the TUN to the network.
   case sent
   /// Waits for a handshake to finish.
@@ -54,6 +54,9 @@ public enum Verdict: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case handshakeAccepted
   case cookieAccepted
   case cookieRefused
+
+  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  public static var count: UInt8 { cookieRefused.rawValue + 1 }
 
   /// The counter's name in the output of SIGUSR1.
   public var name: StaticString {

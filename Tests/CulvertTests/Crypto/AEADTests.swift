@@ -72,8 +72,9 @@ import Testing
     let text = AEADTests.open(
       message, additional: TestVectors.bytes("f33388860000000000004e91"),
       counter: 0x0807_0605_0403_0201, key: key)
-    #expect(text.map { String(decoding: $0.prefix(40), as: UTF8.self) }
-      == "Internet-Drafts are draft documents vali")
+    #expect(
+      text.map { String(decoding: $0.prefix(40), as: UTF8.self) }
+        == "Internet-Drafts are draft documents vali")
     #expect(text?.count == 265)
   }
 
@@ -109,7 +110,7 @@ import Testing
 
   @Test(
     .enabled(if: TestVectors.exists("chacha20_poly1305_test.json"), "no ../shared/vectors"))
-  func wycheproof() throws {
+  func wycheproofChaCha20Poly1305() throws {
     let cases = try TestVectors.wycheproof("chacha20_poly1305_test.json") {
       $0["ivSize"] as? Int == 96 && $0["tagSize"] as? Int == 128
     }

@@ -45,6 +45,14 @@ import Testing
     for _ in 0..<100 { #expect(random.below(.max) < .max) }
   }
 
+  @Test func belowFavoursNoNumber() {
+    var random = Entropy.seeded(12)
+    var counts = [Int](repeating: 0, count: 17)
+    for _ in 0..<17_000 { counts[Int(random.below(17))] += 1 }
+    // 1000 each, give or take five standard deviations.
+    #expect(counts.allSatisfy { $0 > 845 && $0 < 1155 }, "\(counts)")
+  }
+
   @Test func aBrokenSourceDoesNotHang() {
     var stuck = Entropy.system { bytes, count in
       bytes.initializeMemory(as: UInt8.self, repeating: 0xff, count: count)

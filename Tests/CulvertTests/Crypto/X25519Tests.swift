@@ -90,7 +90,7 @@ import Testing
   }
 
   @Test(.enabled(if: TestVectors.exists("x25519_test.json"), "no ../shared/vectors"))
-  func wycheproof() throws {
+  func wycheproofX25519() throws {
     let cases = try TestVectors.wycheproof("x25519_test.json")
     #expect(cases.count > 500)
     for test in cases {

@@ -51,7 +51,7 @@ import Testing
 
   @Test(
     .enabled(if: TestVectors.exists("xchacha20_poly1305_test.json"), "no ../shared/vectors"))
-  func wycheproof() throws {
+  func wycheproofXChaCha20Poly1305() throws {
     let cases = try TestVectors.wycheproof("xchacha20_poly1305_test.json") {
       $0["ivSize"] as? Int == 192 && $0["tagSize"] as? Int == 128
     }
