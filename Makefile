@@ -105,6 +105,10 @@ size: static ## the static binary is static, stripped and small
 layers: ## each folder of the core uses only what it may
 	@Toolchain/check-layers
 
+.PHONY: requirements
+requirements: ## every requirement has a test that carries its number
+	@Toolchain/check-requirements
+
 .PHONY: lint
 lint: ## swift-format's rules and the house numbers
 	@Toolchain/check-style

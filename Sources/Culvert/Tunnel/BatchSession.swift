@@ -7,9 +7,10 @@ struct BatchSession: BitwiseCopyable {
   /// Ours, by which `deliver` finds the session again.
   var localIndex: UInt32
   var path: Path
-  /// Outbound: whether sending was tried, whether data really went out, and whether the path's
-  /// local address turned out to be gone.
+  /// Outbound: whether sending was tried, whether transport data and among it data really went
+  /// out, and whether the path's local address turned out to be gone.
   var didTry = false
+  var didSendTransport = false
   var didSendData = false
   var didLoseSource = false
 

@@ -122,10 +122,10 @@ struct Timers: BitwiseCopyable {
     retransmitHandshake = .after(WireGuard.rekeyTimeout + jitter, from: now)
   }
 
-  /// The identity changed: a new initiation may go out at once.
+  /// The identity changed: a new initiation may go out at once. One that was to be tried again
+  /// still is, or what is staged for it would wait for ever.
   mutating func forgetInitiation() {
     lastInitiation = nil
-    retransmitHandshake = .never
   }
 
   /// An initiation could not be made; the next try comes when it would have come anyway.

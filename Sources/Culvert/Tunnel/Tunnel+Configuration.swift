@@ -13,11 +13,7 @@ extension Tunnel {
   /// Takes 32 bytes; all zero unset the key. Every peer's session stops sending, and a peer that
   /// has the device's own public key is removed.
   public mutating func setPrivateKey(_ key: UnsafeRawPointer) {
-    if identity.isSet,
-      Secret.equal(key, identity.privateKey, byteCount: WireGuard.keyByteCount)
-    {
-      return
-    }
+    if isOwnPrivateKey(key) { return }
     identity.set(key)
     cookieChecker.prepare(publicKey: identity.publicKey)
     if identity.isSet, let own = findPeer(identity.publicKey) { removePeer(own) }
@@ -32,6 +28,20 @@ extension Tunnel {
       next = peerTable.peer(after: id)
     }
     noise.wipe()
+  }
+
+  /// Whether this is the key that is set; compared clamped, as it is kept, or one that was never
+  /// clamped would seem new each time and end every session.
+  private func isOwnPrivateKey(_ key: UnsafeRawPointer) -> Bool {
+    guard identity.isSet, !Secret.isZero(key, byteCount: WireGuard.keyByteCount) else {
+      return false
+    }
+    noise.plaintext.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
+    X25519.clamp(noise.plaintext)
+    let isOwn = Secret.equal(
+      noise.plaintext, identity.privateKey, byteCount: WireGuard.keyByteCount)
+    noise.wipe()
+    return isOwn
   }
 
   /// The MTU in bytes, for padding. Values beyond `Limits.maximumMTU` are the shell's to refuse.

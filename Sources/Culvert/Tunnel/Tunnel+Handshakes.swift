@@ -217,6 +217,8 @@ extension Tunnel {
       freeIndex(index)
       peer.pointee.timers.initiationFailed(at: now)
       counters.add(.lowOrderPoint)
+      // No try will ever do better, so nothing may wait for one in the common pool.
+      answerStaged(of: peer, &batch, at: now)
       return
     }
     freeIndex(replacedIndex)

@@ -139,7 +139,10 @@ extension Tunnel {
       counters.add(.sent)
       let session = batch.sessions[packet.session]
       session.pointee.didTry = true
-      if packet.kind == .sealed, packet.byteCount > 0 { session.pointee.didSendData = true }
+      if packet.kind == .sealed {
+        session.pointee.didSendTransport = true
+        if packet.byteCount > 0 { session.pointee.didSendData = true }
+      }
       if let peer = peer(session.pointee.peer) {
         peer.pointee.sentByteCount &+= UInt64(wireByteCount)
       }
@@ -157,10 +160,13 @@ extension Tunnel {
     }
     peer.pointee.timers.anyAuthenticatedPacketSent()
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    if session.didSendData {
+    // Randomness costs a system call: only where the timer is not running yet.
+    if session.didSendData, !peer.pointee.timers.newHandshake.isSet {
       peer.pointee.timers.dataSent(at: now, jitter: jitter())
     }
-    if peer.pointee.keypairs.current.exists,
+    // An initiation is no use of the session: counted as one, each retry would start the tries
+    // anew (R17).
+    if session.didSendTransport, peer.pointee.keypairs.current.exists,
       peer.pointee.keypairs.current.isStaleForSending(at: now)
     {
       peer.pointee.timers.wantInitiation(at: now)

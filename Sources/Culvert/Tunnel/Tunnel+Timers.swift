@@ -89,13 +89,20 @@ extension Tunnel {
     if let path = peer.pointee.path { peer.pointee.path = Path(to: path.endpoint) }
   }
 
-  /// No answer to any try: what was staged is answered with ICMP, so that programs need not wait
-  /// for their own time-outs.
+  /// No answer to any try.
   private mutating func giveUp(
     on peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
   ) {
     events.append(.handshakeGivenUp, peer.pointee.publicKey)
     resetHandshake(peer)
+    answerStaged(of: peer, &batch, at: now)
+  }
+
+  /// What is staged will find no session: it is answered with ICMP, so that programs need not wait
+  /// for their own time-outs.
+  mutating func answerStaged(
+    of peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
+  ) {
     while let byteCount = peer.pointee.staged.oldestByteCount(in: stagingPool) {
       counters.add(.peerUnreachable)
       guard byteCount > 0, let room = batch.room(for: byteCount) else {

@@ -1,0 +1,82 @@
+@testable import Culvert
+
+/// The datagrams that are under way, and what the seed does to them.
+struct SimulatedNetwork {
+  private struct Flight {
+    var due: Instant
+    var source: Endpoint
+    var target: Endpoint
+    var bytes: [UInt8]
+    var isTruncated = false
+  }
+
+  private var flights: [Flight] = []
+  /// Datagrams of the past, for an attacker to send again.
+  private var past: [Flight] = []
+  private var generator: SeededGenerator
+  private let options: SimulationOptions
+  /// Whether the network has become a good one.
+  var isHealed = false
+  /// Two ports between which nothing passes.
+  var partitioned: (UInt16, UInt16)?
+
+  init(seed: UInt64, options: SimulationOptions) {
+    generator = SeededGenerator(seed: seed)
+    self.options = options
+  }
+
+  var nextArrival: Instant? { flights.map(\.due).min() }
+
+  private mutating func happens(_ chance: UInt64) -> Bool {
+    !isHealed && generator.next() % 1000 < chance
+  }
+
+  mutating func send(_ emission: Emission, from source: Endpoint, at now: Instant) {
+    let target = emission.path.endpoint
+    if let (left, right) = partitioned,
+      (source.port, target.port) == (left, right) || (target.port, source.port) == (left, right)
+    {
+      return
+    }
+    guard !happens(options.loss) else { return }
+    var flight = Flight(
+      due: now, source: source, target: target, bytes: emission.bytes)
+    launch(flight, at: now)
+    if happens(options.duplication) { launch(flight, at: now) }
+    if happens(options.corruption) {
+      let bit = generator.next() % UInt64(8 * flight.bytes.count)
+      flight.bytes[Int(bit / 8)] ^= 1 << (bit % 8)
+      launch(flight, at: now)
+    }
+    if happens(options.truncation) {
+      flight.isTruncated = true
+      launch(flight, at: now)
+    }
+    past.append(flight)
+    if past.count > 300 { past.removeFirst(150) }
+    if happens(options.replay), var old = past.randomElement(using: &generator) {
+      // An attacker has an address of its own.
+      if generator.next() % 2 == 0 { old.source = Endpoint(address: ipv4(203, 0, 113, 1), port: 6) }
+      launch(old, at: now)
+    }
+  }
+
+  private mutating func launch(_ flight: Flight, at now: Instant) {
+    var flight = flight
+    let delay = isHealed ? nanosecondsPerMillisecond : options.maximumDelay
+    flight.due = now.advanced(by: generator.next() % delay)
+    flights.append(flight)
+  }
+
+  /// Takes out what has arrived at `target`, in order of arrival.
+  mutating func arrivals(at target: Endpoint, now: Instant) -> [Arrival] {
+    let due = flights.filter { $0.due <= now && $0.target == target }.sorted { $0.due < $1.due }
+    flights.removeAll { $0.due <= now && $0.target == target }
+    return due.map { Arrival($0.bytes, from: $0.source, isTruncated: $0.isTruncated) }
+  }
+
+  /// Drops what has arrived where nobody is any more.
+  mutating func dropStray(now: Instant) {
+    flights.removeAll { $0.due <= now }
+  }
+}

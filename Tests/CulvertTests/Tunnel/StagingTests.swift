@@ -1,0 +1,159 @@
+import Testing
+
+@testable import Culvert
+
+/// What happens to packets that cannot be sent at once, and to batches that are full.
+@Suite struct StagingTests {
+  private func packet(_ number: UInt8, byteCount: Int = 60) -> [UInt8] {
+    TestPacket.ipv4(
+      from: TunnelPair.addressOfA, to: TunnelPair.addressOfB,
+      payload: [number] + [UInt8](repeating: 0xcc, count: byteCount - 21))
+  }
+
+  @Test func theOldestStagedPacketGoesFirst() throws {
+    let pair = try TunnelPair()
+    let packets = (0..<7).map { packet($0) }
+    pair.sendFromA(packets)
+    #expect(pair.a.count(.staged) == 7)
+    #expect(pair.a.count(.droppedFromStaging) == 3)
+    pair.exchange()
+    #expect(pair.b.delivered == Array(packets.suffix(4)))
+    #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
+  }
+
+  @Test func onePeerCannotTakeAnothersStagingSlots() throws {
+    // 4 slots for all; a jumbo packet needs more than a peer's share of 2 packets.
+    let pair = try TunnelPair(limits: .shrunken())
+    let third = TunnelNode(seed: 9, endpoint: TunnelPair.elsewhere)
+    try pair.a.addPeer(
+      third.publicKey, allowed: [#require(IPPrefix(ipv4(10, 0, 0, 3), length: 32))],
+      endpoint: third.endpoint)
+    pair.sendFromA((0..<10).map { packet($0) })
+    #expect(pair.a.freeStagingSlots == 2)
+    let toThird = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(10, 0, 0, 3))
+    pair.a.send([toThird, toThird, toThird], at: pair.now)
+    #expect(pair.a.freeStagingSlots == 0)
+    // The handshakes have a pool of their own, and go on; in a ring this small each message is
+    // load, so that both ends ask for cookies first.
+    pair.wait(seconds: 20)
+    #expect(pair.b.delivered == [packet(8), packet(9)])
+  }
+
+  @Test func aJumboPacketTakesSeveralSlotsAndComesOutWhole() throws {
+    let pair = try TunnelPair()
+    let jumbo = packet(1, byteCount: 9000)
+    let largest = packet(2, byteCount: 65_475)
+    pair.sendFromA([packet(0), jumbo])
+    #expect(pair.a.freeStagingSlots == 40 - 1 - 5)
+    pair.sendFromA([packet(3)])
+    pair.exchange()
+    #expect(pair.b.delivered == [packet(0), jumbo, packet(3)])
+    pair.a.tunnel.setUp(false, at: pair.now)
+    pair.a.tunnel.setUp(true, at: pair.now)
+    pair.forget()
+    // The largest needs all of a peer's slots, so the others go.
+    pair.sendFromA([packet(4), largest])
+    #expect(pair.a.freeStagingSlots == 40 - 33)
+    pair.skip(6 * nanosecondsPerSecond)
+    pair.exchange()
+    #expect(pair.b.delivered == [largest])
+    #expect(pair.a.freeStagingSlots == 40)
+  }
+
+  @Test func aPoolThatIsTooSmallDropsAndTells() throws {
+    let pair = try TunnelPair(limits: .shrunken())
+    pair.sendFromA([packet(1, byteCount: 65_475)])
+    #expect(pair.a.count(.droppedFromStaging) == 1)
+    #expect(pair.a.freeStagingSlots == 4)
+    // A handshake was asked for all the same.
+    pair.exchange()
+    #expect(pair.a.count(.handshakeQueued) > 0)
+  }
+
+  @Test func stagedPacketsKeepTheirOrderBeforeNewOnes() throws {
+    let pair = try TunnelPair()
+    pair.sendFromA([packet(1), packet(2)])
+    pair.carryToB(pair.a.settle(at: pair.now, wall: pair.wall))
+    pair.carryToA(pair.b.settle(at: pair.now, wall: pair.wall))
+    // The response has come, and is in the ring: the session is not there yet, nor after the
+    // handshake before the flush.
+    pair.sendFromA([packet(3)])
+    pair.exchange()
+    #expect(pair.b.delivered == [packet(1), packet(2), packet(3)])
+  }
+
+  @Test func moreStagedPacketsThanABatchHoldsAreSentInSeveral() throws {
+    var limits = Limits.roomy
+    limits.stagedPacketsPerPeer = 40
+    limits.batchPackets = 4
+    let pair = try TunnelPair(limits: limits)
+    let packets = (0..<40).map { packet($0) }
+    pair.sendFromA(packets)
+    #expect(pair.a.freeStagingSlots == 0)
+    pair.exchange()
+    #expect(pair.b.delivered == packets)
+    #expect(pair.b.count(.delivered) == 40)
+    #expect(pair.a.freeStagingSlots == 40)
+  }
+
+  @Test func aFullBatchGivesNoRoom() throws {
+    let node = TunnelNode(seed: 1, endpoint: TunnelPair.elsewhere, limits: .shrunken())
+    node.outbound.reset()
+    var count = 0
+    while node.outbound.room(for: 100) != nil {
+      node.outbound.append(byteCount: 100)
+      count += 1
+    }
+    #expect(count == 4)
+    // By bytes: two of the largest fit into 160 KiB, and an empty one behind them.
+    node.outbound.reset()
+    for _ in 0..<2 {
+      expect(node.outbound.room(for: 65_475) != nil)
+      node.outbound.append(byteCount: 65_475)
+    }
+    expect(node.outbound.room(for: 65_475) == nil)
+    expect(node.outbound.room(for: 0) != nil)
+    node.inbound.reset()
+    count = 0
+    while node.inbound.room != nil {
+      node.inbound.append(
+        byteCount: 65_535, from: Path(to: TunnelPair.elsewhere), trafficClass: 0,
+        isTruncated: false)
+      count += 1
+    }
+    #expect(count == 2)
+    node.tunnel.accept(&node.inbound, at: Instant(nanoseconds: 1))
+    #expect(node.count(.malformedMessage) == 2)
+  }
+
+  @Test func whatTheKernelRefusesIsCountedAndNotTakenForSent() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    pair.wait(seconds: 60)
+    let before = pair.a.status(of: pair.peerOfA)?.sentByteCount
+    pair.a.refuses = { $0 == 0 }
+    let sent = pair.a.send([packet(1), packet(2)], at: pair.now)
+    #expect(sent.count == 1)
+    #expect(pair.a.count(.sendFailed) == 1)
+    #expect(pair.a.status(of: pair.peerOfA)?.sentByteCount == (before ?? 0) + 64 + 32)
+    // Its counter is gone for good: no nonce is used twice.
+    #expect(pair.carryToB(sent) == [packet(2)])
+  }
+
+  @Test func aLostLocalAddressIsForgotten() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    let peer = pair.a.tunnel.peer(pair.peerOfA)!
+    peer.pointee.path = Path(to: pair.b.endpoint)
+    peer.pointee.path?.source = ipv4(198, 51, 100, 1)
+    peer.pointee.path?.interface = 3
+    pair.a.outbound.reset()
+    pair.a.outbound.room(for: 60)?.copyBytes(from: packet(1))
+    pair.a.outbound.append(byteCount: 60)
+    pair.a.tunnel.plan(&pair.a.outbound, at: pair.now)
+    pair.a.outbound.seal()
+    pair.a.outbound.didLoseSource(0)
+    pair.a.tunnel.emit(&pair.a.outbound, at: pair.now)
+    #expect(peer.pointee.path == Path(to: pair.b.endpoint))
+  }
+}
