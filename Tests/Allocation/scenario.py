@@ -1,0 +1,225 @@
+"""A tunnel's hard day: a million packets, handshakes, a hundred reconfigurations."""
+
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+from harness.deadline import wait_until
+from harness.echo import ping
+from harness.keys import KeyPair, preshared_key
+from harness.lab import Lab
+from harness.node import LOGS, Node
+from harness.pair import introduce, place
+from harness.procfs import is_listening
+from harness.program import Program
+from harness.traffic import iperf
+from harness.uapi import UAPIConnection
+
+from counts import CountPage, Memory, waits_for_work
+
+RECONFIGURATIONS = 100
+PATIENCE = 180  # seconds for the packets, on the slowest machine
+
+
+class CountedNode(Node):
+    """A node that nobody talks to before its memory has been looked at."""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.interface in self.namespace.interfaces() and waits_for_work(self.pid)
+
+
+class Scenario:
+    """One program under test against one peer."""
+
+    def __init__(self, lab: Lab, program: Program, peer: Program, interposer: str | None):
+        left, right = lab.namespace("ours"), lab.namespace("theirs")
+        lab.connect(left, right)
+        self.ours = CountedNode(left, program, "ours")
+        lab.nodes.append(self.ours)
+        self.theirs = lab.node(right, peer, "theirs")
+        self.page: CountPage | None = None
+        environment = {}
+        if interposer is not None:
+            self.page = CountPage(LOGS / "counts")
+            environment["ALLOCATION_COUNTS"] = str(self.page.path)
+            if interposer:
+                environment["LD_PRELOAD"] = interposer
+        place(self.ours, self.theirs)
+        self.ours.start(environment=environment)
+        if self.page and not self.page.is_counting:
+            raise AssertionError("the interposer was not loaded")
+        self.start = Memory.of(self.ours.pid, self.page)
+        self.theirs.start()
+        self.handshakes = self.changes = 0
+
+    # The day
+
+    def run(self, packets: int) -> list[tuple[str, Memory]]:
+        """What each part has taken, in order."""
+        parts = [
+            ("configuration and first handshake", self.begin),
+            (f"{packets} packets", lambda: self.send(packets)),
+            (f"{RECONFIGURATIONS} reconfigurations", self.reconfigure),
+            ("errors, signals, link down and up", self.disturb),
+            ("packets after all that", lambda: self.send(packets // 20)),
+        ]
+        results, before = [], self.start
+        for name, part in parts:
+            part()
+            now = Memory.of(self.ours.pid, self.page)
+            results.append((name, now.since(before)))
+            before = now
+        results.append(("in all", before.since(self.start)))
+        return results
+
+    def begin(self) -> None:
+        introduce(self.ours, self.theirs, 4, preshared_key())
+        for node in (self.ours, self.theirs):
+            node.bring_up()
+        self.handshake()
+
+    def handshake(self) -> None:
+        """Until there is an answer through the tunnel."""
+        wait_until(
+            lambda: ping(self.ours, self.theirs.inner4, count=1).received == 1,
+            "an answer through the tunnel",
+            20,
+        )
+        self.handshakes += 1
+
+    # Packets
+
+    def counted_packets(self) -> tuple[int, int]:
+        """Packets that the interface has received and sent, as the kernel counts."""
+        text = self.ours.namespace.run("ip", "-s", "-j", "link", "show", self.ours.interface)
+        stats = json.loads(text)[0]["stats64"]
+        return stats["rx"]["packets"], stats["tx"]["packets"]
+
+    def send(self, packets: int) -> None:
+        """Small datagrams, until half of the packets have gone each way."""
+        end = time.monotonic() + PATIENCE
+        start = self.counted_packets()
+        for number in itertools.count():
+            gone = [now - then for now, then in zip(self.counted_packets(), start)]
+            if min(gone) >= packets // 2:
+                return
+            if time.monotonic() > end:
+                raise AssertionError(f"only {gone} packets in {PATIENCE} s")
+            incoming = gone[0] < gone[1]
+            iperf(
+                self.ours,
+                self.theirs,
+                self.theirs.inner4,
+                seconds=2,
+                udp_rate="60M",
+                length=64,
+                reverse=incoming,
+            )
+
+    # Configuration
+
+    def reconfigure(self) -> None:
+        """Every kind of change, over and over."""
+        stranger = KeyPair.generate()
+        kinds = (
+            lambda: self.ours.set(
+                *("peer", stranger.public, "allowed-ips", "10.9.0.0/16,fd09::/32"),
+                *("endpoint", "198.51.100.77:51820", "persistent-keepalive", "25"),
+                secrets={"preshared-key": preshared_key()},
+            ),
+            lambda: self.ours.set("peer", stranger.public, "allowed-ips", "10.9.1.0/24,fd10::/64"),
+            lambda: self.ours.wg("show", self.ours.interface, "dump"),
+            lambda: self.ours.set("peer", stranger.public, "remove"),
+            self.change_port,
+            self.change_preshared_key,
+            lambda: self.ours.set("fwmark", "0x77"),
+            lambda: self.ours.set("fwmark", "0"),
+            self.synchronise,
+            self.add_many,
+            self.replace_peer,
+            self.change_private_key,
+        )
+        for kind in itertools.islice(itertools.cycle(kinds), RECONFIGURATIONS):
+            kind()
+            self.changes += 1
+        self.handshake()
+
+    def change_port(self) -> None:
+        self.ours.port += 1
+        self.ours.set("listen-port", str(self.ours.port))
+        self.theirs.set("peer", self.ours.keys.public, "endpoint", self.ours.endpoint())
+
+    def change_preshared_key(self) -> None:
+        key = preshared_key()
+        for node, other in ((self.ours, self.theirs), (self.theirs, self.ours)):
+            node.set("peer", other.keys.public, secrets={"preshared-key": key})
+
+    def synchronise(self) -> None:
+        """The whole configuration through `wg syncconf`, with one allowed IP more."""
+        text = self.ours.wg("showconf", self.ours.interface)
+        path = pathlib.Path(LOGS, "synchronised.conf")
+        path.touch(0o600)
+        path.write_text(text.replace("AllowedIPs = ", "AllowedIPs = 10.11.0.0/16, ", 1))
+        self.ours.wg("syncconf", self.ours.interface, str(path))
+
+    def add_many(self) -> None:
+        """A hundred peers in one request, shown and removed again."""
+        peers = [KeyPair.generate().public for _ in range(2)]
+        words = []
+        for number, peer in enumerate(peers):
+            prefixes = ",".join(f"10.{20 + number}.{index}.0/24" for index in range(200))
+            words += ["peer", peer, "allowed-ips", prefixes]
+        self.ours.set(*words)
+        self.ours.wg("show", self.ours.interface, "dump")
+        self.ours.set(*(word for peer in peers for word in ("peer", peer, "remove")))
+
+    def replace_peer(self) -> None:
+        """The peer goes and comes back: a new handshake."""
+        self.ours.set("peer", self.theirs.keys.public, "remove")
+        key = preshared_key()
+        self.ours.add_peer(self.theirs, self.theirs.endpoint(), None, key)
+        self.theirs.set("peer", self.ours.keys.public, secrets={"preshared-key": key})
+        self.handshake()
+
+    def change_private_key(self) -> None:
+        old, self.ours.keys = self.ours.keys, KeyPair.generate()
+        self.ours.set_private_key(self.ours.keys.private)
+        self.theirs.set("peer", old.public, "remove")
+        key = preshared_key()
+        self.ours.set("peer", self.theirs.keys.public, secrets={"preshared-key": key})
+        self.theirs.add_peer(self.ours, self.ours.endpoint(), None, key)
+        self.handshake()
+
+    # Disturbances
+
+    def disturb(self) -> None:
+        """What should not be, and what happens seldom."""
+        for text in ("set=1\nlisten_port=x\n\n", "get=2\n\n", "set=1\npublic_key=1\n\n"):
+            with UAPIConnection(self.ours.socket_path) as connection:
+                connection.command(text)
+        with UAPIConnection(self.ours.socket_path) as connection:
+            connection.send("x" * 100_000 + "\n\n")
+            connection.reply()
+        self.send_noise()
+        os.kill(self.ours.pid, signal.SIGUSR1)
+        for state in ("down", "up"):
+            self.ours.namespace.ip(f"link set {self.ours.interface} {state}")
+        self.ours.namespace.ip(f"link set {self.ours.interface} mtu 1280")
+        self.ours.namespace.attempt("ping", "-c", "3", "-i", "0.02", "-W", "1", "10.7.0.9")
+        self.handshake()
+
+    def send_noise(self) -> None:
+        """Datagrams that are no messages, at the outer port."""
+        import socket
+
+        with self.theirs.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for number in range(20_000):
+                head = bytes([number % 6, 0, 0, 0])
+                body = os.urandom(number % 160)
+                sender.sendto(head + body, (self.ours.outer4, self.ours.port))

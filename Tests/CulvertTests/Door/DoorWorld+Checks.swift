@@ -1,0 +1,106 @@
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
+
+/// The promises that hold after every step.
+extension DoorWorld {
+  func check() {
+    checkPools()
+    checkIndices()
+    checkSchedule()
+    expect(!near.tunnel.allowedIPs.isStaging, "allowed IPs stay staged")
+  }
+
+  /// Every slot is free, in the handshake ring, or staged for a peer that exists.
+  private func checkPools() {
+    expect(
+      near.tunnel.handshakePool.freeCount + near.tunnel.handshakeRing.count
+        == DoorEnd.limits.handshakeRing, "a handshake slot is lost")
+    var held = 0
+    near.forEachPeer { held += $0.pointee.staged.heldSlots }
+    expect(
+      near.tunnel.stagingPool.freeCount + held == DoorEnd.limits.stagingSlots,
+      "a staging slot is lost")
+  }
+
+  /// The index table holds exactly the peers' handshakes and keypairs.
+  private func checkIndices() {
+    var count = 0
+    near.forEachPeer { peer in
+      count += checkIndex(peer.pointee.handshake.localIndex, .handshake, peer)
+      count += checkIndex(peer.pointee.keypairs.current.localIndex, .keypair, peer)
+      count += checkIndex(peer.pointee.keypairs.previous.localIndex, .keypair, peer)
+      count += checkIndex(peer.pointee.keypairs.next.localIndex, .keypair, peer)
+    }
+    expect(near.tunnel.indices.count == count, "the index table holds what no peer has")
+  }
+
+  private func checkIndex(
+    _ index: UInt32, _ kind: IndexKind, _ peer: UnsafeMutablePointer<Peer>
+  ) -> Int {
+    guard index != 0 else { return 0 }
+    let entry = near.tunnel.indices.find(index)
+    expect(
+      entry?.peer == peer.pointee.id && entry?.kind == kind.rawValue,
+      "an index of a peer is not in the table")
+    return 1
+  }
+
+  /// No timer is overslept.
+  private func checkSchedule() {
+    guard near.tunnel.isUp else { return }
+    let next = near.tunnel.nextDeadline(at: now)
+    if next.isDue(at: now) { return }
+    near.forEachPeer { peer in
+      expect(!(peer.pointee.timers.next < next), "a timer is not in the schedule")
+    }
+  }
+
+  /// When everything is taken down, everything is free again.
+  func checkEmptied() {
+    near.tunnel.setUp(false, at: now)
+    near.tunnel.removeAllPeers()
+    check()
+    expect(near.tunnel.indices.count == 0, "indices outlive their peers")
+    expect(near.tunnel.allowedIPs.count == 0, "allowed IPs outlive their peers")
+    expect(
+      near.tunnel.stagingPool.freeCount == DoorEnd.limits.stagingSlots
+        && near.tunnel.handshakePool.freeCount == DoorEnd.limits.handshakeRing,
+      "pools are not full again")
+  }
+
+  // MARK: Fences
+
+  /// Under the fuzzer, address sanitizer watches the bytes between the datagrams of a batch.
+  func fence(_ end: DoorEnd) {
+    #if FENCES
+      forEachGap(end) { poison($0, $1) }
+    #endif
+  }
+
+  func unfence(_ end: DoorEnd) {
+    #if FENCES
+      forEachGap(end) { unpoison($0, $1) }
+    #endif
+  }
+
+  #if FENCES
+    private func forEachGap(_ end: DoorEnd, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
+      let bytes = end.inbound.bytes
+      for index in 0..<end.inbound.count {
+        let packet = end.inbound.packets[index]
+        let gap = Int(packet.offset) + Int(packet.byteCount)
+        let isLast = index + 1 == end.inbound.count
+        let limit = isLast ? bytes.count : Int(end.inbound.packets[index + 1].offset)
+        if limit > gap { body(bytes.baseAddress! + gap, limit - gap) }
+      }
+    }
+  #endif
+}
+
+#if FENCES
+  @_silgen_name("__asan_poison_memory_region")
+  private func poison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
+  @_silgen_name("__asan_unpoison_memory_region")
+  private func unpoison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
+#endif
