@@ -2,7 +2,7 @@
 
 /// What holds of a tunnel whenever none of its functions runs.
 struct TunnelInvariants {
-  private static let verdicts = Verdict.allCases
+  private static let verdicts = (0..<Verdict.count).compactMap(Verdict.init(rawValue:))
   private var counters = [UInt64](repeating: 0, count: verdicts.count)
   /// Send counters by local index: one session's only grows.
   private var sendCounters: [UInt32: UInt64] = [:]

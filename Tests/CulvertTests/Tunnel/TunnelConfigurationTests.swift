@@ -134,7 +134,9 @@ import Testing
     #expect(try node.addPeer(key(1), allowed: []) == first)
     let prefix = { (byte: UInt8) in IPPrefix(ipv4(10, 0, byte, 0), length: 24)! }
     try node.addPeer(key(1), allowed: [prefix(1), prefix(2)])
-    #expect(throws: ConfigurationError.self) { try node.tunnel.stageAllowedIP(prefix(3), add: true) }
+    #expect(throws: ConfigurationError.self) {
+      try node.tunnel.stageAllowedIP(prefix(3), add: true)
+    }
     node.tunnel.abandonAllowedIPs()
     expect(node.tunnel.allowedIPs.route(ipv4(10, 0, 2, 2)) == first.index)
     node.tunnel.removeAllPeers()
