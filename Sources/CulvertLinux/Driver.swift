@@ -51,12 +51,22 @@ public struct Driver: ~Copyable {
       let epoll = try Epoll()
       let timer = try Timer()
       let signals = try Signals()
-      let netlink = try Netlink.open()
+      let netlink = try Waits.watch(tun)
       linkIndex = try tun.interfaceIndex()
       self.epoll = epoll
       self.timer = timer
       self.signals = signals
       self.netlink = netlink
+    }
+
+    /// In the interface's own namespace, which for an adopted one may be another.
+    private static func watch(_ tun: borrowing TunDevice) throws(SystemError) -> Netlink {
+      do throws(SystemError) {
+        return try Netlink.open(in: try tun.namespaceDescriptor())
+      } catch {
+        // Linux before 5.0, or no right to enter namespaces: taken to be in ours.
+        return try Netlink.open()
+      }
     }
   }
 
@@ -124,7 +134,8 @@ public struct Driver: ~Copyable {
       for index in 0..<max(0, count) { handle(events[index]) }
       advance()
     }
-    uapi.remove()
+    // A clean end is where the next start goes on; only after a crash it has to skip ahead.
+    if let stamp = interface.tunnel.lastTimestamp { _ = stamps.write(stamp) }
   }
 
   private mutating func handle(_ event: EpollEvent) {
@@ -137,12 +148,16 @@ public struct Driver: ~Copyable {
       armed = .never
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
-    case Token.listener: uapi.accept(&interface, epoll)
+    case Token.listener:
+      uapi.accept(&interface, epoll, at: Clock.boottime())
+      registerSockets()
     case Token.listenerWatch:
       if !uapi.isPresent() { stop("the configuration socket was deleted") }
     default:
       guard let index = Token.connectionIndex(event.token) else { return }
-      uapi.serve(index, &interface, epoll, at: Clock.boottime())
+      let now = Clock.boottime()
+      uapi.serve(index, &interface, epoll, at: now)
+      uapi.acceptWaiting(&interface, epoll, at: now)
       registerSockets()
     }
   }
@@ -174,14 +189,18 @@ public struct Driver: ~Copyable {
     }
   }
 
-  /// Handshakes, timers, staged packets: one batch, and the loop comes back for more.
+  /// Handshakes, timers, staged packets: as many batches as the TUN has had, so that packets
+  /// staged by one turn are on their way before the next.
   private mutating func advance() {
     let now = Clock.boottime()
-    guard interface.tunnel.nextDeadline(at: now).isDue(at: now) else { return }
-    let result = outbound.advance(
-      &interface.tunnel, tun: interface.tun, sockets: interface.sockets, stamps: stamps, at: now)
-    interface.report(result.error, "sending failed", at: now)
-    interface.report(result.stampError, "cannot store the handshake timestamp", at: now)
+    for _ in 0..<Driver.batchesPerTurn {
+      guard interface.tunnel.nextDeadline(at: now).isDue(at: now) else { break }
+      let result = outbound.advance(
+        &interface.tunnel, tun: interface.tun, sockets: interface.sockets, stamps: stamps,
+        at: now)
+      interface.report(result.error, "sending failed", at: now)
+      interface.report(result.stampError, "cannot store the handshake timestamp", at: now)
+    }
     while let event = interface.tunnel.nextEvent() { interface.log(event, at: now) }
   }
 

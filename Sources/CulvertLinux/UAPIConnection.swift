@@ -35,9 +35,12 @@ struct UAPIConnection: ~Copyable {
     static let byteCount = replies + replyByteCount
   }
   static let byteCount = Layout.byteCount
-  /// Lines handled in one call, so that a configuration of 130,000 allowed IPs does not hold up
-  /// the packets.
-  private static let linesPerCall = 2048
+  /// Work done in one call, so that a configuration of 130,000 allowed IPs or of 1,000 peers does
+  /// not hold up the packets: lines, of which a peer's first costs a Diffie-Hellman product.
+  private static let linesPerCall = 1024
+  private static let linesPerPeer = 64
+  /// Buffers of a reply sent in one call.
+  private static let buffersPerCall = 32
 
   private(set) var descriptor = FileDescriptor.none
   private var reader: LineReader
@@ -51,6 +54,10 @@ struct UAPIConnection: ~Copyable {
   var lastServed: UInt64 = 0
   /// In the middle of a `set`, which only one connection may be at a time.
   private(set) var isSetting = false
+  /// At the beginning of a `set`, and waits until the other one is through.
+  private(set) var wantsToSet = false
+  /// Everything sent has been read, and everything read has been answered.
+  private var isDrained = false
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
   init(memory: UnsafeMutableRawBufferPointer) {
@@ -70,8 +77,8 @@ struct UAPIConnection: ~Copyable {
 
   /// Between two requests, with nothing on its way in or out.
   var isIdle: Bool {
-    if case .none = reply, !isSetting, sentByteCount == 0, writer.count == 0 { return true }
-    return false
+    guard case .none = reply, isDrained, parser.isIdle, reader.isEmpty else { return false }
+    return !wantsToSet && sentByteCount == 0 && writer.count == 0
   }
 
   mutating func open(_ descriptor: consuming FileDescriptor) {
@@ -90,28 +97,38 @@ struct UAPIConnection: ~Copyable {
     reply = .none
     sentByteCount = 0
     isSetting = false
+    wantsToSet = false
+    isDrained = false
   }
 
   /// Goes on reading requests and writing replies as far as that goes.
   ///
   /// - Parameter isFree: no other connection is in the middle of a `set`.
   mutating func serve(_ interface: inout Interface, isFree: Bool, at now: Instant) -> Outcome {
-    for _ in 0..<UAPIConnection.linesPerCall {
-      switch writeReply(interface) {
-      case .some(let outcome): return outcome
-      case .none: break
+    isDrained = false
+    var lines = UAPIConnection.linesPerCall
+    while lines > 0 {
+      if let outcome = writeReply(interface) { return outcome }
+      if wantsToSet {
+        guard isFree else { return .turn }
+        wantsToSet = false
+        isSetting = true
       }
-      // A `set` may begin at any line, and then it is too late to wait.
-      if !isSetting, !isFree { return .turn }
       let line = reader.next()
       if case .incomplete = line {
         let count = descriptor.read(into: reader.makeRoom())
-        if count == -Int(SystemError.EAGAIN.code) { return .readable }
+        if count == -Int(SystemError.EAGAIN.code) {
+          isDrained = true
+          return .readable
+        }
         if count <= 0 { return .closed }
         reader.didReceive(byteCount: count)
       } else {
-        take(parser.parse(line), &interface, at: now)
+        let parsed = parser.parse(line)
+        if case .peer(.publicKey) = parsed { lines -= UAPIConnection.linesPerPeer }
+        take(parsed, &interface, at: now)
       }
+      lines -= 1
     }
     return .more
   }
@@ -120,7 +137,7 @@ struct UAPIConnection: ~Copyable {
 
   private mutating func take(_ line: UAPILine, _ interface: inout Interface, at now: Instant) {
     switch line {
-    case .beginSet: isSetting = true
+    case .beginSet: wantsToSet = true
     case .beginGet, .skipped: break
     case .device(let setting): set(setting, &interface, at: now)
     case .peer(let setting): set(setting, &interface, at: now)
@@ -230,7 +247,7 @@ struct UAPIConnection: ~Copyable {
 
   /// Writes and sends what is to be replied. Nil when that is all out.
   private mutating func writeReply(_ interface: borrowing Interface) -> Outcome? {
-    while true {
+    for _ in 0..<UAPIConnection.buffersPerCall {
       // Each part is written whole or not at all; when one does not fit, the buffer goes out.
       let isFull = !fillBuffer(interface)
       while sentByteCount < writer.count {
@@ -246,6 +263,7 @@ struct UAPIConnection: ~Copyable {
       }
       if !isFull { return nil }
     }
+    return .writable
   }
 
   /// False where the buffer is full before the reply is at its end.

@@ -30,39 +30,48 @@ struct UAPIServer: ~Copyable {
   static let byteCount = maximumConnections * UAPIConnection.byteCount
 
   deinit {
+    // Also where the start fails half way: no socket without a server.
+    listener.remove()
     connections.deinitialize(count: UAPIServer.maximumConnections)
     connections.deallocate()
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
-    try epoll.add(listener.raw, token: Token.listener)
+    // Edges: where there is no place, or no descriptor left in the process, nothing spins.
+    try epoll.add(listener.raw, [.readable, .edge], token: Token.listener)
     if listener.rawWatch >= 0 { try epoll.add(listener.rawWatch, token: Token.listenerWatch) }
   }
 
   /// False once somebody has deleted the socket's file, which ends the process (R25).
   func isPresent() -> Bool { listener.isPresent() }
 
-  func remove() { listener.remove() }
-
-  /// Takes one connection; epoll tells again where there are more.
-  mutating func accept(_ interface: inout Interface, _ epoll: borrowing Epoll) {
-    guard let place = freePlace(&interface) else {
-      // A listener that cannot be served would keep epoll awake; `settle` turns it on again.
-      isFull = true
-      _ = try? epoll.modify(listener.raw, .once, token: Token.listener)
-      return
-    }
-    guard let descriptor = listener.accept() else { return }
-    do throws(SystemError) {
-      try epoll.add(descriptor.raw, [.readable, .once], token: Token.connection(place))
-      connections[place].open(descriptor)
-    } catch {
-      // The descriptor closes itself.
+  /// Takes all connections that there is a place for, and serves what they have sent already.
+  mutating func accept(
+    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    while true {
+      guard let place = place() else {
+        isFull = true
+        return
+      }
+      // Nobody is sent away before it is known that somebody waits.
+      guard let descriptor = listener.accept() else {
+        isFull = false
+        return
+      }
+      if connections[place].isOpen { connections[place].close(&interface) }
+      do throws(SystemError) {
+        try epoll.add(descriptor.raw, [.readable, .once], token: Token.connection(place))
+        connections[place].open(descriptor)
+        serve(place, &interface, epoll, at: now)
+      } catch {
+        // The descriptor closes itself.
+      }
     }
   }
 
-  /// A place that is free, or that is made free.
-  private func freePlace(_ interface: inout Interface) -> Int? {
+  /// A free place, or that of the connection that has been idle for longest.
+  private func place() -> Int? {
     var oldest: Int?
     for index in 0..<UAPIServer.maximumConnections {
       if !connections[index].isOpen { return index }
@@ -71,11 +80,10 @@ struct UAPIServer: ~Copyable {
         oldest = index
       }
     }
-    if let oldest { connections[oldest].close(&interface) }
     return oldest
   }
 
-  /// Serves a connection that is ready, and after it those that waited for their turn.
+  /// Serves a connection that is ready, and wakes those that waited for it.
   mutating func serve(
     _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -87,7 +95,14 @@ struct UAPIServer: ~Copyable {
     let wasSetting = connections[index].isSetting
     let outcome = connections[index].serve(&interface, isFree: isFree(for: index), at: now)
     settle(index, outcome, &interface, epoll)
-    if wasSetting, !connections[index].isSetting { wakeOthers(than: index, epoll) }
+    if wasSetting, !connections[index].isSetting { wakeWaiting(epoll) }
+  }
+
+  /// Somebody waits in the listener's queue, and now there is a place.
+  mutating func acceptWaiting(
+    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    if isFull { accept(&interface, epoll, at: now) }
   }
 
   private func isFree(for index: Int) -> Bool {
@@ -110,11 +125,6 @@ struct UAPIServer: ~Copyable {
     case .turn: return
     case .closed:
       connections[index].close(&interface)
-      wakeOthers(than: index, epoll)
-      if isFull {
-        isFull = false
-        _ = try? epoll.modify(listener.raw, .readable, token: Token.listener)
-      }
       return
     }
     do throws(SystemError) {
@@ -125,11 +135,12 @@ struct UAPIServer: ~Copyable {
     }
   }
 
-  private func wakeOthers(than index: Int, _ epoll: borrowing Epoll) {
-    for other in 0..<UAPIServer.maximumConnections
-    where other != index && connections[other].isOpen {
+  /// Those that want to begin a `set` now may.
+  private func wakeWaiting(_ epoll: borrowing Epoll) {
+    for index in 0..<UAPIServer.maximumConnections
+    where connections[index].isOpen && connections[index].wantsToSet {
       _ = try? epoll.modify(
-        connections[other].descriptor.raw, [.writable, .once], token: Token.connection(other))
+        connections[index].descriptor.raw, [.writable, .once], token: Token.connection(index))
     }
   }
 }

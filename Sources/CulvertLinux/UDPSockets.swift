@@ -62,7 +62,13 @@ public struct UDPSockets: ~Copyable {
   /// CAP_NET_ADMIN.
   public mutating func setMark(_ mark: UInt32) throws(SystemError) {
     if ipv4.isOpen { try ipv4.setMark(mark) }
-    if ipv6.isOpen { try ipv6.setMark(mark) }
+    do throws(SystemError) {
+      if ipv6.isOpen { try ipv6.setMark(mark) }
+    } catch {
+      // Both or neither.
+      if ipv4.isOpen { try? ipv4.setMark(self.mark) }
+      throw error
+    }
     self.mark = mark
   }
 

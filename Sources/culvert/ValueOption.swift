@@ -38,7 +38,8 @@ enum ValueOption: CaseIterable {
     case .maximumStaged: 1...1024
     // One packet of the largest size has to fit.
     case .stagingSlots: 33...65_536
-    case .handshakeRing: 8...16_384
+    // An eighth of it is load, and a few peers that come at once are none.
+    case .handshakeRing: 64...16_384
     case .batchPackets: 1...1024
     case .socketBuffer: 4096...67_108_864
     case .profile, .stateDirectory: 0...0

@@ -28,6 +28,9 @@ public struct LineReader: ~Copyable {
     self.buffer = buffer
   }
 
+  /// Nothing has been received that has not been taken as a line.
+  public var isEmpty: Bool { start == end && !isOverlong }
+
   /// Where the next bytes of the stream go. Never empty once `next` has returned `incomplete`.
   public mutating func makeRoom() -> UnsafeMutableRawBufferPointer {
     let base = buffer.baseAddress!

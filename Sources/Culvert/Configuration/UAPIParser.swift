@@ -77,6 +77,9 @@ public struct UAPIParser: ~Copyable {
     state = .idle
   }
 
+  /// Between two requests.
+  public var isIdle: Bool { state == .idle }
+
   /// The 32 bytes of the private or preshared key that the line just parsed has brought.
   public func withSecret(_ body: (UnsafeRawPointer) -> Void) {
     body(UnsafeRawPointer(secret))

@@ -11,6 +11,9 @@ public enum Policy {
   public static let handshakeAttempts: UInt8 = 18
   /// Jitter added to every handshake retry, exclusive upper bound (whitepaper 6.1; R17).
   public static let handshakeJitter: UInt64 = 334 * nanosecondsPerMillisecond
+  /// What an end that has answered an initiation adds to the time of its own next try, at random
+  /// up to this: of two ends that initiated at once, one then comes first.
+  public static let overruledInitiationDelay: UInt64 = 2 * nanosecondsPerSecond
   /// Keys and handshake secrets of a silent peer are wiped after this (whitepaper 6.3).
   public static let zeroKeysAfterTime: UInt64 = 3 * WireGuard.rejectAfterTime
 

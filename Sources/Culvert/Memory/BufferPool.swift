@@ -24,7 +24,8 @@ struct BufferPool: BitwiseCopyable {
   init(
     carvingFrom arena: inout Arena, slots: Int, slotByteCount: Int, owner: StaticString
   ) {
-    precondition(slots > 0 && slots < Int(UInt32.max) && slotByteCount > 0)
+    // In 64 bits: an `Int` of 32 could not hold the limit.
+    precondition(slots > 0 && UInt64(slots) < UInt64(UInt32.max) && slotByteCount > 0)
     state = arena.carve(State.self, count: 1, owner: owner).baseAddress!
     bytes = arena.carveBytes(slots * slotByteCount, owner: owner).baseAddress!
     links = arena.carve(UInt32.self, count: slots, owner: owner).baseAddress!

@@ -145,6 +145,8 @@ struct Handshake: BitwiseCopyable {
 
     remoteEphemeral = Key(at: message.ephemeral)
     remoteIndex = message.sender
+    // Whatever exchange was in progress, its index is the caller's to free.
+    localIndex = 0
     latestTimestamp = timestamp
     lastConsumedInitiation = now
     commit(noise, as: .consumedInitiation)

@@ -60,4 +60,9 @@ public struct TimestampSource: Sendable, BitwiseCopyable {
     persisted = TAI64N(seconds: last.seconds &+ ahead, nanoseconds: last.nanoseconds)
     return persisted
   }
+
+  /// The last stamp sent, to be stored at a clean end in place of the horizon, so that restarts do
+  /// not push the stamps ahead of the clock. Nil where none was sent, or where its horizon was
+  /// implausible and is not remembered.
+  var lastSent: TAI64N? { hasSent && last <= persisted ? last : nil }
 }

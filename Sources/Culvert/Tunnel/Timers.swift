@@ -40,10 +40,13 @@ struct Timers: BitwiseCopyable {
 
   // MARK: Wishes
 
-  /// Asks for an initiation. One that was sent less than rekey-timeout ago stands for it.
+  /// Asks for an initiation. One that was sent less than rekey-timeout ago stands for it, and one
+  /// that waits for its retry too: the retry has jitter, and traffic must not run ahead of it, or
+  /// two ends that initiate at once would stay in step (R17).
   mutating func wantInitiation(at now: Instant) {
     attempts = 0
     guard !wantsInitiation, mayInitiate(at: now) else { return }
+    guard lastInitiation == nil || !retransmitHandshake.isSet else { return }
     wantsInitiation = true
     work = Deadline(now)
   }
@@ -132,6 +135,13 @@ struct Timers: BitwiseCopyable {
   mutating func initiationFailed(at now: Instant) {
     clearInitiationWish()
     lastInitiation = now
+  }
+
+  /// Answering the peer's initiation has overwritten our own: the next try is the peer's.
+  mutating func initiationOverruled(at now: Instant, delay: UInt64) {
+    guard retransmitHandshake.isSet else { return }
+    lastInitiation = now
+    retransmitHandshake = .after(WireGuard.rekeyTimeout + delay, from: now)
   }
 
   mutating func handshakeCompleted() {

@@ -58,7 +58,7 @@ extension Tunnel {
       let peer = peers + Int(id.index)
       if isUp {
         if peer.pointee.timers.persistentKeepaliveInterval > 0 {
-          peer.pointee.timers.wantKeepalive(at: now)
+          startKeepalives(to: peer, at: now)
         }
         reschedule(peer)
       } else {
@@ -131,17 +131,28 @@ extension Tunnel {
     guard let peer = peer(id) else { return }
     let wasOff = peer.pointee.timers.persistentKeepaliveInterval == 0
     peer.pointee.timers.persistentKeepaliveInterval = seconds
-    if wasOff, seconds > 0, isUp {
-      peer.pointee.timers.wantKeepalive(at: now)
-      reschedule(peer)
-    }
+    if wasOff, seconds > 0, isUp { startKeepalives(to: peer, at: now) }
+  }
+
+  /// Sends one now, and goes on trying where that is not possible yet, for want of an endpoint or
+  /// of the private key.
+  private mutating func startKeepalives(to peer: UnsafeMutablePointer<Peer>, at now: Instant) {
+    peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
+    peer.pointee.timers.wantKeepalive(at: now)
+    reschedule(peer)
   }
 
   /// Sends what a peer that has just been configured was waiting with.
   public mutating func peerIsConfigured(_ id: PeerID, at now: Instant) {
-    guard isUp, let peer = peer(id), !peer.pointee.staged.isEmpty else { return }
-    peer.pointee.timers.wantFlush(at: now)
-    reschedule(peer)
+    guard isUp, let peer = peer(id) else { return }
+    if !peer.pointee.staged.isEmpty {
+      peer.pointee.timers.wantFlush(at: now)
+      reschedule(peer)
+    } else if peer.pointee.timers.persistentKeepaliveInterval > 0, peer.pointee.path != nil,
+      !peer.pointee.keypairs.current.exists
+    {
+      startKeepalives(to: peer, at: now)
+    }
   }
 
   // MARK: Allowed IPs

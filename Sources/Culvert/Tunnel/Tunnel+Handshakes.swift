@@ -12,8 +12,11 @@ extension Tunnel {
     _ message: UnsafeRawPointer, byteCount: Int, from path: Path, at now: Instant
   ) -> Verdict {
     // A message that is not even made for our key costs one keyed hash and no slot. Cookie
-    // replies carry no mac1; their tag is their proof.
-    if byteCount != WireGuard.cookieReplyByteCount {
+    // replies carry no mac1; their tag is their proof, and their index must be one of ours.
+    if byteCount == WireGuard.cookieReplyByteCount {
+      let receiver = message.loadLittle(CookieReplyMessage.receiverOffset, as: UInt32.self)
+      guard indices.find(receiver) != nil else { return .unknownReceiver }
+    } else {
       guard cookieChecker.hasValidMAC1(message, byteCount: byteCount) else { return .badMAC }
     }
     guard let slot = handshakePool.take() else {
@@ -153,6 +156,10 @@ extension Tunnel {
     freeIndex(dropped.0)
     freeIndex(dropped.1)
     peer.pointee.timers.sessionDerived(at: now)
+    if peer.pointee.timers.retransmitHandshake.isSet {
+      peer.pointee.timers.initiationOverruled(
+        at: now, delay: entropy.below(Policy.overruledInitiationDelay))
+    }
     appendMessage(
       &batch, byteCount: WireGuard.responseByteCount, peer: peer.pointee.id, path: path)
     events.append(.responseSent, remoteStatic)

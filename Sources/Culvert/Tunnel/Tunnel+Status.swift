@@ -51,6 +51,9 @@ extension Tunnel {
   /// The horizon of timestamps that the shell should store now; seldom other than nil (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 
+  /// The last timestamp sent, to be stored at a clean end; nil where none was.
+  public var lastTimestamp: TAI64N? { timestamps.lastSent }
+
   /// Starts timestamps at what an earlier run stored.
   public mutating func restoreTimestamp(_ floor: TAI64N) {
     timestamps = TimestampSource(floor: floor)

@@ -61,22 +61,24 @@ extension Tunnel {
   private mutating func expire(
     _ peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
   ) {
-    let timers = peer.pointee.timers
-    if timers.retransmitHandshake.isDue(at: now) {
+    // Each is read when its turn comes: one expiry may clear another.
+    if peer.pointee.timers.retransmitHandshake.isDue(at: now) {
       forgetSource(of: peer)
       if peer.pointee.timers.retransmitExpired(at: now) == .giveUp {
         giveUp(on: peer, &batch, at: now)
       }
     }
-    if timers.newHandshake.isDue(at: now) {
+    if peer.pointee.timers.newHandshake.isDue(at: now) {
       forgetSource(of: peer)
       peer.pointee.timers.newHandshakeExpired(at: now)
     }
-    if timers.sendKeepalive.isDue(at: now) { peer.pointee.timers.keepaliveExpired(at: now) }
-    if timers.persistentKeepalive.isDue(at: now) {
+    if peer.pointee.timers.sendKeepalive.isDue(at: now) {
+      peer.pointee.timers.keepaliveExpired(at: now)
+    }
+    if peer.pointee.timers.persistentKeepalive.isDue(at: now) {
       peer.pointee.timers.persistentKeepaliveExpired(at: now)
     }
-    if timers.zeroKeys.isDue(at: now) {
+    if peer.pointee.timers.zeroKeys.isDue(at: now) {
       peer.pointee.timers.zeroKeysExpired()
       events.append(.keysWiped, peer.pointee.publicKey)
       resetHandshake(peer)
