@@ -9,8 +9,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 OUTPUT = ROOT / "build" / "allocation"
 SOURCE = HERE / "interposer.c"
-DOORS = ("malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc")
-# The modes of libFuzzer's and this program's single module: see Tests/Fuzz/run.
+DOORS = (
+    *("malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc"),
+    *("__libc_malloc", "__libc_calloc"),
+)
+# One module of core and program, as in Tests/Fuzz/run.
 SWIFT = ["-wmo", "-O", "-swift-version", "6", "-enable-upcoming-feature", "ExistentialAny"]
 
 

@@ -23,7 +23,7 @@ class CountPage:
 
     @property
     def words(self) -> tuple[int, ...]:
-        return struct.unpack("<8Q", self.page[:64])
+        return struct.unpack("<6Q", self.page[:48])
 
     @property
     def is_counting(self) -> bool:
@@ -43,7 +43,7 @@ class Memory:
 
     @classmethod
     def of(cls, pid: int, page: CountPage | None) -> "Memory":
-        words = page.words if page else (0,) * 8
+        words = page.words if page else (0,) * 6
         fields = (procfs.status_field(pid, name) for name in ("VmSize", "VmData", "VmRSS"))
         return cls(words[1], words[2], *fields)
 

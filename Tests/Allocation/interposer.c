@@ -19,19 +19,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/// Read by counter.py as eight little-endian 64-bit words.
+/// Read by counts.py as six little-endian 64-bit words.
 struct counts {
   _Atomic uint64_t magic;
   /// malloc, calloc, realloc, posix_memalign, aligned_alloc, memalign.
   _Atomic uint64_t allocations;
   _Atomic uint64_t frees;
   _Atomic uint64_t bytes;
-  /// Anonymous mmap, brk and sbrk that went through libc's names; strace sees the rest.
-  _Atomic uint64_t mappings;
-  /// Return address of the last allocation, to look for with addr2line.
+  /// Return address of the last allocation, to look for with addr2line; and where this file's
+  /// code lies, as a point of reference.
   _Atomic uint64_t last_caller;
-  _Atomic uint64_t program;
-  _Atomic uint64_t reserved;
+  _Atomic uint64_t reference;
 };
 
 static struct counts before_mapping;
@@ -41,7 +39,7 @@ static const uint64_t magic = 0x53434f4c4c41;
 
 __attribute__((constructor)) static void map_counts(void) {
   before_mapping.magic = magic;
-  before_mapping.program = (uint64_t)(uintptr_t)&map_counts;
+  before_mapping.reference = (uint64_t)(uintptr_t)&map_counts;
   const char *path = getenv("ALLOCATION_COUNTS");
   if (path == NULL) return;
   int file = open(path, O_RDWR | O_CLOEXEC);
@@ -101,6 +99,22 @@ void *DOOR(calloc)(size_t number, size_t size) {
   if (memory != NULL) memset(memory, 0, whole);
   return memory;
 }
+
+#ifdef WRAPPED
+// The names by which musl's own functions (locales, time zones, atexit) ask for memory.
+LIBC(void *, __libc_malloc, (size_t));
+LIBC(void *, __libc_calloc, (size_t, size_t));
+
+void *DOOR(__libc_malloc)(size_t size) {
+  count_allocation(size, CALLER);
+  return REAL(__libc_malloc)(size);
+}
+
+void *DOOR(__libc_calloc)(size_t number, size_t size) {
+  count_allocation(number * size, CALLER);
+  return REAL(__libc_calloc)(number, size);
+}
+#endif
 
 void *DOOR(malloc)(size_t size) {
   count_allocation(size, CALLER);

@@ -5,8 +5,7 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import threading
+import socket
 import time
 
 from harness.deadline import wait_until
@@ -15,7 +14,6 @@ from harness.keys import KeyPair, preshared_key
 from harness.lab import Lab
 from harness.node import LOGS, Node
 from harness.pair import introduce, place
-from harness.procfs import is_listening
 from harness.program import Program
 from harness.traffic import iperf
 from harness.uapi import UAPIConnection
@@ -169,7 +167,7 @@ class Scenario:
         self.ours.wg("syncconf", self.ours.interface, str(path))
 
     def add_many(self) -> None:
-        """A hundred peers in one request, shown and removed again."""
+        """Two peers of 200 allowed IPs each in one request, shown and removed again."""
         peers = [KeyPair.generate().public for _ in range(2)]
         words = []
         for number, peer in enumerate(peers):
@@ -216,8 +214,6 @@ class Scenario:
 
     def send_noise(self) -> None:
         """Datagrams that are no messages, at the outer port."""
-        import socket
-
         with self.theirs.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for number in range(20_000):
                 head = bytes([number % 6, 0, 0, 0])

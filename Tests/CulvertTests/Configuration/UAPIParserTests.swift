@@ -156,7 +156,8 @@ import Testing
     #expect(fixture.parse(["set=1", "listen_port=1"]) == [.beginSet, .device(.listenPort(1))])
     fixture.parser.fail(.addressInUse)
     fixture.parser.fail(.full)
-    #expect(fixture.parse(["fwmark=1", "", ""]) == [.skipped, .endFailed(.addressInUse), .skipped])
+    #expect(
+      fixture.parse(["fwmark=1", "", ""]) == [.skipped, .endFailed(.addressInUse), .skipped])
   }
 
   @Test func secretsLiveUntilTheNextLine() {

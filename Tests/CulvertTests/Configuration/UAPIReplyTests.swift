@@ -5,9 +5,10 @@ import Testing
 @Suite struct UAPIReplyTests {
   private let hex = String(repeating: "0123456789abcdef", count: 4)
   private let zeros = [UInt8](repeating: 0, count: 32)
-  private let bytes = [UInt8]((0..<4).flatMap { _ in
-    [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef] as [UInt8]
-  })
+  private let bytes = [UInt8](
+    (0..<4).flatMap { _ in
+      [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef] as [UInt8]
+    })
 
   private func device(_ key: [UInt8]?, port: UInt16, mark: UInt32) -> String {
     TextFixture.written { writer in

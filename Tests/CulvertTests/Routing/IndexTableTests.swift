@@ -72,7 +72,9 @@ import Testing
     var draws = 0
     for peer in 0..<1000 as Range<UInt32> {
       for kind in 0..<4 as Range<UInt8> {
-        repeat { draws += 1 } while !table.insert(
+        repeat {
+          draws += 1
+        } while !table.insert(
           UInt32(truncatingIfNeeded: random.next()), peer: PeerID(index: peer, generation: 1),
           kind: kind)
       }

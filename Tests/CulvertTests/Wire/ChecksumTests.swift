@@ -48,7 +48,9 @@ private func sum(_ bytes: [UInt8]) -> Checksum {
       let start = Int.random(in: 0..<8, using: &random)
       // All ones now and then: carries everywhere.
       let fill = byteCount % 3 == 0
-      let bytes = fill ? [UInt8](repeating: 0xff, count: start + byteCount)
+      let bytes =
+        fill
+        ? [UInt8](repeating: 0xff, count: start + byteCount)
         : random.bytes(start + byteCount)
       var checksum = Checksum()
       bytes.withUnsafeBytes {

@@ -71,7 +71,8 @@ private let headroom = ICMPError.headroomByteCount
     #expect(header.nextHeader == IPProtocol.icmpv6)
     let message = Array(buffer.bytes[40..<error.byteCount])
     #expect(message[0] == 1 && message[1] == 3)
-    let pseudo = Array(buffer.bytes[8..<40])
+    let pseudo =
+      Array(buffer.bytes[8..<40])
       + [0, 0, UInt8(message.count >> 8), UInt8(message.count & 0xff), 0, 0, 0, 58]
     #expect(naiveSum(pseudo + message) == 0xffff)
     #expect(Array(message[8...]) == Array(quoted[..<(error.byteCount - 48)]))
