@@ -137,6 +137,6 @@ for byteCount in [64, 200, 1420] {
   }
   let megabits = packets * Double(byteCount) * 8 / 1e6
   print(
-    "packets of \(byteCount) bytes per second, sealed and opened: \(Int(packets)) (\(Int(megabits)) Mbit/s)"
-  )
+    "packets of \(byteCount) bytes per second, sealed and opened: \(Int(packets))",
+    "(\(Int(megabits)) Mbit/s)")
 }

@@ -31,7 +31,8 @@ import Testing
     pair.forget()
     let to = TunnelPair.addressOfB
     let packet = { (source: IPAddress) in TestPacket.ipv4(from: source, to: to) }
-    // The first is a's by the wide prefix, the second another's by the narrower, the third nobody's.
+    // The first is a's by the wide prefix, the second another's by the narrower, the third
+    // nobody's.
     pair.sendFromA([
       packet(ipv4(10, 1, 3, 3)), packet(ipv4(10, 1, 2, 3)), packet(ipv4(10, 9, 9, 9)),
     ])
