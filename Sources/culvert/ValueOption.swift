@@ -40,7 +40,8 @@ enum ValueOption: CaseIterable {
     case .stagingSlots: 33...65_536
     // An eighth of it is load, and a few peers that come at once are none.
     case .handshakeRing: 64...16_384
-    case .batchPackets: 1...1024
+    // More than the handshake answers of one call, or a flood of them would hold up the timers.
+    case .batchPackets: 32...1024
     case .socketBuffer: 4096...67_108_864
     case .profile, .stateDirectory: 0...0
     }

@@ -178,11 +178,11 @@ enum InnerPacketFuzz {
     near.inbound.room!.copyMemory(from: datagram)
     near.inbound.append(
       byteCount: datagram.count, from: world.path(0), trafficClass: 0, isTruncated: false)
-    world.fence(near)
+    near.fenceInbound(true)
     near.tunnel.accept(&near.inbound, at: world.now)
     near.inbound.open()
     near.tunnel.deliver(&near.inbound, at: world.now)
-    world.unfence(near)
+    near.fenceInbound(false)
     if let delivered = near.inbound.delivered(0) {
       // A sender whose packet claims some of the padding gets it: nobody can tell the two apart.
       let padded = roundUp(packet.count, to: WireGuard.paddingByteCount)

@@ -33,12 +33,17 @@ final class DoorEnd {
   }
 
   deinit {
+    fenceSlots(false)
     region.deallocate()
     saved.deallocate()
   }
 
+  // MARK: State
+
   /// A tunnel is plain numbers and pointers into its region: its bytes are its state.
   func save() {
+    fenceSlots(false)
+    defer { fenceSlots(true) }
     withUnsafeMutablePointer(to: &tunnel) {
       saved.copyMemory(from: $0, byteCount: MemoryLayout<Tunnel>.size)
     }
@@ -47,11 +52,41 @@ final class DoorEnd {
   }
 
   func restore() {
+    fenceSlots(false)
+    defer { fenceSlots(true) }
     withUnsafeMutablePointer(to: &tunnel) {
       UnsafeMutableRawPointer($0).copyMemory(from: saved, byteCount: MemoryLayout<Tunnel>.size)
     }
     region.baseAddress!
       .copyMemory(from: saved + MemoryLayout<Tunnel>.size, byteCount: stateByteCount)
+  }
+
+  /// Under the fuzzer, address sanitizer watches the end of each slot that a handshake message is
+  /// copied to.
+  private func fenceSlots(_ isOn: Bool) {
+    #if FENCES
+      guard let first = tunnel.handshakePool.take() else { return }
+      let base = first.bytes.baseAddress!
+      let used = HandshakeEntry(in: first).message - base + WireGuard.initiationByteCount
+      let pool = tunnel.handshakePool.state.pointee
+      for index in 0..<pool.capacity {
+        let end = pool.bytes + index * pool.slotByteCount + used
+        Fence.set(end, pool.slotByteCount - used, isOn)
+      }
+    #endif
+  }
+
+  /// The same for the bytes between the datagrams of the inbound batch.
+  func fenceInbound(_ isOn: Bool) {
+    #if FENCES
+      for index in 0..<inbound.count {
+        let packet = inbound.packets[index]
+        let gap = Int(packet.offset) + Int(packet.byteCount)
+        let isLast = index + 1 == inbound.count
+        let limit = isLast ? inbound.bytes.count : Int(inbound.packets[index + 1].offset)
+        if limit > gap { Fence.set(inbound.bytes.baseAddress! + gap, limit - gap, isOn) }
+      }
+    #endif
   }
 
   /// Sum of all counters.
@@ -73,3 +108,16 @@ final class DoorEnd {
     }
   }
 }
+
+#if FENCES
+  private enum Fence {
+    static func set(_ start: UnsafeMutableRawPointer, _ byteCount: Int, _ isOn: Bool) {
+      if isOn { poison(start, byteCount) } else { unpoison(start, byteCount) }
+    }
+  }
+
+  @_silgen_name("__asan_poison_memory_region")
+  private func poison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
+  @_silgen_name("__asan_unpoison_memory_region")
+  private func unpoison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
+#endif

@@ -68,39 +68,4 @@ extension DoorWorld {
         && near.tunnel.handshakePool.freeCount == DoorEnd.limits.handshakeRing,
       "pools are not full again")
   }
-
-  // MARK: Fences
-
-  /// Under the fuzzer, address sanitizer watches the bytes between the datagrams of a batch.
-  func fence(_ end: DoorEnd) {
-    #if FENCES
-      forEachGap(end) { poison($0, $1) }
-    #endif
-  }
-
-  func unfence(_ end: DoorEnd) {
-    #if FENCES
-      forEachGap(end) { unpoison($0, $1) }
-    #endif
-  }
-
-  #if FENCES
-    private func forEachGap(_ end: DoorEnd, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
-      let bytes = end.inbound.bytes
-      for index in 0..<end.inbound.count {
-        let packet = end.inbound.packets[index]
-        let gap = Int(packet.offset) + Int(packet.byteCount)
-        let isLast = index + 1 == end.inbound.count
-        let limit = isLast ? bytes.count : Int(end.inbound.packets[index + 1].offset)
-        if limit > gap { body(bytes.baseAddress! + gap, limit - gap) }
-      }
-    }
-  #endif
 }
-
-#if FENCES
-  @_silgen_name("__asan_poison_memory_region")
-  private func poison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
-  @_silgen_name("__asan_unpoison_memory_region")
-  private func unpoison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
-#endif

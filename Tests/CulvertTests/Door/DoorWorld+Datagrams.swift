@@ -156,8 +156,9 @@ extension DoorWorld {
     case 0...5: return byteCount
     case 6: byteCount = choices.below(byteCount + 1)
     case 7:
-      let more = min(limit - byteCount, 1 + choices.below(64))
-      choices.fill(start + byteCount, byteCount: more)
+      let more = min(limit - byteCount, 1 + choices.below(strategy & 0x40 == 0 ? 64 : 1024))
+      (start + byteCount).initializeMemory(as: UInt8.self, repeating: 0, count: more)
+      choices.fill(start + byteCount, byteCount: min(more, 16))
       byteCount += more
     case 8 where byteCount >= 4: start.storeBytes(of: choices.byte() & 7, as: UInt8.self)
     case 9 where byteCount >= 44: writeLowOrderPoint(start, &choices)
@@ -175,10 +176,10 @@ extension DoorWorld {
     return byteCount
   }
 
-  /// mac1 for `near`'s key, as anyone can compute it who knows its public key.
+  /// mac1 for `near`'s key, as anyone can compute it who knows its public key; for a message of
+  /// any length.
   private func writeMAC1(_ start: UnsafeMutableRawPointer, _ byteCount: Int) {
-    guard byteCount == WireGuard.initiationByteCount || byteCount == WireGuard.responseByteCount
-    else { return }
+    guard byteCount > Cookie.trailerByteCount else { return }
     withUnsafeTemporaryAllocation(byteCount: WireGuard.keyByteCount, alignment: 8) { key in
       Cookie.deriveMAC1Key(into: key.baseAddress!, publicKey: near.tunnel.identity.publicKey)
       Cookie.computeMAC1(

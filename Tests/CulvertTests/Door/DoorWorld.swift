@@ -141,14 +141,14 @@ final class DoorWorld {
         isTruncated: traits & 0x3c == 0x3c)
     }
     let before = near.total
-    fence(near)
+    near.fenceInbound(true)
     near.tunnel.accept(&near.inbound, at: now)
     near.inbound.open()
     // In between, the control path may have changed everything.
     if choices.below(64) == 0 { configure(&choices) }
     near.tunnel.deliver(&near.inbound, at: now)
     checkDelivered(before)
-    unfence(near)
+    near.fenceInbound(false)
     near.inbound.reset()
   }
 

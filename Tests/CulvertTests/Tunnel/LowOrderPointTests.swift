@@ -76,6 +76,37 @@ import Testing
     #expect(pair.b.indexCount == 0)
   }
 
+  /// A peer whose ephemeral is of low order knows the zero product, and can make everything else
+  /// right: only the refusal of zero keeps such a handshake out.
+  @Test func R31_anInitiationWithAZeroSharedSecretIsDropped() throws {
+    let pair = try TunnelPair()
+    let zero = [UInt8](repeating: 0, count: 32)
+    var bytes = [UInt8](repeating: 0, count: 148)
+    let noise = pair.a.tunnel.noise
+    bytes.withUnsafeMutableBytes { bytes in
+      let message = InitiationMessage(writingTo: bytes.baseAddress!, sender: 77)
+      message.ephemeral.copyMemory(from: LowOrderPointTests.points[5], byteCount: 32)
+      noise.start(from: pair.a.tunnel.constants, responder: pair.b.publicKey)
+      noise.mixEphemeral(message.ephemeral)
+      // es, which is zero; the message key stands behind the chaining key.
+      HKDF.derive(
+        chainingKey: noise.chainingKey, input: zero, byteCount: 32, into: noise.chainingKey,
+        second: noise.chainingKey + 32)
+      withUnsafeBytes(of: pair.a.publicKey) {
+        noise.encryptAndHash($0.baseAddress!, byteCount: 32, into: message.encryptedStatic)
+      }
+      // ss, which a has behind the preshared key.
+      _ = noise.mixPrecomputed(pair.a.state(pair.peerOfA).handshake.presharedKey + 32)
+      noise.encryptAndHash(
+        [UInt8](repeating: 0x40, count: 12), byteCount: 12, into: message.encryptedTimestamp)
+    }
+    bytes = TunnelPair.withMAC1(bytes, for: pair.b.publicKey)
+    pair.b.receive([Arrival(bytes, from: TunnelPair.elsewhere)], at: pair.now)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
+    #expect(pair.b.count(.handshakeFailed) == 1)
+    #expect(pair.b.status(of: pair.peerOfB)?.endpoint == pair.a.endpoint)
+  }
+
   @Test(arguments: LowOrderPointTests.points)
   func R31_aResponseWithALowOrderEphemeralEndsNothing(_ point: [UInt8]) throws {
     let pair = try TunnelPair()

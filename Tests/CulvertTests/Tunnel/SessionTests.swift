@@ -199,7 +199,12 @@ import Testing
       #expect(fromA.map(\.type) == [1] && fromB.map(\.type) == [1])
       pair.carryToB(fromA)
       pair.carryToA(fromB)
-      pair.wait(seconds: 6)
+      _ = pair.a.settle(at: pair.now, wall: pair.wall)
+      _ = pair.b.settle(at: pair.now, wall: pair.wall)
+      // Each has answered, and given up its own initiation and that one's index.
+      #expect(pair.a.indexCount == 1 && pair.b.indexCount == 1)
+      // The next try of one of them, which comes up to 2 s after the rekey timeout.
+      pair.wait(seconds: 8)
       #expect(pair.b.delivered == [pair.packetFromA([1])])
       #expect(pair.a.delivered == [pair.packetFromB([2])])
       let current = pair.a.state(pair.peerOfA).keypairs.current

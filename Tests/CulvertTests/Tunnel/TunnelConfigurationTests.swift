@@ -113,6 +113,24 @@ import Testing
     #expect(pair.b.status(of: replacement)?.endpoint == nil)
   }
 
+  @Test func aRemovedPeerGivesEverythingBack() throws {
+    let pair = try TunnelPair()
+    pair.a.tunnel.setPersistentKeepalive(25, of: pair.peerOfA, at: pair.now)
+    pair.a.send([pair.packetFromA([1]), pair.packetFromA([2])], at: pair.now)
+    _ = pair.a.settle(at: pair.now, wall: pair.wall)
+    #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots - 2)
+    #expect(pair.a.indexCount == 1)
+    pair.a.tunnel.removePeer(pair.peerOfA)
+    #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
+    #expect(pair.a.indexCount == 0)
+    #expect(pair.a.nextDeadline(at: pair.now) == .never)
+    #expect(pair.a.send([pair.packetFromA([3])], at: pair.now).isEmpty)
+    #expect(pair.a.count(.noPeerForDestination) == 1)
+    // Once more does nothing.
+    pair.a.tunnel.removePeer(pair.peerOfA)
+    expect(pair.a.tunnel.peerCount == 0)
+  }
+
   @Test func aSessionErasedBetweenAcceptAndDeliverIsOver() throws {
     let pair = try TunnelPair()
     pair.connect()
