@@ -7,6 +7,8 @@ struct UAPIServer: ~Copyable {
   static let maximumConnections = 8
 
   private let listener: UAPIListener
+  /// Mutated as `(connections + index).pointee`: the subscript of a move-only element crashes the
+  /// 6.3.1 compiler under the thread sanitizer.
   private let connections: UnsafeMutablePointer<UAPIConnection>
   private var calls: UInt64 = 0
   /// Somebody waits in the listener's queue.
@@ -59,10 +61,10 @@ struct UAPIServer: ~Copyable {
         isFull = false
         return
       }
-      if connections[place].isOpen { connections[place].close(&interface) }
+      if connections[place].isOpen { (connections + place).pointee.close(&interface) }
       do throws(SystemError) {
         try epoll.add(descriptor.raw, [.readable, .once], token: Token.connection(place))
-        connections[place].open(descriptor)
+        (connections + place).pointee.open(descriptor)
         serve(place, &interface, epoll, at: now)
       } catch {
         // The descriptor closes itself.
@@ -93,7 +95,8 @@ struct UAPIServer: ~Copyable {
     calls &+= 1
     connections[index].lastServed = calls
     let wasSetting = connections[index].isSetting
-    let outcome = connections[index].serve(&interface, isFree: isFree(for: index), at: now)
+    let isFree = isFree(for: index)
+    let outcome = (connections + index).pointee.serve(&interface, isFree: isFree, at: now)
     settle(index, outcome, &interface, epoll)
     if wasSetting, !connections[index].isSetting { wakeWaiting(epoll) }
   }
@@ -124,14 +127,14 @@ struct UAPIServer: ~Copyable {
     case .more, .writable: interest = [.writable, .once]
     case .turn: return
     case .closed:
-      connections[index].close(&interface)
+      (connections + index).pointee.close(&interface)
       return
     }
     do throws(SystemError) {
       try epoll.modify(
         connections[index].descriptor.raw, interest, token: Token.connection(index))
     } catch {
-      connections[index].close(&interface)
+      (connections + index).pointee.close(&interface)
     }
   }
 

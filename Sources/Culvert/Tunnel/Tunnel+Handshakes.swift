@@ -207,14 +207,18 @@ extension Tunnel {
     wall: WallTime
   ) {
     guard identity.isSet, let path = peer.pointee.path,
-      let room = batch.room(for: WireGuard.initiationByteCount),
-      let index = makeIndex(for: peer.pointee.id, kind: .handshake)
+      let room = batch.room(for: WireGuard.initiationByteCount)
     else {
       peer.pointee.timers.initiationFailed(at: now)
       return
     }
+    // First, so that no peer ever holds more than its four indices.
+    resetHandshake(peer)
+    guard let index = makeIndex(for: peer.pointee.id, kind: .handshake) else {
+      peer.pointee.timers.initiationFailed(at: now)
+      return
+    }
     let message = InitiationMessage(writingTo: room.baseAddress!, sender: index)
-    let replacedIndex = peer.pointee.handshake.localIndex
     let isCreated = peer.pointee.handshake.createInitiation(
       message, localIndex: index, remoteStatic: peer.pointee.publicKey,
       timestamp: timestamps.next(wall), identity: identity, constants: constants, noise: noise,
@@ -228,7 +232,6 @@ extension Tunnel {
       answerStaged(of: peer, &batch, at: now)
       return
     }
-    freeIndex(replacedIndex)
     peer.pointee.cookie.addMACs(
       to: room.baseAddress!, byteCount: WireGuard.initiationByteCount, at: now)
     appendMessage(

@@ -144,28 +144,4 @@ import Testing
     #expect(failures > 5000)
   }
 
-  /// Resident bytes of this process.
-  private var residentByteCount: Int {
-    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
-    defer { fclose(file) }
-    var line = [CChar](repeating: 0, count: 128)
-    guard fgets(&line, 128, file) != nil else { return 0 }
-    let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
-    return (Int(text.split(separator: " ")[1]) ?? 0) * Int(getpagesize())
-  }
-
-  /// The proof is the Embedded build with -no-allocations; this sees a leak in the ordinary one,
-  /// where the least chunk of malloc(3) for every line would be 4 MB. Other tests allocate in the
-  /// same process meanwhile, so the quietest of several passes counts.
-  @Test func parsingKeepsNoMemory() {
-    let stream = Array(Self.conversation.utf8)
-    var least = Int.max
-    for _ in 0..<5 {
-      let before = residentByteCount
-      #expect(before > 0)
-      for _ in 0..<5000 { run(stream, pieces: [.max]) { _ in } }
-      least = min(least, abs(residentByteCount - before))
-    }
-    #expect(least < 1_000_000)
-  }
 }

@@ -233,8 +233,10 @@ import Testing
     #expect(statusOfA.sentByteCount == 148 + 64)
     // The passive keepalive.
     pair.wait(seconds: 11)
-    #expect(pair.a.status(of: pair.peerOfA)?.receivedByteCount == 92 + 32)
-    #expect(pair.b.status(of: pair.peerOfB)?.sentByteCount == 92 + 32)
+    let laterOfA = try #require(pair.a.status(of: pair.peerOfA))
+    let laterOfB = try #require(pair.b.status(of: pair.peerOfB))
+    #expect(laterOfA.receivedByteCount == 92 + 32)
+    #expect(laterOfB.sentByteCount == 92 + 32)
   }
 
   @Test func R38_packetWithIPv4OptionsIsRouted() throws {

@@ -18,6 +18,11 @@ def peak_memory(pid: int) -> int:
     return status_field(pid, "VmHWM") * 1024
 
 
+def anonymous_memory(pid: int) -> int:
+    """Resident memory that is no file's, in bytes: what the process has taken for itself."""
+    return status_field(pid, "RssAnon") * 1024
+
+
 def wake_ups(pid: int) -> int:
     """How often the threads of the process have gone to sleep of their own will, so far."""
     tasks = [int(task) for task in os.listdir(f"/proc/{pid}/task")]

@@ -19,6 +19,12 @@ class Program:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def is_static(self) -> bool:
+        """Whether it runs without a dynamic linker, whose path stands in the first page."""
+        with self.path.open("rb") as file:
+            return b"/ld-linux" not in file.read(4096)
+
     def ask_version(self) -> str:
         """The first line of `PROGRAM version`.
 
