@@ -2,7 +2,7 @@
 
 The mounts, the process ids and the network of a run are private. When the run ends for whatever
 reason, SIGKILL included, the kernel takes down the processes, then the network namespaces, their
-interfaces, and /run with its sockets: there is no cleaning up that a crash could skip.
+interfaces, /run with its sockets and /var/lib: there is no cleaning up that a crash could skip.
 """
 
 import ctypes
@@ -90,7 +90,7 @@ def be_first_process(body: Callable[[], int]) -> None:
 
 
 def prepare_mounts() -> None:
-    """Private /proc for the private process ids, and an empty /run.
+    """Private /proc for the private process ids, and an empty /run and /var/lib.
 
     The empty /run holds the UAPI sockets and the names of the namespaces; it also keeps wg-quick
     away from the resolver and service manager of the host.
@@ -98,6 +98,8 @@ def prepare_mounts() -> None:
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV)
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV)
+    # Culvert keeps its handshake timestamps in /var/lib/culvert.
+    mount("tmpfs", "/var/lib", "tmpfs", MS_NOSUID | MS_NODEV)
     if not pathlib.Path("/var/run").is_symlink():
         mount("/run", "/var/run", "none", 0x1000)  # MS_BIND
     for folder in ("/run/netns", "/run/lock", "/run/interop"):
