@@ -22,7 +22,7 @@ public enum UAPIReply {
   ) -> Bool {
     guard !writer.hasOverflowed else { return false }
     let start = writer.count
-    if let privateKey, !isZero(privateKey) {
+    if let privateKey, !Secret.isZero(privateKey, byteCount: WireGuard.keyByteCount) {
       append("private_key=", key: privateKey, to: &writer)
     }
     if listenPort != 0 { append("listen_port=", UInt64(listenPort), to: &writer) }
@@ -93,13 +93,6 @@ public enum UAPIReply {
     writer.append(name)
     writer.append(decimal: value)
     writer.append(newline)
-  }
-
-  /// Whether a secret of 32 bytes is all zero, in constant time.
-  private static func isZero(_ key: UnsafeRawPointer) -> Bool {
-    var bits: UInt8 = 0
-    for index in 0..<WireGuard.keyByteCount { bits |= key.byte(index) }
-    return bits == 0
   }
 
   /// Takes a part back that did not fit.

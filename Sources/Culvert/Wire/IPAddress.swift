@@ -67,9 +67,6 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
-  /// fe80::/10; such an address means something only together with an interface.
-  public var isLinkLocal: Bool { family == .ipv6 && high >> 54 == 0x3fa }
-
   /// ::ffff:0:0/96 becomes the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
   public var unmapped: IPAddress {
     family == .ipv6 && high == 0 && low >> 32 == 0xffff
