@@ -50,6 +50,12 @@ struct Checksum: BitwiseCopyable {
     addWord(odd0 &+ odd1)
   }
 
+  /// Adds one word.
+  @inline(__always)
+  mutating func add(_ word: UInt16) {
+    addWord(UInt64(word.bigEndian))
+  }
+
   /// Adds the pseudo-header of UDP, TCP and ICMPv6 (RFC 768, RFC 9293 section 3.1, RFC 8200
   /// section 8.1).
   /// - Parameter byteCount: of the transport header and its payload.

@@ -1,0 +1,136 @@
+/// What `Joiner` has to know of a packet for the TUN, found out where packets are still independent
+/// of each other: right after decryption.
+///
+/// What may be joined is what the kernel would join (inet_gro_receive, ipv6_gro_receive,
+/// tcp_gro_receive, udp_gro_receive_segment), less what `Segmenter` could not make byte for byte
+/// again.
+struct JoinCandidate: BitwiseCopyable {
+  enum Kind: UInt8, BitwiseCopyable {
+    /// No packet that could be read.
+    case unreadable
+    /// Its addresses are known; ports it has none, or they cannot be told.
+    case other
+    case tcp4
+    case tcp6
+    case udp4
+    case udp6
+  }
+
+  private(set) var kind = Kind.unreadable
+  /// A packet for which every other rule than its fit to the one before is met: checksums verified,
+  /// no options of IP, some payload.
+  private(set) var isJoinable = false
+  /// Of IP and transport, 28-100; only of a packet with ports.
+  private(set) var headerByteCount: UInt8 = 0
+  /// Behind those headers.
+  private(set) var payloadByteCount: UInt16 = 0
+  /// A digest of both addresses: equal for packets between the same hosts, in the same direction.
+  private(set) var addresses: UInt32 = 0
+  /// Both ports as they lie in memory.
+  private(set) var ports: UInt32 = 0
+
+  init(at packet: UnsafeMutableRawPointer, byteCount: Int) {
+    if let header = IPv4Header(at: packet, byteCount: byteCount) {
+      read(header, byteCount: byteCount)
+    } else if let header = IPv6Header(at: packet, byteCount: byteCount) {
+      read(header, byteCount: byteCount)
+    }
+  }
+
+  @inline(__always)
+  private mutating func read(_ header: IPv4Header, byteCount: Int) {
+    kind = .other
+    addresses = JoinCandidate.digest(
+      header.bytes.loadUnaligned(fromByteOffset: 12, as: UInt64.self))
+    // Every bit of the fragment field but "do not fragment" has to be clear.
+    guard header.headerByteCount == IPv4Header.minimumByteCount,
+      header.totalByteCount == byteCount,
+      header.fragmentField & ~IPv4Header.doNotFragmentFlag == 0,
+      header.hasIntactChecksum, header.checksum != 0xffff
+    else { return }
+    // The pseudo-header's addresses.
+    var sum = Checksum()
+    sum.add(header.bytes + 12, byteCount: 8)
+    if header.protocolNumber == IPProtocol.tcp {
+      readTCP(.tcp4, header.payload, header.payloadByteCount, IPv4Header.minimumByteCount, sum)
+    } else if header.protocolNumber == IPProtocol.udp {
+      readUDP(.udp4, header.payload, header.payloadByteCount, IPv4Header.minimumByteCount, sum)
+    }
+  }
+
+  @inline(__always)
+  private mutating func read(_ header: IPv6Header, byteCount: Int) {
+    kind = .other
+    addresses = JoinCandidate.digest(
+      header.source.high ^ header.source.low &* 3 ^ header.destination.high &* 5
+        ^ header.destination.low &* 7)
+    guard header.totalByteCount == byteCount else { return }
+    var sum = Checksum()
+    sum.add(header.bytes + 8, byteCount: 32)
+    if header.nextHeader == IPProtocol.tcp {
+      readTCP(.tcp6, header.payload, header.payloadByteCount, IPv6Header.byteCount, sum)
+    } else if header.nextHeader == IPProtocol.udp {
+      readUDP(.udp6, header.payload, header.payloadByteCount, IPv6Header.byteCount, sum)
+    }
+  }
+
+  @inline(__always)
+  private mutating func readTCP(
+    _ kind: Kind, _ bytes: UnsafeMutableRawPointer, _ byteCount: Int, _ networkByteCount: Int,
+    _ addressSum: Checksum
+  ) {
+    guard let header = TCPHeader(at: bytes, byteCount: byteCount) else { return }
+    readPorts(kind, bytes, byteCount, networkByteCount, header.headerByteCount)
+    // One's complement has two zeros; a sender's sum never comes out as 0xffff, and neither does
+    // the one that a segment is given again.
+    guard header.flags & ~TCPHeader.pshFlag == TCPHeader.ackFlag, bytes.byte(12) & 0xf == 0,
+      payloadByteCount > 0, header.checksum != 0xffff
+    else { return }
+    isJoinable = JoinCandidate.isIntact(bytes, byteCount, IPProtocol.tcp, addressSum)
+  }
+
+  @inline(__always)
+  private mutating func readUDP(
+    _ kind: Kind, _ bytes: UnsafeMutableRawPointer, _ byteCount: Int, _ networkByteCount: Int,
+    _ addressSum: Checksum
+  ) {
+    guard let header = UDPHeader(at: bytes, byteCount: byteCount) else { return }
+    readPorts(kind, bytes, byteCount, networkByteCount, UDPHeader.byteCount)
+    guard header.totalByteCount == byteCount, payloadByteCount > 0, header.checksum != 0 else {
+      return
+    }
+    isJoinable = JoinCandidate.isIntact(bytes, byteCount, IPProtocol.udp, addressSum)
+  }
+
+  @inline(__always)
+  private mutating func readPorts(
+    _ kind: Kind, _ bytes: UnsafeMutableRawPointer, _ byteCount: Int, _ networkByteCount: Int,
+    _ transportByteCount: Int
+  ) {
+    self.kind = kind
+    ports = bytes.loadUnaligned(as: UInt32.self)
+    headerByteCount = UInt8(truncatingIfNeeded: networkByteCount &+ transportByteCount)
+    payloadByteCount = UInt16(truncatingIfNeeded: byteCount &- transportByteCount)
+  }
+
+  @inline(__always)
+  private static func isIntact(
+    _ bytes: UnsafeMutableRawPointer, _ byteCount: Int, _ number: UInt8, _ addressSum: Checksum
+  ) -> Bool {
+    var sum = addressSum
+    sum.add(UInt16(number))
+    sum.add(UInt16(truncatingIfNeeded: byteCount))
+    sum.add(bytes, byteCount: byteCount)
+    return sum.isIntact
+  }
+
+  /// Two pairs with one digest only keep each other from being joined.
+  @inline(__always)
+  private static func digest(_ word: UInt64) -> UInt32 {
+    UInt32(truncatingIfNeeded: (word &* 0x9e37_79b9_7f4a_7c15) >> 32)
+  }
+
+  var isTCP: Bool { kind == .tcp4 || kind == .tcp6 }
+  var isIPv4: Bool { kind == .tcp4 || kind == .udp4 }
+  var hasPorts: Bool { kind != .unreadable && kind != .other }
+}
