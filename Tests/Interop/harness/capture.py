@@ -4,23 +4,32 @@ import dataclasses
 import socket
 import struct
 import threading
+import time
 
+from .deadline import wait_until
 from .namespace import Namespace
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 ETHERNET_HEADER = 14
+# Of <asm-generic/socket.h>; the control message has the number of the option and two int64.
+SO_TIMESTAMPNS_NEW, SO_RCVBUFFORCE = 64, 33
+BUFFER = 16 << 20  # bytes; what may pile up while this process does not run
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Packet:
-    """An IP packet; `payload` is what follows the IP header (IPv6: the fixed one)."""
+    """An IP packet; `payload` is what follows the IP header (IPv6: the fixed one).
+
+    `time` is when the kernel saw it, in seconds since the epoch: what reads late reads no other.
+    """
 
     source: str
     target: str
     protocol: int
     traffic_class: int
     payload: bytes
+    time: float = 0.0
 
     @property
     def ecn(self) -> int:
@@ -40,15 +49,15 @@ class Packet:
         return self.payload[8] if self.is_udp and len(self.payload) > 8 else 0
 
 
-def parse(packet: bytes) -> Packet | None:
+def parse(packet: bytes, time: float = 0.0) -> Packet | None:
     """An IP packet's parts, None when it is not one."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         source, target = (socket.inet_ntop(socket.AF_INET, packet[i : i + 4]) for i in (12, 16))
-        return Packet(source, target, packet[9], packet[1], packet[(packet[0] & 15) * 4 :])
+        return Packet(source, target, packet[9], packet[1], packet[(packet[0] & 15) * 4 :], time)
     if len(packet) >= 40 and packet[0] >> 4 == 6:
         source, target = (socket.inet_ntop(socket.AF_INET6, packet[i : i + 16]) for i in (8, 24))
         traffic_class = (packet[0] << 8 | packet[1]) >> 4 & 0xFF
-        return Packet(source, target, packet[6], traffic_class, packet[40:])
+        return Packet(source, target, packet[6], traffic_class, packet[40:], time)
     return None
 
 
@@ -61,19 +70,25 @@ class Capture:
         with namespace.entered():
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             self.socket.bind((interface, ETH_P_ALL))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self.socket.settimeout(0.1)
-        self.running = True
+        self.end = float("inf")
         self.thread = threading.Thread(target=self.receive, daemon=True)
 
     def receive(self) -> None:
-        while self.running:
+        """Until `end`, and then what has been waiting since before."""
+        seen = 0.0
+        while seen < self.end:
             try:
-                packet = parse(self.socket.recv(1 << 16)[self.skip :])
+                content, control, _, _ = self.socket.recvmsg(1 << 16, 256)
             except TimeoutError:
+                seen = time.time()
                 continue
             except OSError:
                 return  # the interface went away
-            if packet:
+            seen = kernel_time(control)
+            if packet := parse(content[self.skip :], seen):
                 self.packets.append(packet)
 
     def __enter__(self) -> "Capture":
@@ -81,7 +96,7 @@ class Capture:
         return self
 
     def __exit__(self, *_error) -> None:
-        self.running = False
+        self.end = time.time()
         self.thread.join()
         self.socket.close()
 
@@ -92,3 +107,22 @@ class Capture:
             for packet in list(self.packets)
             if packet.message == kind and source in (None, packet.source)
         ]
+
+    def settle(self, kind: int, seconds: float = 1.5) -> None:
+        """Wait until no WireGuard message of a type has passed for so long."""
+        started = time.time()
+
+        def is_quiet() -> bool:
+            last = max((it.time for it in self.messages(kind)), default=started)
+            return time.time() - last > seconds
+
+        wait_until(is_quiet, f"{seconds:g} s of silence")
+
+
+def kernel_time(control: list[tuple[int, int, bytes]]) -> float:
+    """The time stamp among a message's control data, or the present."""
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW):
+            seconds, nanoseconds = struct.unpack("=qq", data[:16])
+            return seconds + nanoseconds / 1e9
+    return time.time()

@@ -12,14 +12,18 @@ class DeadlineError(AssertionError):
 
 
 def wait_until(
-    condition: Callable[[], Value], what: str, seconds: float = 5.0, interval: float = 0.02
+    condition: Callable[[], Value], what: str, seconds: float = 15.0, interval: float = 0.02
 ) -> Value:
-    """The first true value of `condition`, or a DeadlineError naming `what`."""
+    """The first true value of `condition`, or a DeadlineError naming `what`.
+
+    The condition is asked once more after the deadline: a pause of the machine decides nothing.
+    """
     end = time.monotonic() + seconds
     while True:
+        is_late = time.monotonic() > end
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        if is_late:
             raise DeadlineError(f"after {seconds:g} s still no: {what}")
         time.sleep(interval)

@@ -46,7 +46,7 @@ def ping(
     size: int = 56,
     dont_fragment: bool = False,
     interval: float = 0.02,
-    wait: float = 1.0,
+    wait: float = 3.0,
 ) -> PingResult:
     """Ping from inside a node's namespace. `size` is the payload after the ICMP header."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET

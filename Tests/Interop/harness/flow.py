@@ -8,6 +8,7 @@ from .deadline import wait_until
 from .node import Node
 
 FIRST_PORT = 5401
+SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; what may pile up while this process does not run
 
 
 class Flow:
@@ -18,6 +19,7 @@ class Flow:
         self.sender = source.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.receiver = target.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.receiver.bind(self.address)
+        self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self.receiver.settimeout(0.2)
         self.sent, self.received = 0, set()
         self.duplicates = 0
@@ -52,14 +54,16 @@ class Flow:
             self.duplicates += number in self.received
             self.received.add(number)
 
-    def finish(self, grace: float = 2.0) -> None:
-        """Stop sending, and wait a little for what is under way."""
+    def finish(self, grace: float = 2.5) -> None:
+        """Stop sending, and wait for what is under way until nothing comes for so many seconds."""
         if not self.receiving:
             return
         self.sending = False
         self.threads[0].join()
-        end = time.monotonic() + grace
-        while len(self.received) < self.sent and time.monotonic() < end:
+        count, silent = -1, 0.0
+        while len(self.received) < self.sent and silent < grace:
+            silent = silent + 0.02 if count == len(self.received) else 0.0
+            count = len(self.received)
             time.sleep(0.02)
         self.receiving = False
         self.threads[1].join()
@@ -70,11 +74,11 @@ class Flow:
     def lost(self) -> list[int]:
         return sorted(set(range(self.sent)) - self.received)
 
-    def await_progress(self, count: int = 10, seconds: float = 5) -> None:
+    def await_progress(self, count: int = 10, seconds: float = 15) -> None:
         """Wait until `count` datagrams sent from now on have arrived."""
         mark = self.sent
         wait_until(
-            lambda: sum(number >= mark for number in self.received) >= count,
+            lambda: sum(number >= mark for number in list(self.received)) >= count,
             f"{count} more datagrams",
             seconds,
         )

@@ -85,13 +85,13 @@ class Node:
         except OSError:
             return False
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 5) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 15) -> int:
         """End the program by a signal; its exit status."""
         if self.is_running:
             self.process.send_signal(number)
         return self.wait(seconds)
 
-    def wait(self, seconds: float = 5) -> int:
+    def wait(self, seconds: float = 15) -> int:
         """The exit status, when the program ends by itself."""
         try:
             return self.process.wait(seconds)

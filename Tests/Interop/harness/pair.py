@@ -25,7 +25,7 @@ class Pair:
     def nodes(self) -> tuple[Node, Node]:
         return self.ours, self.theirs
 
-    def handshake(self, seconds: float = 6) -> None:
+    def handshake(self, seconds: float = 10) -> None:
         """Send from the initiator until there is a session."""
         wait_until(
             lambda: ping(self.initiator, self.responder.inner4, count=1).received == 1,

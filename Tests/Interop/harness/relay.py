@@ -11,6 +11,7 @@ import time
 from .namespace import Namespace
 
 PORT = 51900
+SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; what may pile up while this process does not run
 
 
 class Relay:
@@ -34,6 +35,8 @@ class Relay:
         self.random = random.Random(seed)
         self.front = namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.back = namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for end in (self.front, self.back):
+            end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self.front.bind(("0.0.0.0", PORT))
         self.back.bind(("0.0.0.0", PORT + 1))
         self.initiator: tuple[str, int] | None = None

@@ -50,7 +50,7 @@ def iperf(
         command += ["-u", "-b", udp_rate] if udp_rate else []
         command += ["-l", str(length)] if length else []
         command += ["-R"] if reverse else []
-        result = client.namespace.attempt(*command, seconds=seconds + 20)
+        result = client.namespace.attempt(*command, seconds=seconds + 60)
     finally:
         with contextlib.suppress(ProcessLookupError):
             listener.send_signal(signal.SIGKILL)
@@ -62,13 +62,27 @@ def iperf(
 
 
 def paced_udp(client: Node, server: Node, address: str) -> Throughput:
-    """10 Mbit/s of UDP for a second; the best of three runs, for a busy machine loses some."""
+    """4 Mbit/s of UDP for a second; the best of five runs, for a busy machine loses some.
+
+    417 packets: after a pause of the machine iperf3 sends all that it missed at once, and that
+    must fit into the interface's queue of 500.
+    """
     best = None
-    for _ in range(3):
-        run = iperf(client, server, address, udp_rate="10M", length=1200)
+    for _ in range(5):
+        run = iperf(client, server, address, udp_rate="4M", length=1200)
         if best is None or run.lost_percent < best.lost_percent:
             best = run
         if best.lost_percent < 1:
+            break
+    return best
+
+
+def tcp(client: Node, server: Node, address: str, floor: float, reverse: bool = False) -> float:
+    """Mbit/s of TCP in a second; the first of three runs above the floor, else the best."""
+    best = 0.0
+    for _ in range(3):
+        best = max(best, iperf(client, server, address, reverse=reverse).megabits)
+        if best > floor:
             break
     return best
 
@@ -98,23 +112,23 @@ def transfer(source: Node, target: Node, address: str, byte_count: int = 1 << 20
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, TRANSFER_PORT))
         listener.listen(1)
-        listener.settimeout(10)
+        listener.settimeout(30)
 
         def collect() -> None:
             with contextlib.suppress(OSError):
                 connection, _ = listener.accept()
                 with connection:
-                    connection.settimeout(10)
+                    connection.settimeout(30)
                     while chunk := connection.recv(1 << 18):
                         received.update(chunk)
 
         collector = threading.Thread(target=collect, daemon=True)
         collector.start()
         content = os.urandom(byte_count)
-        sender.settimeout(10)
+        sender.settimeout(30)
         sender.connect((address, TRANSFER_PORT))
         sender.sendall(content)
         sender.shutdown(socket.SHUT_WR)
-        collector.join(15)
+        collector.join(60)
     if received.digest() != hashlib.sha256(content).digest():
         raise AssertionError(f"{byte_count} bytes to {address} arrived changed or not at all")

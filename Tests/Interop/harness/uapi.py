@@ -7,7 +7,7 @@ import socket
 class UAPIConnection:
     """One connection to a UAPI socket; each command's reply ends with errno= and a blank line."""
 
-    def __init__(self, path: pathlib.Path, seconds: float = 5):
+    def __init__(self, path: pathlib.Path, seconds: float = 15):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(seconds)
         self.socket.connect(str(path))

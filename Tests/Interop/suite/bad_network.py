@@ -15,8 +15,8 @@ class BadNetworkTests(InteropCase):
         """Four tenths of a second each way."""
         pair = self.pair(role)
         with self.relay(pair, delay=0.4):
-            pair.handshake()
-            result = ping(pair.initiator, pair.responder.inner4, count=3, wait=2)
+            pair.handshake(20)
+            result = ping(pair.initiator, pair.responder.inner4, count=3, wait=5)
             self.assertEqual(result.received, 3, result)
             self.assertGreater(result.average_milliseconds, 800)
 
@@ -24,11 +24,12 @@ class BadNetworkTests(InteropCase):
     def test_doubled_and_reordered_datagrams(self, role: str) -> None:
         """Each arrives once: the replay window lets late ones in and copies out."""
         pair = self.pair(role)
-        with self.relay(pair, jitter=0.1, duplicate=0.5):
+        # What a second brings, 250 datagrams, fits into every queue on the way.
+        with self.relay(pair, jitter=0.2, duplicate=0.5):
             pair.handshake()
-            with Flow(*pair.nodes, 0.002) as there, Flow(*pair.nodes[::-1], 0.002, 5402) as back:
-                there.await_progress(500, 10)
-                back.await_progress(500, 10)
+            with Flow(*pair.nodes, 0.004) as there, Flow(*pair.nodes[::-1], 0.004, 5402) as back:
+                there.await_progress(500, 30)
+                back.await_progress(500, 30)
             for flow in (there, back):
                 self.assertEqual((flow.lost, flow.duplicates), ([], 0))
 
@@ -41,7 +42,7 @@ class BadNetworkTests(InteropCase):
             wait_until(
                 lambda: ping(pair.initiator, pair.responder.inner4, 1, wait=0.3).received,
                 "an answer",
-                40,
+                90,
             )
             relay.loss = 0.02
             transfer(pair.ours, pair.theirs, pair.theirs.inner4, 100_000)

@@ -25,7 +25,7 @@ class CommandLineTests(InteropCase):
     def call(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         path = self.settings.program.path
         return subprocess.run(
-            [path, *arguments], capture_output=True, text=True, timeout=10, check=False, **options
+            [path, *arguments], capture_output=True, text=True, timeout=30, check=False, **options
         )
 
     @quick

@@ -53,10 +53,14 @@ class DataPathTests(InteropCase):
         pair = self.pair()
         pair.handshake()
         for source, target in (pair.nodes, pair.nodes[::-1]):
-            command = ("ping", "-n", "-R", "-c", "3", "-i", "0.02", "-W", "1", target.inner4)
-            output = source.namespace.attempt(*command).stdout
-            self.assertIn(" 3 received", output)
-            self.assertIn("RR:", output)
+            command = ("ping", "-n", "-R", "-c", "3", "-i", "0.02", "-W", "3", target.inner4)
+
+            def output() -> str:
+                """What ping(8) prints; it gives up early, on a busy machine too early."""
+                text = source.namespace.attempt(*command).stdout
+                return text if " 3 received" in text else ""
+
+            self.assertIn("RR:", wait_until(output, f"three answers of {target.role}"))
 
     @quick
     def test_R31_nothing_is_sent_to_a_low_order_public_key(self) -> None:

@@ -7,7 +7,7 @@ from harness.case import InteropCase, culvert_only, each, heavy, long
 from harness.traffic import iperf
 
 LIMITS = {"standard": 8 << 20, "tiny": 2 << 20}  # bytes of resident memory
-QUIET = 26  # seconds after the last packet until keepalive and handshake timers have run out
+QUIET = 30  # seconds after the last packet until keepalive and handshake timers have run out
 WATCHED = 10
 
 
@@ -46,7 +46,7 @@ class IdleTests(InteropCase):
     def test_an_idle_tunnel_without_a_session_never_wakes(self) -> None:
         """Configured, up, and waiting to be called."""
         pair = self.pair("responder", host_ipv6=False)
-        time.sleep(1)
+        time.sleep(3)
         self.check_asleep(pair.ours.pid)
 
     def check_asleep(self, pid: int) -> None:

@@ -48,7 +48,7 @@ class ECNTests(InteropCase):
             reverse = Pair(theirs, ours, theirs, ours)
             self.send(reverse, inner, traffic_class)
             with contextlib.suppress(AssertionError):
-                wait_until(lambda: list(datagrams(inside)), "a packet inside", 1)
+                wait_until(lambda: list(datagrams(inside)), "a packet inside", 4)
         return list(datagrams(inside))
 
     def send(self, pair: Pair, inner: int, traffic_class: int) -> None:

@@ -19,7 +19,7 @@ class NamespaceMoveTests(InteropCase):
         self.assertEqual(confined.interfaces(), {"lo", pair.ours.interface})
         # Our end was down for a moment and may have forgotten the session; the peer, when it
         # initiates, notices after 15 s without an answer (whitepaper 6.5).
-        pair.handshake(25)
+        pair.handshake(40)
         for source, target in (pair.nodes, pair.nodes[::-1]):
             # The first packet of a family may find its routes still being made.
             wait_until(lambda: ping(source, target.inner6, 1).received, "an answer over IPv6")

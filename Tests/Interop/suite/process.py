@@ -105,7 +105,7 @@ class ForegroundTests(InteropCase):
     def test_a_busy_interface_is_refused(self) -> None:
         """Status 1, and the first process goes on."""
         node = self.started()
-        result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=5)
+        result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=15)
         self.assertEqual(result.returncode, 1, result.stderr)
         with UAPIConnection(node.socket_path) as connection:
             self.assertEqual(connection.command("get=1\n\n")[-1], ("errno", "0"))
@@ -115,7 +115,7 @@ class ForegroundTests(InteropCase):
         """Also when it is not one of ours: here the device was made by ip(8)."""
         node = self.node()
         node.namespace.ip(f"link add {node.interface} type veth peer name other")
-        result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=5)
+        result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=15)
         self.assertEqual(result.returncode, 1)
         self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
         self.assertIn(node.interface, result.stderr)
@@ -133,13 +133,13 @@ class ForegroundTests(InteropCase):
 
     def check_refused(self, name: str) -> None:
         node = self.node()
-        result = node.namespace.attempt(str(self.settings.program.path), "-f", name, seconds=5)
+        result = node.namespace.attempt(str(self.settings.program.path), "-f", name, seconds=15)
         self.assertNotEqual(result.returncode, 0)
         self.assertEqual(node.namespace.interfaces(), {"lo"})
 
     def test_without_arguments_it_says_how_it_is_used(self) -> None:
         node = self.node()
-        result = node.namespace.attempt(str(self.settings.program.path), seconds=5)
+        result = node.namespace.attempt(str(self.settings.program.path), seconds=15)
         self.assertIn("usage", (result.stdout + result.stderr).lower())
         self.assertEqual(node.namespace.interfaces(), {"lo"})
 
@@ -180,7 +180,7 @@ class EnvironmentTests(InteropCase):
             node = self.node()
             environment = dict(os.environ, **{name: value})
             command = self.settings.program.command(node.interface)
-            result = node.namespace.attempt(*command, seconds=5, env=environment)
+            result = node.namespace.attempt(*command, seconds=15, env=environment)
             self.assertEqual(result.returncode, 1, f"{name}={value}")
             self.assertEqual(node.leftovers(), [])
 

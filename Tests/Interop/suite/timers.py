@@ -1,15 +1,19 @@
 """Timers seen from the wire: keepalives and handshake retries."""
 
+import statistics
 import time
 
 from harness.capture import DATA, INITIATION, Capture
 from harness.case import ROLES, InteropCase, each, long
+from harness.deadline import wait_until
 from harness.echo import ping
 from harness.flow import Flow
 
 EMPTY = 8 + 16 + 16  # UDP header, data header, tag: a keepalive
 KEEPALIVE_TIMEOUT, REKEY_TIMEOUT = 10, 5  # seconds, whitepaper 6.1
 JITTER = 0.334
+LATE = 0.15  # seconds that most timers of a busy machine are not late by
+PAUSE = 1.1  # seconds that the machine may pause at any moment
 TRIES = range(18, 21)  # the kernel sends 20 within 90 s and some, R17 speaks of 18
 
 
@@ -21,7 +25,7 @@ class KeepaliveTests(InteropCase):
         pair = self.pair(role)
         with Capture(pair.theirs.namespace, "outer") as wire:
             pair.handshake()
-            time.sleep(0.5)
+            wire.settle(DATA)
             before = len(wire.messages(DATA))
             time.sleep(2.5 * KEEPALIVE_TIMEOUT)
             later = wire.messages(DATA)[before:]
@@ -63,16 +67,37 @@ class RetryTests(InteropCase):
         """)
         with Capture(theirs.namespace, "outer") as wire:
             ping(ours, theirs.inner4, 1, wait=0.1)
-            times, end = [], time.monotonic() + TRIES[-1] * (REKEY_TIMEOUT + JITTER) + 9
-            while time.monotonic() < end:
-                time.sleep(0.02)
-                if len(wire.messages(INITIATION)) > len(times):
-                    times.append(time.monotonic())
+            wait_until(
+                lambda: self.has_ended([it.time for it in wire.messages(INITIATION)]),
+                "end of the retries",
+                TRIES[-1] * (REKEY_TIMEOUT + JITTER) + 30,
+            )
+            times = [it.time for it in wire.messages(INITIATION)]
             self.assertIn(len(times), TRIES)
-            self.assertGreater(end - times[-1], REKEY_TIMEOUT + 2 * JITTER, "it has given up")
             ping(ours, theirs.inner4, 1, wait=0.5)
+            wait_until(lambda: len(wire.messages(INITIATION)) > len(times), "a new initiation")
             self.assertEqual(len(wire.messages(INITIATION)), len(times) + 1)
-        gaps = [later - earlier for earlier, later in zip(times, times[1:])]
-        self.assertGreater(min(gaps), REKEY_TIMEOUT - 0.1)
-        self.assertLess(max(gaps), REKEY_TIMEOUT + JITTER + 0.3)  # and what a busy machine adds
-        self.assertGreater(max(gaps) - min(gaps), 0.05, "no jitter")
+        self.check_gaps([later - earlier for earlier, later in zip(times, times[1:])])
+
+    def has_ended(self, times: list[float]) -> bool:
+        """Nothing for longer than two gaps, or more tries than there may be."""
+        is_silent = bool(times) and time.time() - times[-1] > 2 * (REKEY_TIMEOUT + JITTER) + PAUSE
+        return is_silent or len(times) > TRIES[-1]
+
+    def check_gaps(self, gaps: list[float]) -> None:
+        """Each from 5 to 5.334 s, evenly spread, but for what pauses of the machine do.
+
+        A pause between a try's clock reading and its sending makes one gap longer and the next
+        shorter, so the bounds of all gaps forgive one, and the quartiles are held to the rule.
+        """
+        told = " ".join(f"{gap:.3f}" for gap in gaps)
+        self.assertGreater(min(gaps), REKEY_TIMEOUT - PAUSE, told)
+        self.assertLess(max(gaps), REKEY_TIMEOUT + JITTER + PAUSE, told)
+        self.assertGreater(sum(gaps), len(gaps) * REKEY_TIMEOUT - PAUSE, told)
+        self.assertLess(sum(gaps), len(gaps) * (REKEY_TIMEOUT + JITTER / 2 + LATE), told)
+        low, _, high = statistics.quantiles(gaps, n=4)
+        self.assertGreater(low, REKEY_TIMEOUT - 0.02, told)
+        self.assertLess(high, REKEY_TIMEOUT + JITTER + LATE, told)
+        # Of gaps of one length alone the quartiles lie within milliseconds; of 17 that are spread
+        # evenly over 334 ms, they are closer than 30 ms less than once in 100,000 times.
+        self.assertGreater(high - low, 0.03, f"no jitter: {told}")

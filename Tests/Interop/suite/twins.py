@@ -3,7 +3,7 @@
 from harness.case import FAMILIES, InteropCase, each, heavy, quick
 from harness.echo import ping
 from harness.pair import build_pair
-from harness.traffic import iperf, paced_udp, transfer
+from harness.traffic import paced_udp, tcp, transfer
 
 
 class TwinTests(InteropCase):
@@ -19,6 +19,6 @@ class TwinTests(InteropCase):
             for address in (target.inner4, target.inner6):
                 self.assertEqual(ping(source, address).received, 3)
                 transfer(source, target, address, 4 << 20)
-            self.assertGreater(iperf(source, target, target.inner4).megabits, 10)
+            self.assertGreater(tcp(source, target, target.inner4, 10), 10)
             udp = paced_udp(source, target, target.inner6)
             self.assertLess(udp.lost_percent, 3)

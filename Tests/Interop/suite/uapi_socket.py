@@ -50,7 +50,7 @@ class UAPISocketTests(InteropCase):
         node = self.started()
         other = self.lab.namespace("second")
         command = self.settings.program.command(node.interface)
-        result = other.attempt(*command, seconds=5)
+        result = other.attempt(*command, seconds=15)
         self.assertEqual(result.returncode, 1, result.stderr)
         with UAPIConnection(node.socket_path) as connection:
             self.assertEqual(connection.command("get=1\n\n")[-1], ("errno", "0"))

@@ -8,7 +8,7 @@ from harness.case import InteropCase, culvert_only, each
 from harness.node import Node
 from harness.pair import Pair
 
-QUICK = 1.0  # seconds; a timeout takes many more
+QUICK = 0.9  # seconds; the second SYN goes out after one
 STRANGERS = ("10.7.0.99", "fd07::99")
 
 
@@ -31,12 +31,22 @@ class UnreachableTests(InteropCase):
         return pair.theirs.inner4 if family == 4 else pair.theirs.inner6
 
     def check_unreachable(self, node: Node, address: str) -> None:
-        output = node.namespace.attempt("ping", "-n", "-c", "1", "-W", "1", address).stdout
+        output = node.namespace.attempt("ping", "-n", "-c", "1", "-W", "5", address).stdout
         self.assertRegex(output, "Destination (Host|unreachable).*(Unreachable|unreachable)")
+        # The first of three that is quick enough: the machine may pause during one of them.
+        for _ in range(3):
+            seconds = self.refusal(node, address)
+            if seconds < QUICK:
+                break
+        self.assertLess(seconds, QUICK)
+
+    def refusal(self, node: Node, address: str) -> float:
+        """Seconds until a TCP connection is refused as unreachable."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with node.namespace.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5)
+            connection.settimeout(10)
             start = time.monotonic()
             number = connection.connect_ex((address, 80))
+            seconds = time.monotonic() - start
         self.assertEqual(number, errno.EHOSTUNREACH)
-        self.assertLess(time.monotonic() - start, QUICK)
+        return seconds

@@ -1,6 +1,7 @@
 """wg(8): every subcommand, every field."""
 
 from harness.case import InteropCase, quick
+from harness.deadline import wait_until
 from harness.flow import Flow
 from harness.keys import KeyPair, preshared_key
 from harness.node import LOGS, Node
@@ -51,11 +52,16 @@ class WgToolTests(InteropCase):
         with Flow(ours, theirs) as there, Flow(theirs, ours, port=5402) as back:
             there.await_progress(30)
             back.await_progress(30)
-        counted = [
-            tuple(map(int, node.show("transfer")[other.keys.public].split()))
-            for node, other in (pair.nodes, pair.nodes[::-1])
-        ]
-        self.assertEqual(counted[0], counted[1][::-1])
+
+        def counted(node: Node, other: Node) -> list[int]:
+            return list(map(int, node.show("transfer")[other.keys.public].split()))
+
+        # A keepalive may be under way while they are asked.
+        wait_until(
+            lambda: counted(ours, theirs) == counted(theirs, ours)[::-1],
+            "equal counts at both ends",
+            4,
+        )
 
     def test_show_for_people(self) -> None:
         """`wg`, `wg show` and `wg show all` find the interface and name the peer."""
@@ -132,7 +138,7 @@ class WgToolTests(InteropCase):
         ours.set("fwmark", "0x1234")
         allowed = f"{theirs.allowed_ips},10.9.0.0/16"
         ours.add_peer(theirs, None, allowed, self.key, "persistent-keepalive", "25")
-        pair.handshake(12)
+        pair.handshake(25)
         return pair
 
     def use(self, node: Node, verb: str, text: str) -> None:
