@@ -31,6 +31,8 @@ const char *clinux_error_name(int error_number) {
     NAME(EBADFD);
     NAME(EMSGSIZE);
     NAME(ENOPROTOOPT);
+    NAME(EOPNOTSUPP);
+    NAME(ENOSYS);
     NAME(EAFNOSUPPORT);
     NAME(EADDRINUSE);
     NAME(EADDRNOTAVAIL);

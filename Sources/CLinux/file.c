@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int clinux_file_close(int descriptor) {
@@ -25,6 +26,18 @@ intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count)
     count = write(descriptor, bytes, byte_count);
   } while (count < 0 && errno == EINTR);
   return count < 0 ? -errno : count;
+}
+
+_Static_assert(sizeof(struct clinux_slice) == sizeof(struct iovec), "slice");
+_Static_assert(offsetof(struct clinux_slice, byte_count) == offsetof(struct iovec, iov_len), "");
+
+intptr_t clinux_file_write_pieces(
+    int descriptor, const struct clinux_slice *pieces, int count) {
+  ssize_t written;
+  do {
+    written = writev(descriptor, (const struct iovec *)pieces, count);
+  } while (written < 0 && errno == EINTR);
+  return written < 0 ? -errno : written;
 }
 
 int clinux_file_adopt(int descriptor) {

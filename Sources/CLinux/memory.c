@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 void *clinux_memory_map(size_t byte_count, int *error) {
   // Without MAP_NORESERVE: where memory is not overcommitted, start-up fails and not a packet.
@@ -21,4 +22,8 @@ int clinux_memory_lock(void *start, size_t byte_count) {
 
 int clinux_memory_exclude_from_dumps(void *start, size_t byte_count) {
   return madvise(start, byte_count, MADV_DONTDUMP) == 0 ? 0 : -errno;
+}
+
+int clinux_memory_guard(void *start) {
+  return mprotect(start, (size_t)sysconf(_SC_PAGESIZE), PROT_NONE) == 0 ? 0 : -errno;
 }

@@ -14,6 +14,12 @@
 #define TUNGETDEVNETNS _IO('T', 227)
 #endif
 
+// Headers older than Linux 6.2 lack them.
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
 int clinux_tun_open(const char *name, uint32_t features) {
   struct ifreq ifr = {0};
   size_t length = strnlen(name, IFNAMSIZ);
@@ -49,12 +55,18 @@ int clinux_tun_identify(int tun, char *name, uint32_t *flags) {
   return 0;
 }
 
-int clinux_tun_drop_offloads(int tun) {
+int clinux_tun_header_byte_count(int tun) {
   int size = 0;
-  if (ioctl(tun, TUNGETVNETHDRSZ, &size) != 0) return -errno;
-  // Without them the kernel gives whole packets with whole checksums, and every header is zero.
-  if (ioctl(tun, TUNSETOFFLOAD, 0) != 0) return -errno;
-  return size;
+  return ioctl(tun, TUNGETVNETHDRSZ, &size) == 0 ? size : -errno;
+}
+
+int clinux_tun_set_offloads(int tun, uint32_t offloads) {
+  unsigned long flags = 0;
+  if (offloads & CLINUX_TUN_CHECKSUM) flags |= TUN_F_CSUM;
+  // TCP with congestion marks goes the same way: the mark is on the segments' own headers.
+  if (offloads & CLINUX_TUN_TSO) flags |= TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+  if (offloads & CLINUX_TUN_USO) flags |= TUN_F_USO4 | TUN_F_USO6;
+  return ioctl(tun, TUNSETOFFLOAD, flags) == 0 ? 0 : -errno;
 }
 
 int clinux_tun_namespace(int tun) {

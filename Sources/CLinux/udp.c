@@ -4,13 +4,23 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
+#include <netinet/udp.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(struct clinux_datagram) == 48, "datagram");
 _Static_assert(offsetof(struct clinux_datagram, port) == 40, "datagram.port");
+
+// Headers older than Linux 5.0 lack them.
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 // A socket address of either family.
 union address {
@@ -19,10 +29,10 @@ union address {
   struct sockaddr_in6 v6;
 };
 
-// Room for the packet information and the traffic class of either family.
+// Room for the packet information and the traffic class of either family, and a segment size.
 union ancillary {
-  struct cmsghdr aligned;
-  uint8_t bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int))];
+  size_t aligned;
+  uint8_t bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int))];
 };
 
 static uint64_t load64(const uint8_t *bytes) {
@@ -70,6 +80,13 @@ static void set_conveniences(int udp, int family, int buffer_byte_count) {
     set(udp, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     set(udp, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
   }
+}
+
+int clinux_udp_set_gro(int udp, int is_on) { return set(udp, IPPROTO_UDP, UDP_GRO, is_on); }
+
+int clinux_udp_has_segmentation(int udp) {
+  // The default for all that is sent, which is none.
+  return set(udp, IPPROTO_UDP, UDP_SEGMENT, 0);
 }
 
 int clinux_udp_set_mark(int udp, uint32_t mark) {
@@ -141,6 +158,10 @@ static void read_ancillary(const struct cmsghdr *item, struct clinux_datagram *d
     int value;
     memcpy(&value, data, sizeof value);
     datagram->traffic_class = (uint8_t)value;
+  } else if (item->cmsg_level == IPPROTO_UDP && item->cmsg_type == UDP_GRO) {
+    int value;
+    memcpy(&value, data, sizeof value);
+    datagram->segment_byte_count = value > 0 && value <= UINT16_MAX ? (uint16_t)value : 0;
   }
 }
 
@@ -152,35 +173,71 @@ static struct cmsghdr *next_ancillary(struct msghdr *header, struct cmsghdr *ite
 }
 #pragma GCC diagnostic pop
 
-intptr_t clinux_udp_receive(
-    int udp, void *bytes, size_t capacity, struct clinux_datagram *datagram) {
+// What one message of a receive call needs.
+struct reception {
   union address sender;
   union ancillary ancillary;
-  struct iovec vector = {bytes, capacity};
-  struct msghdr header = {0};
-  header.msg_name = &sender;
-  header.msg_namelen = sizeof sender;
-  header.msg_iov = &vector;
-  header.msg_iovlen = 1;
-  header.msg_control = &ancillary;
-  header.msg_controllen = sizeof ancillary;
-  sender.any.sa_family = AF_UNSPEC;
+  struct iovec vector;
+};
 
+static void prepare_reception(
+    struct reception *reception, struct msghdr *header, void *bytes, size_t capacity) {
+  memset(header, 0, sizeof *header);
+  reception->vector = (struct iovec){bytes, capacity};
+  reception->sender.any.sa_family = AF_UNSPEC;
+  header->msg_name = &reception->sender;
+  header->msg_namelen = sizeof reception->sender;
+  header->msg_iov = &reception->vector;
+  header->msg_iovlen = 1;
+  header->msg_control = &reception->ancillary;
+  header->msg_controllen = sizeof reception->ancillary;
+}
+
+static void read_reception(
+    const struct reception *reception, struct msghdr *header, struct clinux_datagram *datagram) {
+  memset(datagram, 0, sizeof *datagram);
+  read_sender(&reception->sender, datagram);
+  datagram->is_truncated = (header->msg_flags & MSG_TRUNC) != 0;
+  struct cmsghdr *item = CMSG_FIRSTHDR(header);
+  while (item) {
+    read_ancillary(item, datagram);
+    item = next_ancillary(header, item);
+  }
+}
+
+intptr_t clinux_udp_receive(
+    int udp, void *bytes, size_t capacity, struct clinux_datagram *datagram) {
+  struct reception reception;
+  struct msghdr header;
   ssize_t count;
   do {
+    prepare_reception(&reception, &header, bytes, capacity);
     count = recvmsg(udp, &header, 0);
   } while (count < 0 && errno == EINTR);
   if (count < 0) return -errno;
-
-  memset(datagram, 0, sizeof *datagram);
-  read_sender(&sender, datagram);
-  datagram->is_truncated = (header.msg_flags & MSG_TRUNC) != 0;
-  struct cmsghdr *item = CMSG_FIRSTHDR(&header);
-  while (item) {
-    read_ancillary(item, datagram);
-    item = next_ancillary(&header, item);
-  }
+  read_reception(&reception, &header, datagram);
   return count;
+}
+
+int clinux_udp_receive_many(
+    int udp, void *bytes, size_t stride, size_t capacity, int count,
+    struct clinux_datagram *datagrams, uint32_t *byte_counts) {
+  struct reception receptions[CLINUX_MESSAGES_PER_CALL];
+  struct mmsghdr messages[CLINUX_MESSAGES_PER_CALL];
+  if (count > CLINUX_MESSAGES_PER_CALL) count = CLINUX_MESSAGES_PER_CALL;
+  int received;
+  do {
+    for (int i = 0; i < count; i++)
+      prepare_reception(
+          &receptions[i], &messages[i].msg_hdr, (uint8_t *)bytes + i * stride, capacity);
+    received = recvmmsg(udp, messages, (unsigned)count, 0, NULL);
+  } while (received < 0 && errno == EINTR);
+  if (received < 0) return -errno;
+  for (int i = 0; i < received; i++) {
+    read_reception(&receptions[i], &messages[i].msg_hdr, &datagrams[i]);
+    byte_counts[i] = messages[i].msg_len;
+  }
+  return received;
 }
 
 static void *begin(struct cmsghdr *item, int level, int type, size_t byte_count) {
@@ -192,66 +249,109 @@ static void *begin(struct cmsghdr *item, int level, int type, size_t byte_count)
 
 // Fills `ancillary`, which is zero, and returns how many bytes of it are used.
 static size_t write_ancillary(
-    const struct clinux_datagram *datagram, union ancillary *ancillary) {
-  struct cmsghdr *item = &ancillary->aligned;
+    const struct clinux_datagram *datagram, uint16_t segment, union ancillary *ancillary) {
+  struct cmsghdr *item = (struct cmsghdr *)ancillary;
   size_t used = 0;
-  if (datagram->source_high | datagram->source_low) {
-    if (datagram->family == 4) {
-      struct in_pktinfo information = {.ipi_spec_dst = v4_of(datagram->source_high)};
-      memcpy(begin(item, IPPROTO_IP, IP_PKTINFO, sizeof information), &information,
-          sizeof information);
-      used = CMSG_SPACE(sizeof information);
-    } else {
-      struct in6_pktinfo information = {
-          .ipi6_addr = v6_of(datagram->source_high, datagram->source_low)};
-      // Only a link-local address needs its interface. Any other route may change its interface
-      // while the address stays good, so it is left out, as the kernel's WireGuard does.
-      if (IN6_IS_ADDR_LINKLOCAL(&information.ipi6_addr))
-        information.ipi6_ifindex = datagram->interface;
-      memcpy(begin(item, IPPROTO_IPV6, IPV6_PKTINFO, sizeof information), &information,
-          sizeof information);
-      used = CMSG_SPACE(sizeof information);
-    }
+  int is_v4 = datagram->family == 4;
+  if ((datagram->source_high | datagram->source_low) && is_v4) {
+    struct in_pktinfo information = {.ipi_spec_dst = v4_of(datagram->source_high)};
+    memcpy(begin(item, IPPROTO_IP, IP_PKTINFO, sizeof information), &information,
+        sizeof information);
+    used = CMSG_SPACE(sizeof information);
+  } else if (datagram->source_high | datagram->source_low) {
+    struct in6_pktinfo information = {
+        .ipi6_addr = v6_of(datagram->source_high, datagram->source_low)};
+    // Only a link-local address needs its interface. Any other route may change its interface
+    // while the address stays good, so it is left out, as the kernel's WireGuard does.
+    if (IN6_IS_ADDR_LINKLOCAL(&information.ipi6_addr))
+      information.ipi6_ifindex = datagram->interface;
+    memcpy(begin(item, IPPROTO_IPV6, IPV6_PKTINFO, sizeof information), &information,
+        sizeof information);
+    used = CMSG_SPACE(sizeof information);
   }
   if (datagram->traffic_class != 0) {
     int value = datagram->traffic_class;
-    int is_v4 = datagram->family == 4;
     item = (struct cmsghdr *)(ancillary->bytes + used);
     memcpy(begin(item, is_v4 ? IPPROTO_IP : IPPROTO_IPV6, is_v4 ? IP_TOS : IPV6_TCLASS,
                sizeof value), &value, sizeof value);
     used += CMSG_SPACE(sizeof value);
   }
+  if (segment != 0) {
+    item = (struct cmsghdr *)(ancillary->bytes + used);
+    memcpy(begin(item, IPPROTO_UDP, UDP_SEGMENT, sizeof segment), &segment, sizeof segment);
+    used += CMSG_SPACE(sizeof segment);
+  }
   return used;
+}
+
+// What the messages of one send call have in common: where they go, and how.
+struct transmission {
+  union address target;
+  union ancillary ancillary;
+  struct msghdr header;
+};
+
+static void prepare_transmission(
+    struct transmission *transmission, const struct clinux_datagram *datagram, uint16_t segment) {
+  memset(transmission, 0, sizeof *transmission);
+  union address *target = &transmission->target;
+  struct msghdr *header = &transmission->header;
+  header->msg_name = target;
+  if (datagram->family == 4) {
+    header->msg_namelen = sizeof target->v4;
+    target->v4.sin_family = AF_INET;
+    target->v4.sin_addr = v4_of(datagram->address_high);
+    target->v4.sin_port = htons(datagram->port);
+  } else {
+    header->msg_namelen = sizeof target->v6;
+    target->v6.sin6_family = AF_INET6;
+    target->v6.sin6_addr = v6_of(datagram->address_high, datagram->address_low);
+    target->v6.sin6_port = htons(datagram->port);
+    target->v6.sin6_scope_id = datagram->scope;
+  }
+  size_t used = write_ancillary(datagram, segment, &transmission->ancillary);
+  header->msg_control = used > 0 ? &transmission->ancillary : NULL;
+  header->msg_controllen = used;
+}
+
+int clinux_udp_send_segments(
+    int udp, const void *bytes, size_t byte_count, uint16_t segment_byte_count,
+    const struct clinux_datagram *datagram) {
+  struct transmission transmission;
+  struct iovec vector = {(void *)bytes, byte_count};
+  prepare_transmission(&transmission, datagram, segment_byte_count);
+  transmission.header.msg_iov = &vector;
+  transmission.header.msg_iovlen = 1;
+  ssize_t count;
+  do {
+    count = sendmsg(udp, &transmission.header, 0);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? -errno : 0;
 }
 
 int clinux_udp_send(
     int udp, const void *bytes, size_t byte_count, const struct clinux_datagram *datagram) {
-  union address target = {0};
-  union ancillary ancillary = {0};
-  struct iovec vector = {(void *)bytes, byte_count};
-  struct msghdr header = {0};
-  header.msg_name = &target;
-  header.msg_iov = &vector;
-  header.msg_iovlen = 1;
-  if (datagram->family == 4) {
-    header.msg_namelen = sizeof target.v4;
-    target.v4.sin_family = AF_INET;
-    target.v4.sin_addr = v4_of(datagram->address_high);
-    target.v4.sin_port = htons(datagram->port);
-  } else {
-    header.msg_namelen = sizeof target.v6;
-    target.v6.sin6_family = AF_INET6;
-    target.v6.sin6_addr = v6_of(datagram->address_high, datagram->address_low);
-    target.v6.sin6_port = htons(datagram->port);
-    target.v6.sin6_scope_id = datagram->scope;
-  }
-  size_t used = write_ancillary(datagram, &ancillary);
-  header.msg_control = used > 0 ? &ancillary : NULL;
-  header.msg_controllen = used;
+  return clinux_udp_send_segments(udp, bytes, byte_count, 0, datagram);
+}
 
-  ssize_t count;
+int clinux_udp_send_many(
+    int udp, const struct clinux_slice *datagrams, int count,
+    const struct clinux_datagram *datagram) {
+  struct transmission transmission;
+  struct mmsghdr messages[CLINUX_MESSAGES_PER_CALL];
+  if (count > CLINUX_MESSAGES_PER_CALL) count = CLINUX_MESSAGES_PER_CALL;
+  prepare_transmission(&transmission, datagram, 0);
+  for (int i = 0; i < count; i++) {
+    messages[i].msg_hdr = transmission.header;
+    messages[i].msg_hdr.msg_iov = (struct iovec *)&datagrams[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
+    messages[i].msg_len = 0;
+  }
+  long sent;
   do {
-    count = sendmsg(udp, &header, 0);
-  } while (count < 0 && errno == EINTR);
-  return count < 0 ? -errno : 0;
+    // musl's function makes a call for each message. Its reason, padding that might not be zero,
+    // does not hold here.
+    sent = syscall(SYS_sendmmsg, udp, messages, (unsigned)count, 0);
+  } while (sent < 0 && errno == EINTR);
+  return sent < 0 ? -errno : (int)sent;
 }

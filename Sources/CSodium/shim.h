@@ -65,6 +65,30 @@ static inline int csodium_aead_open(
       (const unsigned char *)nonce, (const unsigned char *)key);
 }
 
+/// ChaCha20, RFC 8439: `count` bytes of `input` XOR the key stream from its block 0 to `output`.
+/// `nonce` is 12 bytes, `key` 32.
+static inline void csodium_chacha20(
+    void *output, const void *input, size_t count, const void *nonce, const void *key) {
+  (void)crypto_stream_chacha20_ietf_xor_ic(
+      (unsigned char *)output, (const unsigned char *)input, count,
+      (const unsigned char *)nonce, 0, (const unsigned char *)key);
+}
+
+/// Poly1305: 16 bytes to `tag`, which may lie in `bytes`, under a one-time key of 32 bytes.
+static inline void csodium_poly1305(
+    void *tag, const void *bytes, size_t count, const void *key) {
+  (void)crypto_onetimeauth_poly1305(
+      (unsigned char *)tag, (const unsigned char *)bytes, count, (const unsigned char *)key);
+}
+
+/// 0 where `tag` is the bytes' Poly1305, and -1 where not; compared in constant time.
+static inline int csodium_poly1305_verify(
+    const void *tag, const void *bytes, size_t count, const void *key) {
+  return crypto_onetimeauth_poly1305_verify(
+      (const unsigned char *)tag, (const unsigned char *)bytes, count,
+      (const unsigned char *)key);
+}
+
 /// XChaCha20-Poly1305, as `csodium_aead_seal` with a nonce of 24 bytes.
 static inline void csodium_xaead_seal(
     void *output, const void *text, size_t count,

@@ -106,6 +106,24 @@ struct Interface: ~Copyable {
     }
   }
 
+  /// Counts and logs what went wrong with a batch.
+  mutating func report(_ result: LaneResult, _ what: StaticString, at now: Instant) {
+    if result.failedWriteCount > 0 { tunnel.didFailToDeliver(result.failedWriteCount) }
+    report(result.error, what, at: now)
+    report(result.stampError, "cannot store the handshake timestamp", at: now)
+    var index = 0
+    while let (name, offload) = Offloads.named(index) {
+      index += 1
+      guard result.lost.contains(offload) else { continue }
+      // Once: it is not tried again.
+      log.error(at: now) {
+        $0.append("the kernel refuses the offload ")
+        $0.append(name)
+        $0.append("; going on without it")
+      }
+    }
+  }
+
   /// Logs an error of the data path; the log limits its own rate (R20).
   mutating func report(_ error: SystemError?, _ what: StaticString, at now: Instant) {
     guard let error else { return }

@@ -58,13 +58,14 @@ public enum Service {
     }
     do throws(SystemError) {
       let stamps = TimestampFile(StateFile(try tun.name(), in: options.stateDirectory))
-      var driver = try Driver.make(
-        memory, tun: tun, uapi: listener, log: log, stamps: stamps,
-        isForeground: options.isForeground, bufferByteCount: Int32(options.socketBufferByteCount))
+      let driver = try Driver.make(
+        memory,
+        Driver.Parts(tun: tun, uapi: listener, log: log, stamps: stamps, options: options))
+      defer { Driver.destroy(driver) }
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
-      driver.run()
+      Driver.run(driver)
       return 0
     } catch {
       return fail("cannot start", error, nil)
@@ -74,8 +75,11 @@ public enum Service {
   private static func openTUN(
     _ options: ServiceOptions
   ) throws(SystemError) -> TunDevice {
-    if let raw = try descriptor(in: "WG_TUN_FD") { return try TunDevice.adopt(raw) }
-    return try TunDevice.create(options.name, mtu: UInt32(options.mtu))
+    if let raw = try descriptor(in: "WG_TUN_FD") {
+      return try TunDevice.adopt(raw, offloads: options.offloads)
+    }
+    return try TunDevice.create(
+      options.name, mtu: UInt32(options.mtu), offloads: options.offloads)
   }
 
   /// The number in an environment variable; nil where it is not set, EBADF for no number.

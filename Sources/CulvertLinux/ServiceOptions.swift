@@ -9,6 +9,7 @@ public struct ServiceOptions {
   public var mtu = Policy.defaultMTU
   /// Bytes that the kernel may buffer for each socket and direction.
   public var socketBufferByteCount = Int(UDPSockets.defaultBufferByteCount)
+  public var offloads = Offloads.all
   /// NUL-terminated, as long-lived as the process; nil for the default.
   public var stateDirectory: UnsafePointer<CChar>?
 

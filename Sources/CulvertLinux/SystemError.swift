@@ -42,6 +42,8 @@ public struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
   public static var EBADFD: SystemError { SystemError(CLINUX_EBADFD) }
   public static var EMSGSIZE: SystemError { SystemError(CLINUX_EMSGSIZE) }
   public static var ENOPROTOOPT: SystemError { SystemError(CLINUX_ENOPROTOOPT) }
+  public static var EOPNOTSUPP: SystemError { SystemError(CLINUX_EOPNOTSUPP) }
+  public static var ENOSYS: SystemError { SystemError(CLINUX_ENOSYS) }
   public static var EAFNOSUPPORT: SystemError { SystemError(CLINUX_EAFNOSUPPORT) }
   public static var EADDRINUSE: SystemError { SystemError(CLINUX_EADDRINUSE) }
   public static var EADDRNOTAVAIL: SystemError { SystemError(CLINUX_EADDRNOTAVAIL) }

@@ -1,7 +1,8 @@
 import CLinux
 import Culvert
 
-/// The TUN interface: IP packets in and out, one a call, without packet information.
+/// The TUN interface: IP packets in and out, without packet information, and with virtio headers
+/// where the kernel is to leave segments and checksums to us.
 ///
 /// The interface lives as long as this value, unless it is persistent. Reads and writes return
 /// -errno and never throw; the rest is for set-up and for the control path.
@@ -10,9 +11,13 @@ public struct TunDevice: ~Copyable {
   /// Takes the interface ioctls, in the namespace that the interface is in.
   private var control: FileDescriptor
 
-  /// Bytes of the virtio header before each packet: 0, or 10 to 16 where an adopted descriptor has
-  /// IFF_VNET_HDR, which cannot be taken off. The header lies in the packet's headroom.
-  private let headerByteCount: Int
+  /// Bytes of the virtio header before each packet: 0 where there is none, else 10 to 16. The
+  /// header lies in the packet's headroom.
+  public let headerByteCount: Int
+  /// What the kernel leaves to us, and takes from us: of checksum, tso and uso.
+  public private(set) var offloads = Offloads.none
+  /// Of tso and uso: what may be written joined.
+  public private(set) var joining = Offloads.none
 
   private init(
     device: consuming FileDescriptor, headerByteCount: Int = 0
@@ -25,11 +30,18 @@ public struct TunDevice: ~Copyable {
   /// Creates the interface, or attaches to a persistent one that nobody uses, and sets its MTU
   /// (1420 as wireguard-go does). EBUSY where another process has it, EINVAL where it is no TUN;
   /// EPERM and ENOENT are explained by `Privileges.advice`.
+  ///
+  /// - Parameter wanted: offloads to use, as far as the kernel has them.
   public static func create(
-    _ name: InterfaceName, mtu: UInt32 = UInt32(Policy.defaultMTU)
+    _ name: InterfaceName, mtu: UInt32 = UInt32(Policy.defaultMTU), offloads wanted: Offloads
   ) throws(SystemError) -> TunDevice {
-    let raw = name.withCString { clinux_tun_open($0, 0) }
-    let tun = try TunDevice(device: FileDescriptor(taking: try checked(raw)))
+    let hasHeader = wanted.contains(.checksum)
+    let features = hasHeader ? UInt32(CLINUX_TUN_VNET_HDR) : 0
+    let raw = name.withCString { clinux_tun_open($0, features) }
+    let device = FileDescriptor(taking: try checked(raw))
+    let headerByteCount = hasHeader ? try TunDevice.headerByteCount(of: device.raw) : 0
+    var tun = try TunDevice(device: device, headerByteCount: headerByteCount)
+    tun.setOffloads(wanted)
     do throws(SystemError) {
       try tun.setMTU(mtu)
     } catch {
@@ -42,26 +54,59 @@ public struct TunDevice: ~Copyable {
 
   /// Takes over a descriptor of /dev/net/tun that is attached to an interface (WG_TUN_FD). EINVAL
   /// where it is a TAP or puts the kernel's packet information before the packets. The MTU is left
-  /// as it is.
-  public static func adopt(_ raw: Int32) throws(SystemError) -> TunDevice {
+  /// as it is, and so is whether there are virtio headers: without them there are no offloads.
+  public static func adopt(
+    _ raw: Int32, offloads wanted: Offloads
+  ) throws(SystemError) -> TunDevice {
     try checked(clinux_file_adopt(raw))
     let device = FileDescriptor(taking: raw)
     let flags = try TunDevice.identify(raw).flags
     let isPlain = flags & UInt32(CLINUX_TUN_TUN) != 0 && flags & UInt32(CLINUX_TUN_NO_PI) != 0
     if !isPlain { throw .EINVAL }
-    var headerByteCount: Int32 = 0
-    if flags & UInt32(CLINUX_TUN_VNET_HDR) != 0 {
-      headerByteCount = try checked(clinux_tun_drop_offloads(raw))
-      if headerByteCount > Int32(TunDevice.headroom) { throw .EINVAL }
-    }
-    var tun = try TunDevice(device: device, headerByteCount: Int(headerByteCount))
+    let hasHeader = flags & UInt32(CLINUX_TUN_VNET_HDR) != 0
+    let headerByteCount = hasHeader ? try TunDevice.headerByteCount(of: raw) : 0
+    var tun = try TunDevice(device: device, headerByteCount: headerByteCount)
+    tun.setOffloads(wanted)
     // It may have been handed over from another namespace; where that cannot be told (Linux
     // before 5.0) it is taken to be in ours.
     _ = try? tun.followNamespace()
     return tun
   }
 
-  /// What `read` and `write` may use before a packet; the batches have more.
+  private static func headerByteCount(of raw: Int32) throws(SystemError) -> Int {
+    let byteCount = Int(try checked(clinux_tun_header_byte_count(raw)))
+    if byteCount < PacketOffload.virtioHeaderByteCount || byteCount > TunDevice.headroom {
+      throw .EINVAL
+    }
+    return byteCount
+  }
+
+  /// As many of the wanted offloads as the kernel takes.
+  private mutating func setOffloads(_ wanted: Offloads) {
+    guard headerByteCount > 0 else { return }
+    var candidate = wanted.intersection([.checksum, .tso, .uso]).consistent
+    while true {
+      var flags: UInt32 = 0
+      if candidate.contains(.checksum) { flags |= UInt32(CLINUX_TUN_CHECKSUM) }
+      if candidate.contains(.tso) { flags |= UInt32(CLINUX_TUN_TSO) }
+      if candidate.contains(.uso) { flags |= UInt32(CLINUX_TUN_USO) }
+      if clinux_tun_set_offloads(device.raw, flags) == 0 {
+        offloads = candidate
+        joining = candidate.intersection([.tso, .uso])
+        return
+      }
+      if candidate.isEmpty { return }
+      // Linux before 6.2 lacks USO. Whatever else is refused, nothing at all is not.
+      candidate = candidate.contains(.uso) ? candidate.subtracting(.uso) : .none
+    }
+  }
+
+  /// The kernel did not take joined packets: from now on each goes alone.
+  public mutating func stopJoining(_ offload: Offloads) {
+    joining.subtract(offload)
+  }
+
+  /// What `headerByteCount` and the virtio header may take before a packet; the batches have more.
   public static let headroom = 16
 
   // MARK: Data path
@@ -70,17 +115,32 @@ public struct TunDevice: ~Copyable {
   @inline(__always)
   public var raw: Int32 { device.raw }
 
-  /// One packet. Its byte count, or -errno: -EAGAIN when there is none, -EBADFD after deletion.
-  /// A packet longer than the buffer is cut without a sign, so the buffer holds the MTU or more.
+  /// A packet that was read.
+  public struct Packet: BitwiseCopyable, Sendable {
+    /// Or -errno: -EAGAIN when there is none, -EBADFD after deletion.
+    public var byteCount: Int
+    public var offload: PacketOffload
+  }
+
+  /// One packet. A packet longer than the buffer is cut without a sign, so the buffer holds the
+  /// largest. One whose virtio header makes no sense is given as one of no bytes.
   ///
   /// - Parameter buffer: has `headroom` writable bytes before it.
   @inline(__always)
-  public func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-    if headerByteCount == 0 { return device.read(into: buffer) }
+  public func read(into buffer: UnsafeMutableRawBufferPointer) -> Packet {
+    if headerByteCount == 0 {
+      return Packet(byteCount: device.read(into: buffer), offload: .none)
+    }
+    let header = buffer.baseAddress! - headerByteCount
     let count = device.read(
-      into: UnsafeMutableRawBufferPointer(
-        start: buffer.baseAddress! - headerByteCount, count: buffer.count + headerByteCount))
-    return count < 0 ? count : max(0, count - headerByteCount)
+      into: UnsafeMutableRawBufferPointer(start: header, count: buffer.count + headerByteCount))
+    guard count >= headerByteCount else {
+      return Packet(byteCount: min(count, 0), offload: .none)
+    }
+    guard let offload = PacketOffload(virtioHeader: header) else {
+      return Packet(byteCount: 0, offload: .none)
+    }
+    return Packet(byteCount: count - headerByteCount, offload: offload)
   }
 
   /// One packet. Its byte count, or -errno: -EIO while the interface is down, -EINVAL where the
@@ -96,6 +156,14 @@ public struct TunDevice: ~Copyable {
     let count = device.write(
       UnsafeRawBufferPointer(start: start, count: packet.count + headerByteCount))
     return count < 0 ? count : max(0, count - headerByteCount)
+  }
+
+  /// Joined packets as one. -errno where they are refused; none of them is then delivered.
+  ///
+  /// - Parameter pieces: the first with the virtio header before it.
+  @inline(__always)
+  public func write(pieces: UnsafePointer<clinux_slice>, count: Int) -> Int {
+    clinux_file_write_pieces(device.raw, pieces, Int32(truncatingIfNeeded: count))
   }
 
   // MARK: Control path

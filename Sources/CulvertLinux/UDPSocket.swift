@@ -1,11 +1,8 @@
 import CLinux
 import Culvert
 
-/// One bound, non-blocking UDP socket of one family. Nothing here throws or allocates; results
-/// below zero are -errno.
-///
-/// The batch forms (recvmmsg, sendmmsg, UDP_GRO, UDP_SEGMENT) will stand beside `receive` and
-/// `send` and fill the same two values per datagram.
+/// One bound, non-blocking UDP socket of one family. Nothing of the data path throws or allocates;
+/// results below zero are -errno.
 public struct UDPSocket: ~Copyable {
   private let descriptor: FileDescriptor
 
@@ -20,6 +17,17 @@ public struct UDPSocket: ~Copyable {
     public var trafficClass: UInt8
     /// The datagram was longer than the buffer: to be dropped and counted (R1).
     public var isTruncated: Bool
+    /// Where the buffer holds several datagrams (UDP_GRO), the size of each but the last, which may
+    /// be shorter; else 0.
+    public var segmentByteCount: Int
+
+    fileprivate init(byteCount: Int, _ datagram: clinux_datagram) {
+      self.byteCount = byteCount
+      path = Path(datagram)
+      trafficClass = datagram.traffic_class
+      isTruncated = datagram.is_truncated != 0
+      segmentByteCount = Int(datagram.segment_byte_count)
+    }
   }
 
   /// What became of a datagram.
@@ -73,9 +81,75 @@ public struct UDPSocket: ~Copyable {
     var datagram = clinux_datagram()
     let count = clinux_udp_receive(
       descriptor.raw, buffer.baseAddress, buffer.count, &datagram)
-    return Received(
-      byteCount: count, path: Path(datagram), trafficClass: datagram.traffic_class,
-      isTruncated: datagram.is_truncated != 0)
+    return Received(byteCount: count, datagram)
+  }
+
+  /// What several datagrams of one call are read with: fixed tables.
+  struct Messages {
+    private let datagrams: UnsafeMutablePointer<clinux_datagram>
+    private let byteCounts: UnsafeMutablePointer<UInt32>
+
+    static let capacity = Int(CLINUX_MESSAGES_PER_CALL)
+
+    init(carvingFrom arena: inout Arena) {
+      let owner: StaticString = "received messages"
+      // All-zero bytes are a valid value of the C type.
+      datagrams = arena.carveBytes(
+        Messages.capacity * MemoryLayout<clinux_datagram>.stride, owner: owner
+      ).baseAddress!.assumingMemoryBound(to: clinux_datagram.self)
+      byteCounts =
+        arena.carve(UInt32.self, count: Messages.capacity, owner: owner).baseAddress!
+    }
+
+    /// One of those that the last call received.
+    subscript(index: Int) -> Received {
+      Received(byteCount: Int(byteCounts[index]), datagrams[index])
+    }
+
+    /// Up to `count` datagrams of up to `capacity` bytes each, the one at index i to `start` +
+    /// i * `stride`. Returns how many, or -errno.
+    fileprivate func receive(
+      _ raw: Int32, into start: UnsafeMutableRawPointer, stride: Int, capacity: Int, count: Int
+    ) -> Int {
+      Int(
+        clinux_udp_receive_many(
+          raw, start, stride, capacity, Int32(truncatingIfNeeded: count), datagrams, byteCounts))
+    }
+  }
+
+  /// Several datagrams in one call; see `Messages.receive`.
+  func receive(
+    _ messages: Messages, into start: UnsafeMutableRawPointer, stride: Int, capacity: Int,
+    count: Int
+  ) -> Int {
+    messages.receive(descriptor.raw, into: start, stride: stride, capacity: capacity, count: count)
+  }
+
+  /// Asks for, or declines, several datagrams of one sender in one buffer. False where the kernel
+  /// does not know it.
+  func setGRO(_ isOn: Bool) -> Bool { clinux_udp_set_gro(descriptor.raw, isOn ? 1 : 0) == 0 }
+
+  /// Whether the kernel knows how to send several datagrams from one buffer.
+  var hasSegmentation: Bool { clinux_udp_has_segmentation(descriptor.raw) == 0 }
+
+  /// Sends a buffer as datagrams of `segmentByteCount` bytes, the last with what is left: all or
+  /// none. 0, or -errno.
+  func sendSegments(
+    _ bytes: UnsafeRawBufferPointer, segmentByteCount: Int, to path: Path, trafficClass: UInt8
+  ) -> Int32 {
+    var datagram = clinux_datagram(path, trafficClass: trafficClass)
+    return clinux_udp_send_segments(
+      descriptor.raw, bytes.baseAddress, bytes.count,
+      UInt16(truncatingIfNeeded: segmentByteCount), &datagram)
+  }
+
+  /// Sends datagrams on one path. How many went out, at least 1, or -errno of the first.
+  func sendMany(
+    _ datagrams: UnsafePointer<clinux_slice>, count: Int, to path: Path, trafficClass: UInt8
+  ) -> Int32 {
+    var datagram = clinux_datagram(path, trafficClass: trafficClass)
+    return clinux_udp_send_many(
+      descriptor.raw, datagrams, Int32(truncatingIfNeeded: count), &datagram)
   }
 
   /// One datagram along `path`, whose endpoint is of this socket's family.

@@ -1,3 +1,4 @@
+import CLinux
 import Culvert
 
 /// The pair of UDP sockets, IPv4 and IPv6, on one port. Either may be missing where the host lacks
@@ -12,14 +13,27 @@ public struct UDPSockets: ~Copyable {
   /// Bytes that the kernel's receive buffer and its send buffer are raised to, for each socket.
   public let bufferByteCount: Int32
 
+  /// Of gso and mmsg: how datagrams may be sent. The lane takes out what has failed.
+  public private(set) var sending: Offloads
+  /// Of gro and mmsg: how they may be received.
+  public private(set) var receiving: Offloads
+
   /// Ports tried where a random one is free for IPv4 and taken for IPv6 (R22, as wireguard-go).
   static let attempts = 100
   /// Holds what arrives in 8 ms at 1 Gbit/s. wireguard-go asks for 7 MB, which a small board lacks.
   public static let defaultBufferByteCount: Int32 = 1 << 20
 
-  public init(bufferByteCount: Int32 = UDPSockets.defaultBufferByteCount) {
+  public init(
+    bufferByteCount: Int32 = UDPSockets.defaultBufferByteCount, offloads: Offloads = .all
+  ) {
     self.bufferByteCount = bufferByteCount
+    sending = offloads.intersection([.gso, .mmsg])
+    receiving = offloads.intersection([.gro, .mmsg])
   }
+
+  /// The kernel has refused this way of sending; for good.
+  mutating func stopSending(_ way: Offloads) { sending.subtract(way) }
+  mutating func stopReceiving(_ way: Offloads) { receiving.subtract(way) }
 
   public var isOpen: Bool { ipv4.isOpen || ipv6.isOpen }
 
@@ -41,6 +55,7 @@ public struct UDPSockets: ~Copyable {
         ipv4 = fresh4
         ipv6 = fresh6
         port = chosen
+        probe()
         return true
       } catch {
         let isWorthAnother =
@@ -49,6 +64,19 @@ public struct UDPSockets: ~Copyable {
         attempt += 1
       }
     }
+  }
+
+  /// Finds out what the kernel does for many datagrams at once.
+  private mutating func probe() {
+    let hasGSO = (!ipv4.isOpen || ipv4.hasSegmentation) && (!ipv6.isOpen || ipv6.hasSegmentation)
+    if !hasGSO { sending.subtract(.gso) }
+    guard receiving.contains(.gro) else { return }
+    let hasGRO = (!ipv4.isOpen || ipv4.setGRO(true)) && (!ipv6.isOpen || ipv6.setGRO(true))
+    if hasGRO { return }
+    receiving.subtract(.gro)
+    // What only one socket has would be read wrongly from the other.
+    if ipv4.isOpen { _ = ipv4.setGRO(false) }
+    if ipv6.isOpen { _ = ipv6.setGRO(false) }
   }
 
   /// Closes both.
@@ -95,6 +123,43 @@ public struct UDPSockets: ~Copyable {
     return isIPv4
       ? ipv4.send(bytes, to: path, trafficClass: trafficClass)
       : ipv6.send(bytes, to: path, trafficClass: trafficClass)
+  }
+
+  /// Several datagrams in one call from the socket of `family`.
+  func receive(
+    _ messages: UDPSocket.Messages, into start: UnsafeMutableRawPointer, stride: Int,
+    capacity: Int, count: Int, _ family: IPAddress.Family
+  ) -> Int {
+    switch family {
+    case .ipv4:
+      ipv4.receive(messages, into: start, stride: stride, capacity: capacity, count: count)
+    case .ipv6:
+      ipv6.receive(messages, into: start, stride: stride, capacity: capacity, count: count)
+    }
+  }
+
+  /// See `UDPSocket.sendSegments`.
+  func sendSegments(
+    _ bytes: UnsafeRawBufferPointer, segmentByteCount: Int, to path: Path, trafficClass: UInt8
+  ) -> Int32 {
+    switch path.endpoint.address.family {
+    case .ipv4:
+      ipv4.sendSegments(
+        bytes, segmentByteCount: segmentByteCount, to: path, trafficClass: trafficClass)
+    case .ipv6:
+      ipv6.sendSegments(
+        bytes, segmentByteCount: segmentByteCount, to: path, trafficClass: trafficClass)
+    }
+  }
+
+  /// See `UDPSocket.sendMany`.
+  func sendMany(
+    _ datagrams: UnsafePointer<clinux_slice>, count: Int, to path: Path, trafficClass: UInt8
+  ) -> Int32 {
+    switch path.endpoint.address.family {
+    case .ipv4: ipv4.sendMany(datagrams, count: count, to: path, trafficClass: trafficClass)
+    case .ipv6: ipv6.sendMany(datagrams, count: count, to: path, trafficClass: trafficClass)
+    }
   }
 
   /// A bound socket, or none where the host lacks the family.

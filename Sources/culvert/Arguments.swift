@@ -20,7 +20,7 @@ struct Arguments {
 /// An argument compared with, or read as, what an option wants.
 enum Argument {
   static func isText(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Bool {
-    matches(argument, text) == text.utf8CodeUnitCount
+    commonByteCount(argument, text) == text.utf8CodeUnitCount
       && argument[text.utf8CodeUnitCount] == 0
   }
 
@@ -29,7 +29,7 @@ enum Argument {
     _ argument: UnsafePointer<CChar>, of name: StaticString
   ) -> UnsafePointer<CChar>? {
     let length = name.utf8CodeUnitCount
-    guard matches(argument, name) == length, argument[length] == 0x3d else { return nil }
+    guard commonByteCount(argument, name) == length, argument[length] == 0x3d else { return nil }
     return argument + (length + 1)
   }
 
@@ -47,7 +47,7 @@ enum Argument {
   }
 
   /// Bytes at the start that are the same.
-  private static func matches(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Int {
+  static func commonByteCount(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Int {
     var length = 0
     while length < text.utf8CodeUnitCount,
       argument[length] != 0, UInt8(bitPattern: argument[length]) == text.utf8Start[length]

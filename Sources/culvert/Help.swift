@@ -44,6 +44,10 @@ enum Help {
       --state-dir DIR        where the last handshake timestamp is kept, so that a device
                              without a clock comes up again (default /var/lib/culvert)
       --socket-buffer BYTES  what the kernel may buffer for each socket (default 1048576)
+      --workers N            threads that carry packets (default: as many as CPUs)
+      --offload LIST         what to leave to the kernel, of checksum,tso,uso (interface) and
+                             gso,gro,mmsg (sockets); default all that it has
+      --no-offload           none of it: one packet, one system call
 
     limits, in place of the profile's (see culvert budget):
       --max-peers N          peers

@@ -9,6 +9,7 @@ struct OptionFailure {
     case unknownOption
     case noValue
     case badProfile
+    case badOffload
     case outOfRange(ValueOption)
   }
 
@@ -47,6 +48,9 @@ struct OptionFailure {
       case .badProfile:
         quote(&line)
         line.append(" is no profile: tiny, standard or gateway")
+      case .badOffload:
+        quote(&line)
+        line.append(" is no list of offloads: checksum,tso,uso,gso,gro,mmsg, or all, or none")
       case .outOfRange(let option):
         line.append(option.name)
         line.append(" takes a number from ")

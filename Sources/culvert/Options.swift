@@ -24,6 +24,9 @@ struct Options {
   /// NUL-terminated; nil for the default.
   private var stateDirectory: UnsafePointer<CChar>?
   private(set) var socketBuffer = Int(UDPSockets.defaultBufferByteCount)
+  private var offloads = Offloads.all
+  /// Nil for as many as there are CPUs.
+  private var workers: Int?
   // Overrides of the profile's limits; nil keeps them.
   private var maximumPeers: Int?
   private var maximumAllowedIPs: Int?
@@ -41,6 +44,7 @@ struct Options {
     if let stagingSlots { limits.stagingSlots = stagingSlots }
     if let handshakeRing { limits.handshakeRing = handshakeRing }
     if let batchPackets { limits.batchPackets = batchPackets }
+    limits.workers = workers ?? Processors.count
     return limits
   }
 
@@ -51,6 +55,7 @@ struct Options {
     service.mtu = mtu
     service.socketBufferByteCount = socketBuffer
     service.stateDirectory = stateDirectory
+    service.offloads = offloads
     return service
   }
 
@@ -71,6 +76,10 @@ struct Options {
       }
       if Argument.isText(argument, "-f") || Argument.isText(argument, "--foreground") {
         isForeground = true
+        continue
+      }
+      if Argument.isText(argument, "--no-offload") {
+        offloads = .none
         continue
       }
       if let failure = parseOption(argument, &arguments) { return .failure(failure) }
@@ -126,8 +135,12 @@ struct Options {
     case .stateDirectory:
       stateDirectory = value
       return nil
+    case .offload:
+      guard let list = OffloadList.parse(value) else { return OptionFailure(.badOffload, value) }
+      offloads = list
+      return nil
     case .mtu, .maximumPeers, .maximumAllowedIPs, .maximumStaged, .stagingSlots, .handshakeRing,
-      .batchPackets, .socketBuffer:
+      .batchPackets, .socketBuffer, .workers:
       guard let number = Argument.number(value), option.range.contains(number) else {
         return OptionFailure(option, value)
       }
@@ -146,7 +159,8 @@ struct Options {
     case .handshakeRing: handshakeRing = number
     case .batchPackets: batchPackets = number
     case .socketBuffer: socketBuffer = number
-    case .profile, .stateDirectory: break
+    case .workers: workers = number
+    case .profile, .stateDirectory, .offload: break
     }
   }
 }

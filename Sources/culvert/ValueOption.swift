@@ -12,6 +12,8 @@ enum ValueOption: CaseIterable {
   case batchPackets
   case socketBuffer
   case stateDirectory
+  case workers
+  case offload
 
   var name: StaticString {
     switch self {
@@ -25,6 +27,8 @@ enum ValueOption: CaseIterable {
     case .batchPackets: "--batch-packets"
     case .socketBuffer: "--socket-buffer"
     case .stateDirectory: "--state-dir"
+    case .workers: "--workers"
+    case .offload: "--offload"
     }
   }
 
@@ -43,7 +47,8 @@ enum ValueOption: CaseIterable {
     // More than the handshake answers of one call, or a flood of them would hold up the timers.
     case .batchPackets: 32...1024
     case .socketBuffer: 4096...67_108_864
-    case .profile, .stateDirectory: 0...0
+    case .workers: 1...64
+    case .profile, .stateDirectory, .offload: 0...0
     }
   }
 }

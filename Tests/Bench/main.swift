@@ -38,10 +38,9 @@ struct End: ~Copyable {
     outbound.reset()
     tunnel.advance(
       &outbound, at: now, wall: WallTime(seconds: now.nanoseconds / 1_000_000_000, nanoseconds: 0))
-    outbound.seal()
   }
 
-  /// IPv4 packets of `byteCount` bytes, planned and sealed.
+  /// IPv4 packets of `byteCount` bytes, planned.
   mutating func send(_ count: Int, byteCount: Int, at now: Instant) {
     outbound.reset()
     for _ in 0..<count {
@@ -56,19 +55,21 @@ struct End: ~Copyable {
       outbound.append(byteCount: byteCount)
     }
     tunnel.plan(&outbound, at: now)
-    outbound.seal()
   }
 }
 
-/// Moves what one end has sealed to the other; the count of packets delivered there.
+/// Seals what one end has planned, and moves it to the other; the count of packets delivered there.
 func carry(_ source: inout End, _ target: inout End, at now: Instant) -> Int {
   target.inbound.reset()
-  for index in 0..<source.outbound.count {
-    guard case .datagram(let bytes, let path, _) = source.outbound.output(index),
-      let room = target.inbound.room
-    else { continue }
-    room.copyMemory(from: bytes)
-    target.inbound.append(byteCount: bytes.count, from: path, trafficClass: 0, isTruncated: false)
+  while source.outbound.seal() {
+    for index in 0..<source.outbound.outputCount {
+      guard case .datagram(let bytes, let path, _) = source.outbound.output(index),
+        let room = target.inbound.room
+      else { continue }
+      room.copyMemory(from: bytes)
+      target.inbound.append(
+        byteCount: bytes.count, from: path, trafficClass: 0, isTruncated: false)
+    }
   }
   source.tunnel.emit(&source.outbound, at: now)
   target.tunnel.accept(&target.inbound, at: now)

@@ -9,7 +9,7 @@ extension LinuxTests {
   @Suite(.enabled(if: canMakeNamespaces)) struct TunTests {
     let name = InterfaceName("cvt0")!
 
-    func create(_ name: InterfaceName) throws -> TunDevice { try TunDevice.create(name) }
+    func create(_ name: InterfaceName) throws -> TunDevice { try TunDevice.create(name, offloads: .none) }
 
     /// An ICMP echo request of 28 bytes from 10.9.0.2 to 10.9.0.1.
     var echoRequest: [UInt8] {
@@ -83,14 +83,14 @@ extension LinuxTests {
       try inFreshNamespace { () throws in
         let tun = try create(name)
         var buffer = [UInt8](repeating: 0, count: 2048)
-        #expect(buffer.withUnsafeMutableBytes { tun.read(into: $0) } == -Int(EAGAIN))
+        #expect(buffer.withUnsafeMutableBytes { tun.read(into: $0).byteCount } == -Int(EAGAIN))
         #expect(write(echoRequest, to: tun) == -Int(EIO))
         try tun.setUp(true)
         #expect(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
         #expect(write(echoRequest, to: tun) == 28)
         // The kernel speaks too, on a new IPv6 interface; the reply is among what it says.
         let isAnswered = eventually {
-          let count = buffer.withUnsafeMutableBytes { tun.read(into: $0) }
+          let count = buffer.withUnsafeMutableBytes { tun.read(into: $0).byteCount }
           return count == 28 && buffer[9] == 1 && buffer[20] == 0
         }
         #expect(isAnswered)
@@ -106,7 +106,7 @@ extension LinuxTests {
       try inFreshNamespace { () throws in
         let raw = name.withCString { clinux_tun_open($0, UInt32(CLINUX_TUN_VNET_HDR)) }
         #expect(raw >= 0)
-        let tun = try TunDevice.adopt(raw)
+        let tun = try TunDevice.adopt(raw, offloads: .none)
         try tun.setUp(true)
         #expect(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
         #expect(write(echoRequest, to: tun) == 28)
@@ -114,7 +114,7 @@ extension LinuxTests {
         let isAnswered = eventually {
           buffer.withUnsafeMutableBytes {
             let room = UnsafeMutableRawBufferPointer(rebasing: $0[TunDevice.headroom...])
-            return tun.read(into: room) == 28 && room[9] == 1 && room[20] == 0
+            return tun.read(into: room).byteCount == 28 && room[9] == 1 && room[20] == 0
           }
         }
         #expect(isAnswered)
@@ -133,10 +133,10 @@ extension LinuxTests {
       try inFreshNamespace { () throws in
         let tun = try create(name)
         try tun.setMTU(1300)
-        let adopted = try TunDevice.adopt(dup(tun.raw))
+        let adopted = try TunDevice.adopt(dup(tun.raw), offloads: .none)
         #expect(try adopted.state() == LinkState(name: name, mtu: 1300, isUp: false))
-        #expect(throws: SystemError.self) { _ = try TunDevice.adopt(open("/dev/null", O_RDWR)) }
-        #expect(throws: SystemError.EBADF) { _ = try TunDevice.adopt(900) }
+        #expect(throws: SystemError.self) { _ = try TunDevice.adopt(open("/dev/null", O_RDWR), offloads: .none) }
+        #expect(throws: SystemError.EBADF) { _ = try TunDevice.adopt(900, offloads: .none) }
       }
     }
 
@@ -149,7 +149,7 @@ extension LinuxTests {
         #expect(netlink.news(about: index).contains(.linkDeleted))
         #expect(tun.isAttached == false)
         var buffer = [UInt8](repeating: 0, count: 64)
-        #expect(buffer.withUnsafeMutableBytes { tun.read(into: $0) } == -Int(EBADFD))
+        #expect(buffer.withUnsafeMutableBytes { tun.read(into: $0).byteCount } == -Int(EBADFD))
         #expect(throws: SystemError.EBADFD) { _ = try tun.state() }
       }
     }
@@ -188,7 +188,7 @@ extension LinuxTests {
     @Test func changesOfOneInterfaceAreToldApart() throws {
       try inFreshNamespace { () throws in
         let name = InterfaceName("cvt0")!
-        let tun = try TunDevice.create(name)
+        let tun = try TunDevice.create(name, offloads: .none)
         let index = try tun.interfaceIndex()
         let netlink = try Netlink.open()
         #expect(netlink.next(about: index) == .drained)
@@ -207,7 +207,7 @@ extension LinuxTests {
 
     @Test func lostNewsIsReported() throws {
       try inFreshNamespace { () throws in
-        let tun = try TunDevice.create(InterfaceName("cvt0")!)
+        let tun = try TunDevice.create(InterfaceName("cvt0")!, offloads: .none)
         let index = try tun.interfaceIndex()
         let netlink = try Netlink.open()
         var small: Int32 = 1

@@ -37,6 +37,8 @@ enum {
   CLINUX_EBADFD = EBADFD,
   CLINUX_EMSGSIZE = EMSGSIZE,
   CLINUX_ENOPROTOOPT = ENOPROTOOPT,
+  CLINUX_EOPNOTSUPP = EOPNOTSUPP,
+  CLINUX_ENOSYS = ENOSYS,
   CLINUX_EAFNOSUPPORT = EAFNOSUPPORT,
   CLINUX_EADDRINUSE = EADDRINUSE,
   CLINUX_EADDRNOTAVAIL = EADDRNOTAVAIL,
@@ -72,6 +74,39 @@ int clinux_memory_lock(void *start, size_t byte_count);
 /// madvise(MADV_DONTDUMP). `start` is page-aligned.
 int clinux_memory_exclude_from_dumps(void *start, size_t byte_count);
 
+/// Takes access to one page away, so that running over into it is a fault.
+int clinux_memory_guard(void *start);
+
+// thread.c
+
+/// A mutual exclusion lock, in memory that the caller provides.
+struct clinux_lock {
+  uint64_t opaque[8];
+};
+
+void clinux_lock_prepare(struct clinux_lock *lock);
+void clinux_lock_acquire(struct clinux_lock *lock);
+void clinux_lock_release(struct clinux_lock *lock);
+
+/// Lets threads pass one at a time, in the order of their tickets: 0, 1, 2...
+struct clinux_turnstile {
+  uint64_t opaque[16];
+};
+
+void clinux_turnstile_prepare(struct clinux_turnstile *turnstile);
+/// Waits until all tickets before this one have left.
+void clinux_turnstile_enter(struct clinux_turnstile *turnstile, uint64_t ticket);
+/// The ticket whose turn it is leaves.
+void clinux_turnstile_leave(struct clinux_turnstile *turnstile);
+
+/// Starts a thread on a stack that the caller provides, and that it keeps until `join`. The
+/// identity goes to `thread`, 8 bytes.
+int clinux_thread_start(
+    void *stack, size_t stack_byte_count, void *(*body)(void *), void *context, uint64_t *thread);
+void clinux_thread_join(uint64_t thread);
+/// CPUs that this process may run on; at least 1.
+int clinux_cpu_count(void);
+
 // process.c
 
 /// Makes sure that descriptors 0, 1 and 2 are open (/dev/null where they are not), so that no
@@ -96,6 +131,16 @@ int clinux_file_close(int descriptor);
 /// read(2) and write(2), restarted when a signal comes. Work on non-blocking descriptors.
 intptr_t clinux_file_read(int descriptor, void *bytes, size_t byte_count);
 intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count);
+
+/// A piece of a buffer: the layout of struct iovec.
+struct clinux_slice {
+  void *bytes;
+  size_t byte_count;
+};
+
+/// writev(2), restarted when a signal comes. At most 1024 pieces.
+intptr_t clinux_file_write_pieces(
+    int descriptor, const struct clinux_slice *pieces, int count);
 /// Makes a descriptor that somebody else opened non-blocking and close-on-exec.
 int clinux_file_adopt(int descriptor);
 
@@ -194,8 +239,20 @@ int clinux_tun_open(const char *name, uint32_t features);
 /// Writes the present name, CLINUX_NAME_BYTE_COUNT bytes, and the CLINUX_TUN flags. -EBADFD where
 /// the interface was deleted.
 int clinux_tun_identify(int tun, char *name, uint32_t *flags);
-// Bytes of the virtio header before each packet of a TUN that has them, with all offloads off.
-int clinux_tun_drop_offloads(int tun);
+/// Bytes of the virtio header before each packet of a TUN that has them: 10-16.
+int clinux_tun_header_byte_count(int tun);
+
+enum {
+  CLINUX_TUN_CHECKSUM = 1,
+  /// TCP segments of either family.
+  CLINUX_TUN_TSO = 2,
+  /// UDP segments of either family (Linux 6.2).
+  CLINUX_TUN_USO = 4,
+};
+
+/// Says which work may be left to the reader of a TUN with virtio headers. -EINVAL where the
+/// kernel does not know all of it.
+int clinux_tun_set_offloads(int tun, uint32_t offloads);
 /// Descriptor of the namespace that the interface is in (Linux 5.0 and later; CAP_NET_ADMIN).
 int clinux_tun_namespace(int tun);
 
@@ -240,7 +297,10 @@ struct clinux_datagram {
   uint8_t traffic_class;
   /// Received datagrams only: it was longer than the buffer.
   uint8_t is_truncated;
-  uint8_t reserved[3];
+  uint8_t reserved;
+  /// Received datagrams only: the buffer holds several datagrams of this size, of which the last
+  /// may be shorter (UDP_GRO); 0 where it holds one.
+  uint16_t segment_byte_count;
 };
 
 /// A bound socket of family 4 or 6 (IPv6 alone, never mapped IPv4). Port 0 is any free one. `mark`
@@ -249,10 +309,35 @@ int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_co
 /// The bound port, in host order.
 int clinux_udp_port(int udp);
 int clinux_udp_set_mark(int udp, uint32_t mark);
+/// Takes several datagrams of one sender in one buffer (Linux 5.0). -ENOPROTOOPT before that.
+int clinux_udp_set_gro(int udp, int is_on);
+/// 0 where `clinux_udp_send_segments` is known here (Linux 4.18), else -ENOPROTOOPT.
+int clinux_udp_has_segmentation(int udp);
 intptr_t clinux_udp_receive(
     int udp, void *bytes, size_t capacity, struct clinux_datagram *datagram);
 int clinux_udp_send(
     int udp, const void *bytes, size_t byte_count, const struct clinux_datagram *datagram);
+/// Sends the buffer as datagrams of `segment_byte_count` bytes each, the last one with what is
+/// left, in one call (UDP_SEGMENT): all or none. Up to 64 of them and 65,487 bytes.
+int clinux_udp_send_segments(
+    int udp, const void *bytes, size_t byte_count, uint16_t segment_byte_count,
+    const struct clinux_datagram *datagram);
+
+enum {
+  /// What the next two take in one call.
+  CLINUX_MESSAGES_PER_CALL = 32,
+};
+
+/// Receives up to `count` (1-32) datagrams, the one at index i to `bytes` + i * `stride`, each of
+/// up to `capacity` bytes (recvmmsg). Returns how many; their sizes go to `byte_counts`.
+int clinux_udp_receive_many(
+    int udp, void *bytes, size_t stride, size_t capacity, int count,
+    struct clinux_datagram *datagrams, uint32_t *byte_counts);
+/// Sends up to `count` (1-32) datagrams on one path (sendmmsg). Returns how many went out, at
+/// least 1, or -errno of the first.
+int clinux_udp_send_many(
+    int udp, const struct clinux_slice *datagrams, int count,
+    const struct clinux_datagram *datagram);
 
 // uapi.c
 

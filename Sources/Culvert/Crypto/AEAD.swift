@@ -61,7 +61,7 @@ public enum AEAD {
 
   /// The 12 bytes of a nonce, as they stand in memory.
   @inline(__always)
-  private static func nonce(_ sender: UInt32, _ counter: UInt64) -> (UInt32, UInt32, UInt32) {
+  static func nonce(_ sender: UInt32, _ counter: UInt64) -> (UInt32, UInt32, UInt32) {
     (
       sender.littleEndian, UInt32(truncatingIfNeeded: counter).littleEndian,
       UInt32(truncatingIfNeeded: counter >> 32).littleEndian

@@ -14,12 +14,18 @@ public struct Limits: Sendable {
   public var handshakeRing: Int
   /// Sources that the handshake rate limiter tells apart.
   public var rateLimiterEntries: Int
-  /// Packets in one batch of a lane.
+  /// Packets in one batch of a lane, before and after the kernel's segments are cut.
   public var batchPackets: Int
-  /// Bytes in one batch of a lane. One packet of `maximumMTU` always fits.
+  /// Bytes that one batch of a lane takes in. One packet of any size always fits; beside it as
+  /// many small ones as make up the rest.
   public var batchByteCount: Int
   /// Largest MTU that the interface may have (R33).
   public var maximumMTU: Int
+  /// Threads that carry batches, each with one batch of either lane.
+  public var workers = 1
+
+  /// An outbound and an inbound one for each worker.
+  var batches: Int { 2 * workers }
 
   public static let stagingSlotByteCount = 2048
   /// A handshake message is at most 148 bytes; the slot keeps its source beside it.

@@ -44,20 +44,20 @@ struct Keypair: BitwiseCopyable {
     replayWindow.reset()
   }
 
-  /// True while packets may be sealed with it (whitepaper 6.2).
-  func canSend(at now: Instant) -> Bool {
+  /// True while `count` (1-65535) more packets may be sealed with it (whitepaper 6.2).
+  func canSend(_ count: Int = 1, at now: Instant) -> Bool {
     exists && maySend && now.since(birth) < WireGuard.rejectAfterTime
-      && sendCounter < WireGuard.rejectAfterMessages
+      && sendCounter <= WireGuard.rejectAfterMessages - UInt64(truncatingIfNeeded: count)
   }
 
   func canReceive(at now: Instant) -> Bool {
     exists && now.since(birth) < WireGuard.rejectAfterTime
   }
 
-  /// Takes the next counter; the caller has asked `canSend`.
-  mutating func reserveCounter() -> UInt64 {
+  /// Takes the next `count` counters and returns the first; the caller has asked `canSend`.
+  mutating func reserveCounters(_ count: Int = 1) -> UInt64 {
     let counter = sendCounter
-    sendCounter &+= 1
+    sendCounter &+= UInt64(truncatingIfNeeded: count)
     return counter
   }
 

@@ -93,7 +93,7 @@ struct Keypairs: BitwiseCopyable {
     return dropped
   }
 
-  mutating func reserveCounter() -> UInt64 { current.reserveCounter() }
+  mutating func reserveCounters(_ count: Int) -> UInt64 { current.reserveCounters(count) }
 
   mutating func accept(_ counter: UInt64, on role: Role) -> Bool {
     switch role {

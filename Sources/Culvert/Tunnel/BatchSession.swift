@@ -13,6 +13,13 @@ struct BatchSession: BitwiseCopyable {
   var didSendTransport = false
   var didSendData = false
   var didLoseSource = false
+  var didRefuseSegments = false
+  /// Outbound: datagrams of this size and above go one by one (see `Peer.segmentLimit`).
+  var segmentLimit: UInt16 = .max
+  /// Outbound: datagrams and their bytes that went out, and datagrams that the kernel refused.
+  var sentCount: UInt32 = 0
+  var failedCount: UInt32 = 0
+  var sentByteCount: UInt64 = 0
 
   init(peer: PeerID, receiver: UInt32 = 0, localIndex: UInt32 = 0, path: Path) {
     self.peer = peer

@@ -7,8 +7,8 @@ public struct Counters: BitwiseCopyable {
   }
 
   @inline(__always)
-  func add(_ verdict: Verdict) {
-    counts[Int(verdict.rawValue)] &+= 1
+  func add(_ verdict: Verdict, _ count: UInt64 = 1) {
+    counts[Int(verdict.rawValue)] &+= count
   }
 
   public subscript(verdict: Verdict) -> UInt64 {

@@ -34,7 +34,7 @@ struct EventRing {
   private static let capacity = 64
   private let events: UnsafeMutablePointer<Event>
   private var first = 0
-  private var count = 0
+  private(set) var count = 0
 
   init(carvingFrom arena: inout Arena) {
     events = arena.carve(Event.self, count: EventRing.capacity, owner: "events").baseAddress!

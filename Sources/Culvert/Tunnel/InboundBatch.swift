@@ -6,7 +6,12 @@
 ///     tunnel.accept(&batch, at: now)     // tunnel locked: classify, look up, copy keys
 ///     batch.open()                       // no lock: authenticate, decrypt
 ///     tunnel.deliver(&batch, at: now)    // tunnel locked: replay window, source, roaming, timers
-///     for index in 0..<batch.count { if let packet = batch.delivered(index) { write it } }
+///     batch.join(tcp: true, udp: true)   // no lock: what goes to the TUN in one write
+///     for index in 0..<batch.outputCount { write batch.output(index) and its pieces }
+///
+/// Datagrams are decrypted from the area that they were received into to another one, so that the
+/// tag can be verified after the one pass of the cipher that gives its key and the text (R13: the
+/// text is zeroed where the tag is wrong, and nobody looks before).
 public struct InboundBatch: ~Copyable {
   struct Packet: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
@@ -23,87 +28,131 @@ public struct InboundBatch: ~Copyable {
     /// Of the datagram in the batch's bytes.
     var offset: UInt32
     var byteCount: UInt32
-    /// Of the inner packet, which stands behind the transport header.
+    /// Of the inner packet in the batch's texts.
+    var textOffset: UInt32
     var innerByteCount: UInt32
     var session: UInt16
+    var arrival: UInt16
     var kind: Kind
+    var counter: UInt64
+    var candidate: JoinCandidate
+  }
+
+  /// What datagrams that came in one call have in common.
+  struct Arrival: BitwiseCopyable {
+    var path: Path
     /// The outer one, for its ECN bits.
     var trafficClass: UInt8
-    var counter: UInt64
-    var path: Path
   }
 
   let bytes: UnsafeMutableRawBufferPointer
+  let texts: UnsafeMutableRawBufferPointer
   let packets: UnsafeMutableBufferPointer<Packet>
+  let arrivals: UnsafeMutableBufferPointer<Arrival>
   var sessions: BatchSessions
+  var joiner: Joiner
   public private(set) var count = 0
+  private var arrivalCount = 0
   private var used = 0
   var serial: UInt64 = 0
+  /// Set by the tunnel with each filling.
+  var cipher = TransportCipher.whole
+  /// Whether `open` finds out what `join` has to know. Set once by the shell.
+  public var preparesJoining = false
+  /// Datagrams beyond the capacity, which `accept` counts as truncated.
+  var surplusCount: UInt64 = 0
 
   init(carvingFrom arena: inout Arena, keys: UnsafeMutableRawPointer, limits: Limits) {
-    let owner: StaticString = "inbound batch"
+    let owner: StaticString = "inbound batches"
     bytes = arena.carveBytes(limits.batchByteCount, owner: owner)
+    let textRoom = BatchLayout.headroom + BatchLayout.alignment
+    texts = arena.carveBytes(
+      limits.batchByteCount + limits.batchPackets * textRoom + BatchLayout.slack, owner: owner)
     packets = arena.carve(Packet.self, count: limits.batchPackets, owner: owner)
+    arrivals = arena.carve(Arrival.self, count: limits.batchPackets, owner: owner)
     sessions = BatchSessions(
       carvingFrom: &arena, keys: keys, capacity: limits.batchPackets, owner: owner)
+    joiner = Joiner(carvingFrom: &arena, packets: limits.batchPackets)
   }
 
+  /// Empties the batch and wipes its keys.
   public mutating func reset() {
     sessions.reset()
     count = 0
+    arrivalCount = 0
     used = 0
+    surplusCount = 0
   }
+
+  // MARK: Filling
 
   /// Room for one more datagram of any size; nil when the batch is full.
   public var room: UnsafeMutableRawBufferPointer? {
-    guard
-      count < packets.count,
-      BatchLayout.maximumDatagram <= bytes.count - used - BatchLayout.headroom
-    else { return nil }
-    return UnsafeMutableRawBufferPointer(
-      start: bytes.baseAddress! + used + BatchLayout.headroom, count: BatchLayout.maximumDatagram)
+    room(for: BatchLayout.maximumDatagram, datagrams: 1)
   }
 
-  /// Takes the datagram that was written into the room last given.
+  /// Room for `byteCount` bytes in which at most so many datagrams come; nil when the batch is
+  /// full. An empty batch has room for any number of datagrams.
+  public func room(for byteCount: Int, datagrams: Int) -> UnsafeMutableRawBufferPointer? {
+    guard count == 0 || packets.count - count >= datagrams,
+      byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
+    else { return nil }
+    return UnsafeMutableRawBufferPointer(
+      start: bytes.baseAddress! + used + BatchLayout.headroom, count: byteCount)
+  }
+
+  /// Takes what was written into the room last given.
+  ///
+  /// - Parameter offset: bytes into that room, where several datagrams were written into it apart.
+  /// - Parameter segmentByteCount: where the kernel has put several datagrams into one buffer, the
+  ///   size of each but the last, which may be shorter; 0 for a single datagram.
   public mutating func append(
-    byteCount: Int, from path: Path, trafficClass: UInt8, isTruncated: Bool
+    byteCount: Int, at offset: Int = 0, from path: Path, trafficClass: UInt8, isTruncated: Bool,
+    segmentByteCount: Int = 0
   ) {
-    precondition(count < packets.count && byteCount >= 0)
-    precondition(byteCount <= bytes.count - used - BatchLayout.headroom)
+    precondition(byteCount >= 0 && offset >= 0)
+    precondition(byteCount + offset <= bytes.count - used - BatchLayout.headroom)
+    guard arrivalCount < arrivals.count else {
+      surplusCount &+= 1
+      return
+    }
+    let start = used + BatchLayout.headroom + offset
+    arrivals[arrivalCount] = Arrival(path: path, trafficClass: trafficClass)
+    var taken = 0
+    repeat {
+      let remaining = byteCount - taken
+      let part = segmentByteCount > 0 ? min(segmentByteCount, remaining) : remaining
+      // The kernel cuts off the end of the buffer: a whole number of its segments is good.
+      let isCut = isTruncated && taken + part == byteCount
+      append(
+        offset: start + taken, byteCount: part, kind: isCut ? .truncated : .received)
+      taken += part
+    } while taken < byteCount
+    arrivalCount += 1
+    used = min(bytes.count, roundUp(start + byteCount, to: BatchLayout.alignment))
+  }
+
+  private mutating func append(offset: Int, byteCount: Int, kind: Packet.Kind) {
+    guard count < packets.count else {
+      surplusCount &+= 1
+      return
+    }
     packets[count] = Packet(
-      offset: UInt32(used + BatchLayout.headroom), byteCount: UInt32(byteCount),
-      innerByteCount: 0, session: 0, kind: isTruncated ? .truncated : .received,
-      trafficClass: trafficClass, counter: 0, path: path)
-    used += roundUp(BatchLayout.headroom + byteCount, to: BatchLayout.alignment)
-    if used > bytes.count { used = bytes.count }
+      offset: UInt32(truncatingIfNeeded: offset), byteCount: UInt32(truncatingIfNeeded: byteCount),
+      textOffset: 0, innerByteCount: 0, session: 0,
+      arrival: UInt16(truncatingIfNeeded: arrivalCount), kind: kind, counter: 0,
+      candidate: JoinCandidate())
     count += 1
   }
+
+  /// Bytes taken, with what lies between the datagrams: how much work the batch is.
+  public var byteCount: Int { used }
 
   func datagram(_ index: Int) -> UnsafeMutableRawPointer {
     bytes.baseAddress! + Int(packets[index].offset)
   }
 
-  /// Authenticates and decrypts in place. Touches nothing but the batch.
-  public mutating func open() {
-    for index in 0..<count where packets[index].kind == .sealed {
-      let packet = packets.baseAddress! + index
-      let text = datagram(index) + WireGuard.transportHeaderByteCount
-      if AEAD.open(
-        text, byteCount: Int(packet.pointee.byteCount) - WireGuard.overheadByteCount,
-        counter: packet.pointee.counter, key: sessions.key(packet.pointee.session))
-      {
-        packet.pointee.kind = .authentic
-      }
-    }
-  }
-
-  /// The inner packet that the shell writes to the TUN; nil where there is none.
-  public func delivered(_ index: Int) -> UnsafeMutableRawBufferPointer? {
-    precondition(index >= 0 && index < count)
-    let packet = packets.baseAddress! + index
-    guard packet.pointee.kind == .delivered else { return nil }
-    return UnsafeMutableRawBufferPointer(
-      start: datagram(index) + WireGuard.transportHeaderByteCount,
-      count: Int(packet.pointee.innerByteCount))
+  func text(_ index: Int) -> UnsafeMutableRawPointer {
+    texts.baseAddress! + Int(packets[index].textOffset)
   }
 }

@@ -29,6 +29,9 @@ struct JoinCandidate: BitwiseCopyable {
   /// Both ports as they lie in memory.
   private(set) var ports: UInt32 = 0
 
+  /// Of a packet that nobody has looked at.
+  init() {}
+
   init(at packet: UnsafeMutableRawPointer, byteCount: Int) {
     if let header = IPv4Header(at: packet, byteCount: byteCount) {
       read(header, byteCount: byteCount)

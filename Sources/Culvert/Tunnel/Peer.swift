@@ -10,6 +10,10 @@ struct Peer: BitwiseCopyable {
   /// Where to send; nil until configured or heard from.
   var path: Path?
 
+  /// Datagrams of this size and above are not sent as segments of one buffer: the kernel refused
+  /// it on this path, whose MTU they exceed.
+  var segmentLimit: UInt16 = .max
+
   /// Whole messages on the wire, in bytes, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
   var sentByteCount: UInt64 = 0

@@ -7,6 +7,8 @@ extension Tunnel {
   public mutating func accept(_ batch: inout InboundBatch, at now: Instant) {
     batchSerial &+= 1
     batch.serial = batchSerial
+    batch.cipher = cipher
+    if batch.surplusCount > 0 { counters.add(.truncated, batch.surplusCount) }
     for index in 0..<batch.count {
       if let verdict = accept(&batch, index, at: now) {
         counters.add(verdict)
@@ -27,7 +29,9 @@ extension Tunnel {
       return .malformedMessage
     }
     guard type == .transportData else {
-      return queueHandshake(datagram, byteCount: byteCount, from: packet.pointee.path, at: now)
+      return queueHandshake(
+        datagram, byteCount: byteCount, from: batch.arrivals[Int(packet.pointee.arrival)].path,
+        at: now)
     }
     guard let message = TransportDataMessage(at: datagram, byteCount: byteCount) else {
       return .malformedMessage
@@ -76,7 +80,7 @@ extension Tunnel {
         packet.pointee.kind = .done
       case .authentic:
         packet.pointee.kind = .done
-        counters.add(deliver(&batch, packet, batch.datagram(index), at: now))
+        counters.add(deliver(&batch, packet, batch.text(index), at: now))
       case .received, .truncated, .delivered, .done: break
       }
     }
@@ -84,8 +88,9 @@ extension Tunnel {
 
   private mutating func deliver(
     _ batch: inout InboundBatch, _ packet: UnsafeMutablePointer<InboundBatch.Packet>,
-    _ datagram: UnsafeMutableRawPointer, at now: Instant
+    _ text: UnsafeMutableRawPointer, at now: Instant
   ) -> Verdict {
+    let arrival = batch.arrivals[Int(packet.pointee.arrival)]
     let session = batch.sessions[packet.pointee.session]
     guard let peer = peer(session.pointee.peer) else { return .peerRemoved }
     guard let role = peer.pointee.keypairs.role(of: session.pointee.localIndex) else {
@@ -94,19 +99,21 @@ extension Tunnel {
     guard peer.pointee.keypairs.accept(packet.pointee.counter, on: role) else { return .replayed }
 
     // Only now is the datagram known to be new and the peer's own: it may roam (R8).
-    peer.pointee.path = packet.pointee.path
+    if peer.pointee.path?.endpoint != arrival.path.endpoint {
+      peer.pointee.segmentLimit = .max
+    }
+    peer.pointee.path = arrival.path
     peer.pointee.receivedByteCount &+= UInt64(packet.pointee.byteCount)
     if role == .next { confirmSession(peer, at: now) }
     noteReceived(peer, isData: packet.pointee.byteCount > WireGuard.keepaliveByteCount, at: now)
 
     let byteCount = Int(packet.pointee.byteCount) - WireGuard.overheadByteCount
     guard byteCount > 0 else { return .keepalive }
-    let text = datagram + WireGuard.transportHeaderByteCount
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard allowedIPs.route(inner.source) == peer.pointee.id.index else { return .sourceNotAllowed }
-    if packet.pointee.trafficClass & 3 != 0 {
+    if arrival.trafficClass & ECN.mask != 0 {
       guard
-        let mark = ECN.combine(inner: inner.trafficClass, outer: packet.pointee.trafficClass)
+        let mark = ECN.combine(inner: inner.trafficClass, outer: arrival.trafficClass)
       else { return .brokenCongestionMark }
       inner.setECN(mark, at: text, byteCount: byteCount)
     }
@@ -138,8 +145,8 @@ extension Tunnel {
     reschedule(peer)
   }
 
-  /// Records that the shell could not write a delivered packet to the TUN.
-  public func didFailToDeliver() {
-    counters.add(.writeFailed)
+  /// Records that the shell could not write so many delivered packets to the TUN.
+  public func didFailToDeliver(_ count: Int = 1) {
+    counters.add(.writeFailed, UInt64(truncatingIfNeeded: count))
   }
 }

@@ -16,10 +16,12 @@ extension Tunnel {
     }
   }
 
-  /// Gives this filling of the batch a number of its own.
+  /// Gives this filling of the batch a number of its own, and what `seal` goes by.
   mutating func begin(_ batch: inout OutboundBatch) {
     batchSerial &+= 1
     batch.serial = batchSerial
+    batch.cipher = cipher
+    batch.mtu = mtu
   }
 
   /// `.sent` stands for "will be sealed"; `emit` counts what was really sent.
@@ -28,53 +30,84 @@ extension Tunnel {
   ) -> Verdict {
     let text = batch.text(index)
     let byteCount = Int(batch.packets[index].byteCount)
+    let offload = batch.packets[index].offload
+    var segmentCount = 1
+    var largest = byteCount
+    if !offload.isNone {
+      guard let segmenter = batch.segmenter(index) else { return .malformedInner }
+      segmentCount = segmenter.segmentCount
+      largest = segmenter.byteCount(0)
+    }
     // The interface's MTU is its owner's; what a datagram can carry is not (R33).
-    guard byteCount <= limits.maximumMTU else { return .tooLarge }
+    guard largest <= limits.maximumMTU else { return .tooLarge }
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard let route = allowedIPs.route(inner.destination) else {
+      finishFirstSegment(&batch, index)
       answerUnreachable(&batch, index, at: now)
       return .noPeerForDestination
     }
     let peer = peers + Int(route)
     guard peer.pointee.path != nil else {
+      finishFirstSegment(&batch, index)
       answerUnreachable(&batch, index, at: now)
       return .noEndpoint
     }
     // Staged packets go first, or the flow would be reordered.
-    guard peer.pointee.keypairs.current.canSend(at: now), peer.pointee.staged.isEmpty else {
-      return stage(peer, text, byteCount: byteCount, at: now)
-    }
+    guard peer.pointee.keypairs.current.canSend(segmentCount, at: now),
+      peer.pointee.staged.isEmpty
+    else { return stage(peer, &batch, index, at: now) }
     planText(
-      &batch, index, for: peer, trafficClass: ECN.encapsulate(inner.trafficClass))
+      &batch, index, for: peer, trafficClass: ECN.encapsulate(inner.trafficClass),
+      segmentCount: segmentCount)
     return .sent
   }
 
   /// Marks a packet for sealing in `peer`'s current session, which can send.
   func planText(
     _ batch: inout OutboundBatch, _ index: Int, for peer: UnsafeMutablePointer<Peer>,
-    trafficClass: UInt8
+    trafficClass: UInt8, segmentCount: Int = 1
   ) {
     if peer.pointee.outboundSerial != batch.serial {
+      var session = BatchSession(
+        peer: peer.pointee.id, receiver: peer.pointee.keypairs.current.remoteIndex,
+        path: peer.pointee.path!)
+      session.segmentLimit = peer.pointee.segmentLimit
       peer.pointee.outboundSerial = batch.serial
       peer.pointee.outboundSession = batch.sessions.append(
-        BatchSession(
-          peer: peer.pointee.id, receiver: peer.pointee.keypairs.current.remoteIndex,
-          path: peer.pointee.path!),
-        key: peer.pointee.keypairs.current.sendingKey)
+        session, key: peer.pointee.keypairs.current.sendingKey)
     }
     let packet = batch.packets.baseAddress! + index
     packet.pointee.kind = .text
     packet.pointee.session = peer.pointee.outboundSession
-    packet.pointee.counter = peer.pointee.keypairs.reserveCounter()
+    packet.pointee.counter = peer.pointee.keypairs.reserveCounters(segmentCount)
     packet.pointee.trafficClass = trafficClass
-    packet.pointee.paddedByteCount = UInt32(
-      truncatingIfNeeded: paddedByteCount(Int(packet.pointee.byteCount)))
   }
 
-  /// Zero-padding to 16 bytes, but never beyond the MTU (R7; whitepaper 5.4.6).
-  func paddedByteCount(_ byteCount: Int) -> Int {
-    let padded = roundUp(byteCount, to: WireGuard.paddingByteCount)
-    return mtu > 0 ? max(byteCount, min(padded, mtu)) : padded
+  /// What an ICMP error quotes of a packet whose segments or checksum the kernel left to us: its
+  /// first segment, finished.
+  private func finishFirstSegment(_ batch: inout OutboundBatch, _ index: Int) {
+    let packet = batch.packets.baseAddress! + index
+    guard !packet.pointee.offload.isNone, var segmenter = batch.segmenter(index) else { return }
+    _ = segmenter.cut(0)
+    packet.pointee.byteCount = UInt32(truncatingIfNeeded: segmenter.byteCount(0))
+  }
+
+  /// Stages a packet, each of its segments as a packet of its own.
+  private mutating func stage(
+    _ peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, _ index: Int,
+    at now: Instant
+  ) -> Verdict {
+    let packet = batch.packets[index]
+    guard !packet.offload.isNone, var segmenter = batch.segmenter(index) else {
+      return stage(peer, batch.text(index), byteCount: Int(packet.byteCount), at: now)
+    }
+    var verdict = Verdict.staged
+    for segment in 0..<segmenter.segmentCount {
+      if segment > 0 { counters.add(verdict) }
+      let byteCount = segmenter.byteCount(segment)
+      verdict = stage(peer, segmenter.cut(segment), byteCount: byteCount, at: now)
+    }
+    return verdict
   }
 
   /// Keeps a packet until there is a session, and sees to it that there will be one.
@@ -123,30 +156,8 @@ extension Tunnel {
 
   /// Counts what was sent and moves the timers.
   public mutating func emit(_ batch: inout OutboundBatch, at now: Instant) {
-    for index in 0..<batch.count {
-      let packet = batch.packets[index]
-      let wireByteCount: UInt32
-      switch packet.kind {
-      case .sealed:
-        wireByteCount = packet.paddedByteCount &+ UInt32(WireGuard.overheadByteCount)
-      case .message: wireByteCount = packet.byteCount
-      case .failed:
-        counters.add(.sendFailed)
-        batch.sessions[packet.session].pointee.didTry = true
-        continue
-      case .unplanned, .text, .reply, .dropped: continue
-      }
-      counters.add(.sent)
-      let session = batch.sessions[packet.session]
-      session.pointee.didTry = true
-      if packet.kind == .sealed {
-        session.pointee.didSendTransport = true
-        if packet.byteCount > 0 { session.pointee.didSendData = true }
-      }
-      if let peer = peer(session.pointee.peer) {
-        peer.pointee.sentByteCount &+= UInt64(wireByteCount)
-      }
-    }
+    batch.tally()
+    batch.outputs.reset()
     for index in 0..<batch.sessions.count {
       settle(batch.sessions[UInt16(truncatingIfNeeded: index)].pointee, at: now)
     }
@@ -154,9 +165,14 @@ extension Tunnel {
 
   /// Timers of one session that a batch has sent on.
   private mutating func settle(_ session: BatchSession, at now: Instant) {
-    guard session.didTry, let peer = peer(session.peer) else { return }
-    if session.didLoseSource, peer.pointee.path?.endpoint == session.path.endpoint {
-      peer.pointee.path = session.path
+    guard session.didTry else { return }
+    counters.add(.sent, UInt64(session.sentCount))
+    counters.add(.sendFailed, UInt64(session.failedCount))
+    guard let peer = peer(session.peer) else { return }
+    peer.pointee.sentByteCount &+= session.sentByteCount
+    if peer.pointee.path?.endpoint == session.path.endpoint {
+      if session.didLoseSource { peer.pointee.path = session.path }
+      if session.didRefuseSegments { peer.pointee.segmentLimit = session.segmentLimit }
     }
     peer.pointee.timers.anyAuthenticatedPacketSent()
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)

@@ -48,6 +48,8 @@ extension Tunnel {
   /// The oldest event that has not been read; for a log.
   public mutating func nextEvent() -> Event? { events.next() }
 
+  public var hasEvents: Bool { events.count > 0 }
+
   /// The horizon of timestamps that the shell should store now; seldom other than nil (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 

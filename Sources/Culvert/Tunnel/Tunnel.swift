@@ -39,9 +39,8 @@ public struct Tunnel: ~Copyable {
   /// The interface's MTU in bytes, as the shell last reported it; 0 before that.
   public internal(set) var mtu = Policy.defaultMTU
   public internal(set) var isUp = false
-
-  /// Lanes times batches: one outbound and one inbound.
-  static let batches = 2
+  /// What transport data is sealed and opened with; the shell may choose one by measuring.
+  public var cipher = TransportCipher.whole
 
   /// Carves everything but the batches.
   ///
@@ -59,7 +58,7 @@ public struct Tunnel: ~Copyable {
       .baseAddress!
     batchKeys =
       arena.carveBytes(
-        Tunnel.batches * limits.batchPackets * WireGuard.keyByteCount, owner: "secrets: batches"
+        limits.batches * limits.batchPackets * WireGuard.keyByteCount, owner: "secrets: batches"
       ).baseAddress!
     cookieChecker = CookieChecker(carvingFrom: &arena)
     arena.endSecrets()
@@ -118,7 +117,7 @@ public struct Tunnel: ~Copyable {
   }
 
   private mutating func takeBatchKeys() -> UnsafeMutableRawPointer {
-    precondition(takenBatchKeys < Tunnel.batches, "more batches than there are keys for")
+    precondition(takenBatchKeys < limits.batches, "more batches than there are keys for")
     defer { takenBatchKeys += 1 }
     return batchKeys + takenBatchKeys * limits.batchPackets * WireGuard.keyByteCount
   }

@@ -84,6 +84,10 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
     size = UInt16(truncatingIfNeeded: segmentByteCount)
   }
 
+  /// Nothing is left to do.
+  @inline(__always)
+  public var isNone: Bool { !needsChecksum && segmentation == .none }
+
   /// Where the checksum's bytes start: the transport header, from the start of the packet.
   @inline(__always)
   public var checksumStart: Int {

@@ -58,9 +58,8 @@ extension DoorWorld {
 
   /// The first datagram of an end's batch.
   private func take(from end: DoorEnd, into start: UnsafeMutableRawPointer) -> Int {
-    end.outbound.seal()
     var byteCount = 0
-    if end.outbound.count > 0, case .datagram(let bytes, _, _) = end.outbound.output(0) {
+    if end.outbound.seal(), case .datagram(let bytes, _, _) = end.outbound.output(0) {
       start.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
       byteCount = bytes.count
     }

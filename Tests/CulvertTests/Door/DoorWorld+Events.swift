@@ -58,17 +58,18 @@ extension DoorWorld {
   }
 
   private func finishNear(_ choices: inout Choices) {
-    near.outbound.seal()
     let total = near.total
     var sent: UInt64 = 0
-    for index in 0..<near.outbound.count {
-      guard case .datagram(let bytes, _, _) = near.outbound.output(index) else { continue }
-      sent += 1
-      switch choices.below(16) {
-      case 0: near.outbound.didFail(index)
-      case 1: near.outbound.didLoseSource(index)
-      case 2: break  // lost on the way
-      default: toFar.push(bytes)
+    while near.outbound.seal() {
+      for index in 0..<near.outbound.outputCount {
+        guard case .datagram(let bytes, _, _) = near.outbound.output(index) else { continue }
+        sent += 1
+        switch choices.below(16) {
+        case 0: near.outbound.didFail(index)
+        case 1: near.outbound.didLoseSource(index)
+        case 2: break  // lost on the way
+        default: toFar.push(bytes)
+        }
       }
     }
     near.tunnel.emit(&near.outbound, at: now)
@@ -79,9 +80,10 @@ extension DoorWorld {
   func advance(_ end: DoorEnd, into mail: DoorMail) {
     end.outbound.reset()
     end.tunnel.advance(&end.outbound, at: now, wall: wall)
-    end.outbound.seal()
-    for index in 0..<end.outbound.count {
-      if case .datagram(let bytes, _, _) = end.outbound.output(index) { mail.push(bytes) }
+    while end.outbound.seal() {
+      for index in 0..<end.outbound.outputCount {
+        if case .datagram(let bytes, _, _) = end.outbound.output(index) { mail.push(bytes) }
+      }
     }
     end.tunnel.emit(&end.outbound, at: now)
     end.outbound.reset()

@@ -143,12 +143,13 @@ final class DoorWorld {
     let before = near.total
     near.fenceInbound(true)
     near.tunnel.accept(&near.inbound, at: now)
+    // The cipher reads beyond, as it may.
+    near.fenceInbound(false)
     near.inbound.open()
     // In between, the control path may have changed everything.
     if choices.below(64) == 0 { configure(&choices) }
     near.tunnel.deliver(&near.inbound, at: now)
     checkDelivered(before)
-    near.fenceInbound(false)
     near.inbound.reset()
   }
 

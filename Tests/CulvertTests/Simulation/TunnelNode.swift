@@ -152,19 +152,21 @@ final class TunnelNode {
 
   private func finish(at now: Instant, beforeEmit: (() -> Void)?) -> [Emission] {
     var emissions: [Emission] = []
-    outbound.seal()
-    for index in 0..<outbound.count {
-      switch outbound.output(index) {
-      case .none: break
-      case .datagram(let bytes, let path, let trafficClass):
-        if refuses(index) {
-          outbound.didFail(index)
-        } else {
-          emissions.append(
-            Emission(bytes: [UInt8](bytes), path: path, trafficClass: trafficClass))
+    var sealed = 0
+    while outbound.seal() {
+      for index in 0..<outbound.outputCount {
+        switch outbound.output(index) {
+        case .datagram(let bytes, let path, let trafficClass):
+          if refuses(sealed + index) {
+            outbound.didFail(index)
+          } else {
+            emissions.append(
+              Emission(bytes: [UInt8](bytes), path: path, trafficClass: trafficClass))
+          }
+        case .reply(let bytes): replies.append([UInt8](bytes))
         }
-      case .reply(let bytes): replies.append([UInt8](bytes))
       }
+      sealed += outbound.outputCount
     }
     beforeEmit?()
     tunnel.emit(&outbound, at: now)

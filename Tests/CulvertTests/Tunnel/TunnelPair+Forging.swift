@@ -5,7 +5,7 @@ extension TunnelPair {
   /// Transport data of a's current session with any plaintext at all, correctly sealed.
   func sealAsA(_ text: [UInt8]) -> Arrival {
     let peer = a.tunnel.peer(peerOfA)!
-    let counter = peer.pointee.keypairs.reserveCounter()
+    let counter = peer.pointee.keypairs.reserveCounters(1)
     var bytes = [UInt8](repeating: 0, count: text.count + WireGuard.overheadByteCount)
     bytes.withUnsafeMutableBytes { bytes in
       let start = bytes.baseAddress!

@@ -1,0 +1,198 @@
+import CLinux
+import Culvert
+
+/// From the network to the TUN.
+///
+/// The functions are called in this order: `receive` by the one worker that leads, `accept` with
+/// the tunnel locked, `open`, then in ticket order `deliver` with the tunnel locked, and `write`.
+struct InboundLane: ~Copyable {
+  private var batch: InboundBatch
+  /// For recvmmsg.
+  private let messages: UDPSocket.Messages
+  /// For joined packets.
+  private let slices: UnsafeMutablePointer<clinux_slice>
+  /// Bytes for each datagram of a recvmmsg call. Without UDP_GRO there is no room for many of the
+  /// largest size; a larger one than this is lost once, and then there is room for it.
+  private var datagramByteCount = InboundLane.usualByteCount
+
+  private static let usualByteCount = 2048
+  /// Errors of single datagrams (ICMP answers to what was sent) that one call looks past: receiving
+  /// goes on (R37), but not for ever in one call.
+  private static let errorsPerCall = 64
+
+  init(
+    _ batch: consuming InboundBatch, carvingFrom arena: inout Arena
+  ) {
+    self.batch = batch
+    messages = UDPSocket.Messages(carvingFrom: &arena)
+    // All-zero bytes are a valid value of the C type.
+    slices = arena.carveBytes(
+      BatchLayout.maximumSegments * MemoryLayout<clinux_slice>.stride, owner: "pieces to write"
+    ).baseAddress!.assumingMemoryBound(to: clinux_slice.self)
+  }
+
+  /// Whether packets will be joined for this TUN.
+  mutating func prepare(for tun: borrowing TunDevice) {
+    batch.preparesJoining = !tun.joining.isEmpty
+  }
+
+  // MARK: Steps
+
+  /// Receives what has come, as much as fits.
+  mutating func receive(
+    _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
+  ) -> LaneResult {
+    batch.reset()
+    if sockets.receiving.contains(.gro) { return receiveOneByOne(sockets, family, datagrams: 64) }
+    if sockets.receiving.contains(.mmsg) { return receiveMany(sockets, family) }
+    return receiveOneByOne(sockets, family, datagrams: 1)
+  }
+
+  var isEmpty: Bool { batch.count == 0 }
+
+  /// Bytes that were received: how much work the rest of the way is.
+  var byteCount: Int { batch.byteCount }
+
+  mutating func accept(_ tunnel: inout Tunnel, at now: Instant) {
+    tunnel.accept(&batch, at: now)
+  }
+
+  mutating func open() { batch.open() }
+
+  mutating func deliver(_ tunnel: inout Tunnel, at now: Instant) {
+    tunnel.deliver(&batch, at: now)
+  }
+
+  /// Writes what was delivered to the TUN, and forgets the keys.
+  mutating func write(_ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult) {
+    let joining = interface.pointee.tun.joining
+    batch.join(tcp: joining.contains(.tso), udp: joining.contains(.uso))
+    for group in 0..<batch.outputCount {
+      let count = batch.packetCount(of: group)
+      let written =
+        count > 1 ? writeJoined(group, interface, &result) : writeAlone(group, interface)
+      if written < 0 {
+        result.failedWriteCount += count
+        result.error = SystemError(code: Int32(truncatingIfNeeded: -written))
+      }
+    }
+    batch.reset()
+  }
+
+  // MARK: Receiving
+
+  private mutating func receiveOneByOne(
+    _ sockets: borrowing UDPSockets, _ family: IPAddress.Family, datagrams: Int
+  ) -> LaneResult {
+    var result = LaneResult(isDrained: false)
+    var errors = 0
+    while let room = batch.room(for: BatchLayout.maximumDatagram, datagrams: datagrams) {
+      let received = sockets.receive(into: room, family)
+      guard received.byteCount >= 0 else {
+        if received.byteCount == -Int(SystemError.EAGAIN.code) || errors == Self.errorsPerCall {
+          result.isDrained = true
+          break
+        }
+        errors += 1
+        result.error = SystemError(code: Int32(truncatingIfNeeded: -received.byteCount))
+        continue
+      }
+      batch.append(
+        byteCount: received.byteCount, from: received.path, trafficClass: received.trafficClass,
+        isTruncated: received.isTruncated, segmentByteCount: received.segmentByteCount)
+    }
+    return result
+  }
+
+  private mutating func receiveMany(
+    _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
+  ) -> LaneResult {
+    var result = LaneResult(isDrained: false)
+    var errors = 0
+    let stride = datagramByteCount + BatchLayout.headroom
+    var count = UDPSocket.Messages.capacity
+    while count > 1, batch.room(for: count * stride, datagrams: count) == nil { count -= 1 }
+    while let room = batch.room(for: count * stride, datagrams: count) {
+      let received = sockets.receive(
+        messages, into: room.baseAddress!, stride: stride, capacity: datagramByteCount,
+        count: count, family)
+      if received < 0 {
+        let error = SystemError(code: Int32(truncatingIfNeeded: -received))
+        if error == .ENOSYS {
+          result.lost.insert(.mmsg)
+          break
+        }
+        if error == .EAGAIN || errors == Self.errorsPerCall {
+          result.isDrained = true
+          break
+        }
+        errors += 1
+        result.error = error
+        continue
+      }
+      take(received, stride: stride)
+      if received < count {
+        result.isDrained = true
+        break
+      }
+    }
+    return result
+  }
+
+  private mutating func take(_ count: Int, stride: Int) {
+    // From the last to the first they could not be appended: each moves the batch's end. The
+    // offsets are from the room that was given, whose start is the batch's end before this call.
+    var taken = 0
+    let start = batch.byteCount
+    var isTruncated = false
+    while taken < count {
+      let message = messages[taken]
+      batch.append(
+        byteCount: message.byteCount, at: start + taken * stride - batch.byteCount,
+        from: message.path, trafficClass: message.trafficClass, isTruncated: message.isTruncated)
+      isTruncated = isTruncated || message.isTruncated
+      taken += 1
+    }
+    if isTruncated {
+      datagramByteCount = min(datagramByteCount * 4, BatchLayout.maximumDatagram)
+    }
+  }
+
+  // MARK: Writing
+
+  private mutating func writeAlone(
+    _ group: Int, _ interface: UnsafeMutablePointer<Interface>
+  ) -> Int {
+    var written = 0
+    batch.forEachPiece(of: group) { bytes, byteCount in
+      written = interface.pointee.tun.write(
+        UnsafeMutableRawBufferPointer(start: bytes, count: byteCount))
+    }
+    return written
+  }
+
+  /// Several packets as one. Where the kernel refuses, they are lost, and the next go alone.
+  private mutating func writeJoined(
+    _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+  ) -> Int {
+    let headerByteCount = interface.pointee.tun.headerByteCount
+    let slices = slices
+    var count = 0
+    batch.forEachPiece(of: group) { bytes, byteCount in
+      slices[count] = clinux_slice(bytes: bytes, byte_count: byteCount)
+      count += 1
+    }
+    let header = slices[0].bytes! - headerByteCount
+    header.initializeMemory(as: UInt8.self, repeating: 0, count: headerByteCount)
+    let isTCP = batch.finish(group, virtioHeader: header) != .udp
+    slices[0].bytes = header
+    slices[0].byte_count += headerByteCount
+    let written = interface.pointee.tun.write(pieces: slices, count: count)
+    if written == -Int(SystemError.EINVAL.code) {
+      let lost: Offloads = isTCP ? .tso : .uso
+      interface.pointee.tun.stopJoining(lost)
+      result.lost.insert(lost)
+    }
+    return written
+  }
+}

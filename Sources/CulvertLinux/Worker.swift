@@ -1,0 +1,211 @@
+import CLinux
+import Culvert
+
+/// One thread of a running tunnel, with a batch of either lane.
+///
+/// One worker at a time leads: it waits for events and reads what is there. While there is little
+/// to do it also carries its batch to the end, and the others sleep: a lone packet goes straight
+/// through one thread. A batch that is worth it is taken along while the next worker leads. Tickets
+/// keep the order, and nothing is handed from thread to thread.
+struct Worker: ~Copyable {
+  private var outbound: OutboundLane
+  private var inbound: InboundLane
+  private let events: UnsafeMutableBufferPointer<EpollEvent>
+  /// Nil for the first worker, which is the process's own thread.
+  private let stack: UnsafeMutableRawBufferPointer?
+  private var thread: UInt64 = 0
+  private var driver: UnsafeMutablePointer<Driver>?
+
+  /// Bytes of a batch whose cipher takes longer than another worker takes to wake up.
+  private static let sharedByteCount = 16 * 1024
+  /// The control path's, too; measured at 20 KB.
+  private static let stackByteCount = 128 * 1024
+
+  init(carvingFrom arena: inout Arena, _ tunnel: inout Tunnel, isFirst: Bool) {
+    outbound = OutboundLane(
+      tunnel.makeOutboundBatch(carvingFrom: &arena), carvingFrom: &arena)
+    inbound = InboundLane(tunnel.makeInboundBatch(carvingFrom: &arena), carvingFrom: &arena)
+    events = arena.carve(EpollEvent.self, count: 16, owner: "epoll events")
+    stack = isFirst ? nil : Worker.carveStack(&arena)
+  }
+
+  /// Page-aligned, with a page below it that is a fault to touch.
+  private static func carveStack(_ arena: inout Arena) -> UnsafeMutableRawBufferPointer {
+    let page = Arena.pageByteCount
+    let bytes = arena.carveBytes(stackByteCount + 2 * page, owner: "workers: stacks")
+    let address = UInt(bitPattern: bytes.baseAddress!)
+    let skipped = Int(bitPattern: (address + UInt(page) - 1) & ~(UInt(page) - 1) - address)
+    return UnsafeMutableRawBufferPointer(
+      start: bytes.baseAddress! + skipped, count: stackByteCount + page)
+  }
+
+  /// The fastest cipher on this CPU. Before anything else: the batch's memory is used.
+  mutating func measureCipher() -> TransportCipher { outbound.measureCipher() }
+
+  // MARK: Threads
+
+  /// Starts all workers but the first. They wait to lead until `run` lets them.
+  static func start(
+    _ driver: UnsafeMutablePointer<Driver>, _ workers: UnsafeMutablePointer<Worker>, _ count: Int
+  ) throws(SystemError) {
+    for index in 0..<count {
+      (workers + index).pointee.driver = driver
+      (workers + index).pointee.inbound.prepare(for: driver.pointee.interface.pointee.tun)
+    }
+    driver.pointee.gates.lead.acquire()
+    for index in 1..<max(1, count) {
+      let result = start(workers + index)
+      if result < 0 {
+        // Those that run find that it is over.
+        driver.pointee.cancel()
+        driver.pointee.gates.lead.release()
+        for started in 1..<index { clinux_thread_join((workers + started).pointee.thread) }
+        throw SystemError(code: -result)
+      }
+    }
+  }
+
+  private static func start(_ worker: UnsafeMutablePointer<Worker>) -> Int32 {
+    guard let stack = worker.pointee.stack, let start = stack.baseAddress else { return 0 }
+    // A stack that runs over without a guard is still only a stack that ran over.
+    _ = clinux_memory_guard(start)
+    var thread: UInt64 = 0
+    let result = clinux_thread_start(
+      start + Arena.pageByteCount, stack.count - Arena.pageByteCount,
+      { context in
+        Worker.lead(context!.assumingMemoryBound(to: Worker.self))
+        return nil
+      }, worker, &thread)
+    worker.pointee.thread = thread
+    return result
+  }
+
+  /// Runs the first worker in this thread, and returns when all have ended.
+  static func run(
+    _ driver: UnsafeMutablePointer<Driver>, _ workers: UnsafeMutablePointer<Worker>, _ count: Int
+  ) {
+    driver.pointee.gates.lead.release()
+    lead(workers)
+    for index in 1..<max(1, count) { clinux_thread_join((workers + index).pointee.thread) }
+  }
+
+  /// A thread's life: to lead, and to follow with a batch.
+  private static func lead(_ worker: UnsafeMutablePointer<Worker>) {
+    guard let driver = worker.pointee.driver else { return }
+    let gates = driver.pointee.gates
+    gates.lead.acquire()
+    while driver.pointee.isRunning {
+      // A turn that has given up the lead has to wait for it.
+      if !worker.pointee.takeTurn(driver, gates) { gates.lead.acquire() }
+    }
+    gates.lead.release()
+  }
+
+  // MARK: A turn
+
+  /// One look at the events. False where the lead was given up with a batch.
+  private mutating func takeTurn(
+    _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
+  ) -> Bool {
+    let count = driver.pointee.wait(into: events)
+    for index in 0..<count where driver.pointee.isRunning {
+      let event = events[index]
+      switch event.token {
+      // What another worker now finds anew is not looked at here.
+      case Token.tun: if !carryOutbound(event, driver, gates) { return false }
+      case Token.ipv4: if !carryInbound(.ipv4, driver, gates) { return false }
+      case Token.ipv6: if !carryInbound(.ipv6, driver, gates) { return false }
+      default: driver.pointee.handle(event)
+      }
+    }
+    withUnsafeMutablePointer(to: &outbound) { driver.pointee.advance($0) }
+    return true
+  }
+
+  /// Packets from the TUN; false where the lead was given up.
+  private mutating func carryOutbound(
+    _ event: EpollEvent, _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
+  ) -> Bool {
+    let interface = driver.pointee.interface
+    for _ in 0..<Driver.batchesPerTurn {
+      let now = Clock.boottime()
+      var result = outbound.read(interface.pointee.tun)
+      driver.pointee.checkPresence(result.error, event)
+      guard driver.pointee.isRunning else { return true }
+      if outbound.isEmpty {
+        report(result, "reading failed", interface, gates, at: now)
+        return true
+      }
+      gates.tunnel.acquire()
+      outbound.plan(&interface.pointee.tunnel, at: now)
+      gates.tunnel.release()
+      let ticket = driver.pointee.takeOutboundTicket()
+      let isShared =
+        driver.pointee.workerCount > 1 && outbound.byteCount >= Worker.sharedByteCount
+      if isShared { gates.lead.release() }
+
+      var mayGo = false
+      while outbound.seal() {
+        if !mayGo { gates.outbound.enter(ticket) }
+        mayGo = true
+        outbound.send(interface, &result)
+      }
+      if !mayGo { gates.outbound.enter(ticket) }
+      gates.tunnel.acquire()
+      outbound.emit(&interface.pointee.tunnel, at: now)
+      interface.pointee.report(result, "sending failed", at: now)
+      driver.pointee.armTimer(at: now)
+      gates.tunnel.release()
+      gates.outbound.leave()
+      if isShared { return false }
+      if result.isDrained { break }
+    }
+    return true
+  }
+
+  /// Datagrams from the network; false where the lead was given up.
+  private mutating func carryInbound(
+    _ family: IPAddress.Family, _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
+  ) -> Bool {
+    let interface = driver.pointee.interface
+    for _ in 0..<Driver.batchesPerTurn {
+      let now = Clock.boottime()
+      var result = inbound.receive(interface.pointee.sockets, family)
+      if !result.lost.isEmpty { interface.pointee.sockets.stopReceiving(result.lost) }
+      if inbound.isEmpty {
+        report(result, "receiving failed", interface, gates, at: now)
+        return true
+      }
+      gates.tunnel.acquire()
+      inbound.accept(&interface.pointee.tunnel, at: now)
+      gates.tunnel.release()
+      let ticket = driver.pointee.takeInboundTicket()
+      let isShared =
+        driver.pointee.workerCount > 1 && inbound.byteCount >= Worker.sharedByteCount
+      if isShared { gates.lead.release() }
+
+      inbound.open()
+      gates.inbound.enter(ticket)
+      gates.tunnel.acquire()
+      inbound.deliver(&interface.pointee.tunnel, at: now)
+      driver.pointee.armTimer(at: now)
+      gates.tunnel.release()
+      inbound.write(interface, &result)
+      report(result, "receiving failed", interface, gates, at: now)
+      gates.inbound.leave()
+      if isShared { return false }
+      if result.isDrained { break }
+    }
+    return true
+  }
+
+  private func report(
+    _ result: LaneResult, _ what: StaticString, _ interface: UnsafeMutablePointer<Interface>,
+    _ gates: Gates, at now: Instant
+  ) {
+    guard result.needsReport else { return }
+    gates.tunnel.acquire()
+    interface.pointee.report(result, what, at: now)
+    gates.tunnel.release()
+  }
+}
