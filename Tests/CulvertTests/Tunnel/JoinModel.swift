@@ -1,0 +1,178 @@
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
+
+/// The rules of joining over arrays: one packet after the other, every header field by its name.
+/// Shares no code with `Joiner` or `JoinCandidate`.
+struct JoinModel {
+  /// Numbers of packets, in order of delivery.
+  private(set) var groups: [[Int]] = []
+  private var open: [Open] = []
+  let allowTCP: Bool
+  let allowUDP: Bool
+  /// Nil where nothing can be told from one, so that all groups end.
+  private var packets: [PacketModel?] = []
+
+  private struct Open {
+    let group: Int
+    let addresses: [UInt8]
+    /// Protocol and ports behind the addresses.
+    let flow: [UInt8]
+    /// Whether its identifications are all the same; nil until there are two.
+    var isFixed: Bool?
+  }
+
+  init(allowTCP: Bool, allowUDP: Bool) {
+    self.allowTCP = allowTCP
+    self.allowUDP = allowUDP
+  }
+
+  mutating func add(_ bytes: [UInt8]) {
+    let number = packets.count
+    guard let packet = JoinModel.readable(bytes) else {
+      packets.append(nil)
+      groups.append([number])
+      open = []
+      return
+    }
+    packets.append(packet)
+    guard JoinModel.hasPorts(packet), bytes.count == packet.bytes.count else {
+      groups.append([number])
+      open.removeAll { $0.addresses == packet.addresses }
+      return
+    }
+    let flow = JoinModel.flow(packet)
+    let mayJoin = (packet.isTCP ? allowTCP : allowUDP) && JoinModel.isJoinable(packet)
+    if let index = open.firstIndex(where: { $0.flow == flow }) {
+      if mayJoin, join(packet, number, index) { return }
+      open.remove(at: index)
+    }
+    groups.append([number])
+    guard mayJoin, !JoinModel.isPushed(packet) else { return }
+    if open.count == 8 { open.removeFirst() }
+    open.append(Open(group: groups.count - 1, addresses: packet.addresses, flow: flow))
+  }
+
+  private mutating func join(_ packet: PacketModel, _ number: Int, _ index: Int) -> Bool {
+    let members = groups[open[index].group].map { packets[$0]! }
+    let first = members[0]
+    let size = first.payload.count
+    let total = members.reduce(packet.bytes.count) { $0 + $1.payload.count }
+    guard packet.payload.count <= size, total <= 65_535,
+      JoinModel.constantPart(packet) == JoinModel.constantPart(first)
+    else { return false }
+    if packet.isTCP {
+      let expected = JoinModel.sequence(first) &+ UInt32(size * members.count)
+      guard JoinModel.sequence(packet) == expected else { return false }
+    }
+    if packet.isIPv4 {
+      let isSame = packet.word(4) == first.word(4)
+      let isNext = packet.word(4) == first.word(4) &+ UInt16(members.count)
+      let mayBeFixed =
+        members.count == 1 ? first.word(6) & 0x4000 != 0 : open[index].isFixed == true
+      let mayCount = open[index].isFixed != true
+      guard isSame && mayBeFixed || isNext && mayCount else { return false }
+      open[index].isFixed = isSame
+    }
+    groups[open[index].group].append(number)
+    if packet.payload.count < size || JoinModel.isPushed(packet) || members.count == 63 {
+      open.remove(at: index)
+    }
+    return true
+  }
+
+  // MARK: Packets
+
+  /// A packet that starts with a header, cut to the length that it says; nil for none.
+  static func readable(_ bytes: [UInt8]) -> PacketModel? {
+    guard bytes.count >= 20 else { return nil }
+    let isIPv4 = bytes[0] >> 4 == 4
+    guard isIPv4 || bytes.count >= 40 else { return nil }
+    let length =
+      isIPv4 ? Int(bytes[2]) << 8 | Int(bytes[3]) : 40 + (Int(bytes[4]) << 8 | Int(bytes[5]))
+    guard length >= 20, length <= bytes.count, isIPv4 || length != 40 || bytes[6] != 0 else {
+      return nil
+    }
+    return PacketModel(Array(bytes[..<length]))
+  }
+
+  /// An intact IP header without anything unusual, and a transport header in it.
+  private static func hasPorts(_ packet: PacketModel) -> Bool {
+    let bytes = packet.bytes
+    let networkByteCount = packet.isIPv4 ? 20 : 40
+    guard let transport = packet.transport, transport.offset == networkByteCount else {
+      return false
+    }
+    if packet.isIPv4 {
+      guard packet.word(6) & 0xbfff == 0, PacketModel.sum(Array(bytes[..<20])) == 0xffff,
+        packet.word(10) != 0xffff
+      else { return false }
+    }
+    let count = bytes.count - networkByteCount
+    switch transport.number {
+    case 6:
+      guard count >= 20 else { return false }
+      let header = Int(bytes[networkByteCount + 12] >> 4) * 4
+      return header >= 20 && header <= count
+    case 17:
+      guard count >= 8 else { return false }
+      let length = Int(packet.word(networkByteCount + 4))
+      return length >= 8 && length <= count
+    default: return false
+    }
+  }
+
+  private static func isJoinable(_ packet: PacketModel) -> Bool {
+    guard let start = packet.transport?.offset, !packet.payload.isEmpty, packet.hasRightChecksums
+    else { return false }
+    if packet.isTCP {
+      return packet.bytes[start + 13] | 0x08 == 0x18 && packet.bytes[start + 12] & 0xf == 0
+        && packet.word(start + 16) != 0xffff
+    }
+    return Int(packet.word(start + 4)) == packet.bytes.count - start
+  }
+
+  /// Addresses, protocol and ports; the addresses alone where there are no ports to read.
+  static func flow(_ packet: PacketModel) -> [UInt8] {
+    guard let transport = packet.transport, transport.number == 6 || transport.number == 17,
+      transport.offset + 4 <= packet.bytes.count
+    else { return packet.addresses }
+    return packet.addresses + [transport.number]
+      + packet.bytes[transport.offset..<(transport.offset + 4)]
+  }
+
+  /// Whether somebody may care which of the two comes first.
+  static func mayBeOneFlow(_ one: PacketModel?, _ other: PacketModel?) -> Bool {
+    guard let one, let other else { return true }
+    let (oneFlow, otherFlow) = (flow(one), flow(other))
+    guard oneFlow != otherFlow, one.addresses == other.addresses else {
+      return oneFlow == otherFlow
+    }
+    return oneFlow == one.addresses || otherFlow == other.addresses
+  }
+
+  private static func isPushed(_ packet: PacketModel) -> Bool {
+    packet.isTCP && packet.bytes[packet.transport!.offset + 13] & 0x08 != 0
+  }
+
+  private static func sequence(_ packet: PacketModel) -> UInt32 {
+    let start = packet.transport!.offset
+    return UInt32(packet.word(start + 4)) << 16 | UInt32(packet.word(start + 6))
+  }
+
+  /// The headers with everything blanked that may differ between packets that are joined.
+  private static func constantPart(_ packet: PacketModel) -> [UInt8] {
+    var header = PacketModel(packet.bytes)!
+    let start = header.transport!.offset
+    // Lengths, identification, checksums; sequence number and PSH.
+    let blank = header.isIPv4 ? [2, 4, 10] : [4]
+    for offset in blank { header.set(0, at: offset) }
+    if header.isTCP {
+      for offset in [4, 6, 16] { header.set(0, at: start + offset) }
+      header.bytes[start + 13] &= ~0x08
+    } else {
+      for offset in [4, 6] { header.set(0, at: start + offset) }
+    }
+    return Array(header.bytes[..<packet.headerByteCount])
+  }
+}
