@@ -19,35 +19,46 @@ struct Checksum: BitwiseCopyable {
   /// Adds `byteCount` bytes. Only the last bytes added may be odd in number: an odd byte is taken
   /// as the first of a pair whose second is zero.
   mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
-    // Four sums, so that one addition need not wait for the carry of the one before. 32-bit halves
-    // in 64-bit sums cannot overflow: no buffer has 2^32 words.
-    var even0: UInt64 = 0
-    var even1: UInt64 = 0
-    var odd0: UInt64 = 0
-    var odd1: UInt64 = 0
     var offset = 0
-    while byteCount &- offset >= 16 {
-      let word0 = bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
-      let word1 = bytes.loadUnaligned(fromByteOffset: offset &+ 8, as: UInt64.self)
-      even0 &+= word0 & 0xffff_ffff
-      odd0 &+= word0 >> 32
-      even1 &+= word1 & 0xffff_ffff
-      odd1 &+= word1 >> 32
-      offset &+= 16
+    if byteCount >= 64 {
+      offset = byteCount & ~31
+      addWide(bytes, byteCount: offset)
     }
-    while byteCount &- offset >= 4 {
-      even0 &+= UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+    while byteCount &- offset >= 8 {
+      addWord(bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+      offset &+= 8
+    }
+    if byteCount & 4 != 0 {
+      addWord(UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
       offset &+= 4
     }
-    if byteCount &- offset >= 2 {
-      even1 &+= UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+    if byteCount & 2 != 0 {
+      addWord(UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)))
       offset &+= 2
     }
-    if byteCount &- offset == 1 {
-      odd0 &+= UInt64((UInt16(bytes.byte(offset)) << 8).bigEndian)
+    if byteCount & 1 != 0 {
+      addWord(UInt64((UInt16(bytes.byte(offset)) << 8).bigEndian))
     }
-    addWord(even0 &+ even1)
-    addWord(odd0 &+ odd1)
+  }
+
+  /// Adds a multiple of 32 bytes.
+  ///
+  /// Sums of 64-bit words that wrap, and beside them sums of the words' upper halves, which say how
+  /// much of each was upper half: a step less a word than taking both halves apart. Sums of halves
+  /// cannot wrap, as no buffer has 2^32 words. Four of each, in vectors of what width there is.
+  private mutating func addWide(_ bytes: UnsafeRawPointer, byteCount: Int) {
+    var whole = SIMD4<UInt64>(repeating: 0)
+    var upper = SIMD4<UInt64>(repeating: 0)
+    var offset = 0
+    while offset < byteCount {
+      let words = bytes.loadUnaligned(fromByteOffset: offset, as: SIMD4<UInt64>.self)
+      whole &+= words
+      upper &+= words &>> 32
+      offset &+= 32
+    }
+    let lower = whole &- (upper &<< 32)
+    addWord(lower.wrappedSum())
+    addWord(upper.wrappedSum())
   }
 
   /// Adds one word.

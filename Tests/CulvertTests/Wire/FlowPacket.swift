@@ -1,7 +1,6 @@
 @testable import Culvert
 
-/// A TCP or UDP packet to be written down, field by field. The defaults are those of a plain segment
-/// of data.
+/// A TCP or UDP packet to be written down, field by field; by default a plain segment of data.
 struct FlowPacket {
   var isIPv4 = true
   var isTCP = true
