@@ -56,4 +56,12 @@ import Testing
     #expect(CipherMeasuringTests.choice { _, _, _ in 0 } == 0)
     #expect(CipherMeasuringTests.choice { _, _, _ in UInt64.max } == 0)
   }
+
+  /// A candidate that the clock went back on is no bargain.
+  @Test func timesThatWrapAreTheDearest() {
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == 2 && isLong ? .max - 4 : 10
+      } == 0)
+  }
 }
