@@ -60,11 +60,9 @@ demo: static peers ## bring up a real tunnel against wireguard-go, pass traffic,
 	@Tests/Interop/demo --program $(STATIC)
 
 .PHONY: bench
-bench: static peers ## a table against wireguard-go, old and new
-	@Toolchain/quietly swift build -c release --product culvert-bench
-	@Tests/Interop/bench --program $(STATIC) --check
-	@echo
-	@.build/release/culvert-bench
+bench: static peers ## race it against wireguard-go (PEERS="name=command;..." ROUNDS= ONLY= QUICK=1)
+	@Tests/Interop/bench --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 
 # --- testing
 

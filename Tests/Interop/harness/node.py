@@ -56,6 +56,7 @@ class Node:
     ) -> None:
         """Start the program in the foreground and wait until interface and socket are there."""
         environment = dict(os.environ, LOG_LEVEL=level, **popen.pop("environment", {}))
+        environment.update(self.program.environment)
         command = self.program.command(self.interface, profile=profile)
         with self.log_path.open("ab") as log:
             self.process = self.namespace.start(

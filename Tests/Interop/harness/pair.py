@@ -46,6 +46,7 @@ def build_pair(
     host_ipv6: bool = True,
     profile: str = "",
     level: str = "verbose",
+    peer_level: str = "verbose",
 ) -> Pair:
     """Two started, configured nodes; `role` is that of the program under test.
 
@@ -59,7 +60,7 @@ def build_pair(
     nodes = (lab.node(left, ours, "ours"), lab.node(right, theirs, "theirs"))
     place(*nodes, inner6=host_ipv6 and (mtu is None or mtu >= 1280))
     nodes[0].start(profile=profile, level=level)
-    nodes[1].start()
+    nodes[1].start(level=peer_level)
     initiator, responder = nodes if role == "initiator" else nodes[::-1]
     introduce(initiator, responder, outer, preshared_key() if psk else None)
     for node in nodes:

@@ -4,20 +4,23 @@ import os
 import pathlib
 import subprocess
 
+PLACE = "{}"  # where a command line of one's own may want the interface's name
+
 
 class Program:
-    """A program started as `PROGRAM [-f] INTERFACE`."""
+    """A program started as `PROGRAM [-f] INTERFACE`, with words of its own in between if need be.
 
-    def __init__(self, path: str | pathlib.Path):
+    `arguments` may hold "{}", which then stands for the interface's name: nothing is added.
+    """
+
+    def __init__(self, path: str | pathlib.Path, arguments: tuple[str, ...] = (), name: str = ""):
         self.path = pathlib.Path(path).resolve()
-        if not os.access(self.path, os.X_OK):
+        if not os.access(self.path, os.X_OK) or not self.path.is_file():
             raise FileNotFoundError(f"no program at {path}")
+        self.arguments = arguments
+        self.name = name or self.path.name
         self.version = self.ask_version()
         self.is_culvert = self.version.startswith("culvert ")
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
     @property
     def is_static(self) -> bool:
@@ -25,16 +28,21 @@ class Program:
         with self.path.open("rb") as file:
             return b"/ld-linux" not in file.read(4096)
 
-    def ask_version(self) -> str:
-        """The first line of `PROGRAM version`.
+    @property
+    def environment(self) -> dict[str, str]:
+        """What asks for the foreground where -f is left to the command line."""
+        return {"WG_PROCESS_FOREGROUND": "1"} if PLACE in self.arguments else {}
 
-        wireguard-go takes the word for an interface name. The bad descriptor ends it before it
-        has made one, and Culvert's `version` does not look at it.
+    def ask_version(self) -> str:
+        """The first line of `PROGRAM --version`.
+
+        Should a program take the word for an interface's name, the bad descriptor ends it before
+        it has made one.
         """
         environment = dict(os.environ, WG_TUN_FD="none", WG_PROCESS_FOREGROUND="1")
         try:
             result = subprocess.run(
-                [str(self.path), "version"],
+                [str(self.path), "--version"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -48,4 +56,8 @@ class Program:
     def command(self, interface: str, foreground: bool = True, profile: str = "") -> list[str]:
         """The command line; a profile is for Culvert alone and left out for others."""
         options = ["--profile", profile] if profile and self.is_culvert else []
-        return [str(self.path), *options, *(["-f"] if foreground else []), interface]
+        if PLACE in self.arguments:
+            words = [interface if word == PLACE else word for word in self.arguments]
+            return [str(self.path), *options, *words]
+        options += [*self.arguments, *(["-f"] if foreground else [])]
+        return [str(self.path), *options, interface]

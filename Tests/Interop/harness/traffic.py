@@ -25,6 +25,7 @@ class Throughput:
     bytes: int
     lost_percent: float
     packets_per_second: float
+    retransmits: int = 0
 
     @property
     def megabits(self) -> float:
@@ -39,6 +40,7 @@ def iperf(
     udp_rate: str | None = None,
     length: int | None = None,
     reverse: bool = False,
+    streams: int = 1,
 ) -> Throughput:
     """A run of iperf3 between two namespaces; UDP at `udp_rate` (as iperf3 writes it), else TCP."""
     listener = server.namespace.start(
@@ -50,6 +52,7 @@ def iperf(
         command += ["-u", "-b", udp_rate] if udp_rate else []
         command += ["-l", str(length)] if length else []
         command += ["-R"] if reverse else []
+        command += ["-P", str(streams)] if streams > 1 else []
         result = client.namespace.attempt(*command, seconds=seconds + 60)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -90,7 +93,8 @@ def tcp(client: Node, server: Node, address: str, floor: float, reverse: bool = 
 def read_report(end: dict, udp: bool) -> Throughput:
     if not udp:
         received = end["sum_received"]
-        return Throughput(received["bits_per_second"], received["bytes"], 0.0, 0.0)
+        again = end["sum_sent"].get("retransmits", 0)
+        return Throughput(received["bits_per_second"], received["bytes"], 0.0, 0.0, again)
     total = end["sum"]
     arrived = total["packets"] - total["lost_packets"]
     share = arrived / max(1, total["packets"])

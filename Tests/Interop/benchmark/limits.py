@@ -1,0 +1,48 @@
+"""What the program under test must reach, against the newest wireguard-go."""
+
+import dataclasses
+
+from .results import Results
+
+RETRANSMIT_FLOOR = 50  # per GB; fewer are no fault, whatever the reference does
+RSS_MAX = 8.0  # MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """The program's median is at least, or at most, so many times the reference's."""
+
+    key: str
+    words: str
+    bound: float
+    is_least: bool
+
+
+RATIOS = (
+    Ratio("tcp1_up", "TCP, 1 flow, from the initiator", 1.3, True),
+    Ratio("tcp1_down", "TCP, 1 flow, to the initiator", 1.3, True),
+    Ratio("cpu_both", "processor time per GB, both ends", 0.7, False),
+    Ratio("udp200_rate", "UDP 200 B, packets/s", 1.3, True),
+    Ratio("ping_idle_median", "ping, idle, median", 1.15, False),
+)
+
+
+def check(results: Results, subject: str, reference: str) -> list[tuple[bool, str]]:
+    """Whether each limit is kept, and the line that says so; only of what was measured."""
+    found = []
+    for limit in RATIOS:
+        ratio = results.ratio(subject, reference, limit.key)
+        if ratio is not None:
+            is_kept = ratio >= limit.bound if limit.is_least else ratio <= limit.bound
+            side = "at least" if limit.is_least else "at most"
+            line = f"{limit.words}: {ratio:.2f} times {reference}, {side} {limit.bound:g} wanted"
+            found.append((is_kept, line))
+    if spread := results.spread(subject, "rss"):
+        line = f"peak resident memory: {spread.greatest:.1f} MB, at most {RSS_MAX:g} wanted"
+        found.append((spread.greatest <= RSS_MAX, line))
+    own, other = (results.spread(it, "retransmits1") for it in (subject, reference))
+    if own and other:
+        most = max(2 * other.median, RETRANSMIT_FLOOR)
+        line = f"TCP retransmits, 1 flow: {own.median:.0f} per GB, at most {most:.0f} wanted"
+        found.append((own.median <= most, line))
+    return found

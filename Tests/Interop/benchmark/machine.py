@@ -1,0 +1,58 @@
+"""Where and with what it was measured."""
+
+import argparse
+import datetime
+import hashlib
+import os
+import pathlib
+import re
+import subprocess
+
+from . import competitors
+
+
+class Machine:
+    """The facts that a reader needs to judge the figures."""
+
+    def __init__(self, options: argparse.Namespace):
+        congestion = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+        self.facts = {
+            "date": datetime.date.today().isoformat(),
+            "processor": processor(),
+            "processors": os.cpu_count(),
+            "kernel": os.uname().release,
+            "congestion control": congestion,
+            "iperf3": first_line("iperf3", "--version"),
+            "rounds": options.rounds,
+            "seconds of each run": options.seconds,
+        }
+        self.programs = {
+            it.name: {
+                "version": competitors.version(it),
+                "bytes": it.path.stat().st_size,
+                "SHA-256": hashlib.sha256(it.path.read_bytes()).hexdigest()[:16],
+            }
+            for it in options.programs
+        }
+
+    def sentences(self) -> str:
+        facts = self.facts
+        text = (
+            f"Measured on {facts['date']}: {facts['processors']} processors {facts['processor']}, "
+            f"Linux {facts['kernel']}, TCP congestion control {facts['congestion control']}, "
+            f"{facts['iperf3']}; {facts['rounds']} rounds, {facts['seconds of each run']:g} s each "
+            "run.\n"
+        )
+        for name, program in self.programs.items():
+            text += f"\n- {name}: {program['version']}, {program['bytes']:,} bytes"
+        return text
+
+
+def processor() -> str:
+    found = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return found[1] if found else os.uname().machine
+
+
+def first_line(*command: str) -> str:
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout.partition("\n")[0].partition(" (")[0]

@@ -1,0 +1,54 @@
+"""From the command line to the written report."""
+
+import argparse
+import sys
+
+from harness.isolation import IsolationError, run_isolated
+from harness.settings import missing_tools
+
+from . import limits, options, report
+from .competitors import REFERENCE
+from .machine import Machine
+from .race import Race
+from .results import Results
+
+
+def reference_of(names: list[str]) -> str:
+    """The newest wireguard-go; where it does not take part, the first program."""
+    return REFERENCE if REFERENCE in names else names[0]
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """The race and all that is told of it; the exit status."""
+    names = [it.name for it in chosen.programs]
+    reference = reference_of(names)
+    results = Race(chosen.programs, chosen).run()
+    machine = Machine(chosen)
+    print(f"\n{machine.sentences()}\n\n{report.table(results, reference)}\n")
+    for name, text in results.notes:
+        print(f"{name}: {text}")
+    report.write(chosen.output, results, machine, reference, [])
+    print(f"Ratios are to {reference}. Written to {chosen.output}/latest.md and .json.")
+    return verdict(chosen, results, names[0], reference)
+
+
+def verdict(chosen: argparse.Namespace, results: Results, subject: str, reference: str) -> int:
+    """1 when the program under test failed somewhere, or with --check below a limit."""
+    has_failed = any(name == subject for name, _ in results.notes)
+    if chosen.check:
+        print()
+        for is_kept, line in limits.check(results, subject, reference):
+            print(f"{'pass' if is_kept else 'FAIL'}  {line}")
+            has_failed |= not is_kept
+    return 1 if has_failed else 0
+
+
+def main(description: str) -> int:
+    chosen = options.parse(description)
+    try:
+        if reason := missing_tools():
+            raise IsolationError(reason)
+        return run_isolated(lambda: run(chosen))
+    except IsolationError as error:
+        print(f"The benchmark cannot run here: {error}.", file=sys.stderr)
+        return 1

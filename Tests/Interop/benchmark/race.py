@@ -1,0 +1,124 @@
+"""Rounds in which the programs take turns, so that what else the machine does falls on all alike.
+
+In each round every program has a tunnel, and each step is done by all of them in turn before the
+next step begins. Who is first changes from round to round.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from harness.lab import Lab
+from harness.pair import Pair, build_pair
+from harness.program import Program
+
+from . import steps
+from .idle import idle_wake_ups
+from .measures import BY_KEY, SIZES
+from .results import Results
+
+Step = tuple[str, Callable[[Pair], steps.Figures]]
+
+
+class Race:
+    """The whole benchmark; `run` gives the results."""
+
+    def __init__(self, programs: list[Program], options: argparse.Namespace):
+        self.programs, self.options = programs, options
+        self.results = Results([it.name for it in programs])
+        self.start = time.monotonic()
+
+    def run(self) -> Results:
+        for number in range(self.options.rounds):
+            self.run_round(number)
+        if "idle" in self.options.groups:
+            self.tell("idle", f"all programs at once, {self.options.idle:g} s")
+            self.attempt_idle()
+        return self.results
+
+    def plan(self) -> list[Step]:
+        """What is done in a round, in order."""
+        seconds, found = self.options.seconds, []
+        if "ping" in self.options.groups:
+            found.append(("ping, idle", steps.ping_idle))
+        if "tcp" in self.options.groups:
+            for flows in (1, 4):
+                for way in ("up", "down"):
+                    found.append((
+                        f"TCP {flows} {way}",
+                        lambda pair, flows=flows, way=way: steps.tcp(pair, seconds, flows, way),
+                    ))
+        if "udp" in self.options.groups:
+            for size in SIZES:
+                found.append((
+                    f"UDP {size}",
+                    lambda pair, size=size: steps.udp(pair, seconds, size),
+                ))
+        if "ping" in self.options.groups:
+            found.append(("ping, load", lambda pair: steps.ping_load(pair, seconds)))
+        if found:
+            found.append(("memory", steps.memory))
+        return found
+
+    def run_round(self, number: int) -> None:
+        first = number % len(self.programs)
+        order = self.programs[first:] + self.programs[:first]
+        labs: dict[Program, Lab] = {}
+        pairs: dict[Program, Pair] = {}
+        label = f"round {number + 1} of {self.options.rounds}"
+        try:
+            for program in order if (planned := self.plan()) else ():
+                labs[program] = Lab()
+                self.attempt(program, "set up", lambda: self.build(labs, pairs, program))
+            for name, step in planned:
+                for program in order:
+                    if program in pairs:
+                        figures = self.attempt(program, name, lambda: step(pairs[program]))
+                        self.record(program, f"{label}, {name}", figures)
+        finally:
+            for program, lab in labs.items():
+                for complaint in lab.close():
+                    self.results.note(program.name, complaint)
+
+    def build(self, labs: dict[Program, Lab], pairs: dict[Program, Pair], program: Program) -> None:
+        pair = build_pair(labs[program], program, program, level="error", peer_level="error")
+        pair.handshake(20)
+        pairs[program] = pair
+
+    def attempt(self, program: Program, name: str, action: Callable) -> steps.Figures | None:
+        """What the action gives; a failure is noted, and the others go on."""
+        try:
+            return action()
+        except (AssertionError, OSError, ValueError, KeyError) as error:
+            line = str(error).strip().partition("\n")[0] or type(error).__name__
+            self.results.note(program.name, f"{name}: {line}")
+            self.tell(program.name, f"{name} failed: {line}")
+            return None
+
+    def record(self, program: Program, label: str, figures: steps.Figures | None) -> None:
+        if figures:
+            self.results.add(program.name, figures)
+            self.tell(label, f"{program.name}: {told(figures)}")
+
+    def attempt_idle(self) -> None:
+        try:
+            counts = idle_wake_ups(self.programs, self.options.idle)
+        except (AssertionError, OSError) as error:
+            self.results.note(self.programs[0].name, f"idle: {error}")
+            return
+        for program, count in counts.items():
+            self.record(program, "idle", {"wakeups": count})
+
+    def tell(self, what: str, text: str) -> None:
+        elapsed = time.monotonic() - self.start
+        print(f"[{elapsed:4.0f} s] {what}: {text}", file=sys.stderr, flush=True)
+
+
+def told(figures: steps.Figures) -> str:
+    """The figures in few words."""
+    words = []
+    for key, value in figures.items():
+        measure = BY_KEY[key]
+        words.append(f"{key} {value:.{measure.digits}f} {measure.unit}".strip())
+    return ", ".join(words)

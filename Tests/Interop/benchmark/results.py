@@ -1,0 +1,52 @@
+"""The figures of all rounds."""
+
+import dataclasses
+import statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The median of some values, the least and the greatest."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The least value that at least that share (0 to 1) of the values does not exceed."""
+    ordered = sorted(values)
+    rank = -(-share * len(ordered) // 1)  # rounded up
+    return ordered[max(0, min(len(ordered), int(rank)) - 1)]
+
+
+class Results:
+    """Per program and figure the values of all rounds, and what went wrong."""
+
+    def __init__(self, names: list[str]):
+        self.values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+        self.notes: list[tuple[str, str]] = []  # (program, what happened)
+
+    def add(self, name: str, figures: dict[str, float]) -> None:
+        for key, value in figures.items():
+            self.values[name].setdefault(key, []).append(value)
+
+    def note(self, name: str, text: str) -> None:
+        if (name, text) not in self.notes:
+            self.notes.append((name, text))
+
+    def spread(self, name: str, key: str) -> Spread | None:
+        values = self.values[name].get(key)
+        return Spread.of(values) if values else None
+
+    def ratio(self, name: str, reference: str, key: str) -> float | None:
+        """One program's median by the reference's; None where either is missing or that is 0."""
+        own, other = self.spread(name, key), self.spread(reference, key)
+        return own.median / other.median if own and other and other.median else None
+
+    def has(self, key: str) -> bool:
+        return any(key in figures for figures in self.values.values())
