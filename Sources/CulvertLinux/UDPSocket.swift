@@ -19,15 +19,7 @@ public struct UDPSocket: ~Copyable {
     public var isTruncated: Bool
     /// Where the buffer holds several datagrams (UDP_GRO), the size of each but the last, which may
     /// be shorter; else 0.
-    public var segmentByteCount: Int
-
-    fileprivate init(byteCount: Int, _ datagram: clinux_datagram) {
-      self.byteCount = byteCount
-      path = Path(datagram)
-      trafficClass = datagram.traffic_class
-      isTruncated = datagram.is_truncated != 0
-      segmentByteCount = Int(datagram.segment_byte_count)
-    }
+    public var segmentByteCount = 0
   }
 
   /// What became of a datagram.
@@ -173,6 +165,14 @@ public struct UDPSocket: ~Copyable {
     let again = clinux_udp_send(descriptor.raw, bytes.baseAddress, bytes.count, &datagram)
     // Refused in the same way without a source: it was not the source's fault.
     return Sent(result: again, isSourceGone: again != result)
+  }
+}
+
+extension UDPSocket.Received {
+  fileprivate init(byteCount: Int, _ datagram: clinux_datagram) {
+    self.init(
+      byteCount: byteCount, path: Path(datagram), trafficClass: datagram.traffic_class,
+      isTruncated: datagram.is_truncated != 0, segmentByteCount: Int(datagram.segment_byte_count))
   }
 }
 
