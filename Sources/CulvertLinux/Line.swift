@@ -25,15 +25,18 @@ public struct Line {
     count += 1
   }
 
+  @inline(never)
   public mutating func append(_ text: StaticString) {
     append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
+  @inline(never)
   public mutating func append(_ bytes: UnsafeRawBufferPointer) {
     for byte in bytes { append(byte: byte) }
   }
 
   /// A NUL-terminated string. Labelled, since Swift would turn a literal into a String for it.
+  @inline(never)
   public mutating func append(cString string: UnsafePointer<CChar>) {
     var position = 0
     while string[position] != 0 {
@@ -54,12 +57,14 @@ public struct Line {
     append(")")
   }
 
+  @inline(never)
   public mutating func append(decimal value: Int) {
     if value < 0 { append(byte: 0x2d) }
     append(decimal: UInt64(value.magnitude))
   }
 
   /// - Parameter width: digits at least; zeros fill up.
+  @inline(never)
   public mutating func append(decimal value: UInt64, width: Int = 1) {
     var divisor: UInt64 = 1
     var digits = 1

@@ -52,25 +52,35 @@ public struct Log: Sendable {
   private mutating func write(
     _ prefix: StaticString, _ now: Instant, _ body: (inout Line) -> Void
   ) {
-    guard isAdmitted(at: now) else {
-      suppressedCount &+= 1
-      return
-    }
-    let suppressed = suppressedCount
-    suppressedCount = 0
+    guard admit(at: now) else { return }
     Output.writeLine(to: raw) { line in
-      line.append(prefix)
-      line.append(name)
-      line.append(") ")
-      line.append(Clock.realtime())
-      line.append(byte: 0x20)
-      if suppressed > 0 {
-        line.append("[")
-        line.append(decimal: suppressed)
-        line.append(" lines left out] ")
-      }
+      appendHead(prefix, &line)
       body(&line)
     }
+  }
+
+  // What follows stays out of line: `write` is specialised for the text of every caller.
+
+  @inline(never)
+  private mutating func admit(at now: Instant) -> Bool {
+    let isAdmitted = isAdmitted(at: now)
+    if !isAdmitted { suppressedCount &+= 1 }
+    return isAdmitted
+  }
+
+  @inline(never)
+  private mutating func appendHead(_ prefix: StaticString, _ line: inout Line) {
+    line.append(prefix)
+    line.append(name)
+    line.append(") ")
+    line.append(Clock.realtime())
+    line.append(byte: 0x20)
+    if suppressedCount > 0 {
+      line.append("[")
+      line.append(decimal: suppressedCount)
+      line.append(" lines left out] ")
+    }
+    suppressedCount = 0
   }
 
   /// A token bucket as a point in time: each line moves it on by the price of a line, and it may be

@@ -23,9 +23,14 @@ public enum Output {
       // One byte is kept for the end of the line, however long the rest.
       var line = Line(into: UnsafeMutableRawBufferPointer(rebasing: buffer.dropLast()))
       body(&line)
-      buffer[line.count] = 0x0a
-      write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
+      end(line, in: buffer, to: raw)
     }
+  }
+
+  @inline(never)
+  private static func end(_ line: Line, in buffer: UnsafeMutableRawBufferPointer, to raw: Int32) {
+    buffer[line.count] = 0x0a
+    write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
   }
 
   /// Writes bytes, all of them unless the descriptor fails. The failure is of no interest: there is
