@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -25,5 +26,7 @@ int clinux_process_forbid_dumps(void) {
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) error = -errno;
   return error;
 }
+
+void clinux_process_pause(int milliseconds) { poll(NULL, 0, milliseconds); }
 
 const char *clinux_process_environment(const char *name) { return getenv(name); }

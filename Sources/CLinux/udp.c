@@ -62,11 +62,16 @@ static int set(int udp, int level, int option, int value) {
   return setsockopt(udp, level, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
+enum { MAX_SEND_BUFFER = 1 << 20 };
+
 // What the tunnel can do without where the kernel refuses (qemu-user does): no error is returned.
 static void set_conveniences(int udp, int family, int buffer_byte_count) {
   // FORCE goes beyond net.core.rmem_max, with CAP_NET_ADMIN.
   if (set(udp, SOL_SOCKET, SO_RCVBUFFORCE, buffer_byte_count) != 0)
     set(udp, SOL_SOCKET, SO_RCVBUF, buffer_byte_count);
+  // What waits to be sent is delay for everybody; what waits to be received is the pause of a busy
+  // CPU, and without room for it lost.
+  if (buffer_byte_count > MAX_SEND_BUFFER) buffer_byte_count = MAX_SEND_BUFFER;
   if (set(udp, SOL_SOCKET, SO_SNDBUFFORCE, buffer_byte_count) != 0)
     set(udp, SOL_SOCKET, SO_SNDBUF, buffer_byte_count);
   // Outer datagrams may be fragmented and carry no DF, as the kernel's WireGuard sends them: the

@@ -3,21 +3,23 @@
 // The core does no I/O. Datagrams and packets come and go in batches, time and entropy are
 // parameters, memory is one arena (Memory/Arena). The shell in CulvertLinux calls it:
 //
-//   out   TUN -> network                            CulvertLinux/Lane: OutboundLane
+//   out   TUN -> network                            CulvertLinux/OutboundLane
 //         Tunnel/OutboundBatch    room, append      packets are read into the batch
 //         Tunnel/Tunnel+Outbound  plan              Wire/InnerPacket, Routing/AllowedIPs,
 //                                                   Noise/Keypairs; or stage, or an ICMP error
-//         Tunnel/OutboundBatch    seal              Crypto/AEAD, without the tunnel
-//         Tunnel/OutboundBatch    output            the shell sends
+//         Tunnel/OutboundBatch+Seal  seal           Wire/Segmenter cuts, Crypto/TransportCipher
+//                                                   encrypts, without the tunnel
+//         Tunnel/BatchOutputs     output, run       the shell sends
 //         Tunnel/Tunnel+Outbound  emit              Tunnel/Timers, Tunnel/Counters
 //
-//   in    network -> TUN                            CulvertLinux/Lane: InboundLane
+//   in    network -> TUN                            CulvertLinux/InboundLane
 //         Tunnel/InboundBatch     room, append      datagrams are received into the batch
 //         Tunnel/Tunnel+Inbound   accept            Wire/MessageType, Routing/IndexTable
-//         Tunnel/InboundBatch     open              Crypto/AEAD, without the tunnel
+//         Tunnel/InboundBatch+Open  open            Crypto/TransportCipher, without the tunnel;
+//                                                   Tunnel/JoinCandidate
 //         Tunnel/Tunnel+Inbound   deliver           Noise/ReplayWindow, Routing/AllowedIPs,
 //                                                   roaming, Tunnel/Timers
-//         Tunnel/InboundBatch     delivered         the shell writes
+//         Tunnel/InboundBatch+Open  join, finish    Tunnel/Joiner; the shell writes
 //
 //   handshakes                                      accept -> Memory/SlotRing -> advance
 //         Tunnel/Tunnel+Handshakes                  Noise/CookieChecker (mac1, mac2, load),

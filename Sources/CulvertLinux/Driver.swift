@@ -3,10 +3,10 @@ import Culvert
 /// A running tunnel: what its workers share, and the control path, which is run by the worker that
 /// leads (see `Worker`).
 ///
-/// It lives behind a pointer, at which all workers look. The parts that more than one of them use at
-/// a time are the interface's tunnel, under its lock, and what `Gates` keeps in order; the rest
-/// belongs to the leader. What concerns sockets, settings and timers the leader does alone, with no
-/// batch on its way (`quiesce`).
+/// It lives behind a pointer, at which all workers look. The parts that more than one of them use
+/// at a time are the interface's tunnel, under its lock, and what `Gates` keeps in order; the rest
+/// belongs to the leader. What concerns sockets, settings and timers the leader does alone, with
+/// no batch on its way (`quiesce`).
 public struct Driver: ~Copyable {
   let interface: UnsafeMutablePointer<Interface>
   let gates: Gates
@@ -163,6 +163,7 @@ public struct Driver: ~Copyable {
     gates.prepare()
     interface.pointee.tunnel.start()
     interface.pointee.tunnel.cipher = workers.pointee.measureCipher()
+    proveOffloads()
     if let floor = stamps.read() { interface.pointee.tunnel.restoreTimestamp(floor) }
     try uapi.register(in: epoll)
     try epoll.add(interface.pointee.tun.raw, token: Token.tun)
@@ -171,6 +172,15 @@ public struct Driver: ~Copyable {
     try epoll.add(netlink.raw, token: Token.netlink)
     interface.pointee.apply(try interface.pointee.tun.state(), at: Clock.boottime())
     registerSockets()
+  }
+
+  private func proveOffloads() {
+    let offloads = interface.pointee.sockets.sending.union(interface.pointee.sockets.receiving)
+    var result = LaneResult()
+    result.lost = workers.pointee.refutedOffloads(offloads)
+    interface.pointee.sockets.stopSending(result.lost)
+    interface.pointee.sockets.stopReceiving(result.lost)
+    interface.pointee.report(result, "starting failed", at: Clock.boottime())
   }
 
   // MARK: Leading

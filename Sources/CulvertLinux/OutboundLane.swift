@@ -28,6 +28,11 @@ struct OutboundLane: ~Copyable {
     TransportCipher.measured(scratch: batch.scratch) { Clock.boottime().nanoseconds }
   }
 
+  /// See `OffloadProof`.
+  func refutedOffloads(_ offloads: Offloads) -> Offloads {
+    OffloadProof.refuted(offloads, memory: batch.scratch)
+  }
+
   // MARK: Steps
 
   /// Reads what the TUN has, as much as fits.

@@ -7,8 +7,8 @@ public struct ServiceOptions {
   public var isForeground = false
   /// Bytes; of an interface that is created, not of one that is handed over.
   public var mtu = Policy.defaultMTU
-  /// Bytes that the kernel may buffer for each socket and direction.
-  public var socketBufferByteCount = Int(UDPSockets.defaultBufferByteCount)
+  /// Bytes that the kernel may buffer of what each socket receives.
+  public var socketBufferByteCount = UDPSockets.defaultBufferByteCount(for: .standard)
   public var offloads = Offloads.all
   /// NUL-terminated, as long-lived as the process; nil for the default.
   public var stateDirectory: UnsafePointer<CChar>?

@@ -10,7 +10,7 @@ public struct UDPSockets: ~Copyable {
   public private(set) var port: UInt16 = 0
   /// SO_MARK of both; 0 for none.
   public private(set) var mark: UInt32 = 0
-  /// Bytes that the kernel's receive buffer and its send buffer are raised to, for each socket.
+  /// Bytes that each socket's receive buffer is raised to.
   public let bufferByteCount: Int32
 
   /// Of gso and mmsg: how datagrams may be sent. The lane takes out what has failed.
@@ -20,11 +20,20 @@ public struct UDPSockets: ~Copyable {
 
   /// Ports tried where a random one is free for IPv4 and taken for IPv6 (R22, as wireguard-go).
   static let attempts = 100
-  /// Holds what arrives in 8 ms at 1 Gbit/s. wireguard-go asks for 7 MB, which a small board lacks.
-  public static let defaultBufferByteCount: Int32 = 1 << 20
+
+  /// Bytes of a receive buffer. One TCP flow has up to 6 MB on its way, and what finds no room
+  /// while the CPU is elsewhere is lost; the kernel takes twice this number for data and its own
+  /// administration. A small board lacks the memory, and the speed.
+  public static func defaultBufferByteCount(for profile: Profile) -> Int {
+    switch profile {
+    case .tiny: 1 << 20
+    case .standard: 4 << 20
+    case .gateway: 8 << 20
+    }
+  }
 
   public init(
-    bufferByteCount: Int32 = UDPSockets.defaultBufferByteCount, offloads: Offloads = .all
+    bufferByteCount: Int32 = 1 << 20, offloads: Offloads = .all
   ) {
     self.bufferByteCount = bufferByteCount
     sending = offloads.intersection([.gso, .mmsg])

@@ -42,6 +42,11 @@ struct Worker: ~Copyable {
   /// The fastest cipher on this CPU. Before anything else: the batch's memory is used.
   mutating func measureCipher() -> TransportCipher { outbound.measureCipher() }
 
+  /// Offloads of the sockets that do not do what they promise. Before anything else, as above.
+  func refutedOffloads(_ offloads: Offloads) -> Offloads {
+    outbound.refutedOffloads(offloads)
+  }
+
   // MARK: Threads
 
   /// Starts all workers but the first. They wait to lead until `run` lets them.

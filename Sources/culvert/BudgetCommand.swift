@@ -16,7 +16,8 @@ enum BudgetCommand {
     }
     row(budget.total, "total of the arena, mapped once at start")
     row(lockedByteCount, "of it locked in RAM (keys)")
-    row(4 * options.socketBuffer, "the kernel's, at most: buffers of two sockets")
+    // The kernel takes twice what it is asked for.
+    row(2 * 2 * options.socketBuffer, "the kernel's, at most: what two sockets have received")
     return 0
   }
 

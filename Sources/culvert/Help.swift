@@ -43,7 +43,8 @@ enum Help {
       --mtu BYTES            MTU that the interface starts with (default 1420)
       --state-dir DIR        where the last handshake timestamp is kept, so that a device
                              without a clock comes up again (default /var/lib/culvert)
-      --socket-buffer BYTES  what the kernel may buffer for each socket (default 1048576)
+      --socket-buffer BYTES  what the kernel may hold for each socket of what has come
+                             (default 1048576 with tiny, 4194304, 8388608 with gateway)
       --workers N            threads that carry packets (default: as many as CPUs)
       --offload LIST         what to leave to the kernel, of checksum,tso,uso (interface) and
                              gso,gro,mmsg (sockets); default all that it has

@@ -23,7 +23,7 @@ struct Options {
   private var mtu = Policy.defaultMTU
   /// NUL-terminated; nil for the default.
   private var stateDirectory: UnsafePointer<CChar>?
-  private(set) var socketBuffer = Int(UDPSockets.defaultBufferByteCount)
+  private var socketBufferByteCount: Int?
   private var offloads = Offloads.all
   /// Nil for as many as there are CPUs.
   private var workers: Int?
@@ -46,6 +46,11 @@ struct Options {
     if let batchPackets { limits.batchPackets = batchPackets }
     limits.workers = workers ?? Processors.count
     return limits
+  }
+
+  /// Bytes that each socket may have waiting to be received.
+  var socketBuffer: Int {
+    socketBufferByteCount ?? UDPSockets.defaultBufferByteCount(for: profile)
   }
 
   /// What `culvert IFNAME` runs with.
@@ -158,7 +163,7 @@ struct Options {
     case .stagingSlots: stagingSlots = number
     case .handshakeRing: handshakeRing = number
     case .batchPackets: batchPackets = number
-    case .socketBuffer: socketBuffer = number
+    case .socketBuffer: socketBufferByteCount = number
     case .workers: workers = number
     case .profile, .stateDirectory, .offload: break
     }

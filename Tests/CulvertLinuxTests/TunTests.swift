@@ -9,7 +9,9 @@ extension LinuxTests {
   @Suite(.enabled(if: canMakeNamespaces)) struct TunTests {
     let name = InterfaceName("cvt0")!
 
-    func create(_ name: InterfaceName) throws -> TunDevice { try TunDevice.create(name, offloads: .none) }
+    func create(_ name: InterfaceName) throws -> TunDevice {
+      try TunDevice.create(name, offloads: .none)
+    }
 
     /// An ICMP echo request of 28 bytes from 10.9.0.2 to 10.9.0.1.
     var echoRequest: [UInt8] {
@@ -135,7 +137,9 @@ extension LinuxTests {
         try tun.setMTU(1300)
         let adopted = try TunDevice.adopt(dup(tun.raw), offloads: .none)
         #expect(try adopted.state() == LinkState(name: name, mtu: 1300, isUp: false))
-        #expect(throws: SystemError.self) { _ = try TunDevice.adopt(open("/dev/null", O_RDWR), offloads: .none) }
+        #expect(throws: SystemError.self) {
+          _ = try TunDevice.adopt(open("/dev/null", O_RDWR), offloads: .none)
+        }
         #expect(throws: SystemError.EBADF) { _ = try TunDevice.adopt(900, offloads: .none) }
       }
     }

@@ -114,6 +114,8 @@ int clinux_cpu_count(void);
 int clinux_process_prepare(void);
 /// PR_SET_DUMPABLE 0 and RLIMIT_CORE 0.
 int clinux_process_forbid_dumps(void);
+/// Sleeps; only at start.
+void clinux_process_pause(int milliseconds);
 /// Value of an environment variable, or NULL.
 const char *clinux_process_environment(const char *name);
 
@@ -304,7 +306,8 @@ struct clinux_datagram {
 };
 
 /// A bound socket of family 4 or 6 (IPv6 alone, never mapped IPv4). Port 0 is any free one. `mark`
-/// 0 sets none. Receive and send buffers are raised to `buffer_byte_count` where that is allowed.
+/// 0 sets none. The receive buffer is raised to `buffer_byte_count` where that
+/// is allowed, the send buffer to at most a megabyte of it.
 int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_count);
 /// The bound port, in host order.
 int clinux_udp_port(int udp);

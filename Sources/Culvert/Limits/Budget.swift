@@ -18,10 +18,10 @@ public struct Budget: Sendable {
     return addends[index]
   }
 
-  /// Adds to the ledger. Carvings in a row by one owner make one line.
+  /// Adds to the ledger: one line for each owner.
   public mutating func add(_ owner: StaticString, byteCount: Int) {
-    if count > 0, addends[count - 1].owner.utf8Start == owner.utf8Start {
-      addends[count - 1].byteCount += byteCount
+    for index in 0..<count where addends[index].owner.utf8Start == owner.utf8Start {
+      addends[index].byteCount += byteCount
       return
     }
     precondition(count < Budget.capacity, "more owners than lines in the ledger")

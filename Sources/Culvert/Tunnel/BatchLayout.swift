@@ -5,8 +5,8 @@
 ///     input   | headroom | packet | headroom | packet | ... slack |
 ///     output  | headroom | header, text, tag | header, text, tag | ... slack |
 public enum BatchLayout {
-  /// Bytes to use before each packet: enough for the cipher, for an ICMP error in front of an IPv6 packet (48) with a virtio header
-  /// before it (10-16), and for the transport header.
+  /// Bytes to use before each packet: enough for the cipher, for an ICMP error in front of an IPv6
+  /// packet (48) with a virtio header before it (10-16), and for the transport header.
   public static let headroom = 64
   /// What the cipher may read or overwrite behind the last packet of an area.
   static let slack = TransportCipher.slack

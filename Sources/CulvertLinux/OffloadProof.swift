@@ -1,0 +1,104 @@
+import CLinux
+import Culvert
+
+/// A test at start of what the sockets promise: datagrams sent as segments of one buffer, and
+/// received in one buffer, between two sockets of this process over loopback. An emulator or an old
+/// kernel may take the options and do something else.
+struct OffloadProof: ~Copyable {
+  private let memory: UnsafeMutableRawBufferPointer
+  private let receiver: UDPSocket
+  private let sender: UDPSocket
+  private let path: Path
+
+  /// Two whole segments and a shorter one.
+  private static let segmentByteCount = 600
+  private static let byteCount = 1500
+  private static let attempts = 20
+
+  /// Which of gso and gro do not do what they should; none where loopback cannot be used.
+  ///
+  /// - Parameter memory: at least 64 KB, overwritten.
+  static func refuted(
+    _ offloads: Offloads, memory: UnsafeMutableRawBufferPointer
+  ) -> Offloads {
+    guard offloads.contains(.gso) || offloads.contains(.gro) else { return .none }
+    do throws(SystemError) {
+      let proof = try OffloadProof(memory: memory)
+      return proof.run(offloads)
+    } catch {
+      return .none
+    }
+  }
+
+  private init(memory: UnsafeMutableRawBufferPointer) throws(SystemError) {
+    let receiver = try UDPSocket(.ipv4, port: 0, mark: 0, bufferByteCount: 1 << 16)
+    let sender = try UDPSocket(.ipv4, port: 0, mark: 0, bufferByteCount: 1 << 16)
+    let port = try receiver.port()
+    self.memory = memory
+    self.receiver = receiver
+    self.sender = sender
+    path = Path(to: Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: port))
+  }
+
+  private borrowing func run(_ offloads: Offloads) -> Offloads {
+    var refuted = Offloads.none
+    let usesGSO = offloads.contains(.gso) && sender.hasSegmentation
+    if usesGSO, !isCarried(segmented: true) { refuted.insert(.gso) }
+    guard offloads.contains(.gro), receiver.setGRO(true) else { return refuted }
+    // Sent as segments they also arrive together; sent alone they show that this works as well.
+    if !isCarried(segmented: usesGSO && refuted.isEmpty) { refuted.insert(.gro) }
+    return refuted
+  }
+
+  /// Sends a pattern and sees whether it arrives, in datagrams of the sizes sent. True also where
+  /// it could not be sent at all: there is nothing to be learnt on a host without loopback.
+  private borrowing func isCarried(segmented: Bool) -> Bool {
+    let pattern = UnsafeMutableRawBufferPointer(rebasing: memory[..<OffloadProof.byteCount])
+    for index in 0..<pattern.count { pattern[index] = UInt8(truncatingIfNeeded: index &* 167) }
+    if segmented {
+      let result = sender.sendSegments(
+        UnsafeRawBufferPointer(pattern), segmentByteCount: OffloadProof.segmentByteCount,
+        to: path, trafficClass: 0)
+      if result < 0 { return result != -SystemError.EIO.code && isUnreachable() }
+    } else if isUnreachable() {
+      return true
+    } else {
+      // `isUnreachable` has sent the whole pattern as one.
+      return received(OffloadProof.byteCount)
+    }
+    return received(OffloadProof.segmentByteCount)
+  }
+
+  /// Whether not even one plain datagram can be sent.
+  private borrowing func isUnreachable() -> Bool {
+    sender.send(
+      UnsafeRawBufferPointer(rebasing: memory[..<OffloadProof.byteCount]), to: path
+    ).result < 0
+  }
+
+  /// Whether the whole pattern arrives in pieces of `segmentByteCount`.
+  private borrowing func received(_ segmentByteCount: Int) -> Bool {
+    var total = 0
+    var attempts = 0
+    while total < OffloadProof.byteCount, attempts < OffloadProof.attempts {
+      let room = UnsafeMutableRawBufferPointer(rebasing: memory[OffloadProof.byteCount...])
+      let datagram = receiver.receive(into: room)
+      guard datagram.byteCount > 0 else {
+        attempts += 1
+        clinux_process_pause(1)
+        continue
+      }
+      let size = datagram.segmentByteCount > 0 ? datagram.segmentByteCount : datagram.byteCount
+      let isWhole =
+        size == segmentByteCount
+        || (datagram.byteCount < segmentByteCount
+          && total + datagram.byteCount == OffloadProof.byteCount)
+      guard isWhole, total + datagram.byteCount <= OffloadProof.byteCount else { return false }
+      for index in 0..<datagram.byteCount where room[index] != memory[total + index] {
+        return false
+      }
+      total += datagram.byteCount
+    }
+    return total == OffloadProof.byteCount
+  }
+}
