@@ -80,6 +80,10 @@ struct PacketModel {
   /// Writes both checksums.
   mutating func updateChecksums() {
     updateNetworkChecksum()
+    updateTransportChecksum()
+  }
+
+  mutating func updateTransportChecksum() {
     guard let transport, let checksumOffset else { return }
     set(0, at: checksumOffset)
     let value = ~PacketModel.sum(pseudoHeader + bytes[transport.offset...])
