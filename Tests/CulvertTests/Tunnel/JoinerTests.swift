@@ -13,7 +13,9 @@ import Testing
     #expect(world.failure == nil)
     var model = JoinModel(allowTCP: allowTCP, allowUDP: allowUDP)
     for packet in packets { model.add(packet) }
-    #expect(world.groups.map(\.packets) == model.groups)
+    // A macro that showed both sides would take long to tell them apart.
+    let isAsInModel = world.groups.map(\.packets) == model.groups
+    #expect(isAsInModel)
     return world.groups.map(\.packets)
   }
 
@@ -42,7 +44,7 @@ import Testing
 
   // MARK: Against the model
 
-  @Test(arguments: 0..<60) func anyTrafficIsGroupedAsTheModelGroupsIt(seed: UInt64) {
+  @Test(arguments: 0..<35) func anyTrafficIsGroupedAsTheModelGroupsIt(seed: UInt64) {
     var traffic = JoinTraffic(seed: seed, flowCount: seed % 5 == 4 ? 12 : 1 + Int(seed % 5))
     var joined = 0
     for round in 0..<4 {
@@ -150,12 +152,15 @@ import Testing
     }
   }
 
-  @Test func atMostTheLengthThatAHeaderCanSay() {
-    // 52 + 40 x 1637 = 65532 bytes; one more byte of payload each would be too much.
-    #expect(groups(run(40, payloadByteCount: 1637).map(\.bytes)).count == 1)
-    #expect(groups(run(40, payloadByteCount: 1638).map(\.bytes)).map(\.count) == [39, 1])
-    #expect(groups(run(40, isIPv4: false, payloadByteCount: 1637).map(\.bytes)).count == 2)
-    #expect(groups(run(40, isIPv4: false, payloadByteCount: 1636).map(\.bytes)).count == 1)
+  @Test(arguments: [true, false], [true, false])
+  func atMostTheLengthThatAHeaderCanSay(isIPv4: Bool, isTCP: Bool) {
+    let headerByteCount = (isIPv4 ? 20 : 40) + (isTCP ? 32 : 8)
+    var packets = run(40, isIPv4: isIPv4, isTCP: isTCP, payloadByteCount: 1650)
+    let rest = 65_535 - headerByteCount - 39 * 1650
+    packets[39].payload = [UInt8](repeating: 3, count: rest)
+    #expect(groups(packets.map(\.bytes)).map(\.count) == [40])
+    packets[39].payload.append(0)
+    #expect(groups(packets.map(\.bytes)).map(\.count) == [39, 1])
   }
 
   @Test func identificationCountsUpOrStays() {
@@ -275,6 +280,36 @@ import Testing
     bytes[1][36] = 0xff
     bytes[1][37] = 0xff
     #expect(PacketModel(bytes[1])!.hasRightChecksums)
+    #expect(groups(bytes) == [[0], [1]])
+  }
+
+  @Test func networkChecksumWithTheOtherZero() {
+    var packets = run(2)
+    // The checksum of a header whose identification is 0 makes it 0 when it is the identification.
+    packets[1].identification = 0
+    packets[1].identification = PacketModel(packets[1].bytes)!.word(10)
+    packets[0].identification = packets[1].identification &- 1
+    var bytes = packets.map(\.bytes)
+    #expect(bytes[1][10] == 0 && bytes[1][11] == 0)
+    #expect(groups(bytes) == [[0, 1]])
+    bytes[1][10] = 0xff
+    bytes[1][11] = 0xff
+    #expect(PacketModel(bytes[1])!.hasRightChecksums)
+    #expect(groups(bytes) == [[0], [1]])
+  }
+
+  /// UDP's checksum is 0 for none, even where that is what the bytes add up to.
+  @Test func udpChecksumThatWouldBeZero() {
+    var packets = run(2, isTCP: false)
+    packets[1].payload = [UInt8](repeating: 0, count: 100)
+    let sum = PacketModel(packets[1].bytes)!.word(26)
+    packets[1].payload[0] = UInt8(sum >> 8)
+    packets[1].payload[1] = UInt8(sum & 0xff)
+    var bytes = packets.map(\.bytes)
+    #expect(bytes[1][26] == 0xff && bytes[1][27] == 0xff)
+    #expect(groups(bytes) == [[0, 1]])
+    bytes[1][26] = 0
+    bytes[1][27] = 0
     #expect(groups(bytes) == [[0], [1]])
   }
 

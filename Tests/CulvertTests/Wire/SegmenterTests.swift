@@ -33,25 +33,27 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
 
   @Test func anyPacketIsCutAsTheModelCutsIt() throws {
     var random = SeededGenerator(seed: 41)
-    for _ in 0..<1500 {
+    for _ in 0..<500 {
       let packet = FlowPacket.random(
         payloadByteCount: Int.random(in: 1...4000, using: &random), using: &random)
       let size = Int.random(in: 1...1500, using: &random)
-      let model = try #require(PacketModel(packet.bytes))
       let segments = try #require(cut(packet, size))
-      #expect(segments == model.segments(of: size))
-      for segment in segments { #expect(PacketModel(segment)?.hasRightChecksums == true) }
-      #expect(segments.flatMap { PacketModel($0)?.payload ?? [] } == packet.payload)
+      // A macro that showed both sides would take long to tell them apart.
+      let isAsInModel = segments == PacketModel(packet.bytes)?.segments(of: size)
+      try #require(isAsInModel)
+      for segment in segments { try #require(PacketModel(segment)?.hasRightChecksums == true) }
+      let isWhole = segments.flatMap { PacketModel($0)?.payload ?? [] } == packet.payload
+      try #require(isWhole)
     }
   }
 
-  @Test(arguments: [true, false], [true, false]) func largestPacket(isIPv4: Bool, isTCP: Bool)
-    throws
-  {
+  @Test(arguments: [true, false], [true, false])
+  func largestPacket(isIPv4: Bool, isTCP: Bool) throws {
     let headers = (isIPv4 ? 20 : 0) + (isTCP ? 20 : 8)
     let packet = packet(isIPv4: isIPv4, isTCP: isTCP, payloadByteCount: 65_535 - headers)
     let segments = try #require(cut(packet, 1380))
-    #expect(segments == PacketModel(packet.bytes)?.segments(of: 1380))
+    let isAsInModel = segments == PacketModel(packet.bytes)?.segments(of: 1380)
+    #expect(isAsInModel)
   }
 
   @Test(arguments: [1, 7, 12, 35, 36, 39, 40, 41])
@@ -161,21 +163,22 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
     }
   }
 
-  @Test func lengthsThatDoNotAddUp() {
-    for isIPv4 in [true, false] {
-      let packet = packet(isIPv4: isIPv4, isTCP: false, payloadByteCount: 100)
-      let bytes = packet.unfinishedBytes
-      let offload = packet.offload(segmentByteCount: 10)
-      #expect(cutPacket(bytes, offload) != nil)
-      #expect(cutPacket(bytes + [0], offload) == nil)
-      #expect(cutPacket(bytes.dropLast(), offload) == nil)
-      var shorter = bytes
-      shorter[(isIPv4 ? 20 : 40) + 5] -= 1
-      #expect(cutPacket(shorter, offload) == nil)
-      for count in 0..<(isIPv4 ? 28 : 48) {
-        #expect(cutPacket(Array(bytes[..<count]), offload) == nil)
-      }
+  @Test(arguments: [true, false], [true, false])
+  func lengthsThatDoNotAddUp(isIPv4: Bool, isTCP: Bool) {
+    let packet = packet(isIPv4: isIPv4, isTCP: isTCP, payloadByteCount: 100)
+    let bytes = packet.unfinishedBytes
+    let offload = packet.offload(segmentByteCount: 10)
+    #expect(cutPacket(bytes, offload) != nil)
+    #expect(cutPacket(bytes + [0], offload) == nil)
+    #expect(cutPacket(bytes.dropLast(), offload) == nil)
+    let headerByteCount = (isIPv4 ? 20 : 40) + (isTCP ? 20 : 8)
+    for count in 0..<headerByteCount {
+      #expect(cutPacket(Array(bytes[..<count]), offload) == nil)
     }
+    guard !isTCP else { return }
+    var shorter = bytes
+    shorter[(isIPv4 ? 20 : 40) + 5] -= 1
+    #expect(cutPacket(shorter, offload) == nil)
   }
 
   @Test func dataOffsetOutsideTheSegment() {
