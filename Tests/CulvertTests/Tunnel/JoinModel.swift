@@ -56,9 +56,9 @@ struct JoinModel {
   private mutating func join(_ packet: PacketModel, _ number: Int, _ index: Int) -> Bool {
     let members = groups[open[index].group].map { packets[$0]! }
     let first = members[0]
-    let size = first.payload.count
-    let total = members.reduce(packet.bytes.count) { $0 + $1.payload.count }
-    guard packet.payload.count <= size, total <= 65_535,
+    let size = first.payloadByteCount
+    let total = members.reduce(packet.bytes.count) { $0 + $1.payloadByteCount }
+    guard packet.payloadByteCount <= size, total <= 65_535,
       JoinModel.constantPart(packet) == JoinModel.constantPart(first)
     else { return false }
     if packet.isTCP {
@@ -75,7 +75,7 @@ struct JoinModel {
       open[index].isFixed = isSame
     }
     groups[open[index].group].append(number)
-    if packet.payload.count < size || JoinModel.isPushed(packet) || members.count == 63 {
+    if packet.payloadByteCount < size || JoinModel.isPushed(packet) || members.count == 63 {
       open.remove(at: index)
     }
     return true
@@ -123,7 +123,7 @@ struct JoinModel {
   }
 
   private static func isJoinable(_ packet: PacketModel) -> Bool {
-    guard let start = packet.transport?.offset, !packet.payload.isEmpty, packet.hasRightChecksums
+    guard let start = packet.transport?.offset, packet.payloadByteCount > 0, packet.hasRightChecksums
     else { return false }
     if packet.isTCP {
       return packet.bytes[start + 13] | 0x08 == 0x18 && packet.bytes[start + 12] & 0xf == 0

@@ -110,6 +110,8 @@ struct PacketModel {
 
   var payload: [UInt8] { Array(bytes[headerByteCount...]) }
 
+  var payloadByteCount: Int { bytes.count - headerByteCount }
+
   /// The packets that this one stands for, `size` bytes of payload each.
   func segments(of size: Int) -> [[UInt8]] {
     let header = Array(bytes[..<headerByteCount])
