@@ -64,6 +64,10 @@ bench: static peers ## race it against wireguard-go (PEERS="name=command;..." RO
 	@Tests/Interop/bench --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 
+.PHONY: microbench
+microbench: deps ## instructions per operation against a baseline (BASELINE=write renews it)
+	@Tests/Microbench/run $(if $(filter write,$(BASELINE)),--write)
+
 # --- testing
 
 .PHONY: test
