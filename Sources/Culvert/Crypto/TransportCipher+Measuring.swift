@@ -68,7 +68,8 @@ extension TransportCipher {
     return overflows ? .max : sum
   }
 
-  /// Nanoseconds for `count` packets of `byteCount` bytes at `text`, whose first 32 serve as the key.
+  /// Nanoseconds for `count` packets of `byteCount` bytes at `text`, whose first 32 bytes serve as
+  /// the key.
   private func time(
     _ text: UnsafeMutableRawPointer, byteCount: Int, count: Int, now: () -> UInt64
   ) -> UInt64 {
