@@ -33,11 +33,16 @@ struct LargePacket {
     headers.storeBig(sum.folded, 36)
   }
 
-  /// Cuts it anew. The headers are put back first; what segments' headers have overwritten is but
-  /// payload.
+  /// Puts the headers as they were. What segments' headers have overwritten is but payload.
+  @inline(__always)
+  func restore() {
+    packet.copyMemory(from: headers, byteCount: LargePacket.headerByteCount)
+  }
+
+  /// Cuts it anew.
   @inline(__always)
   func cut(_ body: (UnsafeMutableRawPointer, Int) -> Void) {
-    packet.copyMemory(from: headers, byteCount: LargePacket.headerByteCount)
+    restore()
     var segmenter = Segmenter(
       at: packet, byteCount: byteCount, offload: offload, headers: scratch)!
     for index in 0..<segmenter.segmentCount {

@@ -15,6 +15,9 @@ private struct MicroEnd: ~Copyable {
     inbound = tunnel.makeInboundBatch(carvingFrom: &memory)
     memory.seal()
     tunnel.start()
+    // One for all machines, so that the baseline is too.
+    tunnel.cipher = .composed(stride: 512)
+    inbound.preparesJoining = true
     let key = bytes(32)
     key.storeByte(privateKey, 0)
     X25519.clamp(key)
@@ -35,10 +38,9 @@ private struct MicroEnd: ~Copyable {
     outbound.reset()
     tunnel.advance(
       &outbound, at: now, wall: WallTime(seconds: now.nanoseconds / 1_000_000_000, nanoseconds: 0))
-    outbound.seal()
   }
 
-  /// IPv4 packets of `byteCount` bytes, planned and sealed.
+  /// IPv4 packets of `byteCount` bytes, planned.
   mutating func send(_ count: Int, byteCount: Int, at now: Instant) {
     outbound.reset()
     for _ in 0..<count {
@@ -51,7 +53,15 @@ private struct MicroEnd: ~Copyable {
       outbound.append(byteCount: byteCount)
     }
     tunnel.plan(&outbound, at: now)
-    outbound.seal()
+  }
+
+  /// A packet to be cut, planned.
+  mutating func send(_ large: LargePacket, at now: Instant) {
+    outbound.reset()
+    let room = outbound.room(for: large.byteCount)!
+    room.copyMemory(from: UnsafeRawBufferPointer(start: large.packet, count: large.byteCount))
+    outbound.append(byteCount: large.byteCount, offload: large.offload)
+    tunnel.plan(&outbound, at: now)
   }
 
   mutating func emit(at now: Instant) { tunnel.emit(&outbound, at: now) }
@@ -88,23 +98,37 @@ private final class MicroPair {
     MicroPair.carry(&two, &one, at: now)
   }
 
+  /// Plans and seals.
   func send(_ count: Int, byteCount: Int) {
     one.send(count, byteCount: byteCount, at: now)
-    precondition(one.outbound.count == count)
+    var sealed = 0
+    while one.outbound.seal() { sealed += one.outbound.outputCount }
+    precondition(sealed == count)
     one.emit(at: now)
   }
 
-  /// Moves what one end has sealed to the other.
+  /// From the TUN of one end to the TUN of the other: cut, sealed, opened, joined.
+  func send(_ large: LargePacket) {
+    one.send(large, at: now)
+    MicroPair.carry(&one, &two, at: now)
+    two.inbound.join(tcp: true, udp: true)
+    precondition(two.inbound.outputCount == 1)
+  }
+
+  /// Seals what one end has planned, and moves it to the other.
   private static func carry(
     _ source: inout MicroEnd, _ target: inout MicroEnd, at now: Instant
   ) {
     target.inbound.reset()
-    for index in 0..<source.outbound.count {
-      guard case .datagram(let bytes, let path, _) = source.outbound.output(index),
-        let room = target.inbound.room
-      else { continue }
-      room.copyMemory(from: bytes)
-      target.inbound.append(byteCount: bytes.count, from: path, trafficClass: 0, isTruncated: false)
+    while source.outbound.seal() {
+      for index in 0..<source.outbound.outputCount {
+        guard case .datagram(let bytes, let path, _) = source.outbound.output(index),
+          let room = target.inbound.room(for: bytes.count, datagrams: 1)
+        else { continue }
+        room.copyMemory(from: bytes)
+        target.inbound.append(
+          byteCount: bytes.count, from: path, trafficClass: 0, isTruncated: false)
+      }
     }
     source.emit(at: now)
     target.tunnel.accept(&target.inbound, at: now)
@@ -128,5 +152,16 @@ var batchCases: [MicroCase] {
       let pair = MicroPair()
       return { count in for _ in 0..<count { pair.send(32, byteCount: byteCount) } }
     }
-  }
+  } + [
+    MicroCase(name: "tunnel-cut-join-32", count: 20) {
+      let pair = MicroPair()
+      let large = LargePacket()
+      return { count in
+        for _ in 0..<count {
+          large.restore()
+          pair.send(large)
+        }
+      }
+    }
+  ]
 }
