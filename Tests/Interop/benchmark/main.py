@@ -6,7 +6,7 @@ import sys
 from harness.isolation import IsolationError, run_isolated
 from harness.settings import missing_tools
 
-from . import limits, options, report
+from . import limits, options, plots, report
 from .competitors import REFERENCE
 from .machine import Machine
 from .race import Race
@@ -27,8 +27,11 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"\n{machine.sentences()}\n\n{report.table(results, reference)}\n")
     for name, text in results.notes:
         print(f"{name}: {text}")
-    report.write(chosen.output, results, machine, reference, [])
-    print(f"Ratios are to {reference}. Written to {chosen.output}/latest.md and .json.")
+    drawn, complaint = plots.draw(chosen.output, results)
+    report.write(chosen.output, results, machine, reference, drawn)
+    print(f"Ratios are to {reference}. Written to {chosen.output}/latest.md, .json and plots.")
+    if complaint:
+        print(complaint)
     return verdict(chosen, results, names[0], reference)
 
 

@@ -58,11 +58,12 @@ IDLE = [Measure("wakeups", "idle", "wake-ups in 10 s of idleness, both ends", ""
 PEERS = [
     measure
     for count in PEER_COUNTS
+    for told in (f"{count:,} peer{'s' * (count > 1)}",)
     for measure in (
-        Measure(f"peers{count}_setconf", "peers", f"`wg setconf` of {count} peers", "ms", 0),
-        Measure(f"peers{count}_tcp", "peers", f"TCP, 1 flow, {count} peers", "Mbit/s", 0, True),
-        Measure(f"peers{count}_ping", "peers", f"ping, idle, median, {count} peers", "ms", 3),
-        Measure(f"peers{count}_rss", "peers", f"peak resident memory, {count} peers", "MB", 1),
+        Measure(f"peers{count}_setconf", "peers", f"{told}: `wg setconf`", "ms", 1),
+        Measure(f"peers{count}_tcp", "peers", f"{told}: TCP, 1 flow", "Mbit/s", 0, True),
+        Measure(f"peers{count}_ping", "peers", f"{told}: ping, idle, median", "ms", 3),
+        Measure(f"peers{count}_rss", "peers", f"{told}: peak resident memory", "MB", 1),
     )
 ]
 ALL = [*TCP, *UDP, *PING, *START, *MEMORY, *IDLE, *PEERS]

@@ -16,8 +16,11 @@ from harness.program import Program
 from . import steps
 from .idle import idle_wake_ups
 from .measures import BY_KEY, SIZES
+from .peer_step import peers
 from .results import Results
+from .start_step import start
 
+STARTS = 3  # of each program in a round
 Step = tuple[str, Callable[[Pair], steps.Figures]]
 
 
@@ -32,6 +35,9 @@ class Race:
     def run(self) -> Results:
         for number in range(self.options.rounds):
             self.run_round(number)
+            self.run_starts(number)
+        if "peers" in self.options.groups:
+            self.run_peers()
         if "idle" in self.options.groups:
             self.tell("idle", f"all programs at once, {self.options.idle:g} s")
             self.attempt_idle()
@@ -62,11 +68,10 @@ class Race:
         return found
 
     def run_round(self, number: int) -> None:
-        first = number % len(self.programs)
-        order = self.programs[first:] + self.programs[:first]
+        """All steps, each by all programs in turn."""
         labs: dict[Program, Lab] = {}
         pairs: dict[Program, Pair] = {}
-        label = f"round {number + 1} of {self.options.rounds}"
+        order, label = self.order(number), self.label(number)
         try:
             for program in order if (planned := self.plan()) else ():
                 labs[program] = Lab()
@@ -80,6 +85,30 @@ class Race:
             for program, lab in labs.items():
                 for complaint in lab.close():
                     self.results.note(program.name, complaint)
+
+    def run_starts(self, number: int) -> None:
+        """Each program started a few times, in turn."""
+        for _ in range(STARTS if "start" in self.options.groups else 0):
+            for program in self.order(number):
+                figures = self.attempt(program, "start", lambda: start(program))
+                self.record(program, f"{self.label(number)}, start", figures)
+
+    def run_peers(self) -> None:
+        """Each number of peers every second round, with half the usual time of traffic."""
+        seconds = max(1, self.options.seconds / 2)
+        for number in range(max(1, self.options.rounds // 2)):
+            for count in self.options.peer_counts:
+                for program in self.order(number):
+                    name = f"{count} peers"
+                    figures = self.attempt(program, name, lambda: peers(program, count, seconds))
+                    self.record(program, name, figures)
+
+    def order(self, number: int) -> list[Program]:
+        first = number % len(self.programs)
+        return self.programs[first:] + self.programs[:first]
+
+    def label(self, number: int) -> str:
+        return f"round {number + 1} of {self.options.rounds}"
 
     def build(self, labs: dict[Program, Lab], pairs: dict[Program, Pair], program: Program) -> None:
         pair = build_pair(labs[program], program, program, level="error", peer_level="error")

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 from .machine import Machine
 from .measures import ALL, OFFERED, Measure
@@ -83,6 +84,8 @@ def write(
         "notes": results.notes,
     }
     text = json.dumps(rounded(content), indent=1, ensure_ascii=False)
+    # The values of a figure on one line.
+    text = re.sub(r"\[[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
     (folder / "latest.json").write_text(text + "\n")
 
 

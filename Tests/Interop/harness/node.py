@@ -52,9 +52,17 @@ class Node:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(
-        self, profile: str = "", level: str = "verbose", options: tuple[str, ...] = (), **popen
+        self,
+        profile: str = "",
+        level: str = "verbose",
+        options: tuple[str, ...] = (),
+        interval: float = 0.02,
+        **popen,
     ) -> None:
-        """Start the program in the foreground and wait until interface and socket are there."""
+        """Start the program in the foreground and wait until interface and socket are there.
+
+        `interval` is in seconds, between looks whether they are.
+        """
         environment = dict(os.environ, LOG_LEVEL=level, **popen.pop("environment", {}))
         environment.update(self.program.environment)
         command = self.program.command(self.interface, profile=profile)
@@ -68,7 +76,9 @@ class Node:
                 stderr=log,
                 **popen,
             )
-        wait_until(lambda: self.is_ready or not self.is_running, f"{self.role} ready")
+        wait_until(
+            lambda: self.is_ready or not self.is_running, f"{self.role} ready", interval=interval
+        )
         if not self.is_running:
             raise AssertionError(f"{self.role} ended with {self.process.returncode}:\n{self.log}")
 
