@@ -5,6 +5,7 @@ race         rounds in which the programs take turns at each step
   steps, peer_step, start_step, idle    what is done with one program, and its figures
 measures     what each figure is called, its unit and whether more is better
 results      the figures of all rounds: median, spread, ratio
+other_work   how busy the machine is with something else
 limits       what --check demands
 report, plots, machine    what is written down in the end
 """

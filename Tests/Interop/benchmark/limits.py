@@ -32,7 +32,7 @@ def check(results: Results, subject: str, reference: str) -> list[tuple[bool, st
     found = []
     for limit in RATIOS:
         ratio = results.ratio(subject, reference, limit.key)
-        if ratio is not None:
+        if ratio is not None and subject != reference:
             is_kept = ratio >= limit.bound if limit.is_least else ratio <= limit.bound
             side = "at least" if limit.is_least else "at most"
             line = f"{limit.words}: {ratio:.2f} times {reference}, {side} {limit.bound:g} wanted"
@@ -41,7 +41,7 @@ def check(results: Results, subject: str, reference: str) -> list[tuple[bool, st
         line = f"peak resident memory: {spread.greatest:.1f} MB, at most {RSS_MAX:g} wanted"
         found.append((spread.greatest <= RSS_MAX, line))
     own, other = (results.spread(it, "retransmits1") for it in (subject, reference))
-    if own and other:
+    if own and other and subject != reference:
         most = max(2 * other.median, RETRANSMIT_FLOOR)
         line = f"TCP retransmits, 1 flow: {own.median:.0f} per GB, at most {most:.0f} wanted"
         found.append((own.median <= most, line))

@@ -9,12 +9,13 @@ import re
 import subprocess
 
 from . import competitors
+from .results import Results, Spread
 
 
 class Machine:
     """The facts that a reader needs to judge the figures."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace, results: Results):
         congestion = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
         self.facts = {
             "date": datetime.date.today().isoformat(),
@@ -25,6 +26,7 @@ class Machine:
             "iperf3": first_line("iperf3", "--version"),
             "rounds": options.rounds,
             "seconds of each run": options.seconds,
+            "busy otherwise, %": results.busy,
         }
         self.programs = {
             it.name: {
@@ -41,8 +43,15 @@ class Machine:
             f"Measured on {facts['date']}: {facts['processors']} processors {facts['processor']}, "
             f"Linux {facts['kernel']}, TCP congestion control {facts['congestion control']}, "
             f"{facts['iperf3']}; {facts['rounds']} rounds, {facts['seconds of each run']:g} s each "
-            "run.\n"
+            "run."
         )
+        if facts["busy otherwise, %"]:
+            busy = Spread.of(facts["busy otherwise, %"])
+            text += (
+                f" Before each round other work kept {busy.median:.0f} % of the processors busy, "
+                f"at most {busy.greatest:.0f} %."
+            )
+        text += "\n"
         for name, program in self.programs.items():
             text += f"\n- {name}: {program['version']}, {program['bytes']:,} bytes"
         return text

@@ -7,23 +7,16 @@ from harness.isolation import IsolationError, run_isolated
 from harness.settings import missing_tools
 
 from . import limits, options, plots, report
-from .competitors import REFERENCE
 from .machine import Machine
 from .race import Race
 from .results import Results
 
 
-def reference_of(names: list[str]) -> str:
-    """The newest wireguard-go; where it does not take part, the first program."""
-    return REFERENCE if REFERENCE in names else names[0]
-
-
 def run(chosen: argparse.Namespace) -> int:
     """The race and all that is told of it; the exit status."""
-    names = [it.name for it in chosen.programs]
-    reference = reference_of(names)
+    reference = chosen.reference
     results = Race(chosen.programs, chosen).run()
-    machine = Machine(chosen)
+    machine = Machine(chosen, results)
     print(f"\n{machine.sentences()}\n\n{report.table(results, reference)}\n")
     for name, text in results.notes:
         print(f"{name}: {text}")
@@ -32,7 +25,7 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"Ratios are to {reference}. Written to {chosen.output}/latest.md, .json and plots.")
     if complaint:
         print(complaint)
-    return verdict(chosen, results, names[0], reference)
+    return verdict(chosen, results, chosen.programs[0].name, reference)
 
 
 def verdict(chosen: argparse.Namespace, results: Results, subject: str, reference: str) -> int:
@@ -40,9 +33,12 @@ def verdict(chosen: argparse.Namespace, results: Results, subject: str, referenc
     has_failed = any(name == subject for name, _ in results.notes)
     if chosen.check:
         print()
-        for is_kept, line in limits.check(results, subject, reference):
+        judged = limits.check(results, subject, reference)
+        for is_kept, line in judged:
             print(f"{'pass' if is_kept else 'FAIL'}  {line}")
             has_failed |= not is_kept
+        if not judged:
+            print("No limit is set for what was measured.")
     return 1 if has_failed else 0
 
 

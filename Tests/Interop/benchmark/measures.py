@@ -68,4 +68,5 @@ PEERS = [
 ]
 ALL = [*TCP, *UDP, *PING, *START, *MEMORY, *IDLE, *PEERS]
 BY_KEY = {it.key: it for it in ALL}
-GROUPS = tuple(dict.fromkeys(it.group for it in ALL))
+# What ONLY= selects; memory is looked at wherever there is traffic.
+GROUPS = tuple(dict.fromkeys(it.group for it in ALL if it not in MEMORY))

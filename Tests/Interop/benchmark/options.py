@@ -32,10 +32,10 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--no-peers", action="store_true", help="without wireguard-go")
     parser.add_argument("--rounds", type=int, help="4 by default")
     parser.add_argument("--seconds", type=float, help="of each run of traffic, 5 by default")
-    parser.add_argument("--idle", type=float, default=10, help="seconds of watching idleness")
     parser.add_argument("--only", default="", help=f"some of {','.join(GROUPS)}")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 s")
     parser.add_argument("--check", action="store_true", help="exit with 1 below the limits")
+    parser.add_argument("--reference", metavar="NAME", help="what ratios refer to")
     parser.add_argument("--output", type=pathlib.Path, help="a folder to write to")
     return parser
 
@@ -54,7 +54,17 @@ def parse(description: str) -> argparse.Namespace:
     is_whole = not (options.quick or options.only or options.no_peers)
     options.output = options.output or (LATEST if is_whole else SCRATCH)
     options.programs = find_programs(parser, options)
+    options.reference = find_reference(parser, options)
     return options
+
+
+def find_reference(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """The one asked for, else the newest wireguard-go, or without it the first program."""
+    names = [it.name for it in options.programs]
+    if options.reference and options.reference not in names:
+        parser.error(f"--reference: no program is called {options.reference}")
+    newest = competitors.REFERENCE
+    return options.reference or (newest if newest in names else names[0])
 
 
 def find_programs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Program]:

@@ -1,5 +1,6 @@
 """The results as pictures, the same to the byte for the same figures."""
 
+import math
 import os
 import pathlib
 
@@ -112,9 +113,9 @@ def draw_chart(
             if spread := results.spread(name, key):
                 draw_bar(axes, place + offset, SHARE / len(names), spread, colour, key)
         axes.bar(0, 0, color=colour, label=name)  # for the legend
-    if is_logarithmic:
-        axes.set_yscale("log")
     axes.margins(y=0.12)
+    if is_logarithmic:
+        use_powers_of_ten(axes, results, groups)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=26)
     axes.set_ylabel(axis)
     axes.set_xticks(range(len(groups)), list(groups.values()))
@@ -133,6 +134,16 @@ def draw_chart(
     )
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
+
+
+def use_powers_of_ten(axes, results: Results, groups: dict[str, str]) -> None:
+    """A logarithmic axis from the power of ten below all values, with plain numbers."""
+    spreads = (results.spread(name, key) for name in results.values for key in groups)
+    least = min(it.least for it in spreads if it)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=10.0 ** math.floor(math.log10(least) if least > 0 else 0))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
 
 
 def draw_bar(axes, centre: float, width: float, spread: Spread, colour: str, key: str) -> None:

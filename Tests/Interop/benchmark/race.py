@@ -16,11 +16,14 @@ from harness.program import Program
 from . import steps
 from .idle import idle_wake_ups
 from .measures import BY_KEY, SIZES
+from .other_work import busy_percent
 from .peer_step import peers
 from .results import Results
 from .start_step import start
 
 STARTS = 3  # of each program in a round
+WATCHED = 10  # seconds of idleness
+LISTENED = 0.5  # seconds in which other work is looked for before a round
 Step = tuple[str, Callable[[Pair], steps.Figures]]
 
 
@@ -39,7 +42,7 @@ class Race:
         if "peers" in self.options.groups:
             self.run_peers()
         if "idle" in self.options.groups:
-            self.tell("idle", f"all programs at once, {self.options.idle:g} s")
+            self.tell("idle", f"all programs at once, {WATCHED} s")
             self.attempt_idle()
         return self.results
 
@@ -76,11 +79,13 @@ class Race:
             for program in order if (planned := self.plan()) else ():
                 labs[program] = Lab()
                 self.attempt(program, "set up", lambda: self.build(labs, pairs, program))
+            self.results.busy.append(busy_percent(LISTENED))
             for name, step in planned:
-                for program in order:
-                    if program in pairs:
-                        figures = self.attempt(program, name, lambda: step(pairs[program]))
-                        self.record(program, f"{label}, {name}", figures)
+                for program in [it for it in order if it in pairs]:
+                    figures = self.attempt(program, name, lambda: step(pairs[program]))
+                    self.record(program, f"{label}, {name}", figures)
+                    if not figures and not self.is_alive(program, pairs[program]):
+                        del pairs[program]  # until the next round
         finally:
             for program, lab in labs.items():
                 for complaint in lab.close():
@@ -115,6 +120,10 @@ class Race:
         pair.handshake(20)
         pairs[program] = pair
 
+    def is_alive(self, program: Program, pair: Pair) -> bool:
+        """Whether a tunnel still answers after a step that failed."""
+        return self.attempt(program, "afterwards", lambda: pair.handshake(20) or True) is True
+
     def attempt(self, program: Program, name: str, action: Callable) -> steps.Figures | None:
         """What the action gives; a failure is noted, and the others go on."""
         try:
@@ -132,7 +141,7 @@ class Race:
 
     def attempt_idle(self) -> None:
         try:
-            counts = idle_wake_ups(self.programs, self.options.idle)
+            counts = idle_wake_ups(self.programs, WATCHED)
         except (AssertionError, OSError) as error:
             self.results.note(self.programs[0].name, f"idle: {error}")
             return

@@ -83,16 +83,7 @@ def write(
         "values": results.values,
         "notes": results.notes,
     }
-    text = json.dumps(rounded(content), indent=1, ensure_ascii=False)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     # The values of a figure on one line.
     text = re.sub(r"\[[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
     (folder / "latest.json").write_text(text + "\n")
-
-
-def rounded(value):
-    """Floats to six digits: more means nothing and makes differences noisy."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: rounded(it) for key, it in value.items()}
-    return [rounded(it) for it in value] if isinstance(value, (list, tuple)) else value

@@ -24,16 +24,22 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[max(0, min(len(ordered), int(rank)) - 1)]
 
 
+def rounded(value: float) -> float:
+    """To six digits: more mean nothing."""
+    return float(f"{value:.6g}")
+
+
 class Results:
     """Per program and figure the values of all rounds, and what went wrong."""
 
     def __init__(self, names: list[str]):
         self.values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
         self.notes: list[tuple[str, str]] = []  # (program, what happened)
+        self.busy: list[float] = []  # percent of the processors that others took, before each round
 
     def add(self, name: str, figures: dict[str, float]) -> None:
         for key, value in figures.items():
-            self.values[name].setdefault(key, []).append(value)
+            self.values[name].setdefault(key, []).append(rounded(value))
 
     def note(self, name: str, text: str) -> None:
         if (name, text) not in self.notes:
