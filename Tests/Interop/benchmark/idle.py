@@ -12,24 +12,24 @@ from harness.program import Program
 SETTLE = 28
 
 
-def idle_wake_ups(programs: list[Program], seconds: float) -> dict[Program, int]:
-    """Wake-ups of both ends in that time, with a session and no traffic; all programs at once."""
-    labs = {program: Lab() for program in programs}
-    try:
-        pairs = {}
-        for program, lab in labs.items():
-            # Without IPv6 on the hosts, which multicasts of its own accord.
-            quiet = {"level": "error", "peer_level": "error", "host_ipv6": False}
-            pairs[program] = build_pair(lab, program, program, **quiet)
-            pairs[program].handshake(20)
-        time.sleep(SETTLE)
-        before = {program: wake_ups(pair) for program, pair in pairs.items()}
-        time.sleep(seconds)
-        return {program: wake_ups(pair) - before[program] for program, pair in pairs.items()}
-    finally:
-        for lab in labs.values():
-            lab.close()
+def quiet_pair(lab: Lab, program: Program) -> Pair:
+    """A tunnel with a session, without IPv6 on the hosts, which multicasts of its own accord."""
+    pair = build_pair(
+        lab, program, program, level="error", peer_level="error", host_ipv6=False
+    )
+    pair.handshake(20)
+    return pair
 
 
-def wake_ups(pair: Pair) -> int:
-    return sum(procfs.wake_ups(node.pid) for node in pair.nodes)
+def wake_ups(pairs: dict[Program, Pair], seconds: float) -> dict[Program, int]:
+    """Of both ends in that time without traffic, once the session's timers have run out."""
+    time.sleep(SETTLE)
+    before = {program: count(pair) for program, pair in pairs.items()}
+    time.sleep(seconds)
+    return {program: count(pair) - before[program] for program, pair in pairs.items()}
+
+
+def count(pair: Pair) -> int:
+    """So far."""
+    pids = [pid for node in pair.nodes for pid in procfs.family(node.pid)]
+    return sum(procfs.wake_ups(pid) for pid in pids)

@@ -10,7 +10,7 @@ from harness.pair import Pair, build_pair
 from harness.program import Program
 
 from .results import percentile
-from .steps import IDLE_INTERVAL, Figures, ping_times, run_tcp
+from .steps import IDLE_INTERVAL, Figures, peak_memory, ping_times, run_tcp
 
 PINGS = 200
 STANDARD_PEERS = 256  # what Culvert takes without a larger profile
@@ -30,7 +30,7 @@ def peers(program: Program, count: int, seconds: float) -> Figures:
         pair.handshake(20)
         idle = percentile(ping_times(pair, PINGS, IDLE_INTERVAL), 0.5)
         run = run_tcp(pair, seconds)
-        peak = pair.ours.peak_memory / 1e6
+        peak = peak_memory(pair.ours)
     finally:
         lab.close()
     figures = {"setconf": 1000 * configured, "tcp": run.megabits, "ping": idle, "rss": peak}

@@ -14,7 +14,7 @@ from harness.pair import Pair, build_pair
 from harness.program import Program
 
 from . import steps
-from .idle import idle_wake_ups
+from .idle import quiet_pair, wake_ups
 from .measures import BY_KEY, SIZES
 from .other_work import busy_percent
 from .peer_step import peers
@@ -43,7 +43,7 @@ class Race:
             self.run_peers()
         if "idle" in self.options.groups:
             self.tell("idle", f"all programs at once, {WATCHED} s")
-            self.attempt_idle()
+            self.run_idle()
         return self.results
 
     def plan(self) -> list[Step]:
@@ -122,9 +122,11 @@ class Race:
 
     def is_alive(self, program: Program, pair: Pair) -> bool:
         """Whether a tunnel still answers after a step that failed."""
-        return self.attempt(program, "afterwards", lambda: pair.handshake(20) or True) is True
+        if not all(node.is_running for node in pair.nodes):
+            return False
+        return self.attempt(program, "afterwards", lambda: pair.handshake(10) or True) is True
 
-    def attempt(self, program: Program, name: str, action: Callable) -> steps.Figures | None:
+    def attempt(self, program: Program, name: str, action: Callable):
         """What the action gives; a failure is noted, and the others go on."""
         try:
             return action()
@@ -139,14 +141,23 @@ class Race:
             self.results.add(program.name, figures)
             self.tell(label, f"{program.name}: {told(figures)}")
 
-    def attempt_idle(self) -> None:
+    def run_idle(self) -> None:
+        """All programs at once: they do nothing."""
+        labs = {program: Lab() for program in self.programs}
         try:
-            counts = idle_wake_ups(self.programs, WATCHED)
-        except (AssertionError, OSError) as error:
-            self.results.note(self.programs[0].name, f"idle: {error}")
-            return
-        for program, count in counts.items():
-            self.record(program, "idle", {"wakeups": count})
+            pairs = {
+                program: pair
+                for program, lab in labs.items()
+                if (pair := self.attempt(program, "idle", lambda: quiet_pair(lab, program)))
+            }
+            for program, count in wake_ups(pairs, WATCHED).items():
+                if all(node.is_running for node in pairs[program].nodes):
+                    self.record(program, "idle", {"wakeups": count})
+                else:
+                    self.results.note(program.name, "idle: it ended")
+        finally:
+            for lab in labs.values():
+                lab.close()
 
     def tell(self, what: str, text: str) -> None:
         elapsed = time.monotonic() - self.start

@@ -4,6 +4,7 @@ import re
 import threading
 
 from harness import procfs
+from harness.node import Node
 from harness.pair import Pair
 from harness.traffic import Throughput, iperf
 
@@ -19,9 +20,9 @@ Figures = dict[str, float]
 
 def tcp(pair: Pair, seconds: float, flows: int, direction: str) -> Figures:
     """A run of TCP between the ends, and what it cost them."""
-    before = [procfs.cpu_seconds(node.pid) for node in pair.nodes]
+    before = [cpu_seconds(node) for node in pair.nodes]
     run = run_tcp(pair, seconds, flows, direction == "down")
-    spent = [procfs.cpu_seconds(node.pid) - it for node, it in zip(pair.nodes, before)]
+    spent = [cpu_seconds(node) - it for node, it in zip(pair.nodes, before)]
     gigabytes = run.bytes / GIGABYTE
     figures = {
         f"tcp{flows}_{direction}": run.megabits,
@@ -33,6 +34,16 @@ def tcp(pair: Pair, seconds: float, flows: int, direction: str) -> Figures:
         figures["cpu_receive"] = receiver / gigabytes
         figures["cpu_both"] = (sender + receiver) / gigabytes
     return figures
+
+
+def cpu_seconds(node: Node) -> float:
+    """Of the program, and of what it started should it be a script."""
+    return sum(procfs.cpu_seconds(pid) for pid in procfs.family(node.pid))
+
+
+def peak_memory(node: Node) -> float:
+    """In MB."""
+    return sum(procfs.peak_memory(pid) for pid in procfs.family(node.pid)) / 1e6
 
 
 def run_tcp(pair: Pair, seconds: float, flows: int = 1, reverse: bool = False) -> Throughput:
@@ -89,4 +100,4 @@ def ping_times(pair: Pair, count: int, interval: float) -> list[float]:
 
 def memory(pair: Pair) -> Figures:
     """The larger end's peak so far, in MB."""
-    return {"rss": max(node.peak_memory for node in pair.nodes) / 1e6}
+    return {"rss": max(map(peak_memory, pair.nodes))}

@@ -36,6 +36,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def family(pid: int) -> list[int]:
+    """The process and all that it has started, directly or not, and that still runs."""
+    found = [pid]
+    for member in found:  # which grows meanwhile
+        for listing in pathlib.Path(f"/proc/{member}/task").glob("*/children"):
+            found += [int(child) for child in listing.read_text().split()]
+    return found
+
+
 def descriptors(pid: int) -> dict[int, str]:
     """The open descriptors and what they lead to, e.g. 5: "socket:[1234]"."""
     found = {}
