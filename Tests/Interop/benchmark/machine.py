@@ -1,6 +1,7 @@
 """Where and with what it was measured."""
 
 import argparse
+import dataclasses
 import datetime
 import hashlib
 import os
@@ -8,16 +9,24 @@ import pathlib
 import re
 import subprocess
 
+from harness.program import Program
+
 from . import competitors
 from .results import Results, Spread
 
 
+@dataclasses.dataclass(frozen=True)
 class Machine:
-    """The facts that a reader needs to judge the figures."""
+    """The facts that a reader needs to judge the figures, and each program's."""
 
-    def __init__(self, options: argparse.Namespace, results: Results):
+    facts: dict
+    programs: dict[str, dict]
+
+    @classmethod
+    def look(cls, options: argparse.Namespace, results: Results) -> "Machine":
+        """This machine, now."""
         congestion = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-        self.facts = {
+        facts = {
             "date": datetime.date.today().isoformat(),
             "processor": processor(),
             "processors": os.cpu_count(),
@@ -28,14 +37,7 @@ class Machine:
             "seconds of each run": options.seconds,
             "busy otherwise, %": results.busy,
         }
-        self.programs = {
-            it.name: {
-                "version": competitors.version(it),
-                "bytes": it.path.stat().st_size,
-                "SHA-256": hashlib.sha256(it.path.read_bytes()).hexdigest()[:16],
-            }
-            for it in options.programs
-        }
+        return cls(facts, {it.name: describe(it) for it in options.programs})
 
     def sentences(self) -> str:
         facts = self.facts
@@ -65,3 +67,13 @@ def processor() -> str:
 def first_line(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True)
     return result.stdout.partition("\n")[0].partition(" (")[0]
+
+
+def describe(program: Program) -> dict:
+    """Which build it was."""
+    content = program.path.read_bytes()
+    return {
+        "version": competitors.version(program),
+        "bytes": len(content),
+        "SHA-256": hashlib.sha256(content).hexdigest()[:16],
+    }

@@ -1,6 +1,7 @@
 """From the command line to the written report."""
 
 import argparse
+import pathlib
 import sys
 
 from harness.isolation import IsolationError, run_isolated
@@ -16,16 +17,22 @@ def run(chosen: argparse.Namespace) -> int:
     """The race and all that is told of it; the exit status."""
     reference = chosen.reference
     results = Race(chosen.programs, chosen).run()
-    machine = Machine(chosen, results)
+    machine = Machine.look(chosen, results)
     print(f"\n{machine.sentences()}\n\n{report.table(results, reference)}\n")
     for name, text in results.notes:
         print(f"{name}: {text}")
-    drawn, complaint = plots.draw(chosen.output, results)
-    report.write(chosen.output, results, machine, reference, drawn)
-    print(f"Ratios are to {reference}. Written to {chosen.output}/latest.md, .json and plots.")
-    if complaint:
-        print(complaint)
+    print(f"Ratios are to {reference}.")
+    write(chosen.output, results, machine, reference)
     return verdict(chosen, results, chosen.programs[0].name, reference)
+
+
+def write(
+    folder: pathlib.Path, results: Results, machine: Machine, reference: str
+) -> None:
+    """Tables and plots."""
+    drawn, complaint = plots.draw(folder, results)
+    report.write(folder, results, machine, reference, drawn)
+    print(complaint or f"Written to {folder}: latest.md, latest.json, {', '.join(drawn)}.")
 
 
 def verdict(chosen: argparse.Namespace, results: Results, subject: str, reference: str) -> int:
@@ -44,6 +51,9 @@ def verdict(chosen: argparse.Namespace, results: Results, subject: str, referenc
 
 def main(description: str) -> int:
     chosen = options.parse(description)
+    if chosen.again:
+        write(chosen.again, *report.read(chosen.again))
+        return 0
     try:
         if reason := missing_tools():
             raise IsolationError(reason)

@@ -37,13 +37,21 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="exit with 1 below the limits")
     parser.add_argument("--reference", metavar="NAME", help="what ratios refer to")
     parser.add_argument("--output", type=pathlib.Path, help="a folder to write to")
+    parser.add_argument(
+        "--again", type=pathlib.Path, help="measure nothing; table and plots of a folder's JSON"
+    )
     return parser
 
 
 def parse(description: str) -> argparse.Namespace:
-    """The options, with `programs`, `groups` and `peer_counts` made of them. May end the process."""
+    """The options, and `programs`, `groups`, `peer_counts` and `reference` made of them.
+
+    A mistake ends the process.
+    """
     parser = build_parser(description)
     options = parser.parse_args()
+    if options.again:
+        return options
     defaults = QUICK if options.quick else FULL
     options.rounds = options.rounds or defaults["rounds"]
     options.seconds = options.seconds or defaults["seconds"]

@@ -50,9 +50,16 @@ class Results:
         return Spread.of(values) if values else None
 
     def ratio(self, name: str, reference: str, key: str) -> float | None:
-        """One program's median by the reference's; None where either is missing or that is 0."""
-        own, other = self.spread(name, key), self.spread(reference, key)
-        return own.median / other.median if own and other and other.median else None
+        """The median of each value's ratio to the reference's of the same turn.
+
+        So the machine's other work, which changes from round to round, falls on both alike. Where
+        a turn is missing, the ratio of the medians; None without anything to divide by.
+        """
+        own, other = self.values[name].get(key, []), self.values[reference].get(key, [])
+        if len(own) != len(other) and own and other:
+            own, other = [statistics.median(own)], [statistics.median(other)]
+        ratios = [value / divisor for value, divisor in zip(own, other) if divisor]
+        return statistics.median(ratios) if ratios else None
 
     def has(self, key: str) -> bool:
         return any(key in figures for figures in self.values.values())

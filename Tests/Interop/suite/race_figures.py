@@ -19,11 +19,14 @@ class RaceFigureTests(InteropCase):
 
     @quick
     def test_spreads_and_ratios(self) -> None:
-        """Ratios are those of the medians, and none where there is nothing to divide by."""
-        results = self.results({"a": [3, 1, 2]}, {"a": [4, 4, 100], "b": [0]})
+        """Ratios are the turns' where each has one, and none where nothing can be divided by."""
+        subject = {"a": [3, 1, 2], "b": [1], "c": [6, 8]}
+        results = self.results(subject, {"a": [4, 4, 100], "b": [0], "c": [1, 2, 3]})
         self.assertEqual(results.spread(SUBJECT, "a"), Spread(2, 1, 3))
-        self.assertEqual(results.ratio(SUBJECT, OTHER, "a"), 0.5)
+        self.assertEqual(results.ratio(SUBJECT, OTHER, "a"), 0.25)
+        self.assertEqual(results.ratio(SUBJECT, OTHER, "c"), 3.5)
         self.assertIsNone(results.ratio(SUBJECT, OTHER, "b"))
+        self.assertIsNone(results.ratio(SUBJECT, OTHER, "none"))
         self.assertIsNone(results.ratio(OTHER, OTHER, "b"))
         self.assertEqual([times(it) for it in (0.0041, 1.3, 250)], ["x0.0041", "x1.30", "x250"])
 
