@@ -51,6 +51,7 @@ PING = [
 ]
 START = [
     Measure("start_ready", "start", "from start to ready for configuration", "ms", 1),
+    Measure("handshake", "start", "handshake and first round trip, median of 40", "ms", 3),
     Measure("start_first", "start", "from start to the first answer through the tunnel", "ms", 1),
 ]
 MEMORY = [Measure("rss", "memory", "peak resident memory, larger end", "MB", 1)]

@@ -14,6 +14,7 @@ from harness.pair import Pair, build_pair
 from harness.program import Program
 
 from . import steps
+from .handshake_step import handshakes
 from .idle import quiet_pair, wake_ups
 from .measures import BY_KEY, SIZES
 from .other_work import busy_percent
@@ -66,6 +67,8 @@ class Race:
                 ))
         if "ping" in self.options.groups:
             found.append(("ping, load", lambda pair: steps.ping_load(pair, seconds)))
+        if "start" in self.options.groups:
+            found.append(("handshakes", handshakes))
         if found:
             found.append(("memory", steps.memory))
         return found
