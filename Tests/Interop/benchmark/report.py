@@ -9,15 +9,16 @@ from .measures import ALL, OFFERED, Measure
 from .results import Results
 
 NOTES = f"""Each figure is the median of all rounds, in parentheses the least and the greatest, then
-the ratio to the reference (the median of the turns' ratios). Both ends of a tunnel run the same program, in two network namespaces
-of one machine joined by a virtual cable; iperf3 and the two ends share its processors. The programs
-take turns at each step of each round. Processor time is that of the programs alone, by
-/proc/PID/stat. For UDP iperf3 is asked for {OFFERED:,} packets a second and sends what the
-processors leave it, more than can pass. Pings are those of ping(8), beside one TCP flow in the
-same direction where so said. Resident memory is the greatest (VmHWM) of a round. The time from
-start to the first answer holds the configuration by wg(8) and ip(8), which takes alike with all
-programs. Of N peers one is real, and the others are keys and addresses that nobody has; Culvert
-serves 1,000 in its profile `gateway`, the rest in `standard`."""
+the ratio to the reference (the median of the turns' ratios). Both ends of a tunnel run the same
+program, in two network namespaces of one machine joined by a virtual cable; iperf3 and the two ends
+share its processors. The programs take turns at each step of each round. Processor time is that of
+the programs alone, by /proc/PID/stat. For UDP iperf3 is asked for {OFFERED:,} packets a second and
+sends what the processors leave it, more than can pass. Pings are those of ping(8), beside one TCP
+flow in the same direction where so said. For a handshake the initiator forgets its peer, is told it
+again, and an echo request waits for the session. Resident memory is the greatest (VmHWM) of a
+round. The time from start to the first answer holds the configuration by wg(8) and ip(8), which
+takes alike with all programs. Of N peers one is real, and the others are keys and addresses that
+nobody has; Culvert serves 1,000 in its profile `gateway`, the rest in `standard`."""
 
 
 def table(results: Results, reference: str) -> str:
