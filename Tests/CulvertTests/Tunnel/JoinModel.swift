@@ -123,7 +123,8 @@ struct JoinModel {
   }
 
   private static func isJoinable(_ packet: PacketModel) -> Bool {
-    guard let start = packet.transport?.offset, packet.payloadByteCount > 0, packet.hasRightChecksums
+    guard let start = packet.transport?.offset, packet.payloadByteCount > 0,
+      packet.hasRightChecksums
     else { return false }
     if packet.isTCP {
       return packet.bytes[start + 13] | 0x08 == 0x18 && packet.bytes[start + 12] & 0xf == 0
