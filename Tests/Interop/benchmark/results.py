@@ -53,10 +53,12 @@ class Results:
         """The median of each value's ratio to the reference's of the same turn.
 
         So the machine's other work, which changes from round to round, falls on both alike. Where
-        a turn is missing, the ratio of the medians; None without anything to divide by.
+        a turn is missing, the ratio of the medians; None where the reference's median is 0.
         """
         own, other = self.values[name].get(key, []), self.values[reference].get(key, [])
-        if len(own) != len(other) and own and other:
+        if not own or not other or not statistics.median(other):
+            return None
+        if len(own) != len(other):
             own, other = [statistics.median(own)], [statistics.median(other)]
         ratios = [value / divisor for value, divisor in zip(own, other) if divisor]
         return statistics.median(ratios) if ratios else None

@@ -20,8 +20,8 @@ class RaceFigureTests(InteropCase):
     @quick
     def test_spreads_and_ratios(self) -> None:
         """Ratios are the turns' where each has one, and none where nothing can be divided by."""
-        subject = {"a": [3, 1, 2], "b": [1], "c": [6, 8]}
-        results = self.results(subject, {"a": [4, 4, 100], "b": [0], "c": [1, 2, 3]})
+        subject = {"a": [3, 1, 2], "b": [1, 1, 1], "c": [6, 8]}
+        results = self.results(subject, {"a": [4, 4, 100], "b": [0, 0, 1], "c": [1, 2, 3]})
         self.assertEqual(results.spread(SUBJECT, "a"), Spread(2, 1, 3))
         self.assertEqual(results.ratio(SUBJECT, OTHER, "a"), 0.25)
         self.assertEqual(results.ratio(SUBJECT, OTHER, "c"), 3.5)
