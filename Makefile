@@ -124,4 +124,4 @@ format: ## format the sources in place
 
 .PHONY: clean
 clean: ## remove what was built (not what was fetched)
-	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench

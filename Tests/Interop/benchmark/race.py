@@ -14,6 +14,7 @@ from harness.pair import Pair, build_pair
 from harness.program import Program
 
 from . import steps
+from .handshake_step import handshakes
 from .idle import quiet_pair, wake_ups
 from .measures import BY_KEY, SIZES
 from .other_work import busy_percent
