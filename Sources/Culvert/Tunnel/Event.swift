@@ -9,6 +9,8 @@ public struct Event: Sendable, BitwiseCopyable {
     case handshakeGivenUp
     case cookieReceived
     case keysWiped
+    /// Large datagrams exceed the path's MTU, and go one by one.
+    case segmentsRefused
 
     /// As wireguard-go words it in its log.
     public var text: StaticString {
@@ -20,6 +22,7 @@ public struct Event: Sendable, BitwiseCopyable {
       case .handshakeGivenUp: "Handshake did not complete after 18 attempts, giving up"
       case .cookieReceived: "Received cookie response"
       case .keysWiped: "Removing all keys, since we haven't received a new one in 540 seconds"
+      case .segmentsRefused: "Sending large datagrams one by one, as they exceed the path's MTU"
       }
     }
   }

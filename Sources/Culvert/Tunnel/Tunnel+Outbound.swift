@@ -172,7 +172,10 @@ extension Tunnel {
     peer.pointee.sentByteCount &+= session.sentByteCount
     if peer.pointee.path?.endpoint == session.path.endpoint {
       if session.didLoseSource { peer.pointee.path = session.path }
-      if session.didRefuseSegments { peer.pointee.segmentLimit = session.segmentLimit }
+      if session.didRefuseSegments, session.segmentLimit < peer.pointee.segmentLimit {
+        peer.pointee.segmentLimit = session.segmentLimit
+        events.append(.segmentsRefused, peer.pointee.publicKey)
+      }
     }
     peer.pointee.timers.anyAuthenticatedPacketSent()
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
