@@ -22,6 +22,7 @@ public struct Driver: ~Copyable {
   private let isForeground: Bool
   /// Written by the leader while it leads, read by each worker when it comes to lead.
   private(set) var isRunning = true
+  private var turns = 0
   /// Batches that have set out, the leader's count.
   private var outboundTickets: UInt64 = 0
   private var inboundTickets: UInt64 = 0
@@ -226,6 +227,12 @@ public struct Driver: ~Copyable {
   mutating func takeInboundTicket() -> UInt64 {
     defer { inboundTickets &+= 1 }
     return inboundTickets
+  }
+
+  /// A number that differs from turn to turn, not negative.
+  mutating func countTurn() -> Int {
+    turns = (turns &+ 1) & 0xffff
+    return turns
   }
 
   // MARK: The control path

@@ -8,6 +8,9 @@ enum Token {
   static let netlink: UInt64 = 6
   static let listener: UInt64 = 7
   static let listenerWatch: UInt64 = 8
+  /// True for the descriptors that packets and datagrams come from.
+  static func isLane(_ token: UInt64) -> Bool { token == tun || token == ipv4 || token == ipv6 }
+
   private static let firstConnection: UInt64 = 16
 
   static func connection(_ index: Int) -> UInt64 { firstConnection + UInt64(index) }

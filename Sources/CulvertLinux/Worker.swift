@@ -112,18 +112,25 @@ struct Worker: ~Copyable {
   private mutating func takeTurn(
     _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
   ) -> Bool {
+    // First what time and handshakes bring: however busy the lanes are, it has its turn.
+    withUnsafeMutablePointer(to: &outbound) { driver.pointee.advance($0) }
     let count = driver.pointee.wait(into: events)
-    for index in 0..<count where driver.pointee.isRunning {
-      let event = events[index]
+    // Then the control path, whose events are told once only: none may be left for the next leader.
+    for index in 0..<count where driver.pointee.isRunning && !Token.isLane(events[index].token) {
+      driver.pointee.handle(events[index])
+    }
+    guard count > 0 else { return true }
+    // Then the lanes, each turn from another one: who gives up the lead does not see the rest.
+    let first = driver.pointee.countTurn()
+    for offset in 0..<count where driver.pointee.isRunning {
+      let event = events[(first &+ offset) % count]
       switch event.token {
-      // What another worker now finds anew is not looked at here.
       case Token.tun: if !carryOutbound(event, driver, gates) { return false }
       case Token.ipv4: if !carryInbound(.ipv4, driver, gates) { return false }
       case Token.ipv6: if !carryInbound(.ipv6, driver, gates) { return false }
-      default: driver.pointee.handle(event)
+      default: break
       }
     }
-    withUnsafeMutablePointer(to: &outbound) { driver.pointee.advance($0) }
     return true
   }
 
