@@ -36,10 +36,15 @@ void clinux_turnstile_prepare(struct clinux_turnstile *turnstile) {
   pthread_cond_init(&self->moved, NULL);
 }
 
+int clinux_turnstile_is_open(struct clinux_turnstile *turnstile, uint64_t ticket) {
+  struct turnstile *self = (struct turnstile *)turnstile;
+  return atomic_load_explicit(&self->turn, memory_order_acquire) == (uint32_t)ticket;
+}
+
 void clinux_turnstile_enter(struct clinux_turnstile *turnstile, uint64_t ticket) {
   struct turnstile *self = (struct turnstile *)turnstile;
   uint32_t wanted = (uint32_t)ticket;
-  if (atomic_load_explicit(&self->turn, memory_order_acquire) == wanted) return;
+  if (clinux_turnstile_is_open(turnstile, ticket)) return;
   pthread_mutex_lock(&self->mutex);
   self->waiting++;
   while (atomic_load_explicit(&self->turn, memory_order_relaxed) != wanted)

@@ -285,7 +285,10 @@ public struct Driver: ~Copyable {
       }
       while lane.pointee.seal() { lane.pointee.send(interface, &result) }
       lane.pointee.emit(&interface.pointee.tunnel, at: now)
+      interface.pointee.sockets.stopSending(result.lost)
       interface.pointee.report(result, "sending failed", at: now)
+      // More messages wait, each with its key agreement: packets come first again.
+      if interface.pointee.tunnel.hasHandshakes { break }
     }
     while let event = interface.pointee.tunnel.nextEvent() {
       interface.pointee.log(event, at: now)

@@ -27,6 +27,8 @@ struct Turnstile: BitwiseCopyable, @unchecked Sendable {
   func prepare() { clinux_turnstile_prepare(turnstile) }
   /// Waits until all tickets before this one have left.
   func enter(_ ticket: UInt64) { clinux_turnstile_enter(turnstile, ticket) }
+  /// Whether `enter` would go through at once.
+  func isOpen(_ ticket: UInt64) -> Bool { clinux_turnstile_is_open(turnstile, ticket) != 0 }
   func leave() { clinux_turnstile_leave(turnstile) }
 }
 
@@ -38,8 +40,8 @@ struct Gates: BitwiseCopyable {
   /// In front of the last steps of the lanes.
   let outbound: Turnstile
   let inbound: Turnstile
-  /// The tunnel's tables, and the log. Held for the table work of a batch, never over a system
-  /// call or the cipher.
+  /// The tunnel's tables, and the log. Held for the table work of a batch, never over the cipher or
+  /// the reading and writing of packets.
   let tunnel: Lock
 
   init(carvingFrom arena: inout Arena) {

@@ -14,8 +14,10 @@ struct InboundLane: ~Copyable {
   /// Bytes for each datagram of a recvmmsg call. Without UDP_GRO there is no room for many of the
   /// largest size; a larger one than this is lost once, and then there is room for it.
   private var datagramByteCount = InboundLane.usualByteCount
+  private var callsWithoutLarge = 0
 
   private static let usualByteCount = 2048
+  private static let callsToForgetLarge = 4096
   /// Errors of single datagrams (ICMP answers to what was sent) that one call looks past: receiving
   /// goes on (R37), but not for ever in one call.
   private static let errorsPerCall = 64
@@ -43,7 +45,9 @@ struct InboundLane: ~Copyable {
     _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
   ) -> LaneResult {
     batch.reset()
-    if sockets.receiving.contains(.gro) { return receiveOneByOne(sockets, family, datagrams: 64) }
+    if sockets.receiving.contains(.gro) {
+      return receiveOneByOne(sockets, family, datagrams: BatchLayout.maximumSegments)
+    }
     if sockets.receiving.contains(.mmsg) { return receiveMany(sockets, family) }
     return receiveOneByOne(sockets, family, datagrams: 1)
   }
@@ -109,7 +113,7 @@ struct InboundLane: ~Copyable {
   ) -> LaneResult {
     var result = LaneResult(isDrained: false)
     var errors = 0
-    let stride = datagramByteCount + BatchLayout.headroom
+    let stride = BatchLayout.stride(for: datagramByteCount)
     var count = UDPSocket.Messages.capacity
     while count > 1, batch.room(for: count * stride, datagrams: count) == nil { count -= 1 }
     while let room = batch.room(for: count * stride, datagrams: count) {
@@ -145,17 +149,24 @@ struct InboundLane: ~Copyable {
     var taken = 0
     let start = batch.byteCount
     var isTruncated = false
+    var isLarge = false
     while taken < count {
       let message = messages[taken]
       batch.append(
         byteCount: message.byteCount, at: start + taken * stride - batch.byteCount,
         from: message.path, trafficClass: message.trafficClass, isTruncated: message.isTruncated)
       isTruncated = isTruncated || message.isTruncated
+      isLarge = isLarge || message.byteCount > Self.usualByteCount
       taken += 1
     }
     if isTruncated {
       datagramByteCount = min(datagramByteCount * 4, BatchLayout.maximumDatagram)
+      callsWithoutLarge = 0
+      return
     }
+    // Anybody can send a large datagram; room for many is not given up for it for good.
+    callsWithoutLarge = isLarge ? 0 : callsWithoutLarge + 1
+    if callsWithoutLarge > Self.callsToForgetLarge { datagramByteCount = Self.usualByteCount }
   }
 
   // MARK: Writing
@@ -189,9 +200,7 @@ struct InboundLane: ~Copyable {
     slices[0].byte_count += headerByteCount
     let written = interface.pointee.tun.write(pieces: slices, count: count)
     if written == -Int(SystemError.EINVAL.code) {
-      let lost: Offloads = isTCP ? .tso : .uso
-      interface.pointee.tun.stopJoining(lost)
-      result.lost.insert(lost)
+      result.lost.insert(isTCP ? .tso : .uso)
     }
     return written
   }

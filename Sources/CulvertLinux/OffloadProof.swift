@@ -13,7 +13,8 @@ struct OffloadProof: ~Copyable {
   /// Two whole segments and a shorter one.
   private static let segmentByteCount = 600
   private static let byteCount = 1500
-  private static let attempts = 20
+  /// A millisecond each, of which loopback needs none.
+  private static let attempts = 50
 
   /// Which of gso and gro do not do what they should; none where loopback cannot be used.
   ///
@@ -42,38 +43,33 @@ struct OffloadProof: ~Copyable {
 
   private borrowing func run(_ offloads: Offloads) -> Offloads {
     var refuted = Offloads.none
+    // Where not even a plain datagram gets through (no loopback, a firewall) nothing is known.
+    guard sendPlain(), received(OffloadProof.byteCount) else { return .none }
     let usesGSO = offloads.contains(.gso) && sender.hasSegmentation
-    if usesGSO, !isCarried(segmented: true) { refuted.insert(.gso) }
+    if usesGSO, !sendSegments() || !received(OffloadProof.segmentByteCount) {
+      refuted.insert(.gso)
+    }
     guard offloads.contains(.gro), receiver.setGRO(true) else { return refuted }
-    // Sent as segments they also arrive together; sent alone they show that this works as well.
-    if !isCarried(segmented: usesGSO && refuted.isEmpty) { refuted.insert(.gro) }
+    // Sent as segments they also arrive together; one alone shows that this works as well.
+    let isSegmented = usesGSO && refuted.isEmpty
+    let isSent = isSegmented ? sendSegments() : sendPlain()
+    let size = isSegmented ? OffloadProof.segmentByteCount : OffloadProof.byteCount
+    if !isSent || !received(size) { refuted.insert(.gro) }
     return refuted
   }
 
-  /// Sends a pattern and sees whether it arrives, in datagrams of the sizes sent. True also where
-  /// it could not be sent at all: there is nothing to be learnt on a host without loopback.
-  private borrowing func isCarried(segmented: Bool) -> Bool {
+  private borrowing func writePattern() -> UnsafeRawBufferPointer {
     let pattern = UnsafeMutableRawBufferPointer(rebasing: memory[..<OffloadProof.byteCount])
     for index in 0..<pattern.count { pattern[index] = UInt8(truncatingIfNeeded: index &* 167) }
-    if segmented {
-      let result = sender.sendSegments(
-        UnsafeRawBufferPointer(pattern), segmentByteCount: OffloadProof.segmentByteCount,
-        to: path, trafficClass: 0)
-      if result < 0 { return result != -SystemError.EIO.code && isUnreachable() }
-    } else if isUnreachable() {
-      return true
-    } else {
-      // `isUnreachable` has sent the whole pattern as one.
-      return received(OffloadProof.byteCount)
-    }
-    return received(OffloadProof.segmentByteCount)
+    return UnsafeRawBufferPointer(pattern)
   }
 
-  /// Whether not even one plain datagram can be sent.
-  private borrowing func isUnreachable() -> Bool {
-    sender.send(
-      UnsafeRawBufferPointer(rebasing: memory[..<OffloadProof.byteCount]), to: path
-    ).result < 0
+  private borrowing func sendPlain() -> Bool { sender.send(writePattern(), to: path).result == 0 }
+
+  private borrowing func sendSegments() -> Bool {
+    sender.sendSegments(
+      writePattern(), segmentByteCount: OffloadProof.segmentByteCount, to: path, trafficClass: 0)
+      == 0
   }
 
   /// Whether the whole pattern arrives in pieces of `segmentByteCount`.

@@ -97,7 +97,7 @@ struct OutboundLane: ~Copyable {
     _ index: Int, _ bytes: UnsafeRawBufferPointer, _ path: Path, _ trafficClass: UInt8,
     _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
   ) -> Int {
-    let ways = interface.pointee.sockets.sending
+    let ways = interface.pointee.sockets.sending.subtracting(result.lost)
     if ways.contains(.gso) {
       let count = batch.run(from: index, isUniform: true)
       if count > 1 {
@@ -146,7 +146,6 @@ struct OutboundLane: ~Copyable {
       return count
     case .EIO, .ENOPROTOOPT, .EOPNOTSUPP:
       // The device cannot compute checksums, or the kernel has no segments: off for good.
-      interface.pointee.sockets.stopSending(.gso)
       result.lost.insert(.gso)
       for datagram in index..<index + count { sendOne(datagram, interface, &result) }
     default:
@@ -158,7 +157,7 @@ struct OutboundLane: ~Copyable {
   }
 
   /// Sends one by one what was refused together; how many are refused again, or lost their source
-  /// address.
+  /// address. Where the network cannot be reached, the rest is not tried.
   private mutating func resend(
     _ index: Int, _ count: Int, _ interface: UnsafeMutablePointer<Interface>,
     _ result: inout LaneResult
@@ -175,6 +174,11 @@ struct OutboundLane: ~Copyable {
         result.error = SystemError(code: -sent.result)
       }
       if sent.isSourceGone || sent.result < 0 { failures += 1 }
+      let error = SystemError(code: -sent.result)
+      if sent.result < 0, error != .EINVAL, error != .EMSGSIZE {
+        for rest in datagram + 1..<index + count { batch.didFail(rest) }
+        break
+      }
     }
     return failures
   }
@@ -195,7 +199,6 @@ struct OutboundLane: ~Copyable {
       slices, count: count, to: path, trafficClass: trafficClass)
     if sent > 0 { return Int(sent) }
     if SystemError(code: -sent) == .ENOSYS {
-      interface.pointee.sockets.stopSending(.mmsg)
       result.lost.insert(.mmsg)
     }
     // The first is the one that was refused, or only its source address was.

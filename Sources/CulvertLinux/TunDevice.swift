@@ -81,9 +81,19 @@ public struct TunDevice: ~Copyable {
     return byteCount
   }
 
+  deinit {
+    // A persistent interface outlives us; whoever comes next may not expect segments.
+    if !offloads.isEmpty { _ = clinux_tun_set_offloads(device.raw, 0) }
+  }
+
   /// As many of the wanted offloads as the kernel takes.
   private mutating func setOffloads(_ wanted: Offloads) {
-    guard headerByteCount > 0 else { return }
+    guard headerByteCount > 0 else {
+      // A persistent interface may still have those of the process before us, whose segments
+      // would come as one packet without a word about it.
+      _ = clinux_tun_set_offloads(device.raw, 0)
+      return
+    }
     var candidate = wanted.intersection([.checksum, .tso, .uso]).consistent
     while true {
       var flags: UInt32 = 0

@@ -72,7 +72,8 @@ struct Worker: ~Copyable {
 
   private static func start(_ worker: UnsafeMutablePointer<Worker>) -> Int32 {
     guard let stack = worker.pointee.stack, let start = stack.baseAddress else { return 0 }
-    // A stack that runs over without a guard is still only a stack that ran over.
+    // Where pages are larger than the arena's there is no guard, or a larger one: of the stack at
+    // least a half is left.
     _ = clinux_memory_guard(start)
     var thread: UInt64 = 0
     let result = clinux_thread_start(
@@ -134,6 +135,14 @@ struct Worker: ~Copyable {
     return true
   }
 
+  /// Whether the lead is given up: for a batch that is worth it, and rather than to wait for its
+  /// turn while nobody reads.
+  private func isShared(
+    byteCount: Int, isNext: Bool, _ driver: UnsafeMutablePointer<Driver>
+  ) -> Bool {
+    driver.pointee.workerCount > 1 && (byteCount >= Worker.sharedByteCount || !isNext)
+  }
+
   /// Packets from the TUN; false where the lead was given up.
   private mutating func carryOutbound(
     _ event: EpollEvent, _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
@@ -152,8 +161,8 @@ struct Worker: ~Copyable {
       outbound.plan(&interface.pointee.tunnel, at: now)
       gates.tunnel.release()
       let ticket = driver.pointee.takeOutboundTicket()
-      let isShared =
-        driver.pointee.workerCount > 1 && outbound.byteCount >= Worker.sharedByteCount
+      let isShared = isShared(
+        byteCount: outbound.byteCount, isNext: gates.outbound.isOpen(ticket), driver)
       if isShared { gates.lead.release() }
 
       var mayGo = false
@@ -165,8 +174,10 @@ struct Worker: ~Copyable {
       if !mayGo { gates.outbound.enter(ticket) }
       gates.tunnel.acquire()
       outbound.emit(&interface.pointee.tunnel, at: now)
+      interface.pointee.sockets.stopSending(result.lost)
       interface.pointee.report(result, "sending failed", at: now)
-      driver.pointee.armTimer(at: now)
+      // The leader sees the next deadline itself, before it waits again.
+      if isShared { driver.pointee.armTimer(at: now) }
       gates.tunnel.release()
       gates.outbound.leave()
       if isShared { return false }
@@ -192,17 +203,18 @@ struct Worker: ~Copyable {
       inbound.accept(&interface.pointee.tunnel, at: now)
       gates.tunnel.release()
       let ticket = driver.pointee.takeInboundTicket()
-      let isShared =
-        driver.pointee.workerCount > 1 && inbound.byteCount >= Worker.sharedByteCount
+      let isShared = isShared(
+        byteCount: inbound.byteCount, isNext: gates.inbound.isOpen(ticket), driver)
       if isShared { gates.lead.release() }
 
       inbound.open()
       gates.inbound.enter(ticket)
       gates.tunnel.acquire()
       inbound.deliver(&interface.pointee.tunnel, at: now)
-      driver.pointee.armTimer(at: now)
+      if isShared { driver.pointee.armTimer(at: now) }
       gates.tunnel.release()
       inbound.write(interface, &result)
+      if !result.lost.isEmpty { interface.pointee.tun.stopJoining(result.lost) }
       report(result, "receiving failed", interface, gates, at: now)
       gates.inbound.leave()
       if isShared { return false }

@@ -44,8 +44,9 @@ enum ValueOption: CaseIterable {
     case .stagingSlots: 33...65_536
     // An eighth of it is load, and a few peers that come at once are none.
     case .handshakeRing: 64...16_384
-    // More than the handshake answers of one call, or a flood of them would hold up the timers.
-    case .batchPackets: 32...1024
+    // As many datagrams as come in one call; also more than the handshake answers of one call, or a
+    // flood of them would hold up the timers.
+    case .batchPackets: 64...1024
     case .socketBuffer: 4096...67_108_864
     case .workers: 1...64
     case .profile, .stateDirectory, .offload: 0...0

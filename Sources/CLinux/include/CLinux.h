@@ -96,6 +96,8 @@ struct clinux_turnstile {
 void clinux_turnstile_prepare(struct clinux_turnstile *turnstile);
 /// Waits until all tickets before this one have left.
 void clinux_turnstile_enter(struct clinux_turnstile *turnstile, uint64_t ticket);
+/// 1 where `enter` would not wait, else 0.
+int clinux_turnstile_is_open(struct clinux_turnstile *turnstile, uint64_t ticket);
 /// The ticket whose turn it is leaves.
 void clinux_turnstile_leave(struct clinux_turnstile *turnstile);
 

@@ -21,6 +21,11 @@ public enum BatchLayout {
   /// Bytes of the area that sealed datagrams are written to: what one full read of the TUN makes
   /// at an MTU of 1420 or more (48 datagrams of 1452 bytes), and any single datagram.
   static let outputByteCount = 80 * 1024
+  /// From one datagram to the next where several of up to `byteCount` bytes are received in one
+  /// call: the batch goes on at multiples of its alignment.
+  public static func stride(for byteCount: Int) -> Int {
+    roundUp(headroom + byteCount, to: alignment)
+  }
   /// Bytes for segment headers that are kept while the packet is cut.
   static let segmentHeaderByteCount = 128
 }

@@ -110,9 +110,10 @@ public struct InboundBatch: ~Copyable {
     byteCount: Int, at offset: Int = 0, from path: Path, trafficClass: UInt8, isTruncated: Bool,
     segmentByteCount: Int = 0
   ) {
-    precondition(byteCount >= 0 && offset >= 0)
-    precondition(byteCount + offset <= bytes.count - used - BatchLayout.headroom)
-    guard arrivalCount < arrivals.count else {
+    // Lengths come from the network: what does not fit is dropped, whatever the caller thought.
+    guard arrivalCount < arrivals.count, byteCount >= 0, offset >= 0,
+      byteCount <= bytes.count - used - BatchLayout.headroom - offset
+    else {
       surplusCount &+= 1
       return
     }

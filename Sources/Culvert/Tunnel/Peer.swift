@@ -17,6 +17,9 @@ struct Peer: BitwiseCopyable {
   /// Whole messages on the wire, in bytes, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
   var sentByteCount: UInt64 = 0
+  /// When the last authentic message came. An answer may be delivered before `emit` has heard of
+  /// what it answers.
+  var lastReceived: Instant?
   /// When the last handshake finished; nil for never.
   var lastHandshake: Instant?
 

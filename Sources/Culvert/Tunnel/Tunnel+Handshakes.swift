@@ -149,6 +149,8 @@ extension Tunnel {
     }
     peer.pointee.cookie.addMACs(
       to: room.baseAddress!, byteCount: WireGuard.responseByteCount, at: now)
+    // The path's MTU may be another by now: with each session it is tried anew.
+    peer.pointee.segmentLimit = .max
     guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
       freeIndex(index)
       return false
@@ -180,6 +182,8 @@ extension Tunnel {
     peer.pointee.path = entry.path
     peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
     let index = peer.pointee.handshake.localIndex
+    // The path's MTU may be another by now: with each session it is tried anew.
+    peer.pointee.segmentLimit = .max
     guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
       return .handshakeFailed
     }

@@ -139,6 +139,7 @@ extension Tunnel {
       peer.pointee.timers.renewedOnReceive()
       peer.pointee.timers.wantInitiation(at: now)
     }
+    peer.pointee.lastReceived = now
     peer.pointee.timers.anyAuthenticatedPacketReceived()
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
     if isData { peer.pointee.timers.dataReceived(at: now) }

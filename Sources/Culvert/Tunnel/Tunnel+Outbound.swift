@@ -177,10 +177,13 @@ extension Tunnel {
         events.append(.segmentsRefused, peer.pointee.publicKey)
       }
     }
-    peer.pointee.timers.anyAuthenticatedPacketSent()
+    // With several workers an answer may have been delivered since the batch set out. It has
+    // already set right what these timers would wait for.
+    let isAnswered = peer.pointee.lastReceived.map { $0 > now } ?? false
+    if !isAnswered { peer.pointee.timers.anyAuthenticatedPacketSent() }
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
     // Randomness costs a system call: only where the timer is not running yet.
-    if session.didSendData, !peer.pointee.timers.newHandshake.isSet {
+    if session.didSendData, !isAnswered, !peer.pointee.timers.newHandshake.isSet {
       peer.pointee.timers.dataSent(at: now, jitter: jitter())
     }
     // An initiation is no use of the session: counted as one, each retry would start the tries

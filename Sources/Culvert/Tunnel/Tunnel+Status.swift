@@ -50,6 +50,9 @@ extension Tunnel {
 
   public var hasEvents: Bool { events.count > 0 }
 
+  /// Handshake messages wait for `advance`.
+  public var hasHandshakes: Bool { !handshakeRing.isEmpty }
+
   /// The horizon of timestamps that the shell should store now; seldom other than nil (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 
