@@ -39,4 +39,10 @@ struct Peer: BitwiseCopyable {
     self.keypairs = keypairs
     self.cookie = cookie
   }
+
+  /// Where it is from now on. What was learnt about the way to another endpoint is forgotten.
+  mutating func move(to path: Path) {
+    if self.path?.endpoint != path.endpoint { segmentLimit = .max }
+    self.path = path
+  }
 }

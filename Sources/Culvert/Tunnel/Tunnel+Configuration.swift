@@ -121,7 +121,7 @@ extension Tunnel {
 
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard let peer = peer(id) else { return }
-    peer.pointee.path = Path(to: endpoint)
+    peer.pointee.move(to: Path(to: endpoint))
   }
 
   /// Seconds, 0 for off. Switching it on sends a keepalive at once, which also opens a session.
