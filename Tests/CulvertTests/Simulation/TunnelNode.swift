@@ -19,6 +19,8 @@ final class TunnelNode {
   var delivered: [[UInt8]] = []
   /// Indices of the datagrams of a batch that the kernel refuses.
   var refuses: (Int) -> Bool = { _ in false }
+  /// Looks at, or does something to, what each round of `seal` has made, before it is sent.
+  var inspect: (inout OutboundBatch) -> Void = { _ in }
 
   init(seed: UInt64, endpoint: Endpoint, limits: Limits = .roomy, isUp: Bool = true) {
     _ = Sodium.start()
@@ -84,13 +86,21 @@ final class TunnelNode {
   func send(
     _ packets: [[UInt8]], at now: Instant, beforeEmit: (() -> Void)? = nil
   ) -> [Emission] {
+    send(packets.map { TunPacket($0) }, at: now, beforeEmit: beforeEmit)
+  }
+
+  /// The same with packets that are still to be cut.
+  @discardableResult
+  func send(
+    _ packets: [TunPacket], at now: Instant, beforeEmit: (() -> Void)? = nil
+  ) -> [Emission] {
     var emissions: [Emission] = []
     var next = 0
     while next < packets.count {
       outbound.reset()
-      while next < packets.count, let room = outbound.room(for: packets[next].count) {
-        room.copyBytes(from: packets[next])
-        outbound.append(byteCount: packets[next].count)
+      while next < packets.count, let room = outbound.room(for: packets[next].bytes.count) {
+        room.copyBytes(from: packets[next].bytes)
+        outbound.append(byteCount: packets[next].bytes.count, offload: packets[next].offload)
         next += 1
       }
       tunnel.plan(&outbound, at: now)
@@ -154,6 +164,7 @@ final class TunnelNode {
     var emissions: [Emission] = []
     var sealed = 0
     while outbound.seal() {
+      inspect(&outbound)
       for index in 0..<outbound.outputCount {
         switch outbound.output(index) {
         case .datagram(let bytes, let path, let trafficClass):
