@@ -6,6 +6,8 @@ struct Arrival {
   var path: Path
   var trafficClass: UInt8 = 0
   var isTruncated = false
+  /// Where the bytes are several datagrams: the size of each but the last.
+  var segmentByteCount = 0
 
   init(
     _ bytes: [UInt8], from endpoint: Endpoint, trafficClass: UInt8 = 0, isTruncated: Bool = false
@@ -14,5 +16,35 @@ struct Arrival {
     path = Path(to: endpoint)
     self.trafficClass = trafficClass
     self.isTruncated = isTruncated
+  }
+
+  /// Puts datagrams together as UDP_GRO does: of one sender and class, of one size but for the
+  /// last, which may be shorter, and 64 at most.
+  static func glued(_ arrivals: [Arrival]) -> [Arrival] {
+    var glued: [Arrival] = []
+    var count = 0
+    for arrival in arrivals {
+      guard var last = glued.last, !last.isTruncated, !arrival.isTruncated,
+        last.path == arrival.path, last.trafficClass == arrival.trafficClass, count < 64,
+        last.bytes.count + arrival.bytes.count <= BatchLayout.maximumDatagram
+      else {
+        glued.append(arrival)
+        count = 1
+        continue
+      }
+      let size = count == 1 ? last.bytes.count : last.segmentByteCount
+      guard !arrival.bytes.isEmpty, size > 0, arrival.bytes.count <= size,
+        last.bytes.count == size * count
+      else {
+        glued.append(arrival)
+        count = 1
+        continue
+      }
+      last.bytes += arrival.bytes
+      last.segmentByteCount = size
+      glued[glued.count - 1] = last
+      count += 1
+    }
+    return glued
   }
 }

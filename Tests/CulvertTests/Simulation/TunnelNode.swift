@@ -17,6 +17,9 @@ final class TunnelNode {
   var replies: [[UInt8]] = []
   /// Packets written to the TUN.
   var delivered: [[UInt8]] = []
+  /// Whether packets that continue each other are written joined, and what was written so.
+  var joins = false
+  var writes: [TunWrite] = []
   /// Indices of the datagrams of a batch that the kernel refuses.
   var refuses: (Int) -> Bool = { _ in false }
   /// Looks at, or does something to, what each round of `seal` has made, before it is sent.
@@ -124,19 +127,38 @@ final class TunnelNode {
         room.copyBytes(from: arrival.bytes)
         inbound.append(
           byteCount: arrival.bytes.count, from: arrival.path, trafficClass: arrival.trafficClass,
-          isTruncated: arrival.isTruncated)
+          isTruncated: arrival.isTruncated, segmentByteCount: arrival.segmentByteCount)
         next += 1
       }
+      inbound.preparesJoining = joins
       tunnel.accept(&inbound, at: now)
       inbound.open()
       beforeDeliver?()
       tunnel.deliver(&inbound, at: now)
-      for index in 0..<inbound.count {
-        if let packet = inbound.delivered(index) { packets.append([UInt8](packet)) }
-      }
+      packets += joins ? writeJoined() : takeDelivered()
       inbound.reset()
     }
     delivered += packets
+    return packets
+  }
+
+  private func takeDelivered() -> [[UInt8]] {
+    var packets: [[UInt8]] = []
+    for index in 0..<inbound.count {
+      if let packet = inbound.delivered(index) { packets.append([UInt8](packet)) }
+    }
+    return packets
+  }
+
+  /// The packets that a kernel makes of what is written joined.
+  private func writeJoined() -> [[UInt8]] {
+    inbound.join(tcp: true, udp: true)
+    var packets: [[UInt8]] = []
+    for group in 0..<inbound.outputCount {
+      let write = TunWrite(group, of: &inbound)
+      packets += write.packets
+      writes.append(write)
+    }
     return packets
   }
 
