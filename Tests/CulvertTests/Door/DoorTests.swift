@@ -29,6 +29,8 @@ import Testing
     #expect(world.failure == nil, "seed \(seed): \(String(describing: world.failure))")
     // A short run does not meet the rare ones.
     guard Self.count >= 100_000 else { return }
+    #expect(world.joinedCount > 100)
+    #expect(world.segmentCount > 1000)
     for verdict in (0...UInt8.max).compactMap(Verdict.init) {
       #expect(world.verdictCount(verdict) > 0, "\(verdict.name) was never given")
     }

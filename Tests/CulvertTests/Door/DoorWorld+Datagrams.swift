@@ -10,6 +10,7 @@ extension DoorWorld {
   ) -> Int {
     let start = room.baseAddress!
     var byteCount: Int
+    segmentByteCount = 0
     switch choices.below(16) {
     case 0, 1:
       byteCount = choices.below(choices.below(32) == 0 ? 65_535 : 300)
@@ -23,9 +24,13 @@ extension DoorWorld {
     case 6: byteCount = initiateByFar(into: start)
     case 7: byteCount = forgeHandshake(into: start, &choices)
     case 8, 9: byteCount = forgeTransport(into: start, &choices)
+    case 10: byteCount = sealSegmentsByFar(into: room, &choices)
     default: byteCount = sealByFar(into: start, &choices)
     }
-    return mutate(start, byteCount, limit: room.count, &choices)
+    byteCount = mutate(start, byteCount, limit: room.count, &choices)
+    // What is no honest glue; in pieces of a size that has no meaning.
+    if choices.below(32) == 0 { segmentByteCount = 1 + choices.below(300) }
+    return byteCount
   }
 
   // MARK: By `far`, who has a session

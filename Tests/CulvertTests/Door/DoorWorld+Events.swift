@@ -32,8 +32,19 @@ extension DoorWorld {
     if choices.below(32) == 0 { appendOversized() }
     for _ in 0...choices.below(3) {
       guard let room = near.outbound.room(for: 1500) else { break }
-      near.outbound.append(byteCount: writeInnerPacket(into: room.baseAddress!, &choices))
+      if choices.below(3) == 0 {
+        let packet = writeSegments(into: room.baseAddress!, &choices)
+        near.outbound.append(byteCount: packet.byteCount, offload: packet.offload)
+      } else {
+        near.outbound.append(byteCount: writeInnerPacket(into: room.baseAddress!, &choices))
+      }
     }
+    // A packet that is staged gets a verdict for each of its segments.
+    var segments = 0
+    for index in 0..<near.outbound.count where !near.outbound.packets[index].offload.isNone {
+      segments += near.outbound.segmenter(index)?.segmentCount ?? 0
+    }
+    segmentCount += segments
     let total = near.total
     let dropped = nearCount(.droppedFromStaging)
     near.tunnel.plan(&near.outbound, at: now)
@@ -44,7 +55,9 @@ extension DoorWorld {
     let verdicts = near.total - total + planned
     let displaced = nearCount(.droppedFromStaging) - dropped
     let count = UInt64(near.outbound.count)
-    expect(verdicts >= count && verdicts <= count + displaced, "not one verdict per packet")
+    expect(
+      verdicts >= count && verdicts <= count + displaced + UInt64(segments),
+      "not one verdict per packet")
     finishNear(&choices)
   }
 
@@ -61,6 +74,7 @@ extension DoorWorld {
     let total = near.total
     var sent: UInt64 = 0
     while near.outbound.seal() {
+      checkRuns()
       for index in 0..<near.outbound.outputCount {
         guard case .datagram(let bytes, _, _) = near.outbound.output(index) else { continue }
         sent += 1
@@ -68,6 +82,7 @@ extension DoorWorld {
         case 0: near.outbound.didFail(index)
         case 1: near.outbound.didLoseSource(index)
         case 2: break  // lost on the way
+        case 3: near.outbound.didRefuseSegments(index)
         default: toFar.push(bytes)
         }
       }

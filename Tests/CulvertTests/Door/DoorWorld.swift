@@ -25,6 +25,12 @@ final class DoorWorld {
 
   /// Datagrams that `near` has been given since `init`.
   private(set) var datagramCount = 0
+  /// Packets that `near` has written joined since `init`.
+  var joinedCount = 0
+  /// Datagrams that `near` has cut packets into.
+  var segmentCount = 0
+  /// What `writeDatagram` says of its last datagram: the size of those glued together in it.
+  var segmentByteCount = 0
   private let verdicts = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(Verdict.count))
   /// The first promise that was broken.
   private(set) var failure: StaticString?
@@ -36,6 +42,7 @@ final class DoorWorld {
 
   init() {
     verdicts.initialize(repeating: 0, count: Int(Verdict.count))
+    near.inbound.preparesJoining = true
     restart()
     near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey))
     far.tunnel.setPrivateKey(bytes(of: DoorWorld.farKey))
@@ -138,7 +145,7 @@ final class DoorWorld {
       let traits = choices.byte()
       near.inbound.append(
         byteCount: byteCount, from: path(Int(traits >> 5)), trafficClass: traits & 3,
-        isTruncated: traits & 0x3c == 0x3c)
+        isTruncated: traits & 0x3c == 0x3c, segmentByteCount: segmentByteCount)
     }
     let before = near.total
     near.fenceInbound(true)
@@ -150,6 +157,7 @@ final class DoorWorld {
     if choices.below(64) == 0 { configure(&choices) }
     near.tunnel.deliver(&near.inbound, at: now)
     checkDelivered(before)
+    checkJoined()
     near.inbound.reset()
   }
 
@@ -175,7 +183,9 @@ final class DoorWorld {
   private func checkDelivered(_ before: UInt64) {
     let count = near.inbound.count
     datagramCount += count
-    expect(near.total == before + UInt64(count), "not one verdict per datagram")
+    // Those that the table had no room for count as truncated.
+    let arrived = UInt64(count) + near.inbound.surplusCount
+    expect(near.total == before + arrived, "not one verdict per datagram")
     for index in 0..<count {
       guard let packet = near.inbound.delivered(index) else { continue }
       let datagram = near.inbound.packets[index]

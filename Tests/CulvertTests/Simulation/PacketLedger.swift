@@ -4,9 +4,15 @@ import Testing
 
 /// What was sent, and what came out: byte for byte, once at most, and only from who may.
 struct PacketLedger {
-  private var sent: [UInt64: [UInt8]] = [:]
-  private var targets: [UInt64: Int] = [:]
-  private var forbidden: Set<UInt64> = []
+  private struct Entry {
+    var number: UInt64
+    var source: Int
+    var target: Int
+    var isForbidden: Bool
+  }
+
+  /// Each packet names itself, so no two are equal.
+  private var sent: [[UInt8]: Entry] = [:]
   private var delivered: Set<UInt64> = []
   private var next: UInt64 = 0
   /// Deliveries by sender and receiver.
@@ -26,12 +32,8 @@ struct PacketLedger {
   mutating func make(
     from source: Int, claiming claimed: Int, to target: Int, byteCount: Int, isIPv6: Bool
   ) -> [UInt8] {
-    let number = next
-    next += 1
-    var payload = (0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
-    payload.append(UInt8(source))
-    payload += [UInt8](
-      repeating: UInt8(truncatingIfNeeded: number &* 167 &+ 13), count: max(0, byteCount - 49))
+    let payload =
+      name(next) + [UInt8](repeating: filling(next), count: max(0, byteCount - 48))
     let packet =
       isIPv6
       ? TestPacket.ipv6(
@@ -40,22 +42,66 @@ struct PacketLedger {
       : TestPacket.ipv4(
         from: PacketLedger.address(of: claimed), to: PacketLedger.address(of: target),
         payload: payload)
-    sent[number] = packet
-    targets[number] = target
-    if source != claimed { forbidden.insert(number) }
+    enter(packet, from: source, claiming: claimed, to: target)
     return packet
+  }
+
+  /// TCP or UDP between two nodes, still to be cut into segments that each name themselves.
+  ///
+  /// - Parameter size: bytes of payload of each segment, at least 8.
+  mutating func makeSegments(
+    from source: Int, claiming claimed: Int, to target: Int, count: Int, size: Int, flow: FlowPacket
+  ) -> TunPacket {
+    var flow = flow
+    flow.sourcePort = 1000 + UInt16(source)
+    flow.identification = UInt16(truncatingIfNeeded: next)
+    flow.sequence = UInt32(truncatingIfNeeded: next &* 0x9e37_79b9)
+    flow.payload = (0..<UInt64(count)).flatMap {
+      name(next + $0) + [UInt8](repeating: filling(next + $0), count: size - 8)
+    }
+    // The last one shorter, where it may be.
+    flow.payload.removeLast(min(size - 8, Int(next % 5)))
+    // The third byte of either address says whose it is; the rest of the host is 1.
+    flow.source = 1
+    flow.destination = 1
+    var model = PacketModel(flow.bytes)!
+    for (place, node) in [(0, claimed), (1, target)] {
+      let offset = flow.isIPv4 ? 12 + 4 * place + 2 : 8 + 16 * place + 3
+      model.bytes[offset] = UInt8(node)
+    }
+    model.updateNetworkChecksum()
+    model.leaveChecksum()
+    var packet = TunPacket(flow, segmentByteCount: size)
+    packet.bytes = model.bytes
+    packet.segments = model.segments(of: size)
+    for segment in packet.segments { enter(segment, from: source, claiming: claimed, to: target) }
+    return packet
+  }
+
+  private func name(_ number: UInt64) -> [UInt8] {
+    (0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
+  }
+
+  private func filling(_ number: UInt64) -> UInt8 {
+    UInt8(truncatingIfNeeded: number &* 167 &+ 13)
+  }
+
+  private mutating func enter(
+    _ packet: [UInt8], from source: Int, claiming claimed: Int, to target: Int
+  ) {
+    sent[packet] = Entry(
+      number: next, source: source, target: target, isForbidden: source != claimed)
+    next += 1
   }
 
   /// - Returns: what is wrong with the delivery; nil where nothing is.
   mutating func deliver(_ packet: [UInt8], at node: Int) -> String? {
-    let header = packet[0] >> 4 == 4 ? 20 : 40
-    guard packet.count > header + 8 else { return "a packet that nobody sent" }
-    let number = (0..<8).reduce(0) { $0 | UInt64(packet[header + $1]) << (8 * UInt64($1)) }
-    guard sent[number] == packet else { return "packet \(number) was altered" }
-    guard targets[number] == node else { return "packet \(number) came to a stranger" }
-    guard !forbidden.contains(number) else { return "packet \(number) has a forged source" }
+    guard let entry = sent[packet] else { return "a packet that nobody sent, or not like this" }
+    let number = entry.number
+    guard entry.target == node else { return "packet \(number) came to a stranger" }
+    guard !entry.isForbidden else { return "packet \(number) has a forged source" }
     guard delivered.insert(number).inserted else { return "packet \(number) came twice" }
-    deliveries[[Int(packet[header + 8]), node], default: 0] += 1
+    deliveries[[entry.source, node], default: 0] += 1
     return nil
   }
 }

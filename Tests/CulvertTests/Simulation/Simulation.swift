@@ -30,6 +30,8 @@ final class Simulation {
       nodes.append(
         TunnelNode(
           seed: seed &* 100 &+ UInt64(index), endpoint: makeEndpoint(), limits: options.limits))
+      nodes[index].joins = options.joinsPackets
+      if options.stride > 0 { nodes[index].tunnel.cipher = .composed(stride: options.stride) }
       invariants.append(TunnelInvariants())
       wallOffsets.append(0)
     }
@@ -105,7 +107,8 @@ final class Simulation {
   /// Carries what has arrived, and runs every control path, until this instant is over.
   private func settle() {
     for index in nodes.indices {
-      let arrivals = network.arrivals(at: nodes[index].endpoint, now: now)
+      var arrivals = network.arrivals(at: nodes[index].endpoint, now: now)
+      if options.gluesDatagrams { arrivals = Arrival.glued(arrivals) }
       let isDue = nodes[index].nextDeadline(at: now).isDue(at: now)
       guard isDue || !arrivals.isEmpty || touched.contains(index) else { continue }
       for packet in nodes[index].receive(arrivals, at: now) {
@@ -140,14 +143,26 @@ final class Simulation {
     let target = Int(random(below: UInt64(nodes.count)))
     guard source != target, nodes[source].tunnel.isUp else { return }
     let packets = (0...random(below: 5)).map { _ in
-      ledger.make(
-        from: source, claiming: happens(20) ? target : source, to: target,
-        byteCount: happens(20) ? 5000 : Int(random(below: 1400)), isIPv6: happens(300))
+      let claimed = happens(20) ? target : source
+      if happens(options.segmentation) { return makeSegments(from: source, claimed, to: target) }
+      return TunPacket(
+        ledger.make(
+          from: source, claiming: claimed, to: target,
+          byteCount: happens(20) ? 5000 : Int(random(below: 1400)), isIPv6: happens(300)))
     }
     write(packets, to: target, from: source)
   }
 
-  private func write(_ packets: [[UInt8]], to target: Int, from source: Int) {
+  private func makeSegments(from source: Int, _ claimed: Int, to target: Int) -> TunPacket {
+    var flow = FlowPacket(isIPv4: !happens(300), isTCP: happens(500))
+    flow.fragmentField = happens(500) ? 0x4000 : 0
+    let size = happens(500) ? 1300 : 8 + Int(random(below: 200))
+    return ledger.makeSegments(
+      from: source, claiming: claimed, to: target, count: 1 + Int(random(below: 12)), size: size,
+      flow: flow)
+  }
+
+  private func write(_ packets: [TunPacket], to target: Int, from source: Int) {
     touched.insert(source)
     let emissions = nodes[source].send(packets, at: now)
     if let id = nodes[source].tunnel.findPeer(nodes[target].publicKey) {
@@ -207,8 +222,8 @@ final class Simulation {
         let there = ledger.make(
           from: index, claiming: index, to: 0, byteCount: 100, isIPv6: false)
         let back = ledger.make(from: 0, claiming: 0, to: index, byteCount: 100, isIPv6: true)
-        write([there], to: 0, from: index)
-        write([back], to: index, from: 0)
+        write([TunPacket(there)], to: 0, from: index)
+        write([TunPacket(back)], to: index, from: 0)
       }
       pass(nanosecondsPerSecond)
     }

@@ -22,6 +22,13 @@ struct SimulationOptions {
   var packetInterval: UInt64
   /// Of the troubled time, before the network heals.
   var duration: UInt64
+  /// Chance out of 1000 that a packet is one to be cut.
+  var segmentation: UInt64
+  /// Datagrams arrive glued together, and packets are written joined.
+  var gluesDatagrams: Bool
+  var joinsPackets: Bool
+  /// Of the cipher; see `TransportCipher`.
+  var stride: Int
 
   init(seed: UInt64) {
     var generator = SeededGenerator(seed: seed ^ 0x6f70_7469_6f6e_73)
@@ -42,5 +49,9 @@ struct SimulationOptions {
     removal = upTo(6)
     packetInterval = [300, 700, 2000][Int(upTo(2))] * nanosecondsPerMillisecond
     duration = 400 * nanosecondsPerSecond
+    segmentation = upTo(500)
+    gluesDatagrams = upTo(2) != 0
+    joinsPackets = upTo(2) != 0
+    stride = [0, 64, 256, 512][Int(upTo(3))]
   }
 }

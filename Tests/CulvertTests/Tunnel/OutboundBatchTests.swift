@@ -269,8 +269,9 @@ import Testing
         let peer = pair.b.tunnel.peer(pair.peerOfB)!
         peer.pointee.timers.wantInitiation(at: pair.now)
         pair.b.tunnel.reschedule(peer)
-        let sent = pair.b.settle(at: pair.now, wall: pair.wall)
-        #expect(sent.map(\.type) == [1])
+        // Without the keepalive that is due as well: a handshake is enough.
+        let sent = pair.b.settle(at: pair.now, wall: pair.wall).filter { $0.type == 1 }
+        #expect(sent.count == 1)
         pair.carryToA(sent)
         _ = pair.a.settle(at: pair.now, wall: pair.wall)
       }
