@@ -1,0 +1,96 @@
+"""With any offloads at either end, what arrives is what was sent, and the kernel finds no fault.
+
+The combinations are pairwise: any two choices meet in some row. Each row moves INTEROP_MEGABYTES (16)
+by TCP; 48 make a gigabyte of all rows together.
+"""
+
+import os
+import socket
+import time
+
+from harness.case import InteropCase, culvert_only, each
+from harness.counters import Counters
+from harness.datagrams import Arrivals, send_datagrams
+from harness.node import Node
+from harness.pair import Pair
+from harness.pairwise import pairwise
+from harness.stream import stream
+from harness.tunnel import End, build_tunnel
+
+MEGABYTES = int(os.environ.get("INTEROP_MEGABYTES", "16"))
+TUN = ("", "checksum", "checksum,tso", "checksum,tso,uso")
+UDP = ("", "mmsg", "gso", "gro", "gso,gro")
+MTUS, FAMILIES = (1280, 1420, 8920), (4, 6)
+STYLES = ("mss88", "mss536", "writes")
+COMMON = {"mtu": MTUS, "outer": FAMILIES, "inner": FAMILIES, "style": STYLES,
+          "timestamps": (0, 1), "ecn": (0, 1), "segments": (False, True)}  # fmt: skip
+BETWEEN_OURS = pairwise(tun=TUN, udp=UDP, their_tun=TUN, their_udp=UDP, **COMMON)
+WITH_OTHERS = pairwise(tun=TUN, udp=UDP, **COMMON)
+DATAGRAMS, DATAGRAM_RATE = 4000, 20_000
+# Loss in the tunnel's queues is how TCP finds its speed; more than this is a tunnel that loses.
+MOST_RETRANSMITTED = 0.1
+MINIMAL_MSS = 88
+
+
+def words(*lists: str) -> tuple[str, ...]:
+    """Options for exactly these offloads."""
+    wanted = ",".join(filter(None, lists))
+    return ("--offload", wanted) if wanted else ("--no-offload",)
+
+
+
+class ExactnessTests(InteropCase):
+    @culvert_only
+    @each(row=tuple(range(len(BETWEEN_OURS))))
+    def test_bytes_between_two_of_ours(self, row: int) -> None:
+        """Both ends with the offloads of the row."""
+        choice = BETWEEN_OURS[row]
+        theirs = words(choice["their_tun"], choice["their_udp"])
+        self.check(choice, End(self.settings.program, theirs))
+
+    @culvert_only
+    @each(row=tuple(range(len(WITH_OTHERS))))
+    def test_bytes_with_the_peer(self, row: int) -> None:
+        """The other end does as it always does."""
+        self.check(WITH_OTHERS[row], End(self.settings.peer))
+
+    def check(self, choice: dict, theirs: End) -> None:
+        ours = End(self.settings.program, words(choice["tun"], choice["udp"]))
+        mtu = choice["mtu"]
+        pair = build_tunnel(
+            self.lab, ours, theirs, choice["outer"], mtu, outer_mtu=mtu + 80, psk=True
+        )
+        with self.subTest(**choice):
+            for node in pair.nodes:
+                node.namespace.set_sysctl("net/ipv4/tcp_timestamps", str(choice["timestamps"]))
+                node.namespace.set_sysctl("net/ipv4/tcp_ecn", str(choice["ecn"]))
+            before = [Counters.of(node.namespace) for node in pair.nodes]
+            for source, target in (pair.nodes, pair.nodes[::-1]):
+                self.check_streams(source, target, choice)
+                self.check_datagrams(source, target, choice)
+            self.check_counters(pair, before)
+
+    def check_streams(self, source: Node, target: Node, choice: dict) -> None:
+        address = target.inner4 if choice["inner"] == 4 else target.inner6
+        stream(source, target, address, MEGABYTES << 19)
+        style = choice["style"]
+        if style == "writes":
+            stream(source, target, address, 1 << 20, write_up_to=3000, port=5302)
+        else:
+            stream(source, target, address, 1 << 20, int(style[3:]), port=5302)
+
+    def check_datagrams(self, source: Node, target: Node, choice: dict) -> None:
+        """Of all sizes up to the MTU; in segments up to what 64 KB hold."""
+        address = target.inner4 if choice["inner"] == 4 else target.inner6
+        largest = choice["mtu"] - (28 if choice["inner"] == 4 else 48)
+        arrivals = send_datagrams(
+            source, target, address, DATAGRAMS, sizes=(16, largest), rate=DATAGRAM_RATE,
+            segments=choice["segments"], gro=choice["segments"])  # fmt: skip
+        self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
+        self.assertGreater(arrivals.received, DATAGRAMS / 2, arrivals)
+
+    def check_counters(self, pair: Pair, before: list[Counters]) -> None:
+        for node, earlier in zip(pair.nodes, before):
+            counted = Counters.of(node.namespace).since(earlier)
+            self.assertEqual(counted.wrong, {}, f"{node.role}: packets that were wrong")
+            self.assertLess(counted.retransmitted_share, MOST_RETRANSMITTED, node.role)
