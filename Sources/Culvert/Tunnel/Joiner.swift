@@ -128,7 +128,9 @@ struct Joiner: ~Copyable {
     group.pointee.packetCount &+= 1
     group.pointee.payloadByteCount &+= UInt32(candidate.payloadByteCount)
     group.pointee.isPushed = isPushed(candidate, bytes)
-    flows[index].nextSequence &+= UInt32(candidate.payloadByteCount)
+    // Through a pointer: Swift 6.3 with the thread sanitizer cannot compile it through the buffer.
+    let flow = flows.baseAddress.unsafelyUnwrapped + index
+    flow.pointee.nextSequence &+= UInt32(candidate.payloadByteCount)
     // Segments are of one size but for the last; the kernel also delivers at once what is pushed.
     if group.pointee.isPushed || candidate.payloadByteCount < group.pointee.segmentByteCount
       || group.pointee.packetCount == UInt16(Joiner.maximumPackets)

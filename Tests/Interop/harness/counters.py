@@ -36,7 +36,10 @@ class Counters:
         return self.values[name]
 
     def since(self, earlier: "Counters") -> "Counters":
-        return Counters({name: value - earlier[name] for name, value in self.values.items()})
+        # Some of the kernel's lines come with their first count.
+        return Counters(
+            {name: value - earlier.values.get(name, 0) for name, value in self.values.items()}
+        )
 
     @property
     def wrong(self) -> dict[str, int]:
