@@ -244,6 +244,8 @@ public struct Driver: ~Copyable {
   }
 
   private mutating func handleAlone(_ event: EpollEvent) {
+    // A copy: with the thread sanitizer Swift 6.3 takes `&interface.pointee` for an access to self.
+    let interface = interface
     switch event.token {
     case Token.timer:
       alarm.pointee.acknowledge()

@@ -7,6 +7,8 @@ from .lab import Lab
 from .pair import Pair, introduce, place
 from .program import Program
 
+QUEUED = 8192  # packets in front of a tunnel
+
 
 @dataclasses.dataclass(frozen=True)
 class End:
@@ -37,6 +39,8 @@ def build_tunnel(
     introduce(*nodes, outer, preshared_key() if psk else None)
     for node in nodes:
         node.bring_up(mtu)
+        # A pause of the machine is to cost no packets: the tests count them.
+        node.namespace.ip(f"link set {node.interface} txqueuelen {QUEUED}")
     pair = Pair(*nodes, *nodes)
     pair.handshake()
     return pair
