@@ -35,9 +35,14 @@ public struct TunDevice: ~Copyable {
   public static func create(
     _ name: InterfaceName, mtu: UInt32 = UInt32(Policy.defaultMTU), offloads wanted: Offloads
   ) throws(SystemError) -> TunDevice {
-    let hasHeader = wanted.contains(.checksum)
-    let features = hasHeader ? UInt32(CLINUX_TUN_VNET_HDR) : 0
-    let raw = name.withCString { clinux_tun_open($0, features) }
+    var hasHeader = wanted.contains(.checksum)
+    let features = UInt32(CLINUX_TUN_VNET_HDR)
+    var raw = name.withCString { clinux_tun_open($0, hasHeader ? features : 0) }
+    if hasHeader, raw == -SystemError.EINVAL.code {
+      // A kernel without virtio headers, or no TUN at all, which the second answer tells.
+      hasHeader = false
+      raw = name.withCString { clinux_tun_open($0, 0) }
+    }
     let device = FileDescriptor(taking: try checked(raw))
     let headerByteCount = hasHeader ? try TunDevice.headerByteCount(of: device.raw) : 0
     var tun = try TunDevice(device: device, headerByteCount: headerByteCount)

@@ -98,7 +98,7 @@ class ChangeTests(WorkersCase):
         before = [self.descriptors(node) for node in pair.nodes]
         with datagrams(*pair.nodes, pair.theirs.inner4, 60_000, SIZES, rate=15_000) as there:
             with datagrams(*pair.nodes[::-1], pair.ours.inner6, 60_000, SIZES, 15_000) as back:
-                with self.streaming(*pair.nodes, megabytes=32):
+                with self.streaming(*pair.nodes, megabytes=16):
                     self.change(pair, self.peer_changes(pair))
                 self.check_order(there.finish(), 6_000)
                 self.check_order(back.finish(), 6_000)
