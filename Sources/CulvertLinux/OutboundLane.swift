@@ -112,11 +112,12 @@ struct OutboundLane: ~Copyable {
     return 1
   }
 
+  @discardableResult
   private mutating func sendOne(
     _ index: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
-  ) {
+  ) -> UDPSocket.Sent {
     guard case .datagram(let bytes, let path, let trafficClass) = batch.output(index) else {
-      return
+      return UDPSocket.Sent(result: 0, isSourceGone: false)
     }
     let sent = interface.pointee.sockets.send(bytes, to: path, trafficClass: trafficClass)
     if sent.isSourceGone { batch.didLoseSource(index) }
@@ -124,6 +125,7 @@ struct OutboundLane: ~Copyable {
       batch.didFail(index)
       result.error = SystemError(code: -sent.result)
     }
+    return sent
   }
 
   /// Datagrams that stand back to back, in one call.
@@ -164,15 +166,7 @@ struct OutboundLane: ~Copyable {
   ) -> Int {
     var failures = 0
     for datagram in index..<index + count {
-      guard case .datagram(let bytes, let path, let trafficClass) = batch.output(datagram) else {
-        continue
-      }
-      let sent = interface.pointee.sockets.send(bytes, to: path, trafficClass: trafficClass)
-      if sent.isSourceGone { batch.didLoseSource(datagram) }
-      if sent.result < 0 {
-        batch.didFail(datagram)
-        result.error = SystemError(code: -sent.result)
-      }
+      let sent = sendOne(datagram, interface, &result)
       if sent.isSourceGone || sent.result < 0 { failures += 1 }
       let error = SystemError(code: -sent.result)
       if sent.result < 0, error != .EINVAL, error != .EMSGSIZE {
