@@ -48,7 +48,9 @@ class Datagrams:
         rate: float = 0,
         segments: bool = False,
         gro: bool = False,
+        ip_options: bool = False,
     ):
+        way = "segments" if segments else "options" if ip_options else "plain"
         port = str(next(ports))
         words = [sys.executable, str(PROGRAM)]
         self.receiver = target.namespace.start(
@@ -56,8 +58,7 @@ class Datagrams:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
         assert self.receiver.stdout.readline() == "ready\n", "the receiver did not start"
         self.sender = source.namespace.start(
-            *words, "send", address, port, "segments" if segments else "plain",
-            f"{sizes[0]}-{sizes[1]}", str(count), str(rate),
+            *words, "send", address, port, way, f"{sizes[0]}-{sizes[1]}", str(count), str(rate),
             stdout=subprocess.PIPE, text=True)  # fmt: skip
 
     @property

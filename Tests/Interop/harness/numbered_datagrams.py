@@ -2,7 +2,9 @@
 """One end of a numbered stream of UDP datagrams: a process of its own, for it is to be fast.
 
     numbered_datagrams.py receive ADDRESS PORT gro|plain
-    numbered_datagrams.py send ADDRESS PORT segments|plain SIZE-SIZE COUNT RATE
+    numbered_datagrams.py send ADDRESS PORT segments|options|plain SIZE-SIZE COUNT RATE
+
+"options" is plain, with a record route in each IPv4 header.
 
 The receiver says "ready", and after its standard input was closed and nothing came for a while, a
 line of JSON; the sender says such a line at its end. See harness/datagrams.py.
@@ -23,6 +25,7 @@ HEADER = struct.Struct(">QHI")  # number, length, checksum of both and of the pa
 MOST = 1 << 16
 SILENCE = 0.5  # seconds
 SEGMENTS, SEGMENT_BYTES = 64, 60_000  # the most that one send takes
+RECORD_ROUTE = bytes([7, 11, 4]) + bytes(9)  # room for two addresses, and the end of the options
 CONTENT = random.Random(7).randbytes(1 << 17)
 
 
@@ -121,12 +124,14 @@ class Receiver:
 
 
 class Sender:
-    def __init__(self, address: str, port: int, segments: bool, sizes: tuple[int, int]):
+    def __init__(self, address: str, port: int, way: str, sizes: tuple[int, int]):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
+        if way == "options":
+            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, RECORD_ROUTE)
         self.socket.connect((address, port))
-        self.segments, self.sizes = segments, sizes
+        self.segments, self.sizes = way == "segments", sizes
         self.random = random.Random(11)
         self.sent = self.refused = 0
 
@@ -168,7 +173,7 @@ def main(words: list[str]) -> None:
         Receiver(address, int(port), way == "gro").run()
     else:
         low, _, high = words[4].partition("-")
-        Sender(address, int(port), way == "segments", (int(low), int(high))).run(
+        Sender(address, int(port), way, (int(low), int(high))).run(
             int(words[5]), float(words[6])
         )
 

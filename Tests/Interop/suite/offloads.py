@@ -8,7 +8,7 @@ import os
 
 from harness.case import InteropCase, culvert_only, each
 from harness.counters import Counters
-from harness.datagrams import send_datagrams
+from harness.datagrams import datagrams, send_datagrams
 from harness.node import Node
 from harness.pair import Pair
 from harness.pairwise import pairwise
@@ -29,6 +29,15 @@ DATAGRAMS, DATAGRAM_RATE = 4000, 10_000
 MOST_RETRANSMITTED = 0.1
 # Below it wireguard-go drops what the kernel gives it in one piece: it has room for 128 segments.
 PEERS_LEAST_MSS = 536
+# One datagram in a hundred, of those that bring transport data.
+LOSS = """
+table inet loss {
+  chain in {
+    type filter hook input priority 0;
+    udp dport 51001-51002 udp length > 200 numgen random mod 100 == 0 drop
+  }
+}
+"""
 
 
 def words(*lists: str) -> tuple[str, ...]:
@@ -89,6 +98,40 @@ class ExactnessTests(InteropCase):
             segments=choice["segments"], gro=choice["segments"])  # fmt: skip
         self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
         self.assertGreater(arrivals.received, DATAGRAMS / 2, arrivals)
+
+    @culvert_only
+    @each(inner=FAMILIES)
+    def test_bytes_over_a_link_that_loses(self, inner: int) -> None:
+        """Segments with others missing between them are not joined; TCP fills the holes.
+
+        Without gso, for the link would lose all that was sent in one call.
+        """
+        end = End(self.settings.program, words("checksum,tso,uso", "mmsg"))
+        pair = build_tunnel(self.lab, end, end)
+        for node in pair.nodes:
+            node.namespace.nft(LOSS)
+        for source, target in (pair.nodes, pair.nodes[::-1]):
+            before = Counters.of(source.namespace)
+            stream(source, target, target.inner4 if inner == 4 else target.inner6, 4 << 20)
+            counted = Counters.of(source.namespace).since(before)
+            self.assertGreater(counted["Tcp.RetransSegs"], 10)
+            self.assertEqual(counted.wrong, {})
+
+    @culvert_only
+    def test_packets_with_ip_options_between_others(self) -> None:
+        """They are cut and joined with none, and change no other."""
+        end = End(self.settings.program)
+        pair = build_tunnel(self.lab, end, end)
+        before = [Counters.of(node.namespace) for node in pair.nodes]
+        for source, target in (pair.nodes, pair.nodes[::-1]):
+            with datagrams(
+                source, target, target.inner4, DATAGRAMS, (16, 1372), DATAGRAM_RATE, ip_options=True
+            ) as running:
+                stream(source, target, target.inner4, 8 << 20)
+                arrivals = running.finish()
+            self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
+            self.assertGreater(arrivals.received, DATAGRAMS / 2, arrivals)
+        self.check_counters(pair, before)
 
     def check_counters(self, pair: Pair, before: list[Counters]) -> None:
         for node, earlier in zip(pair.nodes, before):
