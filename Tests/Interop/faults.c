@@ -1,8 +1,8 @@
 // Makes system calls of a program fail: LD_PRELOAD for the ordinary, dynamic build.
 //
 // CULVERT_FAULTS   rules, CALL[@PORT]:ERROR:WHEN separated by ";"
-//   CALL   sendmsg (one datagram), segments (sendmsg with UDP_SEGMENT), sendmmsg, recvmsg, recvmmsg,
-//          set-gro, set-segment (setsockopt), vnet (TUNSETIFF with IFF_VNET_HDR),
+//   CALL   sendmsg (one datagram), segments (sendmsg with UDP_SEGMENT), sendmmsg, recvmsg,
+//          recvmmsg, set-gro, set-segment (setsockopt), vnet (TUNSETIFF with IFF_VNET_HDR),
 //          offload (TUNSETOFFLOAD with anything), uso (with USO), writev
 //   PORT   only what is sent to it
 //   ERROR  a name of errno; or, for sendmmsg, PARTIAL: half of the messages go out

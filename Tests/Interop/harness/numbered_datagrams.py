@@ -112,7 +112,7 @@ class Receiver:
                 "latest": self.latest[:20]}  # fmt: skip
 
     def gaps(self) -> list[tuple[int, int]]:
-        """The first thousand runs of numbers below the highest that did not come: (first, count)."""
+        """The first thousand runs of numbers below the highest that are missing: first, count."""
         found, place = [], 0
         while len(found) < 1000:
             first = self.seen.find(0, place, max(0, self.highest))

@@ -16,6 +16,13 @@ REFUSED = "the kernel refuses the offload"
 # Of them the queues in front of the tunnel hold all: none is lost but by a fault.
 DATAGRAMS, RATE, SIZES = 4000, 8000, (900, 1300)
 MEGABYTE = 1 << 20
+OLD_KERNELS = (
+    "set-gro:ENOPROTOOPT:always",
+    "set-gro:ENOPROTOOPT:nth/2",
+    "set-segment:ENOPROTOOPT:always",
+    "uso:EINVAL:always",
+    "offload:EINVAL:always",
+)
 
 
 class FaultCase(InteropCase):
@@ -165,8 +172,7 @@ class ReceivingTests(FaultCase):
 
 class StartTests(FaultCase):
     @culvert_only
-    @each(rule=("set-gro:ENOPROTOOPT:always", "set-segment:ENOPROTOOPT:always",
-                "set-gro:ENOPROTOOPT:nth/2", "uso:EINVAL:always", "offload:EINVAL:always"))  # fmt: skip
+    @each(rule=OLD_KERNELS)
     def test_what_an_old_kernel_lacks(self, rule: str) -> None:
         """It starts, and traffic flows both ways without it."""
         pair, faults = self.tunnel(rule)

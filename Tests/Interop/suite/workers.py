@@ -1,7 +1,7 @@
 """Several workers carry packets as one would: in order, through every change, to a clean end.
 
-Tests/sanitize runs this file with a program that the thread sanitizer watches; its findings make the
-program end with status 66, which the end of a test reports.
+Tests/sanitize runs this file with a program that the thread sanitizer watches; its findings make
+the program end with status 66, which the end of a test reports.
 """
 
 import contextlib
