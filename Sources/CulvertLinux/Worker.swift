@@ -174,7 +174,8 @@ struct Worker: ~Copyable {
       if !mayGo { gates.outbound.enter(ticket) }
       gates.tunnel.acquire()
       outbound.emit(&interface.pointee.tunnel, at: now)
-      interface.pointee.sockets.stopSending(result.lost)
+      // Not without need: the leader reads beside it, to receive.
+      if !result.lost.isEmpty { interface.pointee.sockets.stopSending(result.lost) }
       interface.pointee.report(result, "sending failed", at: now)
       // The leader sees the next deadline itself, before it waits again.
       if isShared { driver.pointee.armTimer(at: now) }
