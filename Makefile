@@ -98,7 +98,7 @@ fuzz: deps ## fuzz (TARGET=message|inner|uapi|virtio|join SECONDS=20; all withou
 	@Tests/Fuzz/run $(or $(TARGET),all) $(or $(SECONDS),20)
 
 .PHONY: sanitize
-sanitize: deps ## unit tests under the address and thread sanitizers
+sanitize: deps peers ## unit tests under the address and thread sanitizers
 	@Tests/sanitize
 
 .PHONY: size
