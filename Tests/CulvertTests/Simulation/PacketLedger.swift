@@ -71,9 +71,7 @@ struct PacketLedger {
     }
     model.updateNetworkChecksum()
     model.leaveChecksum()
-    var packet = TunPacket(flow, segmentByteCount: size)
-    packet.bytes = model.bytes
-    packet.segments = model.segments(of: size)
+    let packet = TunPacket(model, flow.offload(segmentByteCount: size))
     for segment in packet.segments { enter(segment, from: source, claiming: claimed, to: target) }
     return packet
   }

@@ -156,7 +156,7 @@ final class Simulation {
   private func makeSegments(from source: Int, _ claimed: Int, to target: Int) -> TunPacket {
     var flow = FlowPacket(isIPv4: !happens(300), isTCP: happens(500))
     flow.fragmentField = happens(500) ? 0x4000 : 0
-    let size = happens(500) ? 1300 : 8 + Int(random(below: 200))
+    let size = happens(20) ? 1300 : 8 + Int(random(below: 60))
     return ledger.makeSegments(
       from: source, claiming: claimed, to: target, count: 1 + Int(random(below: 12)), size: size,
       flow: flow)

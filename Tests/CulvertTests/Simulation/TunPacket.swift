@@ -15,8 +15,14 @@ struct TunPacket {
 
   /// A TCP or UDP packet whose segments and checksums are left to us.
   init(_ flow: FlowPacket, segmentByteCount: Int) {
-    bytes = flow.unfinishedBytes
-    offload = flow.offload(segmentByteCount: segmentByteCount)
-    segments = PacketModel(bytes)!.segments(of: segmentByteCount)
+    self.init(
+      PacketModel(flow.unfinishedBytes)!, flow.offload(segmentByteCount: segmentByteCount))
+  }
+
+  /// The same from its bytes.
+  init(_ unfinished: PacketModel, _ offload: PacketOffload) {
+    bytes = unfinished.bytes
+    self.offload = offload
+    segments = unfinished.segments(of: offload.segmentByteCount)
   }
 }
