@@ -5,7 +5,10 @@ The combinations are pairwise: any two choices meet in some row. Each row moves 
 """
 
 import os
+import pathlib
+import sys
 
+from harness import every_checksum
 from harness.case import InteropCase, culvert_only, each
 from harness.counters import Counters
 from harness.datagrams import datagrams, send_datagrams
@@ -15,6 +18,7 @@ from harness.pairwise import pairwise
 from harness.stream import stream
 from harness.tunnel import End, build_tunnel
 
+EVERY_CHECKSUM = pathlib.Path(every_checksum.__file__)
 MEGABYTES = int(os.environ.get("INTEROP_MEGABYTES", "16"))
 TUN = ("", "checksum", "checksum,tso", "checksum,tso,uso")
 UDP = ("", "mmsg", "gso", "gro", "gso,gro")
@@ -133,8 +137,24 @@ class ExactnessTests(InteropCase):
             self.assertGreater(arrivals.received, DATAGRAMS / 2, arrivals)
         self.check_counters(pair, before)
 
+    @each(outer=FAMILIES)
+    def test_a_checksum_of_zero_is_written_as_its_other_form(self, outer: int) -> None:
+        """Over IPv6 a UDP checksum of zero is an error (RFC 8200 section 8.1)."""
+        end = End(self.settings.program)
+        pair = build_tunnel(self.lab, end, end, outer)
+        for source, target in (pair.nodes, pair.nodes[::-1]):
+            before = Counters.of(target.namespace)
+            source.namespace.run(sys.executable, "-B", str(EVERY_CHECKSUM), target.inner6, "9999")
+            counted = Counters.of(target.namespace).since(before)
+            self.assertEqual(counted.wrong, {})
+
     def check_counters(self, pair: Pair, before: list[Counters]) -> None:
-        for node, earlier in zip(pair.nodes, before):
+        for node, other, earlier in zip(pair.nodes, pair.nodes[::-1], before):
             counted = Counters.of(node.namespace).since(earlier)
-            self.assertEqual(counted.wrong, {}, f"{node.role}: packets that were wrong")
+            wrong = counted.wrong
+            # One UDP checksum in 65,536 comes out as zero, and wireguard-go leaves it so when it
+            # cuts segments, which IPv6 forbids.
+            if not other.program.is_culvert and wrong.get("Udp6InCsumErrors", 0) <= 3:
+                wrong.pop("Udp6InCsumErrors", None)
+            self.assertEqual(wrong, {}, f"{node.role}: packets that were wrong")
             self.assertLess(counted.retransmitted_share, MOST_RETRANSMITTED, node.role)
