@@ -103,6 +103,11 @@ struct OffloadProof: ~Copyable {
     for _ in 0..<OffloadProof.attempts where receiver.receive(into: room).byteCount < 0 { return }
   }
 
+  private borrowing func drain() {
+    let room = UnsafeMutableRawBufferPointer(rebasing: memory[OffloadProof.byteCount...])
+    for _ in 0..<OffloadProof.attempts where receiver.receive(into: room).byteCount < 0 { return }
+  }
+
   /// Whether the whole pattern arrives in pieces of `segmentByteCount`.
   private borrowing func received(_ segmentByteCount: Int) -> Bool {
     var total = 0
