@@ -66,7 +66,8 @@ import Testing
     #expect(
       now - sentBytes == UInt64(sent.map(\.bytes.count).reduce(0, +)),
       sourceLocation: sourceLocation)
-    #expect(pair.carryToB(sent) == segments, sourceLocation: sourceLocation)
+    let isAsCut = pair.carryToB(sent) == segments
+    #expect(isAsCut, sourceLocation: sourceLocation)
   }
 
   // MARK: Cutting
@@ -200,7 +201,7 @@ import Testing
   @Test func theLastCountersAreNotOverrun() throws {
     let pair = try SegmentsTests.pair(batchPackets: 16)
     let peer = pair.a.tunnel.peer(pair.peerOfA)!
-    let left = { WireGuard.rejectAfterMessages - peer.pointee.keypairs.current.sendCounter }
+    let left = { WireGuard.rejectAfterMessages &- peer.pointee.keypairs.current.sendCounter }
     // Six counters are left.
     _ = peer.pointee.keypairs.reserveCounters(Int(bitPattern: UInt(left() - 6)))
     let five = TunPacket(SegmentsTests.flow(500), segmentByteCount: 100)
