@@ -50,39 +50,28 @@ struct OffloadProof: ~Copyable {
   }
 
   private borrowing func run(_ offloads: Offloads) -> Offloads {
-    // Where loopback is down, or a firewall stands before it, nothing can be learnt.
-    guard !isUnreachable(), received(OffloadProof.byteCount) else { return .none }
     var refuted = Offloads.none
     // Where not even a plain datagram gets through (no loopback, a firewall) nothing is known.
     guard sendPlain(), received(OffloadProof.byteCount) else { return .none }
     let usesGSO = offloads.contains(.gso) && sender.hasSegmentation
-    if usesGSO, !isCarried(segmented: true) { refuted.insert(.gso) }
-    guard offloads.contains(.gro) else { return refuted }
-    // What was cut wrongly and still waits says nothing of receiving.
-    drain()
-    guard receiver.setGRO(true) else { return refuted }
-    // Sent as segments they also arrive together; sent alone they show that this works as well.
-    if !isCarried(segmented: usesGSO && refuted.isEmpty) { refuted.insert(.gro) }
+    if usesGSO, !sendSegments() || !received(expected) {
+      refuted.insert(.gso)
+      // What was cut wrongly and still waits says nothing of receiving.
+      drain()
+    }
+    guard offloads.contains(.gro), receiver.setGRO(true) else { return refuted }
+    // Sent as segments they also arrive together; one alone shows that this works as well.
+    let isSegmented = usesGSO && refuted.isEmpty
+    let isSent = isSegmented ? sendSegments() : sendPlain()
+    let size = isSegmented ? expected : OffloadProof.byteCount
+    if !isSent || !received(size) { refuted.insert(.gro) }
     return refuted
   }
 
-  /// Sends a pattern and sees whether it arrives, in datagrams of the sizes sent. True also where
-  /// it could not be sent at all, nor anything else: there is nothing to be learnt from that.
-  private borrowing func isCarried(segmented: Bool) -> Bool {
+  private borrowing func writePattern() -> UnsafeRawBufferPointer {
     let pattern = UnsafeMutableRawBufferPointer(rebasing: memory[..<OffloadProof.byteCount])
     for index in 0..<pattern.count { pattern[index] = UInt8(truncatingIfNeeded: index &* 167) }
-    if segmented {
-      let result = sender.sendSegments(
-        UnsafeRawBufferPointer(pattern), segmentByteCount: OffloadProof.segmentByteCount,
-        to: path, trafficClass: 0)
-      if result < 0 { return result != -SystemError.EIO.code && isUnreachable() }
-    } else if isUnreachable() {
-      return true
-    } else {
-      // `isUnreachable` has sent the whole pattern as one.
-      return received(OffloadProof.byteCount)
-    }
-    return received(expected)
+    return UnsafeRawBufferPointer(pattern)
   }
 
   private borrowing func sendPlain() -> Bool { sender.send(writePattern(), to: path).result == 0 }
@@ -91,16 +80,6 @@ struct OffloadProof: ~Copyable {
     sender.sendSegments(
       writePattern(), segmentByteCount: OffloadProof.segmentByteCount, to: path, trafficClass: 0)
       == 0
-  }
-
-  private borrowing func drain() {
-    let room = UnsafeMutableRawBufferPointer(rebasing: memory[OffloadProof.byteCount...])
-    for _ in 0..<OffloadProof.attempts where receiver.receive(into: room).byteCount < 0 { return }
-  }
-
-  private borrowing func drain() {
-    let room = UnsafeMutableRawBufferPointer(rebasing: memory[OffloadProof.byteCount...])
-    for _ in 0..<OffloadProof.attempts where receiver.receive(into: room).byteCount < 0 { return }
   }
 
   private borrowing func drain() {
