@@ -79,13 +79,29 @@ extension LinuxTests {
             let path = Path(
               to: Endpoint(address: address(2, family), port: try receiver.port()))
             let bytes = (0..<20_300).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
+            // Interfaces that have just come up may lose the first packets.
+            let warmUp = try TunLink(.cut)
+            let isUp = eventually {
+              _ = bytes.prefix(9).withUnsafeBytes { sender.send($0, to: path) }
+              warmUp.carry(from: near, to: far)
+              return !receiveAll(receiver).isEmpty
+            }
+            #expect(isUp)
             let sent = bytes.withUnsafeBytes {
               sender.sendSegments($0, segmentByteCount: 500, to: path, trafficClass: 0)
             }
             #expect(sent == 0)
             let link = try TunLink(way)
-            link.carry(from: near, to: far)
-            #expect(receiveAll(receiver) == bytes.chunks(of: 500))
+            var received: [[UInt8]] = []
+            // A busy machine may leave packets for later on either side.
+            let isComplete = eventually {
+              link.carry(from: near, to: far)
+              received += receiveAll(receiver).filter { $0.count > 9 }
+              return received.count >= 41
+            }
+            // The kernel's queues, one for each CPU, may change the order.
+            let isAsSent = isComplete && Set(received) == Set(bytes.chunks(of: 500))
+            #expect(isAsSent)
             #expect((link.segmentedCount == 1) == offloads.contains(.uso))
             #expect((link.uncheckedCount > 0) == offloads.contains(.checksum))
             #expect(link.joinedCount == (way == .joined ? 1 : 0))
@@ -98,11 +114,11 @@ extension LinuxTests {
     private func receiveAll(_ socket: borrowing UDPSocket) -> [[UInt8]] {
       var datagrams: [[UInt8]] = []
       var buffer = [UInt8](repeating: 0, count: 65_535)
-      for _ in 0..<100 {
+      while true {
         let count = buffer.withUnsafeMutableBytes { socket.receive(into: $0).byteCount }
-        if count >= 0 { datagrams.append(Array(buffer.prefix(count))) } else { usleep(100) }
+        guard count >= 0 else { return datagrams }
+        datagrams.append(Array(buffer.prefix(count)))
       }
-      return datagrams
     }
 
     // MARK: TCP
@@ -130,7 +146,8 @@ extension LinuxTests {
               received += server.receive()
               usleep(20)
             }
-            #expect(received == bytes)
+            let isAsSent = received == bytes
+            #expect(isAsSent)
             #expect((there.segmentedCount > 0) == offloads.contains(.tso))
             #expect((there.uncheckedCount > 0) == offloads.contains(.checksum))
             #expect((there.joinedCount > 0) == (way == .joined))
