@@ -72,12 +72,11 @@ struct InboundLane: ~Copyable {
     let joining = interface.pointee.tun.joining
     batch.join(tcp: joining.contains(.tso), udp: joining.contains(.uso))
     for group in 0..<batch.outputCount {
-      let count = batch.packetCount(of: group)
-      let written =
-        count > 1 ? writeJoined(group, interface, &result) : writeAlone(group, interface)
-      if written < 0 {
-        result.failedWriteCount += count
-        result.error = SystemError(code: Int32(truncatingIfNeeded: -written))
+      // What the kernel has just refused joined is not tried again.
+      if batch.packetCount(of: group) > 1, result.lost.isEmpty {
+        writeJoined(group, interface, &result)
+      } else {
+        writeApart(group, interface, &result)
       }
     }
     batch.reset()
@@ -171,21 +170,21 @@ struct InboundLane: ~Copyable {
 
   // MARK: Writing
 
-  private mutating func writeAlone(
-    _ group: Int, _ interface: UnsafeMutablePointer<Interface>
-  ) -> Int {
-    var written = 0
-    batch.forEachPiece(of: group) { bytes, byteCount in
-      written = interface.pointee.tun.write(
+  /// Each packet by itself.
+  private func writeApart(
+    _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+  ) {
+    batch.forEachPacket(of: group) { bytes, byteCount in
+      let written = interface.pointee.tun.write(
         UnsafeMutableRawBufferPointer(start: bytes, count: byteCount))
+      if written < 0 { result.didFailToWrite(1, -written) }
     }
-    return written
   }
 
   /// Several packets as one. Where the kernel refuses, they are lost, and the next go alone.
   private mutating func writeJoined(
     _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
-  ) -> Int {
+  ) {
     let headerByteCount = interface.pointee.tun.headerByteCount
     let slices = slices
     var count = 0
@@ -199,9 +198,8 @@ struct InboundLane: ~Copyable {
     slices[0].bytes = header
     slices[0].byte_count += headerByteCount
     let written = interface.pointee.tun.write(pieces: slices, count: count)
-    if written == -Int(SystemError.EINVAL.code) {
-      result.lost.insert(isTCP ? .tso : .uso)
-    }
-    return written
+    guard written < 0 else { return }
+    result.didFailToWrite(count, -written)
+    if result.error == .EINVAL { result.lost.insert(isTCP ? .tso : .uso) }
   }
 }

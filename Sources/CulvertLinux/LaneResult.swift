@@ -12,6 +12,12 @@ struct LaneResult {
   /// Why the horizon of handshake timestamps could not be stored.
   var stampError: SystemError?
 
+  /// The TUN has refused so many packets, with `code`.
+  mutating func didFailToWrite(_ count: Int, _ code: Int) {
+    failedWriteCount += count
+    error = SystemError(code: Int32(truncatingIfNeeded: code))
+  }
+
   /// False where everything went well.
   var needsReport: Bool {
     error != nil || stampError != nil || failedWriteCount > 0 || !lost.isEmpty

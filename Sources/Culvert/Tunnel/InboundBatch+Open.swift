@@ -80,4 +80,10 @@ extension InboundBatch {
   public func forEachPiece(of group: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     joiner.forEachPiece(of: group, body)
   }
+
+  /// Calls `body` with the packets of a group that is not to be written as one after all. Each has
+  /// `headroom` bytes before it to use; not after `finish`.
+  public func forEachPacket(of group: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
+    joiner.forEachPacket(of: group, body)
+  }
 }

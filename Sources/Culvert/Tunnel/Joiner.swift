@@ -344,14 +344,22 @@ struct Joiner: ~Copyable {
   /// The pieces that make the packet to write: the first packet whole, then payloads.
   @inline(__always)
   func forEachPiece(of index: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
+    var skipped = 0
+    forEachPacket(of: index) { bytes, byteCount in
+      body(bytes + skipped, byteCount &- skipped)
+      skipped = Int(groups[index].headerByteCount)
+    }
+  }
+
+  /// The packets of a group, each as it came; not after `finish`.
+  @inline(__always)
+  func forEachPacket(of index: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     precondition(index >= 0 && index < groupCount)
-    let group = groups[index]
-    var piece = pieces[Int(group.first)]
+    var piece = pieces[Int(groups[index].first)]
     body(piece.bytes.unsafelyUnwrapped, Int(piece.byteCount))
-    let skipped = Int(group.headerByteCount)
     while piece.next != 0 {
       piece = pieces[Int(piece.next &- 1)]
-      body(piece.bytes.unsafelyUnwrapped + skipped, Int(piece.byteCount) &- skipped)
+      body(piece.bytes.unsafelyUnwrapped, Int(piece.byteCount))
     }
   }
 

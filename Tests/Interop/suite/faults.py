@@ -199,7 +199,7 @@ class WritingTests(FaultCase):
     @culvert_only
     @each(kind=("tso", "uso"))
     def test_joined_packets_refused(self, kind: str) -> None:
-        """Those of that batch are lost, and from then on each goes alone."""
+        """Those of that call are lost, and from then on each goes alone."""
         pair, faults = self.tunnel("writev:EINVAL:always")
         lost = 0
         for _ in range(2):
@@ -212,6 +212,7 @@ class WritingTests(FaultCase):
                 lost = lost or faults["writev"].packets
         self.assertGreater(lost, 0)
         self.assertEqual(faults["writev"].packets, lost)
+        self.assertEqual(faults["writev"].failures, 1)
         self.check_told(pair, kind)
 
     @culvert_only
