@@ -21,6 +21,11 @@ public struct Limits: Sendable {
   public var batchByteCount: Int
   /// Largest MTU that the interface may have (R33).
   public var maximumMTU: Int
+  /// Bytes of the largest packet, headers included, that is put together from fragments; 64 such
+  /// regions are carved for each channel (DatagramChannel), none for a tunnel without one.
+  public var reassembledByteCount: Int
+  /// Flows that `culvert forward` keeps apart.
+  public var flows: Int
   /// Threads that carry batches, each with one batch of either lane.
   public var workers = 1
 
@@ -33,7 +38,8 @@ public struct Limits: Sendable {
 
   public init(
     peers: Int, allowedIPs: Int, stagedPacketsPerPeer: Int, stagingSlots: Int, handshakeRing: Int,
-    rateLimiterEntries: Int, batchPackets: Int, batchByteCount: Int, maximumMTU: Int
+    rateLimiterEntries: Int, batchPackets: Int, batchByteCount: Int, maximumMTU: Int,
+    reassembledByteCount: Int = 65_575, flows: Int = 256
   ) {
     self.peers = peers
     self.allowedIPs = allowedIPs
@@ -44,5 +50,7 @@ public struct Limits: Sendable {
     self.batchPackets = batchPackets
     self.batchByteCount = batchByteCount
     self.maximumMTU = maximumMTU
+    self.reassembledByteCount = reassembledByteCount
+    self.flows = flows
   }
 }

@@ -24,17 +24,20 @@ public enum Profile: UInt8, Sendable {
       Limits(
         peers: 16, allowedIPs: 256, stagedPacketsPerPeer: 16, stagingSlots: 64,
         handshakeRing: 64, rateLimiterEntries: 256, batchPackets: 128,
-        batchByteCount: 80 * 1024, maximumMTU: 65_475)
+        batchByteCount: 80 * 1024, maximumMTU: 65_475,
+        reassembledByteCount: 2048, flows: 64)
     case .standard:
       Limits(
         peers: 256, allowedIPs: 8192, stagedPacketsPerPeer: 64, stagingSlots: 512,
         handshakeRing: 512, rateLimiterEntries: 4096, batchPackets: 128,
-        batchByteCount: 144 * 1024, maximumMTU: 65_475)
+        batchByteCount: 144 * 1024, maximumMTU: 65_475,
+        reassembledByteCount: 65_575, flows: 256)
     case .gateway:
       Limits(
         peers: 4096, allowedIPs: 131_072, stagedPacketsPerPeer: 128, stagingSlots: 4096,
         handshakeRing: 4096, rateLimiterEntries: 16_384, batchPackets: 128,
-        batchByteCount: 144 * 1024, maximumMTU: 65_475)
+        batchByteCount: 144 * 1024, maximumMTU: 65_475,
+        reassembledByteCount: 65_575, flows: 4096)
     }
   }
 }
