@@ -8,17 +8,16 @@ import Culvert
 /// belongs to the leader. What concerns sockets, settings and timers the leader does alone, with
 /// no batch on its way (`quiesce`).
 public struct Driver: ~Copyable {
-  let interface: UnsafeMutablePointer<Interface>
+  let hops: Hops
   let gates: Gates
   private let workers: UnsafeMutablePointer<Worker>
   let workerCount: Int
-  private var uapi: UAPIServer
+  private let uapi: UAPIServers
   private let epoll: Epoll
   private let alarm: UnsafeMutablePointer<Alarm>
   private let signals: Signals
   private var netlink: Netlink
   private var linkIndex: UInt32
-  private let stamps: TimestampFile
   private let isForeground: Bool
   /// Written by the leader while it leads, read by each worker when it comes to lead.
   private(set) var isRunning = true
@@ -31,28 +30,6 @@ public struct Driver: ~Copyable {
   static let batchesPerTurn = 4
 
   /// Carves what the shell and the tunnel need, in the order of the locked part first.
-  public struct Memory: ~Copyable {
-    fileprivate let uapi: UnsafeMutableRawBufferPointer
-    fileprivate var tunnel: Tunnel
-    fileprivate let workers: UnsafeMutablePointer<Worker>
-    fileprivate let workerCount: Int
-    fileprivate let gates: Gates
-
-    public init(carvingFrom arena: inout Arena, limits: Limits) {
-      uapi = arena.carveBytes(UAPIServer.byteCount, owner: "secrets: configuration socket")
-      var tunnel = Tunnel(carvingFrom: &arena, limits: limits)
-      workerCount = limits.workers
-      workers = arena.carveBytes(
-        workerCount * MemoryLayout<Worker>.stride, owner: "workers: state"
-      ).baseAddress!.assumingMemoryBound(to: Worker.self)
-      for index in 0..<workerCount {
-        let worker = Worker(carvingFrom: &arena, &tunnel, isFirst: index == 0)
-        if !arena.isMeasuring { (workers + index).initialize(to: worker) }
-      }
-      gates = Gates(carvingFrom: &arena)
-      self.tunnel = tunnel
-    }
-  }
 
   /// What the kernel gives the loop to wait with.
   private struct Waits: ~Copyable {
@@ -86,32 +63,22 @@ public struct Driver: ~Copyable {
   }
 
   /// What the tunnel is put together from, besides its memory.
-  public struct Parts: ~Copyable {
+  struct Parts: ~Copyable {
     let tun: TunDevice
-    let uapi: UAPIListener
+    /// One for each hop.
+    let uapi: UAPIServers
+    /// Of the innermost, with its name.
     let log: Log
-    let stamps: TimestampFile
     let options: ServiceOptions
-
-    public init(
-      tun: consuming TunDevice, uapi: consuming UAPIListener, log: Log, stamps: TimestampFile,
-      options: ServiceOptions
-    ) {
-      self.tun = tun
-      self.uapi = uapi
-      self.log = log
-      self.stamps = stamps
-      self.options = options
-    }
   }
 
   /// Puts a tunnel together from its parts, and starts it and all its workers but the first, which
   /// the caller becomes with `run`. Start-up: the arena is not sealed yet. `destroy` is its end.
-  public static func make(
-    _ memory: consuming Memory, _ parts: consuming Parts
+  static func make(
+    _ memory: DriverMemory, _ parts: consuming Parts
   ) throws(SystemError) -> UnsafeMutablePointer<Driver> {
     let waits = try Waits(parts.tun)
-    // Both own descriptors, so neither is a plain value that the arena could hold.
+    // It owns descriptors, so it is no plain value that the arena could hold.
     let driver = UnsafeMutablePointer<Driver>.allocate(capacity: 1)
     driver.initialize(to: Driver(memory, parts, waits: waits))
     do throws(SystemError) {
@@ -125,63 +92,55 @@ public struct Driver: ~Copyable {
   }
 
   public static func destroy(_ driver: UnsafeMutablePointer<Driver>) {
-    let interface = driver.pointee.interface
+    let hops = driver.pointee.hops
     let alarm = driver.pointee.alarm
     driver.deinitialize(count: 1)
     driver.deallocate()
     alarm.deinitialize(count: 1)
     alarm.deallocate()
-    interface.deinitialize(count: 1)
-    interface.deallocate()
+    hops.destroy()
   }
 
   private init(
-    _ memory: consuming Memory, _ parts: consuming Parts, waits: consuming Waits
+    _ memory: DriverMemory, _ parts: consuming Parts, waits: consuming Waits
   ) {
     workers = memory.workers
     workerCount = memory.workerCount
     gates = memory.gates
-    uapi = UAPIServer(parts.uapi, memory: memory.uapi)
+    uapi = parts.uapi
     epoll = waits.epoll
     alarm = .allocate(capacity: 1)
     alarm.initialize(to: Alarm(waits.timer))
     signals = waits.signals
     netlink = waits.netlink
     linkIndex = waits.linkIndex
-    stamps = parts.stamps
     isForeground = parts.options.isForeground
-    interface = .allocate(capacity: 1)
-    interface.initialize(
-      to: Interface(
-        tunnel: memory.tunnel, tun: parts.tun,
-        sockets: UDPSockets(
-          bufferByteCount: Int32(parts.options.socketBufferByteCount),
-          offloads: parts.options.offloads),
-        log: parts.log))
+    hops = Hops(memory, parts.tun, parts.log, parts.options)
   }
 
   private mutating func start() throws(SystemError) {
     gates.prepare()
-    interface.pointee.tunnel.start()
-    interface.pointee.tunnel.cipher = workers.pointee.measureCipher()
+    hops.start(cipher: workers.pointee.measureCipher())
     proveOffloads()
-    if let floor = stamps.read() { interface.pointee.tunnel.restoreTimestamp(floor) }
     try uapi.register(in: epoll)
-    try epoll.add(interface.pointee.tun.raw, token: Token.tun)
+    try epoll.add(hops.innermost.pointee.tun.raw, token: Token.tun)
     try epoll.add(alarm.pointee.raw, token: Token.timer)
     try epoll.add(signals.raw, token: Token.signals)
     try epoll.add(netlink.raw, token: Token.netlink)
-    interface.pointee.apply(try interface.pointee.tun.state(), at: Clock.boottime())
+    let now = Clock.boottime()
+    hops.setOuterUp(at: now)
+    hops.innermost.pointee.apply(try hops.innermost.pointee.tun.state(), at: now)
     registerSockets()
   }
 
   private func proveOffloads() {
-    let offloads = interface.pointee.sockets.sending.union(interface.pointee.sockets.receiving)
+    let outermost = hops.outermost
+    let offloads = outermost.pointee.sockets.sending.union(outermost.pointee.sockets.receiving)
     var result = LaneResult()
     result.lost = workers.pointee.refutedOffloads(offloads)
-    interface.pointee.sockets.stopSending(result.lost)
-    interface.pointee.sockets.stopReceiving(result.lost)
-    interface.pointee.report(result, "starting failed", at: Clock.boottime())
+    outermost.pointee.sockets.stopSending(result.lost)
+    outermost.pointee.sockets.stopReceiving(result.lost)
+    outermost.pointee.report(result, "starting failed", at: Clock.boottime())
   }
 
   // MARK: Leading
@@ -194,19 +153,23 @@ public struct Driver: ~Copyable {
 
   private mutating func finish() {
     // A clean end is where the next start goes on; only after a crash it has to skip ahead.
-    if let stamp = interface.pointee.tunnel.lastTimestamp { _ = stamps.write(stamp) }
+    for hop in 0..<hops.count {
+      if let stamp = hops[hop].pointee.tunnel.lastTimestamp {
+        _ = hops[hop].pointee.stamps.write(stamp)
+      }
+    }
   }
 
   /// Sees to it that somebody wakes at the tunnel's next deadline. Under the tunnel's lock.
   func armTimer(at now: Instant) {
-    alarm.pointee.arm(interface.pointee.tunnel.nextDeadline(at: now))
+    alarm.pointee.arm(hops.nextDeadline(at: now))
   }
 
   /// Waits for events; how many there are.
   func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
     let now = Clock.boottime()
     gates.tunnel.acquire()
-    let deadline = interface.pointee.tunnel.nextDeadline(at: now)
+    let deadline = hops.nextDeadline(at: now)
     let isDue = deadline.isDue(at: now)
     if !isDue { alarm.pointee.arm(deadline) }
     gates.tunnel.release()
@@ -244,51 +207,60 @@ public struct Driver: ~Copyable {
   }
 
   private mutating func handleAlone(_ event: EpollEvent) {
-    // A copy: with the thread sanitizer Swift 6.3 takes `&interface.pointee` for an access to self.
-    let interface = interface
+    if let descriptor = Token.uapi(event.token) { return handle(descriptor) }
     switch event.token {
     case Token.timer:
       alarm.pointee.acknowledge()
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
-    case Token.listener:
-      uapi.accept(&interface.pointee, epoll, at: Clock.boottime())
-      registerSockets()
-    case Token.listenerWatch:
-      if !uapi.isPresent() { stop("the configuration socket was deleted") }
-    default:
-      guard let index = Token.connectionIndex(event.token) else { return }
-      let now = Clock.boottime()
-      uapi.serve(index, &interface.pointee, epoll, at: now)
-      uapi.acceptWaiting(&interface.pointee, epoll, at: now)
-      registerSockets()
+    default: break
     }
+  }
+
+  private mutating func handle(_ descriptor: Token.UAPI) {
+    let now = Clock.boottime()
+    switch descriptor {
+    case .listener(let hop):
+      uapi[hop].pointee.accept(&hops[hop].pointee, epoll, at: now)
+    case .listenerWatch(let hop):
+      if !uapi[hop].pointee.isPresent() { stop("the configuration socket was deleted") }
+    case .connection(let hop, let index):
+      uapi[hop].pointee.serve(index, &hops[hop].pointee, epoll, at: now)
+      uapi[hop].pointee.acceptWaiting(&hops[hop].pointee, epoll, at: now)
+    }
+    hops.forgetRemovedSenders()
+    registerSockets()
   }
 
   /// Handshakes, timers, staged packets: as many batches as the TUN has had, so that packets
   /// staged by one turn are on their way before the next.
   mutating func advance(_ lane: UnsafeMutablePointer<OutboundLane>) {
     gates.tunnel.acquire()
-    let isDue = interface.pointee.tunnel.nextDeadline(at: Clock.boottime())
-      .isDue(at: Clock.boottime())
-    let hasEvents = interface.pointee.tunnel.hasEvents
+    let now = Clock.boottime()
+    let isDue = hops.nextDeadline(at: now).isDue(at: now)
+    let hasEvents = hops.hasEvents
     gates.tunnel.release()
     guard isDue || hasEvents else { return }
     quiesce()
+    for hop in 0..<hops.count {
+      advance(hop, lane)
+      if hop > 0 { advanceChannel(into: hop, lane) }
+    }
+  }
+
+  private func advance(_ hop: Int, _ lane: UnsafeMutablePointer<OutboundLane>) {
+    let interface = hops[hop]
     let now = Clock.boottime()
     for _ in 0..<Driver.batchesPerTurn {
       guard interface.pointee.tunnel.nextDeadline(at: now).isDue(at: now) else { break }
-      var result = LaneResult()
-      lane.pointee.advance(&interface.pointee.tunnel, at: now)
+      lane.pointee.advance(&interface.pointee.tunnel, of: hop, at: now)
       // Stored before it is sent: a stamp that went out and was forgotten would be refused when it
       // is used again (R28).
+      var result = LaneResult()
       if let stamp = interface.pointee.tunnel.timestampToPersist() {
-        result.stampError = stamps.write(stamp)
+        result.stampError = interface.pointee.stamps.write(stamp)
       }
-      while lane.pointee.seal() { lane.pointee.send(interface, &result) }
-      lane.pointee.emit(&interface.pointee.tunnel, at: now)
-      interface.pointee.sockets.stopSending(result.lost)
-      interface.pointee.report(result, "sending failed", at: now)
+      sendAlone(hop, lane, &result, at: now)
       // More messages wait, each with its key agreement: packets come first again.
       if interface.pointee.tunnel.hasHandshakes { break }
     }
@@ -297,10 +269,33 @@ public struct Driver: ~Copyable {
     }
   }
 
+  /// What has not been put together in time, in the channel that this hop is around.
+  private func advanceChannel(into hop: Int, _ lane: UnsafeMutablePointer<OutboundLane>) {
+    let channel = hops.channels + (hop - 1)
+    let now = Clock.boottime()
+    guard channel.pointee.nextDeadline.isDue(at: now) else { return }
+    lane.pointee.advance(channel, &hops[hop].pointee.tunnel, of: hop, at: now)
+    var result = LaneResult()
+    sendAlone(hop, lane, &result, at: now)
+  }
+
+  /// Sends what stands in one hop's batch, with no other batch on its way.
+  private func sendAlone(
+    _ hop: Int, _ lane: UnsafeMutablePointer<OutboundLane>, _ result: inout LaneResult,
+    at now: Instant
+  ) {
+    while lane.pointee.seal(of: hop) {
+      lane.pointee.send(of: hop, hops, gates.tunnel, &result, at: now)
+    }
+    lane.pointee.emit(of: hop, &hops[hop].pointee.tunnel, at: now)
+    hops.outermost.pointee.sockets.stopSending(result.lost)
+    hops[hop].pointee.report(result, "sending failed", at: now)
+  }
+
   /// The interface's queue reported an error: it may be gone.
   mutating func checkPresence(_ error: SystemError?, _ event: EpollEvent) {
-    if error == .EBADFD || (event.readiness.contains(.failed) && !interface.pointee.tun.isAttached)
-    {
+    let isGone = event.readiness.contains(.failed) && !hops.innermost.pointee.tun.isAttached
+    if error == .EBADFD || isGone {
       quiesce()
       stop("the interface was deleted")
     }
@@ -311,7 +306,7 @@ public struct Driver: ~Copyable {
 
   private mutating func stop(_ reason: StaticString) {
     isRunning = false
-    interface.pointee.log.verbose(at: Clock.boottime()) { $0.append(reason) }
+    hops.innermost.pointee.log.verbose(at: Clock.boottime()) { $0.append(reason) }
   }
 
   // MARK: Events of the system
@@ -322,21 +317,7 @@ public struct Driver: ~Copyable {
       case .terminate: stop("terminated")
       case .interrupt: stop("interrupted")
       case .hangup: if isForeground { stop("the terminal is gone") }
-      case .counters: writeCounters()
-      }
-    }
-  }
-
-  /// Every verdict that was given at least once, on standard error.
-  private func writeCounters() {
-    for value in 0..<Verdict.count {
-      guard let verdict = Verdict(rawValue: value) else { continue }
-      let count = interface.pointee.tunnel.counters[verdict]
-      guard count > 0 else { continue }
-      Output.writeLine(to: Output.standardError) {
-        $0.append(verdict.name)
-        $0.append(" ")
-        $0.append(decimal: count)
+      case .counters: hops.writeCounters()
       }
     }
   }
@@ -348,7 +329,7 @@ public struct Driver: ~Copyable {
       case .drained: return
       case .unrelated: break
       case .linkChanged(let state):
-        interface.pointee.apply(state, at: now)
+        hops.innermost.pointee.apply(state, at: now)
         registerSockets()
       case .linkDeleted: handleDeparture(at: now)
       case .overflow, .failed:
@@ -361,19 +342,19 @@ public struct Driver: ~Copyable {
   /// The interface is gone from this namespace: deleted, or moved to another one, where it is
   /// followed. The sockets stay where they were born.
   private mutating func handleDeparture(at now: Instant) {
-    guard interface.pointee.tun.isAttached else {
+    guard hops.innermost.pointee.tun.isAttached else {
       stop("the interface was deleted")
       return
     }
     do throws(SystemError) {
-      let namespace = try interface.pointee.tun.followNamespace()
+      let namespace = try hops.innermost.pointee.tun.followNamespace()
       let moved = try Netlink.open(in: namespace)
       try epoll.add(moved.raw, token: Token.netlink)
       netlink = moved
-      linkIndex = try interface.pointee.tun.interfaceIndex()
+      linkIndex = try hops.innermost.pointee.tun.interfaceIndex()
       readState(at: now)
     } catch {
-      interface.pointee.log.error(at: now) {
+      hops.innermost.pointee.log.error(at: now) {
         $0.append("the interface moved to a namespace that cannot be watched: ")
         $0.append(error)
       }
@@ -382,25 +363,25 @@ public struct Driver: ~Copyable {
 
   private mutating func readState(at now: Instant) {
     do throws(SystemError) {
-      interface.pointee.apply(try interface.pointee.tun.state(), at: now)
+      hops.innermost.pointee.apply(try hops.innermost.pointee.tun.state(), at: now)
       registerSockets()
     } catch {
-      if !interface.pointee.tun.isAttached { stop("the interface was deleted") }
+      if !hops.innermost.pointee.tun.isAttached { stop("the interface was deleted") }
     }
   }
 
   private mutating func registerSockets() {
-    guard interface.pointee.hasNewSockets else { return }
-    interface.pointee.hasNewSockets = false
+    guard hops.outermost.pointee.hasNewSockets else { return }
+    hops.outermost.pointee.hasNewSockets = false
     do throws(SystemError) {
-      if interface.pointee.sockets.ipv4.isOpen {
-        try epoll.add(interface.pointee.sockets.ipv4.raw, token: Token.ipv4)
+      if hops.outermost.pointee.sockets.ipv4.isOpen {
+        try epoll.add(hops.outermost.pointee.sockets.ipv4.raw, token: Token.ipv4)
       }
-      if interface.pointee.sockets.ipv6.isOpen {
-        try epoll.add(interface.pointee.sockets.ipv6.raw, token: Token.ipv6)
+      if hops.outermost.pointee.sockets.ipv6.isOpen {
+        try epoll.add(hops.outermost.pointee.sockets.ipv6.raw, token: Token.ipv6)
       }
     } catch {
-      interface.pointee.report(error, "cannot watch the sockets", at: Clock.boottime())
+      hops.innermost.pointee.report(error, "cannot watch the sockets", at: Clock.boottime())
     }
   }
 }

@@ -5,8 +5,14 @@ import Culvert
 ///
 /// The functions are called in this order: `receive` by the one worker that leads, `accept` with
 /// the tunnel locked, `open`, then in ticket order `deliver` with the tunnel locked, and `write`.
+///
+/// Where tunnels are nested, the first three are the outermost's; `write` takes what that has
+/// delivered through the others, each with a batch of its own, and locks the tunnels itself for
+/// that.
 struct InboundLane: ~Copyable {
-  private var batch: InboundBatch
+  /// One for each hop, the innermost first.
+  private let batches: UnsafeMutablePointer<InboundBatch>
+  private let hopCount: Int
   /// For recvmmsg.
   private let messages: UDPSocket.Messages
   /// For joined packets.
@@ -22,10 +28,12 @@ struct InboundLane: ~Copyable {
   /// goes on (R37), but not for ever in one call.
   private static let errorsPerCall = 64
 
-  init(
-    _ batch: consuming InboundBatch, carvingFrom arena: inout Arena
-  ) {
-    self.batch = batch
+  /// Carves the lane; `setBatch` completes it.
+  init(carvingFrom arena: inout Arena, hops: Int) {
+    hopCount = hops
+    batches = arena.carveBytes(
+      hops * MemoryLayout<InboundBatch>.stride, owner: "workers: state"
+    ).baseAddress!.assumingMemoryBound(to: InboundBatch.self)
     messages = UDPSocket.Messages(carvingFrom: &arena)
     // All-zero bytes are a valid value of the C type.
     slices = arena.carveBytes(
@@ -33,10 +41,18 @@ struct InboundLane: ~Copyable {
     ).baseAddress!.assumingMemoryBound(to: clinux_slice.self)
   }
 
-  /// Whether packets will be joined for this TUN.
-  mutating func prepare(for tun: borrowing TunDevice) {
-    batch.preparesJoining = !tun.joining.isEmpty
+  /// The batch for one hop. Not on a measuring arena.
+  func setBatch(_ batch: consuming InboundBatch, of hop: Int) {
+    (batches + hop).initialize(to: batch)
   }
+
+  /// Whether packets will be joined for this TUN.
+  func prepare(for tun: borrowing TunDevice) {
+    batches.pointee.preparesJoining = !tun.joining.isEmpty
+  }
+
+  /// What datagrams are received into: the outermost hop's.
+  private var outermost: UnsafeMutablePointer<InboundBatch> { batches + (hopCount - 1) }
 
   // MARK: Steps
 
@@ -44,7 +60,7 @@ struct InboundLane: ~Copyable {
   mutating func receive(
     _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
   ) -> LaneResult {
-    batch.reset()
+    outermost.pointee.reset()
     if sockets.receiving.contains(.gro) {
       return receiveOneByOne(sockets, family, datagrams: BatchLayout.maximumSegments)
     }
@@ -52,44 +68,71 @@ struct InboundLane: ~Copyable {
     return receiveOneByOne(sockets, family, datagrams: 1)
   }
 
-  var isEmpty: Bool { batch.count == 0 }
+  var isEmpty: Bool { outermost.pointee.count == 0 }
 
   /// Bytes that were received: how much work the rest of the way is.
-  var byteCount: Int { batch.byteCount }
+  var byteCount: Int { outermost.pointee.byteCount }
 
-  mutating func accept(_ tunnel: inout Tunnel, at now: Instant) {
-    tunnel.accept(&batch, at: now)
+  func accept(_ tunnel: inout Tunnel, at now: Instant) {
+    tunnel.accept(&outermost.pointee, at: now)
   }
 
-  mutating func open() { batch.open() }
+  func open() { outermost.pointee.open() }
 
-  mutating func deliver(_ tunnel: inout Tunnel, at now: Instant) {
-    tunnel.deliver(&batch, at: now)
+  func deliver(_ tunnel: inout Tunnel, at now: Instant) {
+    tunnel.deliver(&outermost.pointee, at: now)
   }
 
-  /// Writes what was delivered to the TUN, and forgets the keys.
-  mutating func write(_ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult) {
-    let joining = interface.pointee.tun.joining
-    batch.join(tcp: joining.contains(.tso), udp: joining.contains(.uso))
-    for group in 0..<batch.outputCount {
-      // What the kernel has just refused joined is not tried again.
-      if batch.packetCount(of: group) > 1, result.lost.isEmpty {
-        writeJoined(group, interface, &result)
-      } else {
-        writeApart(group, interface, &result)
-      }
+  /// Hands on what was delivered, in the end to the TUN, and forgets the keys.
+  func write(_ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant) {
+    handOn(hopCount - 1, hops, lock, &result, at: now)
+  }
+
+  private func handOn(
+    _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
+  ) {
+    if hop == 0 {
+      writePackets(hops.innermost, &result)
+    } else {
+      carryInward(hop, hops, lock, &result, at: now)
     }
-    batch.reset()
+    (batches + hop).pointee.reset()
+  }
+
+  /// Packets of one tunnel are datagrams of the one inside it.
+  private func carryInward(
+    _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
+  ) {
+    let outer = batches + hop
+    let inner = batches + (hop - 1)
+    let channel = hops.channels + (hop - 1)
+    let inside = hops[hop - 1]
+    var next = 0
+    while next < outer.pointee.count {
+      inner.pointee.reset()
+      lock.acquire()
+      next = channel.pointee.carry(from: outer.pointee, at: next, into: &inner.pointee, at: now)
+      inside.pointee.tunnel.accept(&inner.pointee, at: now)
+      lock.release()
+      inner.pointee.open()
+      lock.acquire()
+      inside.pointee.tunnel.deliver(&inner.pointee, at: now)
+      // Opened, they stand in the batch's own memory.
+      channel.pointee.release()
+      lock.release()
+      handOn(hop - 1, hops, lock, &result, at: now)
+    }
   }
 
   // MARK: Receiving
 
-  private mutating func receiveOneByOne(
+  private func receiveOneByOne(
     _ sockets: borrowing UDPSockets, _ family: IPAddress.Family, datagrams: Int
   ) -> LaneResult {
     var result = LaneResult(isDrained: false)
     var errors = 0
-    while let room = batch.room(for: BatchLayout.maximumDatagram, datagrams: datagrams) {
+    while let room = outermost.pointee.room(for: BatchLayout.maximumDatagram, datagrams: datagrams)
+    {
       let received = sockets.receive(into: room, family)
       guard received.byteCount >= 0 else {
         if received.byteCount == -Int(SystemError.EAGAIN.code) || errors == Self.errorsPerCall {
@@ -100,7 +143,7 @@ struct InboundLane: ~Copyable {
         result.error = SystemError(code: Int32(truncatingIfNeeded: -received.byteCount))
         continue
       }
-      batch.append(
+      outermost.pointee.append(
         byteCount: received.byteCount, from: received.path, trafficClass: received.trafficClass,
         isTruncated: received.isTruncated, segmentByteCount: received.segmentByteCount)
     }
@@ -114,8 +157,10 @@ struct InboundLane: ~Copyable {
     var errors = 0
     let stride = BatchLayout.stride(for: datagramByteCount)
     var count = UDPSocket.Messages.capacity
-    while count > 1, batch.room(for: count * stride, datagrams: count) == nil { count -= 1 }
-    while let room = batch.room(for: count * stride, datagrams: count) {
+    while count > 1, outermost.pointee.room(for: count * stride, datagrams: count) == nil {
+      count -= 1
+    }
+    while let room = outermost.pointee.room(for: count * stride, datagrams: count) {
       let received = sockets.receive(
         messages, into: room.baseAddress!, stride: stride, capacity: datagramByteCount,
         count: count, family)
@@ -146,13 +191,13 @@ struct InboundLane: ~Copyable {
     // From the last to the first they could not be appended: each moves the batch's end. The
     // offsets are from the room that was given, whose start is the batch's end before this call.
     var taken = 0
-    let start = batch.byteCount
+    let start = outermost.pointee.byteCount
     var isTruncated = false
     var isLarge = false
     while taken < count {
       let message = messages[taken]
-      batch.append(
-        byteCount: message.byteCount, at: start + taken * stride - batch.byteCount,
+      outermost.pointee.append(
+        byteCount: message.byteCount, at: start + taken * stride - outermost.pointee.byteCount,
         from: message.path, trafficClass: message.trafficClass, isTruncated: message.isTruncated)
       isTruncated = isTruncated || message.isTruncated
       isLarge = isLarge || message.byteCount > Self.usualByteCount
@@ -170,11 +215,26 @@ struct InboundLane: ~Copyable {
 
   // MARK: Writing
 
+  private func writePackets(
+    _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+  ) {
+    let joining = interface.pointee.tun.joining
+    batches.pointee.join(tcp: joining.contains(.tso), udp: joining.contains(.uso))
+    for group in 0..<batches.pointee.outputCount {
+      // What the kernel has just refused joined is not tried again.
+      if batches.pointee.packetCount(of: group) > 1, result.lost.isEmpty {
+        writeJoined(group, interface, &result)
+      } else {
+        writeApart(group, interface, &result)
+      }
+    }
+  }
+
   /// Each packet by itself.
   private func writeApart(
     _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
   ) {
-    batch.forEachPacket(of: group) { bytes, byteCount in
+    batches.pointee.forEachPacket(of: group) { bytes, byteCount in
       let written = interface.pointee.tun.write(
         UnsafeMutableRawBufferPointer(start: bytes, count: byteCount))
       if written < 0 { result.didFailToWrite(1, -written) }
@@ -182,19 +242,19 @@ struct InboundLane: ~Copyable {
   }
 
   /// Several packets as one. Where the kernel refuses, they are lost, and the next go alone.
-  private mutating func writeJoined(
+  private func writeJoined(
     _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
   ) {
     let headerByteCount = interface.pointee.tun.headerByteCount
     let slices = slices
     var count = 0
-    batch.forEachPiece(of: group) { bytes, byteCount in
+    batches.pointee.forEachPiece(of: group) { bytes, byteCount in
       slices[count] = clinux_slice(bytes: bytes, byte_count: byteCount)
       count += 1
     }
     let header = slices[0].bytes! - headerByteCount
     header.initializeMemory(as: UInt8.self, repeating: 0, count: headerByteCount)
-    let isTCP = batch.finish(group, virtioHeader: header) != .udp
+    let isTCP = batches.pointee.finish(group, virtioHeader: header) != .udp
     slices[0].bytes = header
     slices[0].byte_count += headerByteCount
     let written = interface.pointee.tun.write(pieces: slices, count: count)

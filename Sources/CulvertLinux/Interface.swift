@@ -1,25 +1,41 @@
 import Culvert
 
 /// The tunnel together with what connects it to the system: the TUN, the sockets, and what has
-/// been configured about them.
+/// been configured about them. Of nested tunnels only the innermost has a TUN, and only the
+/// outermost sockets; the others have a channel in their place.
 struct Interface: ~Copyable {
   var tunnel: Tunnel
   var tun: TunDevice
   var sockets: UDPSockets
+  /// What the datagrams go through in place of the sockets: the next tunnel around this one.
+  let channel: UnsafeMutablePointer<DatagramChannel>?
   var log: Log
+  let stamps: TimestampFile
   /// The port wanted; what is bound once it is up. 0 lets the kernel choose.
   private(set) var listenPort: UInt16 = 0
   private(set) var firewallMark: UInt32 = 0
   /// The sockets are new, and epoll has to be told.
   var hasNewSockets = false
 
+  /// What has been seen of `Tunnel.removals`.
+  private var seenRemovals: UInt64 = 0
+
   init(
-    tunnel: consuming Tunnel, tun: consuming TunDevice, sockets: consuming UDPSockets, log: Log
+    tunnel: consuming Tunnel, tun: consuming TunDevice, sockets: consuming UDPSockets,
+    channel: UnsafeMutablePointer<DatagramChannel>?, log: Log, stamps: TimestampFile
   ) {
     self.tunnel = tunnel
     self.tun = tun
     self.sockets = sockets
+    self.channel = channel
     self.log = log
+    self.stamps = stamps
+  }
+
+  /// Whether peers have been removed since this was last asked.
+  mutating func takeRemovals() -> Bool {
+    defer { seenRemovals = tunnel.removals }
+    return seenRemovals != tunnel.removals
   }
 
   // MARK: Link
@@ -50,7 +66,7 @@ struct Interface: ~Copyable {
     if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
   }
 
-  private mutating func setUp(_ isUp: Bool, at now: Instant) {
+  mutating func setUp(_ isUp: Bool, at now: Instant) {
     if isUp {
       do throws(SystemError) {
         try bind(listenPort)
@@ -65,6 +81,8 @@ struct Interface: ~Copyable {
         }
         // Up all the same: a port that is free can still be set.
       }
+    } else if let channel {
+      channel.pointee.close()
     } else {
       sockets.close()
     }
@@ -75,8 +93,21 @@ struct Interface: ~Copyable {
   }
 
   private mutating func bind(_ port: UInt16) throws(SystemError) {
+    if let channel {
+      if port == 0 || port != channel.pointee.firstPort { open(channel, port) }
+      listenPort = channel.pointee.firstPort
+      return
+    }
     if try sockets.bind(port: port) { hasNewSockets = true }
     listenPort = sockets.port
+  }
+
+  /// Inside a tunnel all ports are free. A random one is taken from where the kernel takes its own
+  /// (RFC 6335 section 6).
+  private func open(_ channel: UnsafeMutablePointer<DatagramChannel>, _ port: UInt16) {
+    var entropy = Entropy.sodium
+    let random = 49_152 + UInt16(truncatingIfNeeded: entropy.below(16_384))
+    channel.pointee.open(firstPort: port == 0 ? random : port)
   }
 
   // MARK: Settings

@@ -44,6 +44,21 @@ public struct InterfaceName: Equatable, Sendable, BitwiseCopyable {
     withUnsafeMutableBytes(of: &self) { $0.copyMemory(from: name) }
   }
 
+  /// Whether the tunnels around this interface can be named after it.
+  public var hasRoomForHops: Bool { ofHop(1) != nil }
+
+  /// The name of a hop around this interface: "wg0-1" for the first. Nil where that is too long.
+  func ofHop(_ number: Int) -> InterfaceName? {
+    if number == 0 { return self }
+    return withUnsafeTemporaryAllocation(byteCount: 32, alignment: 1) { buffer in
+      var line = Line(into: buffer)
+      line.append(self)
+      line.append("-")
+      line.append(decimal: number)
+      return InterfaceName(line.bytes)
+    }
+  }
+
   /// The bytes of the name, without the NUL.
   public func withBytes<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
     withUnsafeBytes(of: self) { bytes in

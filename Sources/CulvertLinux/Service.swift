@@ -22,9 +22,13 @@ public enum Service {
   }
 
   /// The ledger of what these limits take, without taking it.
-  public static func budget(_ limits: Limits) -> (budget: Budget, lockedByteCount: Int) {
+  ///
+  /// - Parameter hops: tunnels, one inside the other.
+  public static func budget(
+    _ limits: Limits, hops: Int = 1
+  ) -> (budget: Budget, lockedByteCount: Int) {
     var arena = Arena.measuring
-    _ = Driver.Memory(carvingFrom: &arena, limits: limits)
+    DriverMemory(carvingFrom: &arena, limits: limits, hops: hops).discard()
     return (arena.budget, arena.secretByteCount)
   }
 
@@ -34,12 +38,14 @@ public enum Service {
     var log = Log(level, options.name)
     let region: MemoryRegion
     do throws(SystemError) {
-      region = try MemoryRegion(byteCount: budget(options.limits).budget.total)
+      region = try MemoryRegion(
+        byteCount: budget(options.limits, hops: options.hopCount).budget.total)
     } catch {
       return fail("cannot map the memory; culvert budget prints how much it is", error, nil)
     }
     var arena = Arena(region: region.bytes)
-    let memory = Driver.Memory(carvingFrom: &arena, limits: options.limits)
+    let memory = DriverMemory(
+      carvingFrom: &arena, limits: options.limits, hops: options.hopCount)
     harden(arena.secrets, &log)
 
     // Also a failure leaves nothing behind: the TUN goes with its descriptor.
@@ -49,18 +55,17 @@ public enum Service {
     } catch {
       return failTUN(options.name, error)
     }
-    let listener: UAPIListener
+    var servers = UAPIServers(memory: memory.uapi)
     do throws(SystemError) {
-      listener = try openListener(try tun.name())
+      try openListeners(&servers, try tun.name(), options.hopCount)
     } catch {
       return fail(
         "cannot open the configuration socket", error, Privileges.advice(forUAPI: error))
     }
     do throws(SystemError) {
-      let stamps = TimestampFile(StateFile(try tun.name(), in: options.stateDirectory))
+      log.name = try tun.name()
       let driver = try Driver.make(
-        memory,
-        Driver.Parts(tun: tun, uapi: listener, log: log, stamps: stamps, options: options))
+        memory, Driver.Parts(tun: tun, uapi: servers, log: log, options: options))
       defer { Driver.destroy(driver) }
       // From this line on nothing is allocated.
       arena.seal()
@@ -87,6 +92,17 @@ public enum Service {
     guard Environment.bytes(name) != nil else { return nil }
     guard let raw = Environment.integer(name) else { throw .EBADF }
     return Int32(truncatingIfNeeded: raw)
+  }
+
+  /// The innermost hop's socket may be handed over; those of the others are always our own.
+  private static func openListeners(
+    _ servers: inout UAPIServers, _ name: InterfaceName, _ count: Int
+  ) throws(SystemError) {
+    servers.append(try openListener(name))
+    for hop in 1..<max(1, count) {
+      guard let name = name.ofHop(hop) else { throw .ENAMETOOLONG }
+      servers.append(try UAPIListener.open(name))
+    }
   }
 
   private static func openListener(

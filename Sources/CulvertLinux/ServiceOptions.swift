@@ -13,6 +13,15 @@ public struct ServiceOptions {
   /// NUL-terminated, as long-lived as the process; nil for the default.
   public var stateDirectory: UnsafePointer<CChar>?
 
+  /// The innermost tunnel's configuration file, NUL-terminated, as long-lived as the process; nil
+  /// where it is configured from outside.
+  public var config: UnsafePointer<CChar>?
+  /// Those of the tunnels around it.
+  public var through = ThroughList()
+
+  /// Tunnels, one inside the other.
+  var hopCount: Int { through.count + 1 }
+
   public init(_ name: InterfaceName, limits: Limits) {
     self.name = name
     self.limits = limits

@@ -1,4 +1,4 @@
-/// What an epoll event is about.
+/// What an epoll event is about: in the low byte which kind of descriptor, above it which one.
 enum Token {
   static let tun: UInt64 = 1
   static let ipv4: UInt64 = 2
@@ -6,17 +6,37 @@ enum Token {
   static let timer: UInt64 = 4
   static let signals: UInt64 = 5
   static let netlink: UInt64 = 6
-  static let listener: UInt64 = 7
-  static let listenerWatch: UInt64 = 8
+  private static let listener: UInt64 = 7
+  private static let listenerWatch: UInt64 = 8
+  private static let connection: UInt64 = 9
+
+  /// A descriptor of the configuration socket of one hop.
+  enum UAPI {
+    case listener(hop: Int)
+    case listenerWatch(hop: Int)
+    case connection(hop: Int, index: Int)
+  }
+
   /// True for the descriptors that packets and datagrams come from.
   static func isLane(_ token: UInt64) -> Bool { token == tun || token == ipv4 || token == ipv6 }
 
-  private static let firstConnection: UInt64 = 16
+  static func uapi(_ descriptor: UAPI) -> UInt64 {
+    switch descriptor {
+    case .listener(let hop): listener | UInt64(hop) << 8
+    case .listenerWatch(let hop): listenerWatch | UInt64(hop) << 8
+    case .connection(let hop, let index): connection | UInt64(hop) << 8 | UInt64(index) << 16
+    }
+  }
 
-  static func connection(_ index: Int) -> UInt64 { firstConnection + UInt64(index) }
-
-  /// The index of the connection that a token stands for; nil for any other.
-  static func connectionIndex(_ token: UInt64) -> Int? {
-    token >= firstConnection ? Int(truncatingIfNeeded: token - firstConnection) : nil
+  /// Nil for a token of another kind.
+  static func uapi(_ token: UInt64) -> UAPI? {
+    let hop = Int(truncatingIfNeeded: token >> 8 & 0xff)
+    switch token & 0xff {
+    case listener: return .listener(hop: hop)
+    case listenerWatch: return .listenerWatch(hop: hop)
+    case connection:
+      return .connection(hop: hop, index: Int(truncatingIfNeeded: token >> 16))
+    default: return nil
+    }
   }
 }

@@ -27,6 +27,15 @@ public struct TunDevice: ~Copyable {
     control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
   }
 
+  /// No interface: every call gives EBADF. What the tunnels around the innermost have.
+  static var none: TunDevice { TunDevice() }
+
+  private init() {
+    device = .none
+    control = .none
+    headerByteCount = 0
+  }
+
   /// Creates the interface, or attaches to a persistent one that nobody uses, and sets its MTU
   /// (1420 as wireguard-go does). EBUSY where another process has it, EINVAL where it is no TUN;
   /// EPERM and ENOENT are explained by `Privileges.advice`.

@@ -7,6 +7,7 @@ struct UAPIServer: ~Copyable {
   static let maximumConnections = 8
 
   private let listener: UAPIListener
+  private let hop: Int
   /// Mutated as `(connections + index).pointee`: the subscript of a move-only element crashes the
   /// 6.3.1 compiler under the thread sanitizer.
   private let connections: UnsafeMutablePointer<UAPIConnection>
@@ -14,9 +15,12 @@ struct UAPIServer: ~Copyable {
   /// Somebody waits in the listener's queue.
   private var isFull = false
 
-  /// - Parameter memory: `byteCount` bytes of locked memory.
-  init(_ listener: consuming UAPIListener, memory: UnsafeMutableRawBufferPointer) {
+  /// - Parameters:
+  ///   - memory: `byteCount` bytes of locked memory.
+  ///   - hop: whose configuration it is.
+  init(_ listener: consuming UAPIListener, memory: UnsafeMutableRawBufferPointer, hop: Int) {
     self.listener = listener
+    self.hop = hop
     // Start-up: the arena is not sealed yet. A connection owns a descriptor, so it is no plain
     // value that the arena could hold.
     connections = .allocate(capacity: UAPIServer.maximumConnections)
@@ -40,8 +44,13 @@ struct UAPIServer: ~Copyable {
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
     // Edges: where there is no place, or no descriptor left in the process, nothing spins.
-    try epoll.add(listener.raw, [.readable, .edge], token: Token.listener)
-    if listener.rawWatch >= 0 { try epoll.add(listener.rawWatch, token: Token.listenerWatch) }
+    try epoll.add(listener.raw, [.readable, .edge], token: Token.uapi(.listener(hop: hop)))
+    guard listener.rawWatch >= 0 else { return }
+    try epoll.add(listener.rawWatch, token: Token.uapi(.listenerWatch(hop: hop)))
+  }
+
+  private func token(of place: Int) -> UInt64 {
+    Token.uapi(.connection(hop: hop, index: place))
   }
 
   /// False once somebody has deleted the socket's file, which ends the process (R25).
@@ -63,7 +72,7 @@ struct UAPIServer: ~Copyable {
       }
       if connections[place].isOpen { (connections + place).pointee.close(&interface) }
       do throws(SystemError) {
-        try epoll.add(descriptor.raw, [.readable, .once], token: Token.connection(place))
+        try epoll.add(descriptor.raw, [.readable, .once], token: token(of: place))
         (connections + place).pointee.open(descriptor)
         serve(place, &interface, epoll, at: now)
       } catch {
@@ -132,7 +141,7 @@ struct UAPIServer: ~Copyable {
     }
     do throws(SystemError) {
       try epoll.modify(
-        connections[index].descriptor.raw, interest, token: Token.connection(index))
+        connections[index].descriptor.raw, interest, token: token(of: index))
     } catch {
       (connections + index).pointee.close(&interface)
     }
@@ -143,7 +152,7 @@ struct UAPIServer: ~Copyable {
     for index in 0..<UAPIServer.maximumConnections
     where connections[index].isOpen && connections[index].wantsToSet {
       _ = try? epoll.modify(
-        connections[index].descriptor.raw, [.writable, .once], token: Token.connection(index))
+        connections[index].descriptor.raw, [.writable, .once], token: token(of: index))
     }
   }
 }

@@ -21,12 +21,21 @@ struct Worker: ~Copyable {
   /// The control path's, too; measured at 20 KB.
   private static let stackByteCount = 128 * 1024
 
-  init(carvingFrom arena: inout Arena, _ tunnel: inout Tunnel, isFirst: Bool) {
-    outbound = OutboundLane(
-      tunnel.makeOutboundBatch(carvingFrom: &arena), carvingFrom: &arena)
-    inbound = InboundLane(tunnel.makeInboundBatch(carvingFrom: &arena), carvingFrom: &arena)
+  /// Carves the worker; `carveBatches` completes it, for each hop.
+  init(carvingFrom arena: inout Arena, hops: Int, isFirst: Bool) {
+    outbound = OutboundLane(carvingFrom: &arena, hops: hops)
+    inbound = InboundLane(carvingFrom: &arena, hops: hops)
     events = arena.carve(EpollEvent.self, count: 16, owner: "epoll events")
     stack = isFirst ? nil : Worker.carveStack(&arena)
+  }
+
+  /// A batch of either lane for one hop.
+  func carveBatches(from arena: inout Arena, _ tunnel: inout Tunnel, of hop: Int) {
+    let outboundBatch = tunnel.makeOutboundBatch(carvingFrom: &arena)
+    let inboundBatch = tunnel.makeInboundBatch(carvingFrom: &arena)
+    if arena.isMeasuring { return }
+    outbound.setBatch(outboundBatch, of: hop)
+    inbound.setBatch(inboundBatch, of: hop)
   }
 
   /// Page-aligned, with a page below it that is a fault to touch.
@@ -40,7 +49,7 @@ struct Worker: ~Copyable {
   }
 
   /// The fastest cipher on this CPU. Before anything else: the batch's memory is used.
-  mutating func measureCipher() -> TransportCipher { outbound.measureCipher() }
+  func measureCipher() -> TransportCipher { outbound.measureCipher() }
 
   /// Offloads of the sockets that do not do what they promise. Before anything else, as above.
   func refutedOffloads(_ offloads: Offloads) -> Offloads {
@@ -55,7 +64,7 @@ struct Worker: ~Copyable {
   ) throws(SystemError) {
     for index in 0..<count {
       (workers + index).pointee.driver = driver
-      (workers + index).pointee.inbound.prepare(for: driver.pointee.interface.pointee.tun)
+      (workers + index).pointee.inbound.prepare(for: driver.pointee.hops.innermost.pointee.tun)
     }
     driver.pointee.gates.lead.acquire()
     for index in 1..<max(1, count) {
@@ -147,7 +156,8 @@ struct Worker: ~Copyable {
   private mutating func carryOutbound(
     _ event: EpollEvent, _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
   ) -> Bool {
-    let interface = driver.pointee.interface
+    let hops = driver.pointee.hops
+    let interface = hops.innermost
     for _ in 0..<Driver.batchesPerTurn {
       let now = Clock.boottime()
       var result = outbound.read(interface.pointee.tun)
@@ -165,17 +175,16 @@ struct Worker: ~Copyable {
         byteCount: outbound.byteCount, isNext: gates.outbound.isOpen(ticket), driver)
       if isShared { gates.lead.release() }
 
-      var mayGo = false
+      // Once it is this batch's turn, entering again goes straight through.
       while outbound.seal() {
-        if !mayGo { gates.outbound.enter(ticket) }
-        mayGo = true
-        outbound.send(interface, &result)
+        gates.outbound.enter(ticket)
+        outbound.send(hops, gates.tunnel, &result, at: now)
       }
-      if !mayGo { gates.outbound.enter(ticket) }
+      gates.outbound.enter(ticket)
       gates.tunnel.acquire()
       outbound.emit(&interface.pointee.tunnel, at: now)
       // Not without need: the leader reads beside it, to receive.
-      if !result.lost.isEmpty { interface.pointee.sockets.stopSending(result.lost) }
+      if !result.lost.isEmpty { hops.outermost.pointee.sockets.stopSending(result.lost) }
       interface.pointee.report(result, "sending failed", at: now)
       // The leader sees the next deadline itself, before it waits again.
       if isShared { driver.pointee.armTimer(at: now) }
@@ -191,13 +200,14 @@ struct Worker: ~Copyable {
   private mutating func carryInbound(
     _ family: IPAddress.Family, _ driver: UnsafeMutablePointer<Driver>, _ gates: Gates
   ) -> Bool {
-    let interface = driver.pointee.interface
+    let hops = driver.pointee.hops
+    let interface = hops.outermost
     for _ in 0..<Driver.batchesPerTurn {
       let now = Clock.boottime()
       var result = inbound.receive(interface.pointee.sockets, family)
       if !result.lost.isEmpty { interface.pointee.sockets.stopReceiving(result.lost) }
       if inbound.isEmpty {
-        report(result, "receiving failed", interface, gates, at: now)
+        report(result, "receiving failed", hops.innermost, gates, at: now)
         return true
       }
       gates.tunnel.acquire()
@@ -212,11 +222,15 @@ struct Worker: ~Copyable {
       gates.inbound.enter(ticket)
       gates.tunnel.acquire()
       inbound.deliver(&interface.pointee.tunnel, at: now)
-      if isShared { driver.pointee.armTimer(at: now) }
       gates.tunnel.release()
-      inbound.write(interface, &result)
-      if !result.lost.isEmpty { interface.pointee.tun.stopJoining(result.lost) }
-      report(result, "receiving failed", interface, gates, at: now)
+      inbound.write(hops, gates.tunnel, &result, at: now)
+      if !result.lost.isEmpty { hops.innermost.pointee.tun.stopJoining(result.lost) }
+      if isShared {
+        gates.tunnel.acquire()
+        driver.pointee.armTimer(at: now)
+        gates.tunnel.release()
+      }
+      report(result, "receiving failed", hops.innermost, gates, at: now)
       gates.inbound.leave()
       if isShared { return false }
       if result.isDrained { break }

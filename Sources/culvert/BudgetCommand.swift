@@ -4,7 +4,7 @@ import CulvertLinux
 /// `culvert budget`: what a set of limits takes, before it is taken.
 enum BudgetCommand {
   static func run(_ options: Options) -> Int32 {
-    let (budget, lockedByteCount) = Service.budget(options.limits)
+    let (budget, lockedByteCount) = Service.budget(options.limits, hops: options.hopCount)
     Output.writeLine(to: Output.standardOutput) {
       $0.append("profile ")
       $0.append(options.profile.name)

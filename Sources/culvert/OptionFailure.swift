@@ -6,6 +6,8 @@ struct OptionFailure {
     case noName
     case tooManyNames
     case badName
+    case longName
+    case tooManyHops
     case unknownOption
     case noValue
     case badProfile
@@ -38,6 +40,13 @@ struct OptionFailure {
       case .badName:
         quote(&line)
         line.append(" is no interface name: 1 to 15 visible characters without / and :")
+      case .longName:
+        quote(&line)
+        line.append(
+          " is too long for --through: 13 characters leave room for the -1 of the next hop")
+      case .tooManyHops:
+        line.append("up to 3 tunnels around the innermost, and then comes --through ")
+        quote(&line)
       case .unknownOption:
         line.append("unknown option ")
         quote(&line)

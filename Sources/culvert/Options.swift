@@ -25,6 +25,9 @@ struct Options {
   private var stateDirectory: UnsafePointer<CChar>?
   private var socketBufferByteCount: Int?
   private var offloads = Offloads.all
+  /// Configuration files, NUL-terminated: the tunnel's own, and those of the tunnels around it.
+  private var config: UnsafePointer<CChar>?
+  private var through = ThroughList()
   /// Nil for as many as there are CPUs.
   private var workers: Int?
   // Overrides of the profile's limits; nil keeps them.
@@ -53,6 +56,9 @@ struct Options {
     socketBufferByteCount ?? UDPSockets.defaultBufferByteCount(for: profile)
   }
 
+  /// Tunnels, one inside the other.
+  var hopCount: Int { through.count + 1 }
+
   /// What `culvert IFNAME` runs with.
   func service(_ name: InterfaceName) -> ServiceOptions {
     var service = ServiceOptions(name, limits: limits)
@@ -61,6 +67,8 @@ struct Options {
     service.socketBufferByteCount = socketBuffer
     service.stateDirectory = stateDirectory
     service.offloads = offloads
+    service.config = config
+    service.through = through
     return service
   }
 
@@ -103,6 +111,9 @@ struct Options {
     guard let name = InterfaceName(cString: word) else {
       return .failure(OptionFailure(.badName, word))
     }
+    if !through.isEmpty, !name.hasRoomForHops {
+      return .failure(OptionFailure(.longName, word))
+    }
     return .command(.run(name))
   }
 
@@ -144,6 +155,11 @@ struct Options {
       guard let list = OffloadList.parse(value) else { return OptionFailure(.badOffload, value) }
       offloads = list
       return nil
+    case .config:
+      config = value
+      return nil
+    case .through:
+      return through.append(value) ? nil : OptionFailure(.tooManyHops, value)
     case .mtu, .maximumPeers, .maximumAllowedIPs, .maximumStaged, .stagingSlots, .handshakeRing,
       .batchPackets, .socketBuffer, .workers:
       guard let number = Argument.number(value), option.range.contains(number) else {
@@ -165,7 +181,7 @@ struct Options {
     case .batchPackets: batchPackets = number
     case .socketBuffer: socketBufferByteCount = number
     case .workers: workers = number
-    case .profile, .stateDirectory, .offload: break
+    case .profile, .stateDirectory, .offload, .config, .through: break
     }
   }
 }

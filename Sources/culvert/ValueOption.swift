@@ -14,6 +14,8 @@ enum ValueOption: CaseIterable {
   case stateDirectory
   case workers
   case offload
+  case config
+  case through
 
   var name: StaticString {
     switch self {
@@ -29,6 +31,8 @@ enum ValueOption: CaseIterable {
     case .stateDirectory: "--state-dir"
     case .workers: "--workers"
     case .offload: "--offload"
+    case .config: "--config"
+    case .through: "--through"
     }
   }
 
@@ -49,7 +53,7 @@ enum ValueOption: CaseIterable {
     case .batchPackets: 64...1024
     case .socketBuffer: 4096...67_108_864
     case .workers: 1...64
-    case .profile, .stateDirectory, .offload: 0...0
+    case .profile, .stateDirectory, .offload, .config, .through: 0...0
     }
   }
 }

@@ -19,7 +19,8 @@ private final class Receiver {
     let region = try MemoryRegion(byteCount: 4 << 20)
     var arena = Arena(region: region.bytes)
     var tunnel = Tunnel(carvingFrom: &arena, limits: limits)
-    lane = InboundLane(tunnel.makeInboundBatch(carvingFrom: &arena), carvingFrom: &arena)
+    lane = InboundLane(carvingFrom: &arena, hops: 1)
+    lane.setBatch(tunnel.makeInboundBatch(carvingFrom: &arena), of: 0)
     self.tunnel = tunnel
     self.sockets = sockets
     self.region = region

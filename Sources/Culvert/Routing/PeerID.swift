@@ -10,6 +10,10 @@ public struct PeerID: Hashable, Sendable, BitwiseCopyable {
     self.generation = generation
   }
 
+  /// The peer in 32 bits: those of the index that count, and of the generation what is left. Two
+  /// peers that share it are 65,536 removals apart.
+  public var sender: UInt32 { index & 0xffff | generation << 16 }
+
   /// No peer; never a place of the table.
   public static var none: PeerID { PeerID(index: .max, generation: 0) }
 }

@@ -2,12 +2,17 @@
 /// keeps its place, so that segments can be cut without a copy and a tag can be verified after the
 /// one pass that decrypts; what it writes stands back to back, so that one call sends it all.
 ///
-///     input   | headroom | packet | headroom | packet | ... slack |
-///     output  | headroom | header, text, tag | header, text, tag | ... slack |
+///     input   | lead | headroom | packet | headroom | packet | ... slack |
+///     output  | lead | gap | header, text, tag | gap | header, text, tag | ... slack |
+///
+/// The gap is nothing where datagrams go to a socket, and room for IP and UDP headers where they
+/// go into another tunnel: that one then reads them where they stand.
 public enum BatchLayout {
   /// Bytes to use before each packet: enough for the cipher, for an ICMP error in front of an IPv6
   /// packet (48) with a virtio header before it (10-16), and for the transport header.
   public static let headroom = 64
+  /// Bytes before all of it, which the cipher may read: what stands first may be given headers.
+  static let lead = 64
   /// What the cipher may read or overwrite behind the last packet of an area.
   static let slack = TransportCipher.slack
   static let alignment = 16

@@ -24,7 +24,9 @@ struct BatchOutputs: ~Copyable {
   /// `BatchLayout.segmentHeaderByteCount` bytes.
   let segmentHeaders: UnsafeMutableRawPointer
   private(set) var count = 0
-  private var used = BatchLayout.headroom
+  private var used = BatchLayout.lead
+  /// Bytes left free before each datagram, for the headers of another tunnel's packet.
+  var gap = 0
 
   init(carvingFrom arena: inout Arena, capacity: Int, owner: StaticString) {
     bytes = arena.carveBytes(BatchLayout.outputByteCount, owner: owner)
@@ -35,7 +37,7 @@ struct BatchOutputs: ~Copyable {
 
   mutating func reset() {
     count = 0
-    used = BatchLayout.headroom
+    used = BatchLayout.lead
   }
 
   subscript(index: Int) -> UnsafeMutablePointer<Datagram> {
@@ -47,16 +49,16 @@ struct BatchOutputs: ~Copyable {
   /// Where a sealed datagram of `byteCount` bytes will stand; nil where there is no more room.
   @inline(__always)
   func place(for byteCount: Int) -> UnsafeMutableRawPointer? {
-    guard !isFull, byteCount <= bytes.count - used - BatchLayout.slack else { return nil }
-    return bytes.baseAddress! + used
+    guard !isFull, byteCount <= bytes.count - used - gap - BatchLayout.slack else { return nil }
+    return bytes.baseAddress! + used + gap
   }
 
   /// Takes the datagram that was written to the place last given.
   mutating func appendSealed(
     byteCount: Int, session: UInt16, kind: Datagram.Kind, trafficClass: UInt8
   ) {
-    let start = bytes.baseAddress! + used
-    used += byteCount
+    let start = bytes.baseAddress! + used + gap
+    used += gap + byteCount
     append(
       Datagram(
         start: start, byteCount: UInt32(truncatingIfNeeded: byteCount), session: session,

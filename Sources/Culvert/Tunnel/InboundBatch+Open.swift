@@ -40,6 +40,12 @@ extension InboundBatch {
       start: text(index), count: Int(packet.pointee.innerByteCount))
   }
 
+  /// The peer that a packet came from, for a `DatagramChannel`.
+  public func sender(_ index: Int) -> UInt32 {
+    precondition(index >= 0 && index < count)
+    return sessions[packets[index].session].pointee.peer.sender
+  }
+
   /// Puts delivered packets that continue each other together, in groups that the TUN takes in one
   /// write each; the order within a flow stays.
   ///

@@ -25,8 +25,8 @@ public struct InboundBatch: ~Copyable {
       case delivered
       case done
     }
-    /// Of the datagram in the batch's bytes.
-    var offset: UInt32
+    /// The datagram: in the batch's bytes, or elsewhere (`append(at:)`).
+    var start: UnsafeMutableRawPointer
     var byteCount: UInt32
     /// Of the inner packet in the batch's texts.
     var textOffset: UInt32
@@ -126,21 +126,48 @@ public struct InboundBatch: ~Copyable {
       // The kernel cuts off the end of the buffer: a whole number of its segments is good.
       let isCut = isTruncated && taken + part == byteCount
       append(
-        offset: start + taken, byteCount: part, kind: isCut ? .truncated : .received)
+        at: bytes.baseAddress! + start + taken, byteCount: part,
+        kind: isCut ? .truncated : .received)
       taken += part
     } while taken < byteCount
     arrivalCount += 1
     used = min(bytes.count, roundUp(start + byteCount, to: BatchLayout.alignment))
   }
 
-  private mutating func append(offset: Int, byteCount: Int, kind: Packet.Kind) {
+  /// Takes a datagram that stands elsewhere, and stays there until `open`: what has come out of
+  /// another tunnel. It has `lead` bytes before it and `slack` bytes behind that may be read and,
+  /// behind it, overwritten. False when the batch is full.
+  mutating func append(
+    at start: UnsafeMutableRawPointer, byteCount: Int, from path: Path, trafficClass: UInt8
+  ) -> Bool {
+    // It counts like one in the batch's own bytes, as its text needs the same room.
+    guard arrivalCount < arrivals.count, count < packets.count,
+      byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
+    else { return false }
+    arrivals[arrivalCount] = Arrival(path: path, trafficClass: trafficClass)
+    append(at: start, byteCount: byteCount, kind: .received)
+    arrivalCount += 1
+    used = roundUp(used + BatchLayout.headroom + byteCount, to: BatchLayout.alignment)
+    return true
+  }
+
+  /// Whether the next datagram finds room, however large it is.
+  var hasRoomForAny: Bool {
+    count < packets.count && arrivalCount < arrivals.count
+      && BatchLayout.maximumDatagram
+        <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
+  }
+
+  private mutating func append(
+    at start: UnsafeMutableRawPointer, byteCount: Int, kind: Packet.Kind
+  ) {
     guard count < packets.count else {
       surplusCount &+= 1
       return
     }
     packets[count] = Packet(
-      offset: UInt32(truncatingIfNeeded: offset), byteCount: UInt32(truncatingIfNeeded: byteCount),
-      textOffset: 0, innerByteCount: 0, session: 0,
+      start: start, byteCount: UInt32(truncatingIfNeeded: byteCount), textOffset: 0,
+      innerByteCount: 0, session: 0,
       arrival: UInt16(truncatingIfNeeded: arrivalCount), kind: kind, counter: 0,
       candidate: JoinCandidate())
     count += 1
@@ -149,9 +176,7 @@ public struct InboundBatch: ~Copyable {
   /// Bytes taken, with what lies between the datagrams: how much work the batch is.
   public var byteCount: Int { used }
 
-  func datagram(_ index: Int) -> UnsafeMutableRawPointer {
-    bytes.baseAddress! + Int(packets[index].offset)
-  }
+  func datagram(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
 
   func text(_ index: Int) -> UnsafeMutableRawPointer {
     texts.baseAddress! + Int(packets[index].textOffset)

@@ -31,14 +31,12 @@ extension OutboundBatch {
       if outputs.isFull { return false }
       outputs.append(
         BatchOutputs.Datagram(
-          start: bytes.baseAddress! + Int(packet.offset), byteCount: packet.byteCount,
-          session: packet.session, kind: packet.kind == .reply ? .reply : .message,
-          trafficClass: packet.trafficClass))
+          start: packet.start, byteCount: packet.byteCount, session: packet.session,
+          kind: packet.kind == .reply ? .reply : .message, trafficClass: packet.trafficClass))
       return true
     case .text:
       if packet.offload.isNone {
-        return sealText(
-          bytes.baseAddress! + Int(packet.offset), byteCount: Int(packet.byteCount), packet)
+        return sealText(packet.start, byteCount: Int(packet.byteCount), packet)
       }
       return sealSegments(packet)
     }

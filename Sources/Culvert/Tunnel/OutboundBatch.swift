@@ -27,8 +27,8 @@ public struct OutboundBatch: ~Copyable {
       case reply
       case dropped
     }
-    /// Of the plaintext, message or reply in the input area.
-    var offset: UInt32
+    /// The plaintext, message or reply: in the input area, or elsewhere (`append(at:)`).
+    var start: UnsafeMutableRawPointer
     var byteCount: UInt32
     var session: UInt16
     var kind: Kind
@@ -43,7 +43,7 @@ public struct OutboundBatch: ~Copyable {
   let packets: UnsafeMutableBufferPointer<Packet>
   var sessions: BatchSessions
   public private(set) var count = 0
-  private var used = 0
+  private var used = BatchLayout.lead
   /// Tells one filling of the batch from the next, for the peers' memo of their session here.
   var serial: UInt64 = 0
   /// Set by the tunnel with each filling.
@@ -76,7 +76,7 @@ public struct OutboundBatch: ~Copyable {
     outputs.reset()
     cursor = Cursor()
     count = 0
-    used = 0
+    used = BatchLayout.lead
   }
 
   /// The memory of an empty batch, to measure ciphers in.
@@ -107,22 +107,51 @@ public struct OutboundBatch: ~Copyable {
   ) -> Int {
     precondition(count < packets.count && hasRoom(for: byteCount))
     let index = count
-    packets[index] = Packet(
-      offset: UInt32(truncatingIfNeeded: used + BatchLayout.headroom),
-      byteCount: UInt32(truncatingIfNeeded: byteCount), session: 0, kind: kind, trafficClass: 0,
-      counter: 0, offload: offload)
+    append(
+      at: bytes.baseAddress! + used + BatchLayout.headroom, byteCount: byteCount, kind: kind,
+      offload: offload)
     used = min(
       bytes.count, roundUp(used + BatchLayout.headroom + byteCount, to: BatchLayout.alignment))
-    count += 1
     return index
+  }
+
+  /// Takes a packet that stands elsewhere, and stays there until `emit`: what another tunnel has
+  /// sealed. Around it there are `lead` bytes before and `slack` bytes behind to be read.
+  mutating func append(at start: UnsafeMutableRawPointer, byteCount: Int) {
+    precondition(count < packets.count)
+    append(at: start, byteCount: byteCount, kind: .unplanned, offload: .none)
+  }
+
+  private mutating func append(
+    at start: UnsafeMutableRawPointer, byteCount: Int, kind: Packet.Kind, offload: PacketOffload
+  ) {
+    packets[count] = Packet(
+      start: start, byteCount: UInt32(truncatingIfNeeded: byteCount), session: 0, kind: kind,
+      trafficClass: 0, counter: 0, offload: offload)
+    count += 1
+  }
+
+  /// Whether so many packets of up to `byteCount` bytes each find room.
+  func hasRoom(forPackets packetCount: Int, of byteCount: Int) -> Bool {
+    let stride = roundUp(BatchLayout.headroom + byteCount, to: BatchLayout.alignment)
+    return packetCount <= freeCount
+      && packetCount <= (bytes.count - used - BatchLayout.slack) / stride
+  }
+
+  /// Packets that still find a place.
+  var freeCount: Int { packets.count - count }
+
+  /// Says that what `seal` makes goes into another tunnel: each datagram then has so many bytes
+  /// before it for headers. Once, before the batch is used.
+  public mutating func leaveRoom(forHeaders byteCount: Int) {
+    precondition(byteCount <= BatchLayout.headroom)
+    outputs.gap = byteCount
   }
 
   /// Bytes taken, with what lies between the packets: how much work the batch is.
   public var byteCount: Int { used }
 
-  func text(_ index: Int) -> UnsafeMutableRawPointer {
-    bytes.baseAddress! + Int(packets[index].offset)
-  }
+  func text(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
 
   /// Sees to it that a packet can be cut; nil where the kernel's word about it makes no sense.
   func segmenter(_ index: Int) -> Segmenter? {

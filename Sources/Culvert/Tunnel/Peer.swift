@@ -40,9 +40,12 @@ struct Peer: BitwiseCopyable {
     self.cookie = cookie
   }
 
-  /// Where it is from now on. What was learnt about the way to another endpoint is forgotten.
-  mutating func move(to path: Path) {
-    if self.path?.endpoint != path.endpoint { segmentLimit = .max }
+  /// Where it is from now on. What was learnt about the way to another endpoint is forgotten; true
+  /// where it is another.
+  mutating func move(to path: Path) -> Bool {
+    let isElsewhere = self.path?.endpoint != path.endpoint
+    if isElsewhere { segmentLimit = .max }
     self.path = path
+    return isElsewhere
   }
 }

@@ -106,6 +106,7 @@ extension Tunnel {
     peer.pointee.handshake.erase()
     peer.pointee.cookie.erase()
     peerTable.remove(id)
+    removals &+= 1
   }
 
   public mutating func removeAllPeers() {
@@ -121,7 +122,7 @@ extension Tunnel {
 
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard let peer = peer(id) else { return }
-    peer.pointee.move(to: Path(to: endpoint))
+    move(peer, to: Path(to: endpoint))
   }
 
   /// Seconds, 0 for off. Switching it on sends a keepalive at once, which also opens a session.

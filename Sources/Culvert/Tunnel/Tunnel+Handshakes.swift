@@ -121,7 +121,7 @@ extension Tunnel {
     }
     freeIndex(replacedIndex)
     events.append(.initiationReceived, remoteStatic)
-    peer.pointee.move(to: entry.path)
+    move(peer, to: entry.path)
     peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
     peer.pointee.timers.anyAuthenticatedPacketReceived()
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
@@ -179,7 +179,7 @@ extension Tunnel {
     case .lowOrderPoint: return .lowOrderPoint
     case .invalid, .replayed, .tooMany: return .handshakeFailed
     }
-    peer.pointee.move(to: entry.path)
+    move(peer, to: entry.path)
     peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
     let index = peer.pointee.handshake.localIndex
     // The path's MTU may be another by now: with each session it is tried anew.

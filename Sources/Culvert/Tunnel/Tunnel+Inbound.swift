@@ -99,7 +99,7 @@ extension Tunnel {
     guard peer.pointee.keypairs.accept(packet.pointee.counter, on: role) else { return .replayed }
 
     // Only now is the datagram known to be new and the peer's own: it may roam (R8).
-    peer.pointee.move(to: arrival.path)
+    move(peer, to: arrival.path)
     peer.pointee.receivedByteCount &+= UInt64(packet.pointee.byteCount)
     if role == .next { confirmSession(peer, at: now) }
     noteReceived(peer, isData: packet.pointee.byteCount > WireGuard.keepaliveByteCount, at: now)

@@ -141,13 +141,13 @@ extension Tunnel {
     let packet = batch.packets.baseAddress! + index
     packet.pointee.kind = .dropped
     guard icmpBudget.allow(at: now) else { return }
+    let buffer = packet.pointee.start - BatchLayout.headroom
     guard
       let error = ICMPError.write(
-        .hostUnreachable, in: batch.bytes.baseAddress!,
-        packetByteOffset: Int(packet.pointee.offset),
+        .hostUnreachable, in: buffer, packetByteOffset: BatchLayout.headroom,
         packetByteCount: Int(packet.pointee.byteCount))
     else { return }
-    packet.pointee.offset = UInt32(truncatingIfNeeded: error.byteOffset)
+    packet.pointee.start = buffer + error.byteOffset
     packet.pointee.byteCount = UInt32(truncatingIfNeeded: error.byteCount)
     packet.pointee.kind = .reply
   }

@@ -39,29 +39,35 @@ public struct Tunnel: ~Copyable {
   /// The interface's MTU in bytes, as the shell last reported it; 0 before that.
   public internal(set) var mtu = Policy.defaultMTU
   public internal(set) var isUp = false
+  /// How often a peer's endpoint has changed, by configuration or roaming, and how many peers have
+  /// been removed: for who has to follow that.
+  public internal(set) var endpointChanges: UInt64 = 0
+  public internal(set) var removals: UInt64 = 0
   /// What transport data is sealed and opened with; the shell may choose one by measuring.
   public var cipher = TransportCipher.whole
 
-  /// Carves everything but the batches.
+  /// Carves everything but the batches: an arena's only tunnel.
   ///
   /// Nothing is initialised here, so that a measuring arena may be passed; `start` does that.
   public init(carvingFrom arena: inout Arena, limits: Limits) {
+    // The secrets first, so that the locked pages are few.
+    let secrets = TunnelSecrets(carvingFrom: &arena, limits: limits)
+    arena.endSecrets()
+    self.init(carvingFrom: &arena, limits: limits, secrets: secrets)
+  }
+
+  /// Carves everything but the batches and the secrets: one of several tunnels of an arena, of the
+  /// same limits as the secrets.
+  public init(
+    carvingFrom arena: inout Arena, limits: Limits, secrets: consuming TunnelSecrets
+  ) {
     self.limits = limits
     entropy = .sodium
-    // The secrets first, so that the locked pages are few.
-    identity = StaticIdentity(carvingFrom: &arena)
-    noise = SymmetricState(
-      scratch: arena.carveBytes(SymmetricState.byteCount, owner: "secrets: handshake scratch")
-        .baseAddress!)
-    peerSecrets =
-      arena.carveBytes(limits.peers * Tunnel.peerSecretByteCount, owner: "secrets: peers")
-      .baseAddress!
-    batchKeys =
-      arena.carveBytes(
-        limits.batches * limits.batchPackets * WireGuard.keyByteCount, owner: "secrets: batches"
-      ).baseAddress!
-    cookieChecker = CookieChecker(carvingFrom: &arena)
-    arena.endSecrets()
+    identity = secrets.identity
+    noise = secrets.noise
+    peerSecrets = secrets.peers
+    batchKeys = secrets.batchKeys
+    cookieChecker = secrets.cookieChecker
 
     peers = arena.carve(Peer.self, count: limits.peers, owner: "peers: state").baseAddress!
     replayWindows =
@@ -143,6 +149,16 @@ public struct Tunnel: ~Copyable {
           secrets: keypairSecrets, windows: replayWindows + index * Keypairs.windowWordCount),
         cookie: ReceivedCookie(secrets: keypairSecrets + Keypairs.secretByteCount)))
     return peer
+  }
+
+  /// Where a peer is from now on.
+  mutating func move(_ peer: UnsafeMutablePointer<Peer>, to path: Path) {
+    if peer.pointee.move(to: path) { endpointChanges &+= 1 }
+  }
+
+  /// Whether the peer that `InboundBatch.sender` named is still there.
+  public func hasSender(_ sender: UInt32) -> Bool {
+    peerTable.peer(atPlace: sender & 0xffff)?.sender == sender
   }
 
   /// Tells the schedule about deadlines that may have moved earlier.

@@ -35,12 +35,12 @@ struct ICMPError: BitwiseCopyable {
     let bytes = buffer + packetByteOffset
     if let packet = IPv4Header(at: bytes, byteCount: packetByteCount) {
       let source = source ?? packet.destination
-      guard isAnswerable(packet), isSingleHost(source), source.family == .ipv4 else { return nil }
+      guard isAnswerable(packet), source.isSingleHost, source.family == .ipv4 else { return nil }
       return write(kind, about: packet, source: source, at: packetByteOffset)
     }
     if let packet = IPv6Header(at: bytes, byteCount: packetByteCount) {
       let source = source ?? packet.destination
-      guard isAnswerable(packet, kind), isSingleHost(source), source.family == .ipv6 else {
+      guard isAnswerable(packet, kind), source.isSingleHost, source.family == .ipv6 else {
         return nil
       }
       return write(kind, about: packet, source: source, at: packetByteOffset)
@@ -52,8 +52,8 @@ struct ICMPError: BitwiseCopyable {
 
   private static func isAnswerable(_ packet: IPv4Header) -> Bool {
     guard
-      packet.fragmentByteOffset == 0, isSingleHost(packet.source),
-      isSingleHost(packet.destination)
+      packet.fragmentByteOffset == 0, packet.source.isSingleHost,
+      packet.destination.isSingleHost
     else { return false }
     guard packet.protocolNumber == IPProtocol.icmp else { return true }
     guard packet.payloadByteCount > 0 else { return false }
@@ -65,9 +65,9 @@ struct ICMPError: BitwiseCopyable {
   }
 
   private static func isAnswerable(_ packet: IPv6Header, _ kind: ICMPErrorKind) -> Bool {
-    guard isSingleHost(packet.source) else { return false }
+    guard packet.source.isSingleHost else { return false }
     // Packet too big is the exception: path MTU discovery works for multicast too.
-    if !isSingleHost(packet.destination) {
+    if !packet.destination.isSingleHost {
       guard case .packetTooBig = kind, packet.destination.isMulticast else { return false }
     }
     // A chain that cannot be followed may hide an ICMPv6 error.
@@ -79,18 +79,6 @@ struct ICMPError: BitwiseCopyable {
     let type = packet.bytes.byte(inner.byteOffset)
     // Errors are the types below 128; 137 is the redirect.
     return type >= 128 && type != 137
-  }
-
-  /// False for an address that stands for none, for this host only, or for several: unspecified
-  /// ("this network"), loopback, multicast, IPv4 class E with the limited broadcast.
-  private static func isSingleHost(_ address: IPAddress) -> Bool {
-    switch address.family {
-    case .ipv4:
-      let network = address.high >> 56
-      return network != 0 && network != 127 && network < 224
-    case .ipv6:
-      return !address.isMulticast && !(address.high == 0 && address.low <= 1)
-    }
   }
 
   // MARK: How

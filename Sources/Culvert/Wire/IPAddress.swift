@@ -67,6 +67,18 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
+  /// False for an address that stands for none, for this host only, or for several: unspecified
+  /// ("this network"), loopback, multicast, IPv4 class E with the limited broadcast.
+  public var isSingleHost: Bool {
+    switch family {
+    case .ipv4:
+      let network = high >> 56
+      return network != 0 && network != 127 && network < 224
+    case .ipv6:
+      return !isMulticast && !(high == 0 && low <= 1)
+    }
+  }
+
   /// ::ffff:0:0/96 becomes the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
   public var unmapped: IPAddress {
     family == .ipv6 && high == 0 && low >> 32 == 0xffff

@@ -1,0 +1,93 @@
+/// Inward: from the tunnel to the channel's user.
+extension DatagramChannel {
+  public enum Received {
+    /// A payload, from another host and port to one of the local ports. It stands in the packet, or
+    /// in the reassembler's memory until `release`.
+    case datagram(
+      UnsafeMutableRawBufferPointer, from: Endpoint, port: UInt16, trafficClass: UInt8)
+    /// ICMP: what was sent to this endpoint from this local port does not arrive.
+    case unreachable(Endpoint, port: UInt16)
+    /// Nothing to hand on; counted.
+    case nothing
+  }
+
+  /// Takes a packet that the tunnel has delivered.
+  ///
+  /// - Parameters:
+  ///   - packet: not trusted. It is changed, and what is returned may stand in it.
+  ///   - sender: the peer it came from (`Tunnel.sender`); fragments of different ones never meet
+  ///     (F8).
+  public mutating func receive(
+    _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
+  ) -> Received {
+    guard isOpen else { return drop(.closed) }
+    guard let start = packet.baseAddress,
+      let outline = InnerPacket(at: start, byteCount: packet.count)
+    else { return drop(.malformed) }
+    // Before fragments are kept: those to others are no concern of this memory.
+    guard outline.destination == address(outline.family) else { return drop(.notOurs) }
+    guard outline.source.isSingleHost else { return drop(.badSource) }
+    let trimmed = UnsafeMutableRawBufferPointer(start: start, count: outline.byteCount)
+    switch reassembler.add(trimmed, from: sender, at: now) {
+    case .whole(let whole): return receiveWhole(whole, at: now)
+    case .complete(let whole, let slot):
+      lend(slot)
+      return receiveWhole(whole, at: now)
+    case .held, .dropped: return drop(.fragment)
+    }
+  }
+
+  private func drop(_ verdict: DatagramVerdict) -> Received {
+    counters.add(verdict)
+    return .nothing
+  }
+
+  private mutating func receiveWhole(
+    _ packet: UnsafeMutableRawBufferPointer, at now: Instant
+  ) -> Received {
+    let start = packet.baseAddress!
+    guard let content = TransportContent(at: start, byteCount: packet.count) else {
+      return drop(.malformed)
+    }
+    switch content.protocolNumber {
+    case IPProtocol.udp: return receiveUDP(content)
+    case IPProtocol.icmp where content.source.family == .ipv4,
+      IPProtocol.icmpv6 where content.source.family == .ipv6:
+      return receiveICMP(content, at: now)
+    default: return drop(.notOurs)
+    }
+  }
+
+  private func receiveUDP(_ content: TransportContent) -> Received {
+    guard let header = UDPHeader(at: content.bytes, byteCount: content.byteCount) else {
+      return drop(.malformed)
+    }
+    guard isOwn(header.destination) else { return drop(.notOurs) }
+    guard header.hasIntactChecksum(source: content.source, destination: content.destination)
+    else { return drop(.badChecksum) }
+    counters.add(.received)
+    return .datagram(
+      UnsafeMutableRawBufferPointer(start: header.payload, count: header.payloadByteCount),
+      from: Endpoint(address: content.source, port: header.source), port: header.destination,
+      trafficClass: content.trafficClass)
+  }
+
+  /// Only errors that quote a datagram of ours are listened to: who has not seen it cannot make
+  /// one up without guessing its ports (RFC 5927).
+  private mutating func receiveICMP(_ content: TransportContent, at now: Instant) -> Received {
+    guard let message = ICMPMessage(content) else { return drop(.badChecksum) }
+    guard let effect = message.effect, let quoted = message.quotedDatagram,
+      quoted.source == address(quoted.source.family), isOwn(quoted.sourcePort)
+    else { return drop(.notOurs) }
+    switch effect {
+    case .tooBig(let mtu):
+      paths.lower(to: quoted.destination, mtu: mtu, at: now)
+      return drop(.tooLargeForPath)
+    case .unreachable:
+      counters.add(.unreachable)
+      return .unreachable(
+        Endpoint(address: quoted.destination, port: quoted.destinationPort),
+        port: quoted.sourcePort)
+    }
+  }
+}

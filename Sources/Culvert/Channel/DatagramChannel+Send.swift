@@ -1,0 +1,107 @@
+/// Outward: from the channel's user into the tunnel.
+extension DatagramChannel {
+  public enum Sent: Sendable, BitwiseCopyable {
+    /// It stands in the batch.
+    case sent
+    /// The batch has no room for it; an empty one has.
+    case batchFull
+    /// It cannot be sent, and was counted: the verdict says why.
+    case refused(DatagramVerdict)
+  }
+
+  private static let timeToLive: UInt8 = 64
+
+  /// Makes a datagram a packet of the tunnel.
+  ///
+  /// - Parameters:
+  ///   - payload: `headroom` bytes before it are overwritten. Where it is not fragmented it is not
+  ///     copied: it has to stay until `batch` has been sealed, with `TransportCipher.headroom` more
+  ///     bytes before it and `TransportCipher.slack` behind it that may be read.
+  ///   - port: the local one, among those open.
+  ///   - trafficClass: DSCP and ECN of the packet.
+  ///   - batch: of the tunnel's outbound lane, before `plan`.
+  public mutating func send(
+    _ payload: UnsafeMutableRawBufferPointer, from port: UInt16, to endpoint: Endpoint,
+    trafficClass: UInt8 = 0, into batch: inout OutboundBatch, at now: Instant
+  ) -> Sent {
+    guard isOwn(port) else { return refuse(.closed) }
+    guard let source = address(endpoint.address.family) else { return refuse(.noAddress) }
+    let isIPv4 = source.family == .ipv4
+    let limit =
+      isIPv4 ? DatagramChannel.maximumIPv4Payload : DatagramChannel.maximumIPv6Payload
+    guard payload.count <= limit, let start = payload.baseAddress else { return refuse(.tooLarge) }
+    guard batch.freeCount > 0 else { return .batchFull }
+
+    let udpByteCount = UDPHeader.byteCount &+ payload.count
+    let headerByteCount = isIPv4 ? IPv4Header.minimumByteCount : IPv6Header.byteCount
+    let packet = start - UDPHeader.byteCount - headerByteCount
+    let byteCount = headerByteCount &+ udpByteCount
+    var mtu = self.mtu
+    if let known = paths.mtu(to: endpoint.address, at: now) { mtu = min(mtu, known) }
+    let isWhole = byteCount <= mtu
+    if !isWhole && isIPv4 && forbidsFragmentation { return refuse(.tooLarge) }
+
+    UDPHeader.write(
+      at: start - UDPHeader.byteCount, totalByteCount: udpByteCount, source: port,
+      destination: endpoint.port
+    ).updateChecksum(source: source, destination: endpoint.address)
+    if isIPv4 {
+      ipv4Identification &+= 1
+      IPv4Header.write(
+        at: packet, totalByteCount: byteCount, trafficClass: trafficClass,
+        identification: ipv4Identification,
+        fragmentField: forbidsFragmentation ? IPv4Header.doNotFragmentFlag : 0,
+        timeToLive: DatagramChannel.timeToLive, protocol: IPProtocol.udp, source: source,
+        destination: endpoint.address)
+    } else {
+      IPv6Header.write(
+        at: packet, payloadByteCount: udpByteCount, trafficClass: trafficClass,
+        flowLabel: flowLabel(from: port, to: endpoint), hopLimit: DatagramChannel.timeToLive,
+        nextHeader: IPProtocol.udp, source: source, destination: endpoint.address)
+    }
+    if isWhole {
+      batch.append(at: packet, byteCount: byteCount)
+      counters.add(.sent)
+      return .sent
+    }
+    return sendFragments(packet, byteCount: byteCount, mtu: mtu, into: &batch)
+  }
+
+  private func refuse(_ verdict: DatagramVerdict) -> Sent {
+    counters.add(verdict)
+    return .refused(verdict)
+  }
+
+  /// All of them or none: a datagram without one of its fragments is lost, and the others with it.
+  private mutating func sendFragments(
+    _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, into batch: inout OutboundBatch
+  ) -> Sent {
+    ipv6Identification &+= 1
+    let identification =
+      packet.byte(0) >> 4 == 4 ? UInt32(ipv4Identification) : ipv6Identification
+    guard
+      let fragmenter = Fragmenter(
+        at: packet, byteCount: byteCount, mtu: mtu, identification: identification)
+    else { return refuse(.tooLarge) }
+    guard batch.hasRoom(forPackets: fragmenter.count, of: mtu) else {
+      return batch.count == 0 ? refuse(.tooLarge) : .batchFull
+    }
+    for index in 0..<fragmenter.count {
+      let count = fragmenter.byteCount(index)
+      guard let room = batch.room(for: count) else { break }
+      fragmenter.write(index, to: room.baseAddress!)
+      batch.append(byteCount: count)
+    }
+    counters.add(.sentInFragments)
+    return .sent
+  }
+
+  /// 20 bits that stay the same for a flow, and tell nothing about it (RFC 6437 section 3).
+  private func flowLabel(from port: UInt16, to endpoint: Endpoint) -> UInt32 {
+    var mixed = flowSeed ^ endpoint.address.high
+    mixed = (mixed ^ mixed >> 29) &* 0xbf58_476d_1ce4_e5b9
+    mixed ^= endpoint.address.low ^ UInt64(port) << 16 ^ UInt64(endpoint.port)
+    mixed = (mixed ^ mixed >> 32) &* 0x94d0_49bb_1331_11eb
+    return UInt32(truncatingIfNeeded: mixed >> 44)
+  }
+}
