@@ -44,4 +44,21 @@ public enum Policy {
   /// ICMP errors sent into the TUN, a second (RFC 4443 section 2.4(f), RFC 1812 section 4.3.2.8).
   public static let icmpPerSecond: UInt64 = 100
   public static let icmpBurst: UInt64 = 20
+
+  /// How long a datagram may wait for the rest of its fragments, from the first one that came
+  /// (RFC 792 leaves it open, Linux has 30 s; RFC 8200 section 4.5 says 60 s; F9).
+  public static let reassemblyTimeIPv4: UInt64 = 30 * nanosecondsPerSecond
+  public static let reassemblyTimeIPv6: UInt64 = 60 * nanosecondsPerSecond
+  /// Slots for reassembly that a source may hold before it is the one to lose its oldest when the
+  /// ring is full (F4): a quarter.
+  public static let fairShareOfSlots = 16
+  /// Room in a slot for the headers before the data of a first fragment: 40 and a fragment header,
+  /// and 144 of other IPv6 extensions. IPv4 has at most 60.
+  public static let fragmentHeadersByteCount = 192
+  /// The data of a full fragment on the smallest IPv4 link, of 68 bytes (RFC 791 section 3.2);
+  /// more fragments than the largest datagram has of these are not taken for one (F1).
+  public static let smallestFragmentByteCount = 48
+  /// ICMP errors about datagrams that never were whole, a second, and the burst.
+  public static let timeExceededPerSecond: UInt64 = 10
+  public static let timeExceededBurst: UInt64 = 16
 }

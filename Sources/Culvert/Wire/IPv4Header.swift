@@ -19,7 +19,9 @@ struct IPv4Header: BitwiseCopyable {
     self.bytes = bytes
   }
 
-  private init(writtenAt bytes: UnsafeMutableRawPointer) {
+  /// A header that was proved or written before.
+  @inline(__always)
+  init(writtenAt bytes: UnsafeMutableRawPointer) {
     self.bytes = bytes
   }
 
@@ -119,6 +121,26 @@ struct IPv4Header: BitwiseCopyable {
   /// Sets the total length, 20-65535, and keeps the checksum right.
   func setTotalByteCount(_ byteCount: Int) {
     replaceWord(at: 2, with: UInt16(truncatingIfNeeded: byteCount))
+  }
+
+  /// Makes the header of a first fragment that of the whole datagram: its length, no flags and no
+  /// offset, and CE where a fragment was marked (RFC 3168 section 5.3). The checksum, right before,
+  /// stays right (RFC 1624 section 3, eqn. 3, for three words at once).
+  @inline(__always)
+  func becomeWhole(totalByteCount: Int, isCongested: Bool) {
+    let oldClass = bytes.byte(1)
+    let newClass = isCongested ? oldClass | ECN.congestionExperienced : oldClass
+    let newLength = UInt16(truncatingIfNeeded: totalByteCount)
+    var sum = UInt32(~checksum) &+ UInt32(~bytes.loadBig(2, as: UInt16.self))
+    sum &+= UInt32(newLength) &+ UInt32(~fragmentField)
+    // The first word's other half does not change.
+    sum &+= UInt32(~UInt16(oldClass)) &+ UInt32(newClass)
+    sum = (sum & 0xffff) &+ (sum >> 16)
+    sum = (sum & 0xffff) &+ (sum >> 16)
+    bytes.storeByte(newClass, 1)
+    bytes.storeBig(newLength, 2)
+    bytes.storeBig(0 as UInt16, 6)
+    bytes.storeBig(~UInt16(truncatingIfNeeded: sum), 10)
   }
 
   var hasIntactChecksum: Bool {

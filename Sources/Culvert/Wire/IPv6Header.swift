@@ -18,7 +18,9 @@ struct IPv6Header: BitwiseCopyable {
     self.bytes = bytes
   }
 
-  private init(writtenAt bytes: UnsafeMutableRawPointer) {
+  /// A header that was proved or written before.
+  @inline(__always)
+  init(writtenAt bytes: UnsafeMutableRawPointer) {
     self.bytes = bytes
   }
 
@@ -90,5 +92,24 @@ struct IPv6Header: BitwiseCopyable {
   /// Sets the bytes after the header, 0-65535.
   func setPayloadByteCount(_ byteCount: Int) {
     bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
+  }
+
+  /// Takes a fragment header out: what stands before it moves up behind it, with the number that
+  /// it had for what follows and the length of the whole packet. Returns the header at its new
+  /// place.
+  /// - Parameter byteOffset: where the fragment header starts, from this header on.
+  /// - Parameter numberByteOffset: where its number stands, in the header before it.
+  /// - Parameter totalByteCount: of the packet without it, 40-65575.
+  @inline(__always)
+  func removeFragmentHeader(
+    at byteOffset: Int, numberByteOffset: Int, totalByteCount: Int
+  ) -> IPv6Header {
+    let number = bytes.byte(byteOffset)
+    let moved = bytes + IPv6Extensions.fragmentHeaderByteCount
+    moved.copyMemory(from: bytes, byteCount: byteOffset)
+    moved.storeByte(number, numberByteOffset)
+    let header = IPv6Header(writtenAt: moved)
+    header.setPayloadByteCount(totalByteCount &- IPv6Header.byteCount)
+    return header
   }
 }

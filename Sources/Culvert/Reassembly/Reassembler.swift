@@ -1,0 +1,219 @@
+/// Puts fragmented IPv4 and IPv6 packets together again (RFC 791 section 3.2, RFC 8200
+/// section 4.5): a ring of 64 slots, each with memory of its own for one datagram of any legal
+/// size. It knows no transport, and needs nothing of the tunnel.
+///
+///     add       a packet in; the same packet, or one that is whole now, or nothing out
+///     release   gives back the slot of a packet that was whole
+///     expire    forgets what has waited too long, with an ICMP error for its sender
+///
+/// Nothing is allocated, the work for a fragment does not grow with what is held, and its data is
+/// copied once, to where it stays. A slot's region:
+///
+///     | 64 | headers of the first fragment | data, each fragment's at its offset | 1024 |
+///
+/// The first fragment lies there as it came, its data in its place; so an ICMP error finds what
+/// it has to quote, and the whole packet needs a few fields of its header set, no more.
+///
+/// What contradicts itself discards its datagram: any overlap that is no duplicate (teardrop;
+/// RFC 5722), two ends, data beyond the end. The slot then stays taken, poisoned, until the
+/// datagram's time is over, so that what is left of it cannot pass for another (F3). A duplicate
+/// takes exactly the place of one fragment and has the same bytes; with other bytes, or another
+/// say about more fragments, it is an overlap. Its header is not looked at.
+///
+/// When all slots are taken, a new datagram takes the place of the oldest: of the source that
+/// holds the most, if that is more than a fair share, else of all (F4).
+public struct Reassembler: ~Copyable {
+  /// Datagrams that can be held at once.
+  public static let slots = 64
+  /// Bytes that may be read and written before a packet in a slot.
+  public static let headroom = 64
+  /// Bytes that may be read and written behind the largest packet in a slot: what a cipher that
+  /// works on a packet in place may need (`TransportCipher.slack`).
+  public static let slack = 1024
+  /// The least and the largest packet that it can be made for: what every IPv4 host has to accept
+  /// (RFC 791 section 3.1), and an IPv6 header with the largest payload.
+  public static let maximumPacketByteCounts = 576...65_575
+
+  static let tablesOwner: StaticString = "reassembly tables"
+  private static let regionsOwner: StaticString = "reassembly"
+  static let bucketBits: UInt64 = 7
+  /// Where the data starts in a region.
+  static let payloadByteOffset = headroom + Policy.fragmentHeadersByteCount
+
+  /// What became of a packet.
+  public enum Outcome: BitwiseCopyable {
+    /// No fragment: the packet itself, without what stood behind its end. Or an IPv6 fragment that
+    /// was whole: the packet without its fragment header, in the same memory.
+    case whole(UnsafeMutableRawBufferPointer)
+    /// A fragment was kept, or it was a duplicate.
+    case held
+    /// The whole packet, in a slot's memory: valid until `release(slot)`. An IPv4 header has its
+    /// length set, its fragment field zero and a right checksum; IPv6 has its fragment header
+    /// removed, its length and the number before set.
+    case complete(UnsafeMutableRawBufferPointer, slot: Int)
+    case dropped(FragmentVerdict)
+  }
+
+  /// How a datagram whose time was over ended.
+  public enum Expiry: BitwiseCopyable {
+    /// Its first fragment was not there, or an error may not be sent.
+    case silent
+    /// An ICMP or ICMPv6 packet for its sender: time exceeded, code 1 (RFC 792, RFC 4443
+    /// section 3.3). It lies in the memory of the slot, and is valid until the next call.
+    case timeExceeded(UnsafeMutableRawBufferPointer)
+  }
+
+  /// How often each verdict was given.
+  public let counters: FragmentCounters
+
+  let datagrams: UnsafeMutablePointer<FragmentedDatagram>
+  private let coverages: UnsafeMutableRawPointer
+  private let coverageByteCount: Int
+  private let regions: UnsafeMutableRawPointer
+  private let regionByteCount: Int
+  let maximumPacketByteCount: Int
+  let maximumFragmentCount: Int
+
+  /// Slots by the hash of their keys.
+  let buckets: LinkTable
+  /// Slots by age, IPv4's and IPv6's apart, as they have different times.
+  let ages: LinkTable
+  var shares: SourceShares
+  var hash = FragmentHash(seed: 0)
+
+  /// A bit for each slot; neither of the two are those that hold a datagram that is not whole.
+  var free: UInt64 = .max
+  var completed: UInt64 = 0
+  /// Datagrams so far.
+  var number: UInt64 = 0
+  var latest = Instant(nanoseconds: 0)
+  var allowance = ErrorAllowance()
+
+  /// - Parameter maximumPacketByteCount: largest whole packet, headers included;
+  ///   `Limits.reassembledByteCount`.
+  public init(carvingFrom arena: inout Arena, maximumPacketByteCount: Int) {
+    precondition(Reassembler.maximumPacketByteCounts.contains(maximumPacketByteCount))
+    let owner = Reassembler.tablesOwner
+    self.maximumPacketByteCount = maximumPacketByteCount
+    let payloadByteCount = maximumPacketByteCount - IPv4Header.minimumByteCount
+    maximumFragmentCount = payloadByteCount / Policy.smallestFragmentByteCount + 1
+    counters = FragmentCounters(carvingFrom: &arena)
+    datagrams =
+      arena.carve(FragmentedDatagram.self, count: Reassembler.slots, owner: owner).baseAddress!
+    coverageByteCount = Coverage.byteCount(for: payloadByteCount)
+    coverages =
+      arena.carveBytes(Reassembler.slots * coverageByteCount, owner: owner).baseAddress!
+    buckets = LinkTable(
+      carvingFrom: &arena, count: Reassembler.slots + 1 << Int(Reassembler.bucketBits),
+      owner: owner)
+    ages = LinkTable(carvingFrom: &arena, count: Reassembler.slots + 2, owner: owner)
+    shares = SourceShares(carvingFrom: &arena)
+    regionByteCount = roundUp(
+      Reassembler.payloadByteOffset + payloadByteCount + Reassembler.slack, to: Arena.alignment)
+    regions =
+      arena.carveBytes(Reassembler.slots * regionByteCount, owner: Reassembler.regionsOwner)
+      .baseAddress!
+  }
+
+  /// Once, before anything else.
+  /// - Parameter seed: random, so that nobody can aim at one bucket of a table.
+  public mutating func start(seed: UInt64) {
+    hash = FragmentHash(seed: seed)
+    buckets.prepare()
+    ages.prepare()
+    shares.prepare()
+    free = .max
+    completed = 0
+  }
+
+  // MARK: What is held
+
+  /// Datagrams that wait for the rest of their fragments, or for the end of their time.
+  public var incompleteCount: Int {
+    Reassembler.slots &- free.nonzeroBitCount &- completed.nonzeroBitCount
+  }
+
+  /// Slots that hold completed packets not yet released.
+  public var completedCount: Int { completed.nonzeroBitCount }
+
+  /// When `expire` has something to do.
+  public var nextDeadline: Deadline {
+    min(deadline(of: oldest(.ipv4)), deadline(of: oldest(.ipv6)))
+  }
+
+  /// The oldest slot of a family; `slots` or more for none.
+  @inline(__always)
+  func oldest(_ family: IPAddress.Family) -> Int {
+    ages.next(Reassembler.ages(of: family))
+  }
+
+  @inline(__always)
+  private func deadline(of slot: Int) -> Deadline {
+    slot < Reassembler.slots ? datagrams[slot].deadline : .never
+  }
+
+  // MARK: Packets in
+
+  /// Takes a packet as it left the tunnel; nothing about it is trusted.
+  /// - Parameter sender: number of the peer that it came from; part of what fragments must have in
+  ///   common (F8).
+  public mutating func add(
+    _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
+  ) -> Outcome {
+    guard let bytes = packet.baseAddress, packet.count > 0 else { return drop(.malformed) }
+    let byteCount: Int
+    let reading: FragmentReading
+    if bytes.byte(0) >> 4 == 4 {
+      guard let header = IPv4Header(at: bytes, byteCount: packet.count) else {
+        return drop(.malformed)
+      }
+      byteCount = header.totalByteCount
+      reading = .of(header, from: sender, maximumByteCount: maximumPacketByteCount)
+    } else {
+      guard let header = IPv6Header(at: bytes, byteCount: packet.count) else {
+        return drop(.malformed)
+      }
+      byteCount = header.totalByteCount
+      reading = .of(header, from: sender, maximumByteCount: maximumPacketByteCount)
+    }
+    switch reading {
+    case .fragment(let fragment): return hold(fragment, at: now)
+    case .refused(let verdict): return drop(verdict)
+    case .whole:
+      counters.add(.whole)
+      return .whole(UnsafeMutableRawBufferPointer(start: bytes, count: byteCount))
+    case .atomic(let extensions):
+      counters.add(.atomic)
+      let wholeByteCount = byteCount &- IPv6Extensions.fragmentHeaderByteCount
+      let header = IPv6Header(writtenAt: bytes).removeFragmentHeader(
+        at: extensions.fragmentHeaderByteOffset,
+        numberByteOffset: extensions.fragmentNumberByteOffset, totalByteCount: wholeByteCount)
+      return .whole(UnsafeMutableRawBufferPointer(start: header.bytes, count: wholeByteCount))
+    }
+  }
+
+  @inline(__always)
+  func drop(_ verdict: FragmentVerdict) -> Outcome {
+    counters.add(verdict)
+    return .dropped(verdict)
+  }
+
+  // MARK: Places
+
+  /// Where the data of a slot's datagram starts.
+  @inline(__always)
+  func payload(of slot: Int) -> UnsafeMutableRawPointer {
+    regions + (slot &* regionByteCount &+ Reassembler.payloadByteOffset)
+  }
+
+  @inline(__always)
+  func coverage(of slot: Int) -> Coverage {
+    Coverage(at: coverages + slot &* coverageByteCount)
+  }
+
+  /// The list of a family's slots, oldest first.
+  @inline(__always)
+  static func ages(of family: IPAddress.Family) -> Int {
+    family == .ipv4 ? slots : slots &+ 1
+  }
+}
