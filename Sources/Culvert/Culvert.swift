@@ -21,6 +21,11 @@
 //                                                   roaming, Tunnel/Timers
 //         Tunnel/InboundBatch+Open  join, finish    Tunnel/Joiner; the shell writes
 //
+//   a tunnel in a tunnel                            CulvertLinux/Hops
+//         Channel/Nesting         carry             what one tunnel's lane has made is the other's
+//         Channel/DatagramChannel send, receive     input, where it stands: Wire/UDPHeader,
+//                                                   Wire/Fragmenter, Reassembly/Reassembler
+//
 //   handshakes                                      accept -> Memory/SlotRing -> advance
 //         Tunnel/Tunnel+Handshakes                  Noise/CookieChecker (mac1, mac2, load),
 //                                                   Noise/RateLimiter, Noise/Handshake
@@ -38,4 +43,6 @@
 //   Noise            Limits, Memory, Time, Wire, Crypto
 //   Routing          Limits, Memory, Wire
 //   Configuration    Limits, Wire, Crypto
-//   Tunnel           all of these but Configuration
+//   Reassembly       Limits, Memory, Time, Wire
+//   Tunnel           all of these but Configuration and Reassembly
+//   Channel          all of these but Configuration

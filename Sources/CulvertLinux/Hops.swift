@@ -37,9 +37,9 @@ struct Hops: BitwiseCopyable {
     guard isNested else { return }
     for hop in 1..<count where self[hop].pointee.takeRemovals() {
       let interface = self[hop]
-      (channels + (hop - 1)).pointee.reassembler.removeAll {
+      (channels + (hop - 1)).pointee.reassembler.removeAll(fromSenders: {
         !interface.pointee.tunnel.hasSender($0)
-      }
+      })
     }
   }
 }

@@ -40,15 +40,20 @@ extension Reassembler {
   /// Forgets what came from one sender: a peer that was removed (F10). Packets that are whole stay
   /// until they are released.
   public mutating func removeAll(from sender: UInt32) {
-    removeAll { $0.key.sender == sender }
+    forgetAll { $0.key.sender == sender }
+  }
+
+  /// The same of all senders for which `isGone` says so.
+  public mutating func removeAll(fromSenders isGone: (UInt32) -> Bool) {
+    forgetAll { isGone($0.key.sender) }
   }
 
   /// Forgets everything but the packets that are whole.
   public mutating func removeAll() {
-    removeAll { _ in true }
+    forgetAll { _ in true }
   }
 
-  private mutating func removeAll(where isMeant: (borrowing FragmentedDatagram) -> Bool) {
+  private mutating func forgetAll(where isMeant: (borrowing FragmentedDatagram) -> Bool) {
     var taken = ~(free | completed)
     while taken != 0 {
       let slot = taken.trailingZeroBitCount
