@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -44,6 +45,43 @@ int clinux_file_adopt(int descriptor) {
   int flags = fcntl(descriptor, F_GETFL);
   if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) < 0) return -errno;
   return fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+// The permission bits of the directory that `path` is in; 0 where they cannot be had.
+static mode_t mode_of_parent(const char *path) {
+  char parent[4096];
+  size_t length = strnlen(path, sizeof parent);
+  if (length == sizeof parent) return 0;
+  memcpy(parent, path, length + 1);
+  char *slash = strrchr(parent, '/');
+  if (slash == parent)
+    slash[1] = 0;
+  else if (slash)
+    *slash = 0;
+  struct stat status;
+  return stat(slash ? parent : ".", &status) == 0 ? status.st_mode : 0;
+}
+
+int clinux_file_open(const char *path, uint32_t *traits) {
+  *traits = 0;
+  int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (file < 0) return -errno;
+  struct stat status;
+  if (fstat(file, &status) != 0) {
+    int error = -errno;
+    close(file);
+    return error;
+  }
+  if (S_ISDIR(status.st_mode)) *traits |= CLINUX_FILE_DIRECTORY;
+  if (S_ISREG(status.st_mode)) {
+    *traits |= CLINUX_FILE_SEEKABLE;
+    if (status.st_mode & mode_of_parent(path) & 07) *traits |= CLINUX_FILE_EXPOSED;
+  }
+  return file;
+}
+
+int clinux_file_rewind(int descriptor) {
+  return lseek(descriptor, 0, SEEK_SET) == 0 ? 0 : -errno;
 }
 
 static int open_directory(const char *directory) {

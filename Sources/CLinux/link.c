@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -60,4 +62,83 @@ int clinux_link_set_up(int control, const char *name, int is_up) {
   if (error != 0) return error;
   ifr.ifr_flags = (short)(is_up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
   return request(control, SIOCSIFFLAGS, name, &ifr);
+}
+
+// A request to route netlink: a header, a body of one of two kinds, and attributes.
+struct route_request {
+  struct nlmsghdr header;
+  union {
+    struct ifaddrmsg address;
+    struct ifinfomsg link;
+  } body;
+  uint8_t attributes[64];
+};
+
+static void append(struct route_request *request, uint16_t type, const void *bytes, size_t count) {
+  size_t start = NLMSG_ALIGN(request->header.nlmsg_len);
+  struct rtattr attribute = {.rta_type = type, .rta_len = (uint16_t)RTA_LENGTH(count)};
+  memcpy((uint8_t *)request + start, &attribute, sizeof attribute);
+  memcpy((uint8_t *)request + start + RTA_LENGTH(0), bytes, count);
+  request->header.nlmsg_len = (uint32_t)(start + RTA_LENGTH(count));
+}
+
+// The answer to the request: 0 or -errno. The kernel has written it when the request is sent.
+static int read_acknowledgement(int netlink) {
+  _Alignas(struct nlmsghdr) uint8_t answer[1024];
+  ssize_t count;
+  do {
+    count = recv(netlink, answer, sizeof answer, MSG_DONTWAIT);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return -errno;
+  struct nlmsghdr *header = (struct nlmsghdr *)answer;
+  if ((size_t)count < NLMSG_LENGTH(sizeof(struct nlmsgerr)) || header->nlmsg_type != NLMSG_ERROR)
+    return -EPROTO;
+  return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
+}
+
+static int ask(struct route_request *request) {
+  int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (netlink < 0) return -errno;
+  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+  ssize_t count;
+  do {
+    count = sendto(netlink, request, request->header.nlmsg_len, 0, (struct sockaddr *)&kernel,
+        sizeof kernel);
+  } while (count < 0 && errno == EINTR);
+  int error = count < 0 ? -errno : read_acknowledgement(netlink);
+  close(netlink);
+  return error;
+}
+
+int clinux_link_add_address(
+    uint32_t index, int family, uint64_t high, uint64_t low, uint8_t prefix_length) {
+  struct route_request request = {
+      .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.address),
+          .nlmsg_type = RTM_NEWADDR,
+          .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL},
+      .body.address = {.ifa_family = family == 4 ? AF_INET : AF_INET6,
+          .ifa_prefixlen = prefix_length,
+          .ifa_index = index}};
+  uint8_t address[16];
+  for (int i = 0; i < 8; i++) {
+    address[i] = (uint8_t)(high >> (56 - 8 * i));
+    address[8 + i] = (uint8_t)(low >> (56 - 8 * i));
+  }
+  size_t count = family == 4 ? 4 : 16;
+  append(&request, IFA_LOCAL, address, count);
+  append(&request, IFA_ADDRESS, address, count);
+  return ask(&request);
+}
+
+int clinux_link_start(uint32_t index, uint32_t mtu) {
+  struct route_request request = {
+      .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.link),
+          .nlmsg_type = RTM_NEWLINK,
+          .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+      .body.link = {.ifi_family = AF_UNSPEC,
+          .ifi_index = (int)index,
+          .ifi_flags = IFF_UP,
+          .ifi_change = IFF_UP}};
+  if (mtu != 0) append(&request, IFLA_MTU, &mtu, sizeof mtu);
+  return ask(&request);
 }

@@ -22,6 +22,8 @@ public struct Driver: ~Copyable {
   /// Written by the leader while it leads, read by each worker when it comes to lead.
   private(set) var isRunning = true
   private var turns = 0
+  /// What has been seen of the hops' endpoint changes.
+  private var seenEndpointChanges: UInt64 = 0
   /// Batches that have set out, the leader's count.
   private var outboundTickets: UInt64 = 0
   private var inboundTickets: UInt64 = 0
@@ -229,7 +231,16 @@ public struct Driver: ~Copyable {
       uapi[hop].pointee.acceptWaiting(&hops[hop].pointee, epoll, at: now)
     }
     hops.forgetRemovedSenders()
+    followEndpoints()
     registerSockets()
+  }
+
+  /// Another endpoint may be of another family, or its way have another MTU.
+  private mutating func followEndpoints() {
+    let changes = hops.endpointChanges
+    guard hops.isNested, changes != seenEndpointChanges else { return }
+    seenEndpointChanges = changes
+    hops.followMTU(at: Clock.boottime())
   }
 
   /// Handshakes, timers, staged packets: as many batches as the TUN has had, so that packets
@@ -239,9 +250,11 @@ public struct Driver: ~Copyable {
     let now = Clock.boottime()
     let isDue = hops.nextDeadline(at: now).isDue(at: now)
     let hasEvents = hops.hasEvents
+    let hasMoved = hops.isNested && hops.endpointChanges != seenEndpointChanges
     gates.tunnel.release()
-    guard isDue || hasEvents else { return }
+    guard isDue || hasEvents || hasMoved else { return }
     quiesce()
+    followEndpoints()
     for hop in 0..<hops.count {
       advance(hop, lane)
       if hop > 0 { advanceChannel(into: hop, lane) }
@@ -327,7 +340,9 @@ public struct Driver: ~Copyable {
       let now = Clock.boottime()
       switch netlink.next(about: linkIndex) {
       case .drained: return
-      case .unrelated: break
+      case .unrelated:
+        // Of the interface, perhaps, that the outermost datagrams leave by.
+        hops.followMTU(at: now)
       case .linkChanged(let state):
         hops.innermost.pointee.apply(state, at: now)
         registerSockets()

@@ -17,6 +17,12 @@ struct Interface: ~Copyable {
   /// The sockets are new, and epoll has to be told.
   var hasNewSockets = false
 
+  /// What somebody has set the MTU to; nil where it follows from the tunnels around this one.
+  var fixedMTU: Int?
+  /// Whether the configuration file gives the interface an IPv6 address.
+  var hasIPv6 = false
+  /// What `assignMTU` has given the TUN; 0 for nothing.
+  private var assignedMTU = 0
   /// What has been seen of `Tunnel.removals`.
   private var seenRemovals: UInt64 = 0
 
@@ -44,6 +50,8 @@ struct Interface: ~Copyable {
   mutating func apply(_ state: LinkState, at now: Instant) {
     log.name = state.name
     let mtu = Int(state.mtu)
+    // Set by hand, it no longer follows.
+    if assignedMTU > 0, mtu != assignedMTU { fixedMTU = mtu }
     if mtu != tunnel.mtu {
       if mtu > tunnel.limits.maximumMTU {
         let limit = tunnel.limits.maximumMTU
@@ -64,6 +72,21 @@ struct Interface: ~Copyable {
       tunnel.setMTU(min(mtu, tunnel.limits.maximumMTU))
     }
     if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
+  }
+
+  /// Gives the TUN its MTU, which will be heard of through `apply`.
+  mutating func assignMTU(_ mtu: Int, at now: Instant) {
+    guard fixedMTU == nil, mtu != assignedMTU, tun.isOpen else { return }
+    do throws(SystemError) {
+      let before = assignedMTU
+      assignedMTU = mtu
+      do throws(SystemError) { try tun.setMTU(UInt32(mtu)) } catch {
+        assignedMTU = before
+        throw error
+      }
+    } catch {
+      report(error, "cannot set the interface's MTU", at: now)
+    }
   }
 
   mutating func setUp(_ isUp: Bool, at now: Instant) {

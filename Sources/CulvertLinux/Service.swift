@@ -67,6 +67,7 @@ public enum Service {
       let driver = try Driver.make(
         memory, Driver.Parts(tun: tun, uapi: servers, log: log, options: options))
       defer { Driver.destroy(driver) }
+      guard configure(driver, options, memory) else { return 1 }
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
@@ -74,6 +75,31 @@ public enum Service {
       return 0
     } catch {
       return fail("cannot start", error, nil)
+    }
+  }
+
+  /// False where a file is wrong, which has been said.
+  private static func configure(
+    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions, _ memory: DriverMemory
+  ) -> Bool {
+    guard options.config != nil || !options.through.isEmpty else { return true }
+    do throws(HopFailure) {
+      // Nobody is connected yet, so the memory of connections is free.
+      try driver.pointee.hops.configure(options, memory: memory.uapi, at: Clock.boottime())
+      return true
+    } catch {
+      switch error {
+      case .file: break
+      case .lacks(let subject):
+        _ = fail {
+          $0.append(cString: subject.path)
+          $0.append(": ")
+          $0.append(subject.text)
+        }
+      case .system(let error):
+        _ = fail("cannot configure the interface", error, Privileges.advice(forTun: error))
+      }
+      return false
     }
   }
 

@@ -7,6 +7,8 @@ public struct ServiceOptions {
   public var isForeground = false
   /// Bytes; of an interface that is created, not of one that is handed over.
   public var mtu = Policy.defaultMTU
+  /// Whether somebody has asked for that MTU.
+  public var isMTUGiven = false
   /// Bytes that the kernel may buffer of what each socket receives.
   public var socketBufferByteCount = UDPSockets.defaultBufferByteCount(for: .standard)
   public var offloads = Offloads.all

@@ -27,6 +27,9 @@ public struct TunDevice: ~Copyable {
     control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
   }
 
+  @inline(__always)
+  var isOpen: Bool { device.isOpen }
+
   /// No interface: every call gives EBADF. What the tunnels around the innermost have.
   static var none: TunDevice { TunDevice() }
 

@@ -20,7 +20,8 @@ struct Options {
 
   private var isForeground = Environment.isSet("WG_PROCESS_FOREGROUND", to: "1")
   private(set) var profile = Profile.standard
-  private var mtu = Policy.defaultMTU
+  /// Nil for the default.
+  private var mtu: Int?
   /// NUL-terminated; nil for the default.
   private var stateDirectory: UnsafePointer<CChar>?
   private var socketBufferByteCount: Int?
@@ -63,7 +64,10 @@ struct Options {
   func service(_ name: InterfaceName) -> ServiceOptions {
     var service = ServiceOptions(name, limits: limits)
     service.isForeground = isForeground
-    service.mtu = mtu
+    if let mtu {
+      service.mtu = mtu
+      service.isMTUGiven = true
+    }
     service.socketBufferByteCount = socketBuffer
     service.stateDirectory = stateDirectory
     service.offloads = offloads

@@ -148,6 +148,19 @@ intptr_t clinux_file_write_pieces(
 /// Makes a descriptor that somebody else opened non-blocking and close-on-exec.
 int clinux_file_adopt(int descriptor);
 
+enum {
+  CLINUX_FILE_DIRECTORY = 1,
+  /// Can be read a second time.
+  CLINUX_FILE_SEEKABLE = 2,
+  /// Everybody may read it, and enter the directory that it is in.
+  CLINUX_FILE_EXPOSED = 4,
+};
+
+/// Opens a file that somebody else wrote, blocking, and says what it is.
+int clinux_file_open(const char *path, uint32_t *traits);
+/// Goes back to the first byte.
+int clinux_file_rewind(int descriptor);
+
 /// Reads a small file whole. Returns its byte count; -EMSGSIZE where it does not fit.
 intptr_t clinux_state_read(
     const char *directory, const char *name, void *bytes, size_t capacity);
@@ -226,6 +239,13 @@ int clinux_link_set_mtu(int control, const char *name, uint32_t mtu);
 /// 1 where the interface is administratively up, 0 where it is down.
 int clinux_link_is_up(int control, const char *name);
 int clinux_link_set_up(int control, const char *name, int is_up);
+
+/// Gives interface `index` of this thread's namespace an address of family 4 or 6, and with it the
+/// route to its network. -EEXIST where it has it.
+int clinux_link_add_address(
+    uint32_t index, int family, uint64_t high, uint64_t low, uint8_t prefix_length);
+/// Sets the MTU, unless it is 0, and brings the interface up, in one request.
+int clinux_link_start(uint32_t index, uint32_t mtu);
 
 // tun.c
 
@@ -343,6 +363,18 @@ int clinux_udp_receive_many(
 int clinux_udp_send_many(
     int udp, const struct clinux_slice *datagrams, int count,
     const struct clinux_datagram *datagram);
+
+// resolve.c
+
+/// A UDP socket that sends to one address and receives from there alone, from a port that the
+/// kernel chooses at random. Only the address, scope, port and family of `target` are read. The
+/// error is that of the route: -ENETUNREACH where there is none.
+int clinux_resolve_open(const struct clinux_datagram *target);
+/// 1 where something can be received, which may be an error; 0 when the time is up or a signal
+/// came.
+int clinux_resolve_wait(int udp, int timeout_milliseconds);
+/// Bytes of the largest packet on the way to `target`, as far as the kernel knows.
+int clinux_resolve_mtu(const struct clinux_datagram *target);
 
 // uapi.c
 

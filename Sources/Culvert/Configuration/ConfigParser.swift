@@ -1,0 +1,327 @@
+/// Configuration files of wg(8) and wg-quick(8) as a state machine over lines, without I/O
+/// (wg(8), "CONFIGURATION FILE FORMAT"; wg-quick(8), "CONFIGURATION"; where these are silent, what
+/// wg of 2021 does).
+///
+/// The caller's loop: `begin` with each line, then take statements from `next` until there is none;
+/// at the end of the file `finish`. After a failure there is nothing more to take.
+///
+/// As for wg(8), blanks do not count wherever they stand, and keys are of any case. What differs:
+///
+/// - Refused, though wg(8) takes it: a key twice in a section that can have one value only; a file
+///   without a private key; a port above 65535, which wg wraps, and port 0 in an endpoint; IPv4
+///   addresses of fewer than four fields; a line longer than the reader's buffer.
+/// - Taken, though wg(8) refuses it: nothing behind `AllowedIPs =`; `+` and `-` before an allowed
+///   IP, as newer versions of wg have them; a byte order mark; a dot at the end of a host name.
+public struct ConfigParser: ~Copyable {
+  /// Where `next` goes on.
+  private enum Step {
+    case nothing
+    case line
+    case allowedIPs
+    case addresses
+  }
+
+  private enum Section {
+    case none, interface, peer
+  }
+
+  private var section = Section.none
+  private var step = Step.nothing
+  /// The line, or what is left of its list.
+  private var rest = UnsafeRawBufferPointer(start: nil, count: 0)
+  private var isOverlong = false
+  /// Keys that have stood under [Interface], and in this peer's section.
+  private var interfaceKeys: UInt32 = 0
+  private var peerKeys: UInt32 = 0
+  private var hasPrivateKey = false
+  private var peerLine: UInt32 = 0
+  private var hasFailed = false
+
+  private let secret: UnsafeMutableRawPointer
+  /// For a value with blanks in it, which go.
+  private let compacted: UnsafeMutableRawPointer
+  private var holdsSecret = false
+
+  /// The line that `begin` was last given, counted from 1.
+  public private(set) var line: UInt32 = 0
+
+  /// The host name of `namedEndpoint`, up to 253 bytes, or the zone of an `endpoint` that was given
+  /// by name; otherwise empty. Valid until the next call.
+  public private(set) var name = UnsafeRawBufferPointer(start: nil, count: 0)
+
+  /// The key of the line of a failure, as it was written, and valid as long as that is; empty where
+  /// there is none, and where it is longer than any key: that is the half of a line that was broken
+  /// in two, and may be a secret.
+  public private(set) var key = UnsafeRawBufferPointer(start: nil, count: 0)
+
+  /// Longest value with blanks in it: an endpoint's name, brackets, a colon and a port, and to
+  /// spare.
+  private static var compactedByteCount: Int { 320 }
+  /// Of the memory that `init` takes.
+  public static var byteCount: Int { WireGuard.keyByteCount + compactedByteCount }
+
+  /// - Parameter memory: `byteCount` bytes of locked memory that outlive the parser. They hold a
+  ///   private or preshared key from the statement that brought it until the next call, which wipes
+  ///   them.
+  public init(memory: UnsafeMutableRawPointer) {
+    secret = memory
+    compacted = memory + WireGuard.keyByteCount
+  }
+
+  /// The 32 bytes of the private or preshared key that the last statement has brought.
+  public func withSecret(_ body: (UnsafeRawPointer) -> Void) {
+    body(UnsafeRawPointer(secret))
+  }
+
+  // MARK: Lines
+
+  /// Takes what a `LineReader` brings; `incomplete` is no line. What the line before still had to
+  /// say is forgotten.
+  public mutating func begin(_ line: LineReader.Line) {
+    switch line {
+    case .line(let text): begin(text)
+    case .overlong:
+      begin(UnsafeRawBufferPointer(start: nil, count: 0))
+      isOverlong = true
+    case .incomplete: break
+    }
+  }
+
+  /// Takes one line without its newline; valid until `next` has returned nil.
+  public mutating func begin(_ text: UnsafeRawBufferPointer) {
+    forget()
+    line &+= 1
+    key = UnsafeRawBufferPointer(start: nil, count: 0)
+    rest = text
+    if line == 1, text.count >= 3, text[0] == 0xef, text[1] == 0xbb, text[2] == 0xbf {
+      rest = text.text(from: 3)
+    }
+    rest = rest.text(0, rest.firstPosition(of: 0x23) ?? rest.count).trimmed
+    isOverlong = false
+    step = hasFailed ? .nothing : .line
+  }
+
+  /// What the line says next; nil when it says nothing more.
+  public mutating func next() -> ConfigStatement? {
+    forget()
+    switch step {
+    case .nothing: return nil
+    case .line:
+      step = .nothing
+      if isOverlong { return fail(.overlongLine) }
+      return rest.count == 0 ? nil : statement()
+    case .allowedIPs: return nextAllowedIP()
+    case .addresses: return nextAddress()
+    }
+  }
+
+  /// The file is at its end. Nil where it is complete. What the parser held is wiped.
+  public mutating func finish() -> ConfigError? {
+    forget()
+    guard !hasFailed else { return nil }
+    if let error = incompletePeer() { return error }
+    return hasPrivateKey ? nil : ConfigError(.noPrivateKey, line: 0)
+  }
+
+  /// Wipes the secret of the statement before.
+  private mutating func forget() {
+    name = UnsafeRawBufferPointer(start: nil, count: 0)
+    guard holdsSecret else { return }
+    Secret.wipe(secret, byteCount: ConfigParser.byteCount)
+    holdsSecret = false
+  }
+
+  private mutating func fail(_ reason: ConfigError.Reason) -> ConfigStatement {
+    fail(ConfigError(reason, line: line))
+  }
+
+  private mutating func fail(_ error: ConfigError) -> ConfigStatement {
+    hasFailed = true
+    step = .nothing
+    return .failure(error)
+  }
+
+  private func incompletePeer() -> ConfigError? {
+    guard section == .peer, peerKeys & ConfigKey.publicKey.bit == 0 else { return nil }
+    return ConfigError(.noPublicKey, line: peerLine)
+  }
+
+  private mutating func statement() -> ConfigStatement? {
+    if rest[0] == 0x5b { return beginSection() }
+    guard let separator = rest.firstPosition(of: 0x3d) else { return fail(.noAssignment) }
+    let word = rest.text(0, separator).trimmed
+    if word.count <= ConfigKey.longestByteCount { key = word }
+    guard let key = ConfigKey(word) else { return fail(.unknownKey) }
+    switch section {
+    case .none: return fail(.noSection)
+    case .interface: if key.isOfPeer { return fail(.belongsToPeer) }
+    case .peer: if !key.isOfPeer { return fail(.belongsToInterface) }
+    }
+    let seen = key.isOfPeer ? peerKeys : interfaceKeys
+    guard seen & key.bit == 0 || key.isRepeatable else { return fail(.repeated) }
+    if key.isOfPeer { peerKeys |= key.bit } else { interfaceKeys |= key.bit }
+    return setting(key, rest.text(from: separator + 1).trimmed)
+  }
+
+  private mutating func beginSection() -> ConfigStatement {
+    let isPeer = rest.isWord("[Peer]")
+    guard isPeer || rest.isWord("[Interface]") else { return fail(.unknownSection) }
+    if let error = incompletePeer() { return fail(error) }
+    guard isPeer else {
+      section = .interface
+      return .beginInterface
+    }
+    section = .peer
+    peerKeys = 0
+    peerLine = line
+    return .beginPeer
+  }
+
+  // MARK: Values
+
+  private mutating func setting(
+    _ key: ConfigKey, _ value: UnsafeRawBufferPointer
+  ) -> ConfigStatement? {
+    switch key {
+    case .allowedIPs:
+      rest = value
+      step = value.count == 0 ? .nothing : .allowedIPs
+      return next()
+    case .address:
+      rest = value
+      step = .addresses
+      return next()
+    case .dns, .table, .preUp, .postUp, .preDown, .postDown, .saveConfig: return .ignored(key)
+    default: break
+    }
+    let value = compact(value)
+    switch key {
+    case .privateKey: return privateKey(value)
+    case .listenPort:
+      guard let port = value.number(maximum: 65535) else { return fail(.badListenPort) }
+      return .device(.listenPort(UInt16(port)))
+    case .fwMark:
+      guard let mark = fwMark(value) else { return fail(.badFwMark) }
+      return .device(.fwmark(mark))
+    case .mtu:
+      guard let mtu = value.number(maximum: 65535), mtu >= UInt32(Policy.minimumMTU) else {
+        return fail(.badMTU)
+      }
+      return .mtu(UInt16(mtu))
+    case .publicKey:
+      guard decodeKey(value) else { return fail(.badPublicKey) }
+      return .peer(.publicKey(Key(at: secret)))
+    case .presharedKey: return decodeKey(value) ? .peer(.presharedKey) : fail(.badPresharedKey)
+    case .persistentKeepalive:
+      if value.isWord("off") { return .peer(.persistentKeepalive(0)) }
+      guard let seconds = value.number(maximum: 65535) else { return fail(.badKeepalive) }
+      return .peer(.persistentKeepalive(UInt16(seconds)))
+    default: return endpoint(value)
+    }
+  }
+
+  /// The value without the blanks in it. One that does not fit into the buffer is no valid one, and
+  /// is given back as it is.
+  private mutating func compact(_ value: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    guard value.hasBlanks else { return value }
+    var count = 0
+    for index in 0..<value.count where !UnsafeRawBufferPointer.isBlank(value[index]) {
+      guard count < ConfigParser.compactedByteCount else { return value }
+      // It may be a key.
+      holdsSecret = true
+      compacted.storeByte(value[index], count)
+      count += 1
+    }
+    return UnsafeRawBufferPointer(start: compacted, count: count)
+  }
+
+  /// The secret buffer is borrowed for a public key too, and wiped with the next call.
+  private mutating func decodeKey(_ value: UnsafeRawBufferPointer) -> Bool {
+    holdsSecret = true
+    return Base64.decodeKey(value, into: secret)
+  }
+
+  /// All zero means none, as for wg(8).
+  private mutating func privateKey(_ value: UnsafeRawBufferPointer) -> ConfigStatement {
+    guard decodeKey(value) else { return fail(.badPrivateKey) }
+    hasPrivateKey = !Secret.isZero(secret, byteCount: WireGuard.keyByteCount)
+    return .device(.privateKey)
+  }
+
+  private func fwMark(_ value: UnsafeRawBufferPointer) -> UInt32? {
+    if value.isWord("off") { return 0 }
+    guard value.count > 2, value[0] == 0x30, value[1] | 0x20 == 0x78 else {
+      return value.number(maximum: .max)
+    }
+    return value.text(from: 2).number(radix: 16, maximum: .max)
+  }
+
+  /// Separated by commas, and none may be empty.
+  private mutating func nextAllowedIP() -> ConfigStatement {
+    let end = rest.firstPosition(of: 0x2c) ?? rest.count
+    var element = compact(rest.text(0, end))
+    step = end < rest.count ? .allowedIPs : .nothing
+    if end < rest.count { rest = rest.text(from: end + 1) }
+    let sign = element.count > 0 ? element[0] : 0
+    if sign == 0x2b || sign == 0x2d { element = element.text(from: 1) }
+    guard let address = ConfigAddress(element) else { return fail(.badAllowedIP) }
+    return .peer(sign == 0x2d ? .removeAllowedIP(address.prefix) : .allowedIP(address.prefix))
+  }
+
+  /// Separated by commas, blanks or both, as for wg-quick(8).
+  private mutating func nextAddress() -> ConfigStatement? {
+    var start = 0
+    while start < rest.count, ConfigParser.separatesAddresses(rest[start]) { start += 1 }
+    var end = start
+    while end < rest.count, !ConfigParser.separatesAddresses(rest[end]) { end += 1 }
+    guard end > start else {
+      step = .nothing
+      return nil
+    }
+    let element = rest.text(start, end)
+    rest = rest.text(from: end)
+    guard let address = ConfigAddress(element) else { return fail(.badAddress) }
+    return .address(address)
+  }
+
+  private static func separatesAddresses(_ byte: UInt8) -> Bool {
+    byte == 0x2c || UnsafeRawBufferPointer.isBlank(byte)
+  }
+
+  /// The host may stand in brackets, and an IPv6 address need not: the port is behind the last
+  /// colon, or behind the bracket.
+  private mutating func endpoint(_ value: UnsafeRawBufferPointer) -> ConfigStatement {
+    var host = value
+    var port = value
+    if value.count > 0, value[0] == 0x5b {
+      guard let close = value.firstPosition(of: 0x5d) else { return fail(.badHost) }
+      guard close + 1 < value.count, value[close + 1] == 0x3a else { return fail(.badPort) }
+      host = value.text(1, close)
+      port = value.text(from: close + 2)
+    } else {
+      guard let colon = value.lastPosition(of: 0x3a) else { return fail(.badPort) }
+      host = value.text(0, colon)
+      port = value.text(from: colon + 1)
+    }
+    guard let number = port.number(maximum: 65535), number > 0 else { return fail(.badPort) }
+    return endpoint(host, port: UInt16(number))
+  }
+
+  /// An IPv4-mapped address becomes the IPv4 address it stands for: the IPv6 socket is IPv6-only
+  /// and could not send to it.
+  private mutating func endpoint(
+    _ host: UnsafeRawBufferPointer, port: UInt16
+  ) -> ConfigStatement {
+    guard let zoned = AddressText.zonedAddress(host) else {
+      guard let host = ConfigHostName.name(host) else { return fail(.badHost) }
+      name = host
+      return .namedEndpoint(port: port)
+    }
+    let unmapped = zoned.address.unmapped
+    guard unmapped.family == zoned.address.family else {
+      return .peer(.endpoint(Endpoint(address: unmapped, port: port)))
+    }
+    name = zoned.zoneName
+    return .peer(.endpoint(Endpoint(address: zoned.address, port: port, scope: zoned.scope)))
+  }
+}

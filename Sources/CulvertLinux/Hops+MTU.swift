@@ -1,0 +1,74 @@
+import Culvert
+
+/// How large the packets of each hop may be. Where nobody has said it, it follows from the hop
+/// around: a packet of one tunnel has to fit, sealed, into a packet of the next, down to what the
+/// network carries on the way to the outermost peer.
+extension Hops {
+  /// Outer IPv4 or IPv6 header, UDP header, transport header and tag (whitepaper 5.4.6).
+  static func overhead(_ family: IPAddress.Family) -> Int {
+    (family == .ipv4 ? 20 : 40) + 8 + WireGuard.overheadByteCount
+  }
+
+  /// Below this a tunnel is of no use, however little the way around it carries.
+  private static let least = 576
+
+  /// Sets the MTU of each hop anew. Where nothing has changed, nothing is touched.
+  func followMTU(at now: Instant) {
+    guard isNested else { return }
+    var mtu = outermost.pointee.fixedMTU ?? outermostMTU()
+    var hop = count - 1
+    while hop > 0 {
+      self[hop].pointee.tunnel.setMTU(min(mtu, self[hop].pointee.tunnel.limits.maximumMTU))
+      if (channels + (hop - 1)).pointee.mtu != mtu { (channels + (hop - 1)).pointee.setMTU(mtu) }
+      hop -= 1
+      mtu = self[hop].pointee.fixedMTU ?? room(of: hop, within: mtu)
+    }
+    innermost.pointee.assignMTU(mtu, at: now)
+  }
+
+  /// What fits into packets of `outer` bytes.
+  ///
+  /// A multiple of 16: the other end pads to that, and does not know how far it may (whitepaper
+  /// section 5.4.6). Where the interface has IPv6 addresses it keeps what IPv6 needs, and large
+  /// packets go in fragments.
+  private func room(of hop: Int, within outer: Int) -> Int {
+    let fitting = (outer - Hops.overhead(family(of: hop))) & ~(WireGuard.paddingByteCount - 1)
+    let isIPv6 = hop == 0 && innermost.pointee.hasIPv6
+    return max(fitting, isIPv6 ? Policy.ipv6MinimumMTU : Hops.least)
+  }
+
+  /// What the network carries, less the headers; never more than what WireGuard uses by custom.
+  private func outermostMTU() -> Int {
+    var mtu = Policy.defaultMTU
+    var next = outermost.pointee.tunnel.firstPeer
+    while let id = next {
+      if let endpoint = outermost.pointee.tunnel.status(of: id)?.endpoint,
+        let route = RouteMTU.find(to: endpoint.address, scope: endpoint.scope)
+      {
+        mtu = min(mtu, route - Hops.overhead(endpoint.address.family))
+      }
+      next = outermost.pointee.tunnel.peer(after: id)
+    }
+    return max(Hops.least, mtu)
+  }
+
+  /// The family whose headers the hop's datagrams may have: IPv4 only where all peers have
+  /// endpoints of it.
+  private func family(of hop: Int) -> IPAddress.Family {
+    var next = self[hop].pointee.tunnel.firstPeer
+    if next == nil { return .ipv6 }
+    while let id = next {
+      let endpoint = self[hop].pointee.tunnel.status(of: id)?.endpoint
+      if endpoint?.address.family != .ipv4 { return .ipv6 }
+      next = self[hop].pointee.tunnel.peer(after: id)
+    }
+    return .ipv4
+  }
+
+  /// How often an endpoint has changed, of whatever hop.
+  var endpointChanges: UInt64 {
+    var sum: UInt64 = 0
+    for hop in 0..<count { sum &+= self[hop].pointee.tunnel.endpointChanges }
+    return sum
+  }
+}
