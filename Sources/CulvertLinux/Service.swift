@@ -59,8 +59,13 @@ public enum Service {
     do throws(SystemError) {
       try openListeners(&servers, try tun.name(), options.hopCount)
     } catch {
-      return fail(
-        "cannot open the configuration socket", error, Privileges.advice(forUAPI: error))
+      let name = options.name.ofHop(servers.count) ?? options.name
+      return fail { line in
+        line.append("cannot open the configuration socket of ")
+        line.append(name)
+        line.append(": ")
+        describe(error, Privileges.advice(forUAPI: error), &line)
+      }
     }
     do throws(SystemError) {
       log.name = try tun.name()

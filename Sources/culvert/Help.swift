@@ -37,10 +37,20 @@ enum Help {
     or
       WG_QUICK_USERSPACE_IMPLEMENTATION=culvert wg-quick up wg0
 
+    Without wg(8), from a file as wg-quick(8) has it; addresses and MTU are set, routes are yours:
+      culvert wg0 --config wg0.conf
+
+    A tunnel inside a tunnel, with one interface for both, wg0 (wg show wg0-1 is the outer one):
+      culvert wg0 --config exit.conf --through entry.conf [--through ...]
+
     options:
       -f, --foreground       stay in the foreground
+      --config FILE          the tunnel's keys, peers, addresses and MTU
+      --through FILE         the same of a tunnel around it, and around those before; its Address
+                             is what the tunnel inside sends from. Up to 3
       --profile NAME         tiny (2 MB), standard (8 MB, the default) or gateway
-      --mtu BYTES            MTU that the interface starts with (default 1420)
+      --mtu BYTES            MTU that the interface starts with (default 1420; inside other
+                             tunnels what fits there, and it follows them)
       --state-dir DIR        where the last handshake timestamp is kept, so that a device
                              without a clock comes up again (default /var/lib/culvert)
       --socket-buffer BYTES  what the kernel may hold for each socket of what has come
