@@ -28,7 +28,9 @@ public struct ConfigFile: ~Copyable {
   private let parserMemory: UnsafeMutableRawPointer
   private let lines: UnsafeMutableRawBufferPointer
   private var resolver: Resolver
-  private var retries: ResolverRetries
+  private let retries: ResolverRetries
+  /// Where warnings go.
+  private let output: Int32
 
   /// - Parameters:
   ///   - path: NUL-terminated, never freed (an argument).
@@ -40,7 +42,7 @@ public struct ConfigFile: ~Copyable {
 
   init(
     _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer, resolver: Resolver,
-    retries: ResolverRetries
+    retries: ResolverRetries, output: Int32 = Output.standardError
   ) {
     precondition(memory.count >= Layout.byteCount)
     self.path = path
@@ -51,6 +53,7 @@ public struct ConfigFile: ~Copyable {
       start: base + Layout.lines, count: Layout.lineByteCount)
     self.resolver = resolver
     self.retries = retries
+    self.output = output
   }
 
   /// Reads the file, and looks up the host names in it, which may take a while.
@@ -161,7 +164,7 @@ public struct ConfigFile: ~Copyable {
         let failure = ConfigFailure(
           .unresolved(reason), path: path, line: name.line, subject: name.name)
         guard reason.isTransient, let milliseconds = pause.next() else { throw failure }
-        Output.writeLine(to: Output.standardError) {
+        Output.writeLine(to: output) {
           $0.append("culvert: ")
           failure.append(to: &$0)
           $0.append("; trying again in ")
@@ -176,7 +179,7 @@ public struct ConfigFile: ~Copyable {
   // MARK: Warnings
 
   private func warnOfExposure() {
-    Output.writeLine(to: Output.standardError) {
+    Output.writeLine(to: output) {
       $0.append("culvert: ")
       $0.append(cString: path)
       $0.append(": everybody can read the private key in it; chmod 600")
@@ -185,7 +188,7 @@ public struct ConfigFile: ~Copyable {
 
   private func warnOfIgnored(_ keys: UInt32) {
     guard keys != 0 else { return }
-    Output.writeLine(to: Output.standardError) {
+    Output.writeLine(to: output) {
       $0.append("culvert: ")
       $0.append(cString: path)
       $0.append(": not carried out, since it takes wg-quick:")

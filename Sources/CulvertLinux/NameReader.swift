@@ -70,9 +70,10 @@ struct NameReader {
         matched += 1
       }
       guard label.count <= query.name.count - matched else { return nil }
-      for index in 0..<label.count
-      where lowercase(message[label.start + index]) != lowercase(query.name[matched + index]) {
-        return nil
+      for index in 0..<label.count {
+        let byte = lowercase(message[label.start + index])
+        // A label may hold dots; a name as text has them between labels.
+        guard byte != 0x2e, byte == lowercase(query.name[matched + index]) else { return nil }
       }
       matched += label.count
     }
