@@ -124,6 +124,8 @@ public struct Reassembler: ~Copyable {
     shares.prepare()
     free = .max
     completed = 0
+    latest = Instant(nanoseconds: 0)
+    allowance = ErrorAllowance()
   }
 
   // MARK: What is held

@@ -1,0 +1,198 @@
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
+
+/// A fragment, read from an array the slow way.
+struct FragmentModel {
+  enum Reading {
+    case whole([UInt8], isAtomic: Bool)
+    case fragment(FragmentModel)
+    case refused(FragmentVerdict)
+  }
+
+  let isIPv4: Bool
+  /// The packet without what stood behind its end.
+  let packet: [UInt8]
+  /// Where the fragment header starts; of IPv4 0.
+  let fragmentHeader: Int
+  /// Where the number of the fragment header stands.
+  let numberOffset: Int
+  let data: [UInt8]
+  let offset: Int
+  let isLast: Bool
+
+  static func read(_ bytes: [UInt8], maximumByteCount: Int) -> Reading {
+    guard let version = bytes.first.map({ $0 >> 4 }) else { return .refused(.malformed) }
+    return version == 4
+      ? readIPv4(bytes, maximumByteCount) : readIPv6(bytes, maximumByteCount)
+  }
+
+  private static func word(_ bytes: [UInt8], _ offset: Int) -> Int {
+    Int(bytes[offset]) * 256 + Int(bytes[offset + 1])
+  }
+
+  private static func readIPv4(_ bytes: [UInt8], _ maximumByteCount: Int) -> Reading {
+    guard bytes.count >= 20 else { return .refused(.malformed) }
+    let header = Int(bytes[0] & 15) * 4
+    let total = word(bytes, 2)
+    guard header >= 20, header <= total, total <= bytes.count else { return .refused(.malformed) }
+    let packet = Array(bytes[..<total])
+    let field = word(bytes, 6)
+    let (offset, isLast) = (field % 0x2000 * 8, field & 0x2000 == 0)
+    if offset == 0, isLast { return .whole(packet, isAtomic: false) }
+    guard sum(Array(bytes[..<header])) == 0xffff else { return .refused(.badChecksum) }
+    let data = Array(packet[header...])
+    if data.isEmpty || !isLast && data.count % 8 != 0 { return .refused(.badLength) }
+    let end = header + offset + data.count
+    if end > 65_535 { return .refused(.impossibleLength) }
+    if end > maximumByteCount { return .refused(.tooLarge) }
+    return .fragment(
+      FragmentModel(
+        isIPv4: true, packet: packet, fragmentHeader: 0, numberOffset: 0, data: data,
+        offset: offset, isLast: isLast))
+  }
+
+  private static func readIPv6(_ bytes: [UInt8], _ maximumByteCount: Int) -> Reading {
+    guard bytes.count >= 40, bytes[0] >> 4 == 6 else { return .refused(.malformed) }
+    let total = 40 + word(bytes, 4)
+    guard total <= bytes.count, total > 40 || bytes[6] != 0 else { return .refused(.malformed) }
+    let packet = Array(bytes[..<total])
+    guard let chain = headers(packet) else { return .refused(.brokenHeaderChain) }
+    guard let index = chain.firstIndex(where: { $0.number == 44 }) else {
+      return .whole(packet, isAtomic: false)
+    }
+    let start = chain[index].offset
+    let field = word(packet, start + 2)
+    let (offset, isLast) = (field / 8 * 8, field % 2 == 0)
+    let numberOffset = index == 0 ? 6 : chain[index - 1].offset
+    if offset == 0 {
+      let upper = chain.last!
+      let minimum = upper.number == 6 ? 20 : upper.number == 59 ? 0 : 1
+      if total - upper.offset < minimum { return .refused(.brokenHeaderChain) }
+      if isLast {
+        var whole = Array(packet[..<start] + packet[(start + 8)...])
+        whole[numberOffset] = packet[start]
+        setLength(&whole)
+        return .whole(whole, isAtomic: true)
+      }
+      if start + 8 > 192 { return .refused(.headersTooLong) }
+    }
+    let data = Array(packet[(start + 8)...])
+    if data.isEmpty || !isLast && data.count % 8 != 0 { return .refused(.badLength) }
+    let end = start + offset + data.count
+    if end - 40 > 65_535 { return .refused(.impossibleLength) }
+    if end > maximumByteCount { return .refused(.tooLarge) }
+    return .fragment(
+      FragmentModel(
+        isIPv4: false, packet: packet, fragmentHeader: start, numberOffset: numberOffset,
+        data: data, offset: offset, isLast: isLast))
+  }
+
+  /// The headers behind the IPv6 header with their numbers, up to the first that is no extension,
+  /// or to a fragment header with an offset.
+  private static func headers(_ packet: [UInt8]) -> [(number: UInt8, offset: Int)]? {
+    var chain: [(number: UInt8, offset: Int)] = [(packet[6], 40)]
+    while let (number, offset) = chain.last, [0, 43, 44, 60].contains(number) {
+      guard chain.count <= 8, offset + 8 <= packet.count else { return nil }
+      if number == 44 {
+        guard chain.filter({ $0.number == 44 }).count == 1 else { return nil }
+        if word(packet, offset + 2) >= 8 { break }
+      }
+      let byteCount = number == 44 ? 8 : Int(packet[offset + 1]) * 8 + 8
+      guard offset + byteCount <= packet.count else { return nil }
+      chain.append((packet[offset], offset + byteCount))
+    }
+    return chain
+  }
+
+  // MARK: What it is of
+
+  /// Without the sender.
+  var key: [UInt8] {
+    isIPv4
+      ? [4] + packet[12..<20] + [packet[9]] + packet[4..<6]
+      : [6] + packet[8..<40] + packet[(fragmentHeader + 4)..<(fragmentHeader + 8)]
+  }
+
+  /// As far as sources are told apart.
+  var source: [UInt8] { isIPv4 ? [4] + packet[12..<16] : [6] + packet[8..<16] }
+
+  /// ECN codepoint.
+  var mark: UInt8 { isIPv4 ? packet[1] % 4 : packet[1] >> 4 % 4 }
+
+  /// The datagram that starts with this fragment and has this payload.
+  func packet(around payload: [UInt8], isMarked: Bool) -> [UInt8] {
+    if isIPv4 {
+      var header = Array(packet[..<(packet.count - data.count)])
+      if isMarked { header[1] |= 3 }
+      let total = header.count + payload.count
+      header.replaceSubrange(2..<4, with: [UInt8(total >> 8 & 255), UInt8(total & 255)])
+      header.replaceSubrange(6..<8, with: [0, 0])
+      TestFragment.writeChecksum(&header)
+      return header + payload
+    }
+    var header = Array(packet[..<fragmentHeader])
+    header[numberOffset] = packet[fragmentHeader]
+    if isMarked { header[1] |= 0x30 }
+    var whole = header + payload
+    FragmentModel.setLength(&whole)
+    return whole
+  }
+
+  private static func setLength(_ packet: inout [UInt8]) {
+    packet[4] = UInt8((packet.count - 40) >> 8 & 255)
+    packet[5] = UInt8((packet.count - 40) & 255)
+  }
+
+  private static func sum(_ bytes: [UInt8]) -> Int {
+    var sum = 0
+    for index in stride(from: 0, to: bytes.count - 1, by: 2) { sum += word(bytes, index) }
+    if bytes.count % 2 == 1 { sum += Int(bytes[bytes.count - 1]) * 256 }
+    while sum > 0xffff { sum = (sum & 0xffff) + (sum >> 16) }
+    return sum
+  }
+
+  // MARK: The error about it
+
+  /// The ICMP packet that tells the sender that the rest did not come; nil where none may be sent.
+  func timeExceeded() -> [UInt8]? {
+    isIPv4 ? timeExceededIPv4() : timeExceededIPv6()
+  }
+
+  private func timeExceededIPv4() -> [UInt8]? {
+    let (from, to) = (Array(packet[12..<16]), Array(packet[16..<20]))
+    for address in [from, to] where [0, 127].contains(address[0]) || address[0] >= 224 {
+      return nil
+    }
+    if packet[9] == 1, [3, 4, 5, 11, 12].contains(data[0]) { return nil }
+    let quoted = Array(packet.prefix(548))
+    var message: [UInt8] = [11, 1, 0, 0, 0, 0, 0, 0] + quoted
+    let check = ~FragmentModel.sum(message)
+    message.replaceSubrange(2..<4, with: [UInt8(check >> 8 & 255), UInt8(check & 255)])
+    let total = 20 + message.count
+    var header: [UInt8] = [0x45, 0xc0, UInt8(total >> 8), UInt8(total & 255)] + packet[4..<6]
+    header += [0, 0, 64, 1, 0, 0] + to + from
+    TestFragment.writeChecksum(&header)
+    return header + message
+  }
+
+  private func timeExceededIPv6() -> [UInt8]? {
+    let (from, to) = (Array(packet[8..<24]), Array(packet[24..<40]))
+    for address in [from, to] {
+      if address[0] == 0xff || address[..<15].allSatisfy({ $0 == 0 }) && address[15] <= 1 {
+        return nil
+      }
+    }
+    guard let upper = FragmentModel.headers(packet)?.last else { return nil }
+    if upper.number == 58 {
+      let type = packet[upper.offset]
+      if type < 128 || type == 137 { return nil }
+    }
+    let quoted = Array(packet.prefix(1232))
+    var message: [UInt8] = [3, 1, 0, 0, 0, 0, 0, 0] + quoted
+    let length = [UInt8(message.count >> 8), UInt8(message.count & 255)]
+    let check = ~FragmentModel.sum(to + from + [0, 0] + length + [0, 0, 0, 58] + message)
+    message.replaceSubrange(2..<4, with: [UInt8(check >> 8 & 255), UInt8(check & 255)])
+    return [0x60, 0, 0, 0] + length + [58, 64] + to + from + message
+  }
+}

@@ -1,0 +1,190 @@
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
+
+/// A `Reassembler` beside its model, and around its memory marks that nobody may touch. The tests,
+/// the run of a million streams and the fuzzer share it.
+final class ReassemblyWorld {
+  private let memory: UnsafeMutableRawBufferPointer
+  private var reassembler: Reassembler
+  private var model: ReassemblyModel
+  private let maximumByteCount: Int
+  /// Packets handed out, what they have to be until they are released, and their slots.
+  private var completed: [(packet: UnsafeMutableRawBufferPointer, bytes: [UInt8], slot: Int)] = []
+  private let isThorough: Bool
+  /// The first promise that was broken.
+  private(set) var failure: String?
+  /// Outcomes compared so far.
+  private(set) var comparisons = 0
+
+  private static let mark: UInt8 = 0xa5
+  /// Fences before and behind the arena.
+  private static let fence = 4096
+
+  /// - Parameter isThorough: look at the fences, and at every figure, after every step.
+  init(maximumByteCount: Int = 2048, isThorough: Bool = true) {
+    self.maximumByteCount = maximumByteCount
+    self.isThorough = isThorough
+    var measuring = Arena.measuring
+    _ = Reassembler(carvingFrom: &measuring, maximumPacketByteCount: maximumByteCount)
+    let byteCount = measuring.byteCount
+    memory = .allocate(byteCount: byteCount + 2 * ReassemblyWorld.fence, alignment: 4096)
+    memory.initializeMemory(as: UInt8.self, repeating: ReassemblyWorld.mark)
+    let region = UnsafeMutableRawBufferPointer(
+      rebasing: memory[ReassemblyWorld.fence..<(ReassemblyWorld.fence + byteCount)])
+    region.initializeMemory(as: UInt8.self, repeating: 0)
+    var arena = Arena(region: region)
+    reassembler = Reassembler(carvingFrom: &arena, maximumPacketByteCount: maximumByteCount)
+    model = ReassemblyModel(maximumByteCount: maximumByteCount)
+    reassembler.start(seed: 1)
+    markRegions()
+  }
+
+  deinit {
+    memory.deallocate()
+  }
+
+  /// As if it were new, but for what lies in the slots' memory.
+  func restart(seed: UInt64) {
+    while !completed.isEmpty { release(0) }
+    removeAll(from: nil)
+    let (before, expected) = (counts(), model.counts)
+    for (verdict, count) in zip(verdicts, before) {
+      require(count == expected[verdict, default: 0] + start[verdict, default: 0], "a count")
+    }
+    start = Dictionary(uniqueKeysWithValues: zip(verdicts, before))
+    model = ReassemblyModel(maximumByteCount: maximumByteCount)
+    reassembler.start(seed: seed)
+  }
+
+  /// Counters do not start again.
+  private var start: [FragmentVerdict: UInt64] = [:]
+  private let verdicts = (0..<FragmentVerdict.count).map { FragmentVerdict(rawValue: $0)! }
+
+  /// How often each verdict was given, in all streams.
+  var tally: [(name: String, count: UInt64)] {
+    zip(verdicts, counts()).map { ("\($0.name)", $1) }
+  }
+
+  private func counts() -> [UInt64] {
+    verdicts.map { reassembler.counters[$0] }
+  }
+
+  // MARK: Steps
+
+  func add(_ bytes: [UInt8], from sender: UInt32 = 1, at now: UInt64) {
+    // Of exactly its own bytes, so that address sanitizer sees the first one outside.
+    let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
+    defer { packet.deallocate() }
+    packet.copyBytes(from: bytes)
+    let outcome = reassembler.add(packet, from: sender, at: Instant(nanoseconds: now))
+    let expected = model.add(bytes, from: sender, at: now)
+    comparisons += 1
+    switch (outcome, expected) {
+    case (.whole(let found), .whole(let bytes)):
+      require(found.elementsEqual(bytes), "not the whole packet")
+      require(
+        found.baseAddress! >= packet.baseAddress!
+          && found.baseAddress! + found.count <= packet.baseAddress! + packet.count,
+        "not in the packet's memory")
+    case (.held, .held):
+      require(packet.elementsEqual(bytes), "a fragment was written to")
+    case (.complete(let found, let slot), .complete(let bytes)):
+      require(found.elementsEqual(bytes), "not the datagram")
+      require(!completed.contains { $0.slot == slot }, "a slot was given away twice")
+      completed.append((found, bytes, slot))
+    case (.dropped(let verdict), .dropped(let other)):
+      require(verdict == other, "dropped as \(verdict), in the model as \(other)")
+      require(packet.elementsEqual(bytes), "what was dropped was written to")
+    default:
+      require(false, "\(outcome), in the model \(expected)")
+    }
+    check()
+  }
+
+  /// Everything that is over.
+  func expire(at now: UInt64) {
+    while true {
+      let outcome = reassembler.expire(at: Instant(nanoseconds: now))
+      let expected = model.expire(at: now)
+      comparisons += 1
+      switch (outcome, expected) {
+      case (.none, .none): return check()
+      case (.silent, .silent): break
+      case (.timeExceeded(let found), .timeExceeded(let bytes)):
+        require(found.elementsEqual(bytes), "not the error")
+        // It may stand in the headroom.
+        if isThorough { markRegions() }
+      default: return require(false, "\(String(describing: outcome)), not \(expected as Any)")
+      }
+    }
+  }
+
+  var completedCount: Int { completed.count }
+  var incompleteCount: Int { model.waiting.count }
+
+  /// Uses the memory around a packet as a cipher does, and gives it back.
+  func release(_ index: Int) {
+    let (packet, bytes, slot) = completed.remove(at: index)
+    require(packet.elementsEqual(bytes), "a packet changed before it was released")
+    let start = packet.baseAddress! - Reassembler.headroom
+    if isThorough {
+      let room = Reassembler.headroom + maximumByteCount + Reassembler.slack
+      start.initializeMemory(as: UInt8.self, repeating: 0x5a, count: room)
+    }
+    reassembler.release(slot)
+    model.release()
+    if isThorough { markRegions() }
+    check()
+  }
+
+  func removeAll(from sender: UInt32?) {
+    if let sender { reassembler.removeAll(from: sender) } else { reassembler.removeAll() }
+    model.removeAll(from: sender)
+    check()
+  }
+
+  // MARK: Promises
+
+  private func check() {
+    require(reassembler.incompleteCount == model.waiting.count, "not as many wait")
+    require(reassembler.completedCount == model.completedCount, "not as many are whole")
+    guard isThorough else { return }
+    require(
+      reassembler.nextDeadline == model.nextDeadline.map { Deadline(Instant(nanoseconds: $0)) }
+        ?? .never, "another deadline")
+    checkFences()
+  }
+
+  /// What nobody but a cipher may write to, and what nobody may.
+  private func checkFences() {
+    let isIntact = { (bytes: UnsafeMutableRawBufferPointer) in
+      bytes.allSatisfy { $0 == ReassemblyWorld.mark }
+    }
+    require(isIntact(.init(rebasing: memory[..<ReassemblyWorld.fence])), "before the arena")
+    require(
+      isIntact(.init(rebasing: memory[(memory.count - ReassemblyWorld.fence)...])),
+      "behind the arena")
+    forEachRoom { require(isIntact($0), "in the room around a packet") }
+  }
+
+  private func markRegions() {
+    forEachRoom { $0.initializeMemory(as: UInt8.self, repeating: ReassemblyWorld.mark) }
+  }
+
+  /// Headroom and slack of every slot.
+  private func forEachRoom(_ body: (UnsafeMutableRawBufferPointer) -> Void) {
+    for slot in 0..<Reassembler.slots {
+      let payload = reassembler.payload(of: slot)
+      let region = payload - Reassembler.payloadByteOffset
+      body(UnsafeMutableRawBufferPointer(start: region, count: Reassembler.headroom))
+      body(
+        UnsafeMutableRawBufferPointer(
+          start: payload + (maximumByteCount - 20), count: Reassembler.slack))
+    }
+  }
+
+  func require(_ isTrue: Bool, _ promise: @autoclosure () -> String) {
+    if !isTrue, failure == nil { failure = promise() }
+  }
+}
