@@ -1,5 +1,6 @@
 /// A fragment's way into its datagram, and the datagram's out of the ring.
 extension Reassembler {
+  @inline(__always)
   mutating func hold(_ fragment: Fragment, at now: Instant) -> Outcome {
     observe(now)
     let bucket = Reassembler.slots &+ hash.bucket(of: fragment.key, bits: Reassembler.bucketBits)

@@ -37,7 +37,7 @@ struct ReassemblyStream {
     var queues: [[(bytes: [UInt8], sender: UInt32)]] = []
     for _ in 0..<count {
       var datagram = datagram(sourceCount: sourceCount)
-      if isFlood { datagram.payload = Array(datagram.payload.prefix(32)) }
+      if isFlood { datagram.payload = Array(datagram.payload.prefix(number(17...32))) }
       let sender = UInt32(number(1...2))
       var fragments = fragments(of: datagram, isTidy: isTidy)
       // Most of a flood never becomes whole; or nothing of it is ever released.
@@ -89,7 +89,7 @@ struct ReassemblyStream {
     }
     let size =
       datagram.payload.count > 400
-      ? 8 * number((datagram.payload.count / 800 + 1)...185) : 8 * number(1...8)
+      ? 8 * number((datagram.payload.count / 800 + 1)...185) : 8 * number(1...(datagram.payload.count > 32 ? 8 : 2))
     var fragments = datagram.cut(size)
     for index in fragments.indices { vary(&fragments[index], isTidy: isTidy) }
     var packets = fragments.map(\.bytes)
