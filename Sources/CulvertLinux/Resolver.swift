@@ -102,6 +102,7 @@ public struct Resolver {
   }
 
   /// The servers of resolv.conf, at least one.
+  @inline(never)
   private func readServers(
     into servers: UnsafeMutableBufferPointer<Endpoint>
   ) -> UnsafeBufferPointer<Endpoint> {
@@ -189,8 +190,8 @@ public struct Resolver {
     var target = clinux_datagram(to: server)
     let socket = FileDescriptor(taking: clinux_resolve_open(&target))
     guard socket.isOpen else { return .unrelated }
-    // Answers are of up to 512 bytes (RFC 1035 section 2.3.4); some servers do not keep to that.
-    return withUnsafeTemporaryAllocation(byteCount: 2048, alignment: 1) { buffer in
+    // Answers are of up to 512 bytes (RFC 1035 section 2.3.4); 1024 still come from the stack.
+    return withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 1) { buffer in
       let count = query.write(to: buffer)
       guard socket.write(UnsafeRawBufferPointer(rebasing: buffer[..<count])) == count else {
         return .unrelated

@@ -32,6 +32,7 @@ enum ResolverLines {
   /// more than 1023 bytes are left out.
   ///
   /// - Parameter path: NUL-terminated.
+  @inline(never)
   static func read(_ path: UnsafePointer<CChar>, _ body: (inout Words) -> Void) {
     var traits: UInt32 = 0
     let file = FileDescriptor(taking: clinux_file_open(path, &traits))
