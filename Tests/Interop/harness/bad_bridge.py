@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """bad_bridge.py LEFT RIGHT: carries packets between two interfaces, badly if told so.
 
-Each line on standard input, "LOSS JITTER", says from then on which share of the packets is lost and
-how many seconds the others are late at most. When it is closed, a line of JSON tells what became of
-them. A process of its own, for it is to be fast.
+Each line on standard input, "LOSS JITTER DOUBLE", says from then on which share of the packets is
+lost, how many seconds the others are late at most, and which share is sent twice. When it is
+closed, a line of JSON tells what became of them. A process of its own, for it is to be fast.
 """
 
 import heapq
@@ -27,11 +27,11 @@ class Bridge:
     def __init__(self, *interfaces: str):
         self.ends = [open_end(name) for name in interfaces]
         self.others = dict(zip(self.ends, reversed(self.ends)))
-        self.loss = self.jitter = 0.0
+        self.loss = self.jitter = self.double = 0.0
         self.random = random.Random(5)
         self.queue: list = []
         self.numbers = itertools.count()
-        self.passed = self.lost = self.late = 0
+        self.passed = self.lost = self.late = self.doubled = 0
         self.highest = dict.fromkeys(self.ends, -1)
 
     def run(self) -> None:
@@ -45,12 +45,12 @@ class Bridge:
                 lines = os.read(sys.stdin.fileno(), 1 << 12).decode().splitlines()
                 if not lines:
                     break
-                self.loss, self.jitter = map(float, lines[-1].split())
+                self.loss, self.jitter, self.double = map(float, lines[-1].split())
             for end in self.ends:
                 if end in ready:
                     self.take(end)
             self.send_due()
-        counts = {name: getattr(self, name) for name in ("passed", "lost", "late")}
+        counts = {name: getattr(self, name) for name in ("passed", "lost", "late", "doubled")}
         print(json.dumps(counts), flush=True)
 
     def take(self, end: socket.socket) -> None:
@@ -62,8 +62,11 @@ class Bridge:
             if self.random.random() < self.loss:
                 self.lost += 1
                 continue
-            due = time.monotonic() + self.random.random() * self.jitter
-            heapq.heappush(self.queue, (due, next(self.numbers), self.others[end], packet))
+            copies = 1 + (self.random.random() < self.double)
+            self.doubled += copies - 1
+            for _ in range(copies):
+                due = time.monotonic() + self.random.random() * self.jitter
+                heapq.heappush(self.queue, (due, next(self.numbers), self.others[end], packet))
 
     def send_due(self) -> None:
         now = time.monotonic()

@@ -27,6 +27,7 @@ class Passage:
     passed: int
     lost: int
     late: int  # sent after one that had come later
+    doubled: int
 
 
 class BadLink:
@@ -50,9 +51,9 @@ class BadLink:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
         assert self.process.stdout.readline() == "ready\n", "the link did not start"
 
-    def worsen(self, loss: float = 0.0, jitter: float = 0.0) -> None:
-        """From now on: the share that is lost, and the most seconds that one is late."""
-        self.process.stdin.write(f"{loss} {jitter}\n")
+    def worsen(self, loss: float = 0.0, jitter: float = 0.0, double: float = 0.0) -> None:
+        """From now on: the share that is lost, the most seconds of delay, the share sent twice."""
+        self.process.stdin.write(f"{loss} {jitter} {double}\n")
         self.process.stdin.flush()
 
     def finish(self) -> Passage:

@@ -30,6 +30,7 @@ class Packet:
     traffic_class: int
     payload: bytes
     time: float = 0.0
+    is_fragment: bool = False
 
     @property
     def ecn(self) -> int:
@@ -53,11 +54,15 @@ def parse(packet: bytes, time: float = 0.0) -> Packet | None:
     """An IP packet's parts, None when it is not one."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         source, target = (socket.inet_ntop(socket.AF_INET, packet[i : i + 4]) for i in (12, 16))
-        return Packet(source, target, packet[9], packet[1], packet[(packet[0] & 15) * 4 :], time)
+        # "More fragments" and the offset, but not "don't fragment".
+        is_fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF != 0
+        payload = packet[(packet[0] & 15) * 4 :]
+        return Packet(source, target, packet[9], packet[1], payload, time, is_fragment)
     if len(packet) >= 40 and packet[0] >> 4 == 6:
         source, target = (socket.inet_ntop(socket.AF_INET6, packet[i : i + 16]) for i in (8, 24))
         traffic_class = (packet[0] << 8 | packet[1]) >> 4 & 0xFF
-        return Packet(source, target, packet[6], traffic_class, packet[40:], time)
+        is_fragment = packet[6] == socket.IPPROTO_FRAGMENT
+        return Packet(source, target, packet[6], traffic_class, packet[40:], time, is_fragment)
     return None
 
 

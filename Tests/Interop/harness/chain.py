@@ -15,6 +15,7 @@ Lists are in the order of the way: the entry first, the exit last.
 import dataclasses
 
 from .bad_link import BadLink
+from .counters import Counters
 from .deadline import wait_until
 from .echo import ping
 from .keys import preshared_key
@@ -29,6 +30,7 @@ from .wg_file import EVERYTHING, wg_file
 IPV6_MINIMUM, LARGEST_TUNNEL = 1280, 1420
 OVERHEAD = {4: 60, 6: 80}  # IP, UDP, data header, tag
 FIRST_PORT = 51820
+REASSEMBLED = "datagram-reassembled"  # of the counters that SIGUSR1 tells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +41,28 @@ class Shape:
     mtus: tuple[int, ...] = ()
     # Legs that pass a BadLink, by number.
     bad: tuple[int, ...] = ()
+    # The exit sends packets that do not fit into the tunnels before it.
+    large: bool = False
+    # Of the innermost tunnel, where it is not to follow from the others.
+    mtu: int = 0
 
     def mtu_of(self, leg: int) -> int:
         return self.mtus[leg] if self.mtus else 1500
 
     @property
+    def has_fragments(self) -> bool:
+        return self.large or min(self.mtus, default=1500) < 1500
+
+    @property
     def tunnel_mtus(self) -> list[int]:
-        """What fits into each tunnel without fragments on the first leg."""
+        """The largest packets of each tunnel that need no fragments in the tunnel before.
+
+        The server, whose own MTU is larger, pads to 16 bytes: so these are multiples of it.
+        """
         found = [min(LARGEST_TUNNEL, self.mtu_of(0) - OVERHEAD[self.families[0]])]
         for family in self.families[1:]:
-            found.append(found[-1] - OVERHEAD[family])
-        return found
+            found.append((found[-1] - OVERHEAD[family]) // 16 * 16)
+        return [*found[:-1], self.mtu or found[-1]]
 
 
 class Chain:
@@ -71,7 +84,7 @@ class Chain:
         for number, server in enumerate(self.servers):
             self.join_leg(number)
             server.port = FIRST_PORT + number
-            server.inner4, server.inner6 = f"10.{71 + number}.0.2", f"fd{71 + number}::2"
+            server.inner4, server.inner6 = self.inner_addresses(number, 2)
         self.make_ends()
         for number in range(len(self.servers)):
             self.start_server(number)
@@ -88,6 +101,11 @@ class Chain:
     @property
     def exit(self) -> Node:
         return self.servers[-1]
+
+    def inner_addresses(self, number: int, side: int) -> tuple[str, str]:
+        """Of the two ends of a tunnel; Linux has no IPv6 where the MTU is too small for it."""
+        has_ipv6 = self.shape.tunnel_mtus[number] >= IPV6_MINIMUM
+        return f"10.{71 + number}.0.{side}", f"fd{71 + number}::{side}" if has_ipv6 else ""
 
     # The servers and what joins them
 
@@ -120,10 +138,10 @@ class Chain:
     def start_server(self, number: int) -> None:
         """Start one with its keys and its one peer, which has to call; again after its end."""
         server = self.servers[number]
-        if server.program.is_culvert or min(self.shape.mtus or (1500,)) >= 1500:
-            server.start()
-        else:
+        if self.shape.has_fragments and not server.program.is_culvert:
             start_on_plain_tun(server)
+        else:
+            server.start()
         server.set("listen-port", str(server.port), secrets={"private-key": server.keys.private})
         server.add_peer(self.ends[number], preshared=self.preshared[number])
         server.bring_up()
@@ -158,7 +176,7 @@ class Chain:
             )
         self.ends = [*reversed(outward), inner]
         for number, end in enumerate(self.ends):
-            end.inner4, end.inner6 = f"10.{71 + number}.0.1", f"fd{71 + number}::1"
+            end.inner4, end.inner6 = self.inner_addresses(number, 1)
             end.outer4, end.outer6 = "198.51.101.1", "2001:db8:101::1"
             if number > 0:
                 end.outer4, end.outer6 = self.ends[number - 1].inner4, self.ends[number - 1].inner6
@@ -171,6 +189,8 @@ class Chain:
 
         `lines` are further ones of the innermost tunnel's sections, see wg_file.
         """
+        if self.shape.mtu:
+            lines["interface"] = (f"MTU = {self.shape.mtu}", *lines.get("interface", ()))
         if not self.program.is_culvert:
             self.start_stack()
             return
@@ -205,6 +225,15 @@ class Chain:
             if number > 0:
                 target = self.endpoint(number).rpartition(":")[0].strip("[]")
                 end.namespace.ip(f"route add {target} dev {self.ends[number - 1].interface}")
+
+    @property
+    def reassembled(self) -> int:
+        """Datagrams that the client has put together from fragments, of all hops."""
+        if isinstance(self.client, NestedNode):
+            counted = self.client.counters().items()
+            return sum(count for (_, name), count in counted if name == REASSEMBLED)
+        counters = Counters.of(self.home)
+        return counters["Ip.ReasmOKs"] + counters["Ip6ReasmOKs"]
 
     def handshake(self, seconds: float = 15) -> None:
         """Ask the exit until it answers through all tunnels."""

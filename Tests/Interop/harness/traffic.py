@@ -41,14 +41,19 @@ def iperf(
     length: int | None = None,
     reverse: bool = False,
     streams: int = 1,
+    byte_count: int = 0,
 ) -> Throughput:
-    """A run of iperf3 between two namespaces; UDP at `udp_rate` (as iperf3 writes it), else TCP."""
+    """A run of iperf3 between two namespaces; UDP at `udp_rate` (as iperf3 writes it), else TCP.
+
+    With `byte_count` it ends after so many bytes instead of some seconds.
+    """
     listener = server.namespace.start(
         "iperf3", "-s", "-1", "-p", str(IPERF_PORT), stdout=subprocess.DEVNULL
     )
     try:
         wait_until(lambda: procfs.is_listening(listener.pid, IPERF_PORT), "iperf3 listening")
-        command = ["iperf3", "-J", "-c", address, "-p", str(IPERF_PORT), "-t", str(seconds)]
+        command = ["iperf3", "-J", "-c", address, "-p", str(IPERF_PORT)]
+        command += ["-n", str(byte_count)] if byte_count else ["-t", str(seconds)]
         command += ["-u", "-b", udp_rate] if udp_rate else []
         command += ["-l", str(length)] if length else []
         command += ["-R"] if reverse else []

@@ -1,0 +1,109 @@
+"""A tunnel's datagrams that come out of the tunnel around them in fragments are put together."""
+
+from harness.capture import Capture, Packet
+from harness.case import FAMILIES, culvert_only, each, heavy
+from harness.chain import Chain
+from harness.deadline import wait_until
+from harness.nesting_case import IPV4_AND_ICMP, NestingCase
+
+SERVERS_MTU = 1420  # what the servers' own interfaces have
+FULL = SERVERS_MTU - IPV4_AND_ICMP
+DATAGRAMS, SIZES = 600, (1340, FULL)  # each too large for 1420 bytes, once it is sealed
+LINKS = (1280, 576)
+
+
+class FragmentCase(NestingCase):
+    def check_put_together(self, chain: Chain) -> None:
+        """Large datagrams of the exit arrive, and each had to be put together."""
+        self.await_large(chain.exit, chain.client, FULL)
+        before = chain.reassembled
+        self.check_arrivals(self.send(chain.exit, chain.client, DATAGRAMS, SIZES))
+        self.assertGreaterEqual(chain.reassembled - before, DATAGRAMS)
+
+    def fragments(self, wire: Capture, source: str) -> list[Packet]:
+        return [it for it in list(wire.packets) if it.is_fragment and it.source == source]
+
+
+class LinkTests(FragmentCase):
+    @heavy
+    @each(mtu=LINKS, server=("peer", "program"))
+    def test_a_link_too_small_for_the_datagrams(self, mtu: int, server: str) -> None:
+        """Between the servers, over IPv4: both ends get fragments."""
+        program = getattr(self.settings, server)
+        chain = self.chain(4, 4, mtus=(1500, mtu), server=program)
+        with Capture(chain.exit.namespace, "outer") as leg:
+            self.check_put_together(chain)
+            self.await_large(chain.client, chain.exit, chain.shape.tunnel_mtus[-1] - IPV4_AND_ICMP)
+        self.assertGreater(len(self.fragments(leg, chain.exit.outer4)), DATAGRAMS)
+        # The entry cuts what the client sends, or the client does when it was told.
+        self.assertTrue(self.fragments(leg, chain.client.outer4))
+        before = chain.reassembled
+        self.check_bytes(chain)
+        self.assertGreater(chain.reassembled, before)
+
+    @heavy
+    @each(server=("peer", "program"))
+    def test_a_link_of_the_least_mtu_of_ipv6(self, server: str) -> None:
+        """Routers do not cut there, but the exit does; the client's own MTU is small enough."""
+        program = getattr(self.settings, server)
+        chain = self.chain(4, 6, mtus=(1500, 1280), server=program, mtu=1200)
+        with Capture(chain.exit.namespace, "outer") as leg:
+            self.check_put_together(chain)
+        self.assertGreater(len(self.fragments(leg, chain.exit.outer6)), DATAGRAMS)
+        self.check_bytes(chain)
+
+    @heavy
+    @each(exit=FAMILIES)
+    def test_packets_larger_than_the_tunnel_before(self, exit: int) -> None:
+        """With ordinary links as well, where the exit sends as much as its own MTU allows."""
+        chain = self.chain(4, exit, large=True)
+        self.check_put_together(chain)
+        self.check_bytes(chain)
+
+    @heavy
+    @each(mtu=LINKS)
+    def test_fragments_that_a_router_makes(self, mtu: int) -> None:
+        """The entry cuts what it sends into its tunnel; the exit does not forbid it."""
+        chain = self.chain(large=True)
+        chain.exit.namespace.set_sysctl("net/ipv4/ip_no_pmtu_disc", "1")
+        chain.exit.set("listen-port", "0")  # sockets take the setting over when they are made
+        chain.exit.set("listen-port", str(chain.exit.port))
+        chain.entry.namespace.ip(f"link set {chain.entry.interface} mtu {mtu}")
+        with Capture(chain.exit.namespace, "outer") as leg:
+            self.check_put_together(chain)
+        self.assertEqual(self.fragments(leg, chain.exit.outer4), [])
+        self.check_bytes(chain)
+
+
+class DeepTests(FragmentCase):
+    @heavy
+    @culvert_only
+    def test_each_hop_puts_together_its_own(self) -> None:
+        """Three hops behind small links: the counters of two tunnels show it."""
+        chain = self.chain(4, 4, 4, mtus=(1500, 1280, 576))
+        self.check_put_together(chain)
+        client = chain.client
+        before = [client.count("datagram-reassembled", hop) for hop in range(3)]
+        self.check_bytes(chain)
+        after = [client.count("datagram-reassembled", hop) for hop in range(3)]
+        # The outermost tunnel's datagrams come from the kernel, which puts together its own.
+        self.assertGreater(after[0], before[0])
+        self.assertGreater(after[1], before[1])
+        self.assertEqual(after[2], 0)
+
+    @heavy
+    def test_an_mtu_larger_than_fits(self) -> None:
+        """Four hops with an MTU that has room for IPv6: all that is large goes in fragments."""
+        chain = self.chain(4, 4, 4, 4, large=True, mtu=1280)
+        self.await_large(chain.client, chain.exit, 1280 - 48)
+        self.await_large(chain.exit, chain.client, 1280 - 48)
+        before = chain.reassembled
+        self.check_bytes(chain)
+        self.assertGreater(chain.reassembled, before)
+
+    def test_nothing_is_put_together_where_all_fits(self) -> None:
+        """With the MTU that follows from the hops no datagram is cut."""
+        chain = self.chain()
+        self.check_bytes(chain)
+        wait_until(lambda: chain.client.latest_handshake(chain.exit), "a handshake")
+        self.assertEqual(chain.reassembled, 0)
