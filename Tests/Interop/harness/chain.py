@@ -113,7 +113,7 @@ class Chain:
         """Addresses on both sides of a leg, and the way back to what comes out of the tunnel."""
         server, mtu = self.servers[number], self.shape.mtu_of(number)
         before = self.home if number == 0 else self.servers[number - 1].namespace
-        names = "outer" if number == 0 else "onward", "outer"
+        names = "onward", "outer"
         if number in self.shape.bad:
             middle = self.lab.namespace("bad")
             self.bad_links[number] = BadLink(middle, before, server.namespace, names, mtu)
@@ -160,6 +160,10 @@ class Chain:
             )
         if number > 0:
             self.route_back(number)
+
+    def kill_server(self, number: int) -> None:
+        """As a crash does it: nothing is said, nothing is put away."""
+        kill(self.servers[number])
 
     # The client
 
@@ -209,6 +213,19 @@ class Chain:
             found += ["--through", path]
         return found
 
+    def kill_client(self) -> None:
+        for end in self.ends:
+            if end.process:  # one holds all hops, or each has its own
+                kill(end)
+
+    def move_client(self, side: int) -> None:
+        """Another address on the first leg."""
+        end = self.ends[0]
+        old4, old6 = end.outer4, end.outer6
+        end.outer4, end.outer6 = f"198.51.101.{side}", f"2001:db8:101::{side}"
+        self.home.ip(f"addr del {old4}/24 dev onward", f"addr add {end.outer4}/24 dev onward")
+        self.home.ip(f"addr add {end.outer6}/64 dev onward nodad", f"addr del {old6}/64 dev onward")
+
     def start_stack(self) -> None:
         """A program for each hop, and the kernel routes each one's datagrams into the next.
 
@@ -223,8 +240,10 @@ class Chain:
                 self.servers[number], self.endpoint(number), allowed, self.preshared[number]
             )
             if number > 0:
-                target = self.endpoint(number).rpartition(":")[0].strip("[]")
-                end.namespace.ip(f"route add {target} dev {self.ends[number - 1].interface}")
+                before, leg = self.ends[number - 1], 101 + number
+                end.namespace.ip(f"route add 198.51.{leg}.0/24 dev {before.interface}")
+                if before.inner6:
+                    end.namespace.ip(f"route add 2001:db8:{leg}::/64 dev {before.interface}")
 
     @property
     def reassembled(self) -> int:
@@ -242,6 +261,11 @@ class Chain:
             "an answer of the exit",
             seconds,
         )
+
+
+def kill(node: Node) -> None:
+    node.process.kill()
+    node.process.wait()
 
 
 def let_through(namespace: Namespace) -> None:

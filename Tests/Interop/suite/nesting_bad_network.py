@@ -1,0 +1,52 @@
+"""Packets that are lost, late and doubled on one leg or the other, single fragments as well."""
+
+from harness.case import FAMILIES, each, heavy, long
+from harness.chain import Chain, Shape
+from harness.deadline import wait_until
+from harness.echo import ping
+from harness.nesting_case import IPV4_AND_ICMP, NestingCase
+
+LEGS = {"entry": 0, "exit": 1}
+BAD = {"loss": 0.01, "jitter": 0.003, "double": 0.01}
+# The smallest links there are, and the client's MTU that fits into them where no router may cut.
+LINK, CLIENTS_MTU = {4: 576, 6: 1280}, {4: 0, 6: 1200}
+DATAGRAMS, SIZES = 1000, (64, 1300)
+
+
+class BadNetworkTests(NestingCase):
+    @heavy
+    @each(leg=tuple(LEGS), exit=FAMILIES)
+    def test_loss_and_reordering(self, leg: str, exit: int) -> None:
+        """TCP arrives unchanged; of single datagrams most arrive, once each."""
+        chain = self.chain(
+            4, exit, mtus=(1500, LINK[exit]), mtu=CLIENTS_MTU[exit], bad=(LEGS[leg],)
+        )
+        self.await_large(chain.exit, chain.client, SIZES[1])
+        link, before = chain.bad_links[LEGS[leg]], chain.reassembled
+        link.worsen(**BAD)
+        for source, target in self.ways(chain):
+            largest = SIZES[1] if source is chain.exit else 1100
+            arrivals = self.send(source, target, DATAGRAMS, (SIZES[0], largest))
+            self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
+            # Of three fragments, each may be lost.
+            self.assertGreater(arrivals.received, 0.85 * DATAGRAMS, arrivals)
+        self.check_bytes(chain, 1 << 18)
+        self.assertGreater(chain.reassembled, before)
+        passage = link.finish()
+        self.assertGreater(min(passage.lost, passage.late, passage.doubled), 10, passage)
+
+    @long
+    def test_handshakes_succeed_in_spite_of_loss(self) -> None:
+        """A quarter of everything is lost on both legs; sessions come up, one in the other."""
+        chain = Chain(
+            self.lab, self.settings.program, self.settings.peer, Shape((4, 6), bad=(0, 1))
+        )
+        for link in chain.bad_links.values():
+            link.worsen(loss=0.25)
+        chain.start_client()
+        wait_until(lambda: ping(chain.client, chain.exit.inner4, 1, wait=0.5).received, "answer", 90)
+        for link in chain.bad_links.values():
+            link.worsen(loss=0.01)
+        self.check_bytes(chain, 50_000)
+        for link in chain.bad_links.values():
+            self.assertGreater(link.finish().lost, 0)
