@@ -30,7 +30,7 @@ from .wg_file import EVERYTHING, wg_file
 IPV6_MINIMUM, LARGEST_TUNNEL = 1280, 1420
 OVERHEAD = {4: 60, 6: 80}  # IP, UDP, data header, tag
 FIRST_PORT = 51820
-REASSEMBLED = "datagram-reassembled"  # of the counters that SIGUSR1 tells
+REASSEMBLED = "fragment-reassembled"  # of the counters that SIGUSR1 tells
 
 
 @dataclasses.dataclass(frozen=True)

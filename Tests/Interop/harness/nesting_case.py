@@ -9,7 +9,7 @@ from .node import Node
 from .program import Program
 from .stream import stream
 
-IPV4_AND_ICMP = 28
+IPV4_AND_ICMP, IPV6_AND_ICMP = 28, 48
 
 
 class NestingCase(InteropCase):

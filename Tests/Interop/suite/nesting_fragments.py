@@ -2,14 +2,14 @@
 
 from harness.capture import Capture, Packet
 from harness.case import FAMILIES, culvert_only, each, heavy
-from harness.chain import Chain
+from harness.chain import REASSEMBLED, Chain
 from harness.deadline import wait_until
-from harness.nesting_case import IPV4_AND_ICMP, NestingCase
+from harness.nesting_case import IPV4_AND_ICMP, IPV6_AND_ICMP, NestingCase
 
 SERVERS_MTU = 1420  # what the servers' own interfaces have
 FULL = SERVERS_MTU - IPV4_AND_ICMP
 DATAGRAMS, SIZES = 600, (1340, FULL)  # each too large for 1420 bytes, once it is sealed
-LINKS = (1280, 576)
+SMALL_LINKS = {"ipv4_576": (4, 576), "ipv4_1280": (4, 1280), "ipv6_1280": (6, 1280)}
 
 
 class FragmentCase(NestingCase):
@@ -26,31 +26,26 @@ class FragmentCase(NestingCase):
 
 class LinkTests(FragmentCase):
     @heavy
-    @each(mtu=LINKS, server=("peer", "program"))
-    def test_a_link_too_small_for_the_datagrams(self, mtu: int, server: str) -> None:
-        """Between the servers, over IPv4: both ends get fragments."""
+    @each(link=tuple(SMALL_LINKS), server=("peer", "program"))
+    def test_a_link_too_small_for_the_datagrams(self, link: str, server: str) -> None:
+        """Between the servers: both ends get fragments.
+
+        Over IPv4 the entry cuts what the client sends, over IPv6 it tells the client to do so.
+        """
+        family, mtu = SMALL_LINKS[link]
         program = getattr(self.settings, server)
-        chain = self.chain(4, 4, mtus=(1500, mtu), server=program)
+        chain = self.chain(4, family, mtus=(1500, mtu), server=program)
+        largest = chain.shape.tunnel_mtus[-1] - IPV6_AND_ICMP
         with Capture(chain.exit.namespace, "outer") as leg:
             self.check_put_together(chain)
-            self.await_large(chain.client, chain.exit, chain.shape.tunnel_mtus[-1] - IPV4_AND_ICMP)
-        self.assertGreater(len(self.fragments(leg, chain.exit.outer4)), DATAGRAMS)
-        # The entry cuts what the client sends, or the client does when it was told.
-        self.assertTrue(self.fragments(leg, chain.client.outer4))
+            self.await_large(chain.client, chain.exit, largest)
+            self.check_arrivals(self.send(chain.client, chain.exit, DATAGRAMS, (1200, largest)))
+        for node in (chain.exit, chain.client):
+            address = node.outer4 if family == 4 else node.outer6
+            self.assertGreater(len(self.fragments(leg, address)), DATAGRAMS, node.role)
         before = chain.reassembled
         self.check_bytes(chain)
         self.assertGreater(chain.reassembled, before)
-
-    @heavy
-    @each(server=("peer", "program"))
-    def test_a_link_of_the_least_mtu_of_ipv6(self, server: str) -> None:
-        """Routers do not cut there, but the exit does; the client's own MTU is small enough."""
-        program = getattr(self.settings, server)
-        chain = self.chain(4, 6, mtus=(1500, 1280), server=program, mtu=1200)
-        with Capture(chain.exit.namespace, "outer") as leg:
-            self.check_put_together(chain)
-        self.assertGreater(len(self.fragments(leg, chain.exit.outer6)), DATAGRAMS)
-        self.check_bytes(chain)
 
     @heavy
     @each(exit=FAMILIES)
@@ -61,7 +56,7 @@ class LinkTests(FragmentCase):
         self.check_bytes(chain)
 
     @heavy
-    @each(mtu=LINKS)
+    @each(mtu=(1280, 576))
     def test_fragments_that_a_router_makes(self, mtu: int) -> None:
         """The entry cuts what it sends into its tunnel; the exit does not forbid it."""
         chain = self.chain(large=True)
@@ -83,9 +78,9 @@ class DeepTests(FragmentCase):
         chain = self.chain(4, 4, 4, mtus=(1500, 1280, 576))
         self.check_put_together(chain)
         client = chain.client
-        before = [client.count("datagram-reassembled", hop) for hop in range(3)]
+        before = [client.count(REASSEMBLED, hop) for hop in range(3)]
         self.check_bytes(chain)
-        after = [client.count("datagram-reassembled", hop) for hop in range(3)]
+        after = [client.count(REASSEMBLED, hop) for hop in range(3)]
         # The outermost tunnel's datagrams come from the kernel, which puts together its own.
         self.assertGreater(after[0], before[0])
         self.assertGreater(after[1], before[1])
@@ -95,8 +90,8 @@ class DeepTests(FragmentCase):
     def test_an_mtu_larger_than_fits(self) -> None:
         """Four hops with an MTU that has room for IPv6: all that is large goes in fragments."""
         chain = self.chain(4, 4, 4, 4, large=True, mtu=1280)
-        self.await_large(chain.client, chain.exit, 1280 - 48)
-        self.await_large(chain.exit, chain.client, 1280 - 48)
+        self.await_large(chain.client, chain.exit, 1280 - IPV6_AND_ICMP)
+        self.await_large(chain.exit, chain.client, 1280 - IPV6_AND_ICMP)
         before = chain.reassembled
         self.check_bytes(chain)
         self.assertGreater(chain.reassembled, before)
