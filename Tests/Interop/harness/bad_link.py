@@ -1,7 +1,7 @@
 """A link that loses packets and changes their order, between two namespaces.
 
-Unlike harness/relay.py it knows nothing of datagrams: it carries whole packets of both families, and
-so loses single fragments. The kernel here has no netem.
+Unlike harness/relay.py it knows nothing of datagrams: it carries packets of both families, and so
+loses single fragments. For kernels that have no netem.
 """
 
 import ctypes

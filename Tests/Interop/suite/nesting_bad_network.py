@@ -41,7 +41,8 @@ class BadNetworkTests(NestingCase):
         for link in chain.bad_links.values():
             link.worsen(loss=0.25)
         chain.start_client()
-        wait_until(lambda: ping(chain.client, chain.exit.inner4, 1, wait=0.5).received, "answer", 90)
+        client, address = chain.client, chain.exit.inner4
+        wait_until(lambda: ping(client, address, 1, wait=0.5).received, "an answer", 90)
         for link in chain.bad_links.values():
             link.worsen(loss=0.01)
         self.check_bytes(chain, 50_000)
