@@ -43,8 +43,8 @@ class Shape:
     bad: tuple[int, ...] = ()
     # The exit sends packets that do not fit into the tunnels before it.
     large: bool = False
-    # Of the innermost tunnel, where it is not to follow from the others.
-    mtu: int = 0
+    # The innermost tunnel has IPv6 even where its packets are then too large for the others.
+    ipv6: bool = False
 
     def mtu_of(self, leg: int) -> int:
         return self.mtus[leg] if self.mtus else 1500
@@ -62,7 +62,7 @@ class Shape:
         found = [min(LARGEST_TUNNEL, self.mtu_of(0) - OVERHEAD[self.families[0]])]
         for family in self.families[1:]:
             found.append((found[-1] - OVERHEAD[family]) // 16 * 16)
-        return [*found[:-1], self.mtu or found[-1]]
+        return [*found[:-1], max(found[-1], IPV6_MINIMUM if self.ipv6 else 0)]
 
 
 class Chain:
@@ -193,8 +193,6 @@ class Chain:
 
         `lines` are further ones of the innermost tunnel's sections, see wg_file.
         """
-        if self.shape.mtu:
-            lines["interface"] = (f"MTU = {self.shape.mtu}", *lines.get("interface", ()))
         if not self.program.is_culvert:
             self.start_stack()
             return

@@ -36,6 +36,12 @@ class MTUTests(NestingCase):
         self.assertEqual(self.mtu(chain), chain.shape.tunnel_mtus[-1])
 
     @culvert_only
+    def test_ipv6_keeps_what_it_needs(self) -> None:
+        """An interface with an IPv6 address has an MTU of 1280 at least, through four hops too."""
+        chain = self.chain(4, 4, 4, 4, ipv6=True)
+        self.assertEqual(self.mtu(chain), 1280)
+
+    @culvert_only
     @each(entry=FAMILIES)
     def test_a_small_first_link(self, entry: int) -> None:
         chain = self.chain(entry, 4, mtus=(1400, 1500))
@@ -74,13 +80,13 @@ class MTUTests(NestingCase):
     @culvert_only
     @each(hop=("entry", "exit"))
     def test_an_endpoint_that_changes_its_family(self, hop: str) -> None:
-        """There and back; the interface has the new MTU at once."""
-        chain = self.chain(4, 4, mtus=(1400, 1500))
+        """There and back; the interface has the new MTU at once, within the first link's 1460."""
+        chain = self.chain(4, 4, mtus=(1460, 1500))
         number = 0 if hop == "entry" else 1
         end, server = chain.ends[number], chain.servers[number]
         for family in (6, 4):
             families = (family, 4) if hop == "entry" else (4, family)
-            expected = Shape(families, (1400, 1500)).tunnel_mtus[-1]
+            expected = Shape(families, (1460, 1500)).tunnel_mtus[-1]
             end.set("peer", server.keys.public, "endpoint", server.endpoint(family))
             wait_until(lambda: self.mtu(chain) == expected, f"an MTU of {expected}", 5)
         self.check_answers(chain)
