@@ -45,7 +45,8 @@ extension Hops {
       if let endpoint = outermost.pointee.tunnel.status(of: id)?.endpoint,
         let route = RouteMTU.find(to: endpoint.address, scope: endpoint.scope)
       {
-        mtu = min(mtu, route - Hops.overhead(endpoint.address.family))
+        let room = route - Hops.overhead(endpoint.address.family)
+        if room < mtu { mtu = room & ~(WireGuard.paddingByteCount - 1) }
       }
       next = outermost.pointee.tunnel.peer(after: id)
     }

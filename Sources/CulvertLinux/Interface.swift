@@ -50,8 +50,7 @@ struct Interface: ~Copyable {
   mutating func apply(_ state: LinkState, at now: Instant) {
     log.name = state.name
     let mtu = Int(state.mtu)
-    // Set by hand, it no longer follows.
-    if assignedMTU > 0, mtu != assignedMTU { fixedMTU = mtu }
+    if assignedMTU > 0, mtu != assignedMTU, isMTUForeign { fixedMTU = mtu }
     if mtu != tunnel.mtu {
       if mtu > tunnel.limits.maximumMTU {
         let limit = tunnel.limits.maximumMTU
@@ -72,6 +71,13 @@ struct Interface: ~Copyable {
       tunnel.setMTU(min(mtu, tunnel.limits.maximumMTU))
     }
     if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
+  }
+
+  /// Whether somebody has set the MTU by hand, so that it no longer follows. The interface is
+  /// asked: news may be older than what was assigned since.
+  private var isMTUForeign: Bool {
+    guard let state = try? tun.state() else { return false }
+    return Int(state.mtu) != assignedMTU
   }
 
   /// Gives the TUN its MTU, which will be heard of through `apply`.
