@@ -59,10 +59,13 @@ public struct DatagramChannel: ~Copyable {
   ///
   /// - Parameter seed: random.
   public mutating func start(seed: UInt64) {
-    ipv4Identification = UInt16(truncatingIfNeeded: seed)
-    ipv6Identification = UInt32(truncatingIfNeeded: seed >> 16)
-    flowSeed = seed &* 0x9e37_79b9_7f4a_7c15 | 1
-    reassembler.start(seed: seed ^ 0x5851_f42d_4c95_7f2d)
+    // Identifications and flow labels are seen by everybody; the seed of the reassembler's tables
+    // may not follow from them.
+    let hash = KeyedHash(key0: seed, key1: 0)
+    ipv4Identification = UInt16(truncatingIfNeeded: hash.hash(1, 0))
+    ipv6Identification = UInt32(truncatingIfNeeded: hash.hash(2, 0))
+    flowSeed = hash.hash(3, 0)
+    reassembler.start(seed: hash.hash(4, 0))
   }
 
   // MARK: Settings
