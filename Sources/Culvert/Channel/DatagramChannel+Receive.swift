@@ -29,7 +29,13 @@ extension DatagramChannel {
     guard outline.source.isSingleHost else { return drop(.badSource) }
     let trimmed = UnsafeMutableRawBufferPointer(start: start, count: outline.byteCount)
     switch reassembler.add(trimmed, from: sender, at: now) {
-    case .whole(let whole): return receiveWhole(whole, at: now)
+    case .whole(let whole):
+      // Fragments have been through this. UDP's own checksum may be missing, and ICMP's does not
+      // cover the addresses (RFC 1122 section 3.2.1.2).
+      guard outline.family == .ipv6 || IPv4Header(writtenAt: start).hasIntactChecksum else {
+        return drop(.badChecksum)
+      }
+      return receiveWhole(whole, at: now)
     case .complete(let whole, let slot):
       lend(slot)
       return receiveWhole(whole, at: now)
