@@ -37,8 +37,10 @@ extension DatagramChannel {
       }
       return receiveWhole(whole, at: now)
     case .complete(let whole, let slot):
-      lend(slot)
-      return receiveWhole(whole, at: now)
+      let received = receiveWhole(whole, at: now)
+      // Who gets no datagram has nothing to release.
+      if case .datagram = received { lend(slot) } else { reassembler.release(slot) }
+      return received
     case .held, .dropped: return drop(.fragment)
     }
   }
