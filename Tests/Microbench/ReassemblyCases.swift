@@ -54,7 +54,8 @@ private struct FragmentWorld {
   @inline(__always)
   func run() {
     for fragment in fragments {
-      if case .complete(let packet, let slot) = reassembler.pointee.add(fragment, from: 1, at: now) {
+      if case .complete(let packet, let slot) = reassembler.pointee.add(fragment, from: 1, at: now)
+      {
         keep(UInt64(packet.count))
         reassembler.pointee.release(slot)
       }

@@ -66,8 +66,11 @@ struct ReassemblyStream {
     if once(in: 6), !datagram.isIPv4 { datagram.extensions = extensions() }
     let room = maximumByteCount - 20
     let byteCount =
-      once(in: 16) ? number(1...(room + 40)) : once(in: 30) ? number((room - 60)...(room + 40))
-      : number(9...200)
+      once(in: 16)
+      ? number(1...(room + 40))
+      : once(in: 30)
+        ? number((room - 60)...(room + 40))
+        : number(9...200)
     datagram.payload = random.pattern(byteCount)
     return datagram
   }
@@ -89,7 +92,8 @@ struct ReassemblyStream {
     }
     let size =
       datagram.payload.count > 400
-      ? 8 * number((datagram.payload.count / 800 + 1)...185) : 8 * number(1...(datagram.payload.count > 32 ? 8 : 2))
+      ? 8 * number((datagram.payload.count / 800 + 1)...185)
+      : 8 * number(1...(datagram.payload.count > 32 ? 8 : 2))
     var fragments = datagram.cut(size)
     for index in fragments.indices { vary(&fragments[index], isTidy: isTidy) }
     var packets = fragments.map(\.bytes)

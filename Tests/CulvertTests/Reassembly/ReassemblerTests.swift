@@ -1,0 +1,211 @@
+import Testing
+
+@testable import Culvert
+
+/// The seed's cases, what comes out, and the memory around it. The requirements F1-F13 have files
+/// of their own.
+@Suite struct ReassemblerTests {
+  private let fixture = ReassemblerFixture()
+
+  private func permutations(_ items: [TestFragment]) -> [[TestFragment]] {
+    guard items.count > 1 else { return [items] }
+    return items.indices.flatMap { index in
+      var rest = items
+      let item = rest.remove(at: index)
+      return permutations(rest).map { [item] + $0 }
+    }
+  }
+
+  // MARK: The seed's
+
+  @Test(arguments: [2, 3, 4], [true, false])
+  func fragmentsInAnyOrder(count: Int, isIPv4: Bool) {
+    let datagram = TestFragment.datagram(isIPv4: isIPv4, count * 40 - 3)
+    let orders = permutations(datagram.cut(40))
+    #expect(orders.count == [2: 2, 3: 6, 4: 24][count])
+    for order in orders {
+      for fragment in order.dropLast() {
+        #expect(fixture.add(fragment) == .held)
+        #expect(fixture.incompleteCount == 1)
+      }
+      #expect(fixture.add(order.last!) == .complete(datagram.whole.bytes))
+      #expect(fixture.incompleteCount == 0 && fixture.reassembler.completedCount == 0)
+    }
+    #expect(fixture.count(.reassembled) == UInt64(orders.count))
+    #expect(fixture.count(.held) == UInt64(orders.count * (count - 1)))
+  }
+
+  /// From one source, and from 65: the first is gone, all others become whole.
+  @Test(arguments: [true, false], [true, false])
+  func theSixtyFifthDatagramEvictsTheOldestAndOnlyIt(isOneSource: Bool, isIPv4: Bool) {
+    let datagrams = (0..<65).map { index in
+      TestFragment.datagram(
+        isIPv4: isIPv4, source: isOneSource ? 1 : UInt8(1 + index),
+        identification: UInt32(100 + index), 40)
+    }
+    for datagram in datagrams { #expect(fixture.add(datagram.cut(24)[0]) == .held) }
+    #expect(fixture.incompleteCount == 64 && fixture.count(.evicted) == 1)
+    for datagram in datagrams.dropFirst() {
+      #expect(fixture.add(datagram.cut(24)[1]) == .complete(datagram.whole.bytes))
+    }
+    #expect(fixture.count(.evicted) == 1 && fixture.incompleteCount == 0)
+    #expect(fixture.add(datagrams[0].cut(24)[1]) == .held)
+  }
+
+  @Test func incompleteDatagramsAreCounted() {
+    for index in 0..<10 as Range<UInt32> {
+      #expect(fixture.incompleteCount == Int(index))
+      #expect(fixture.add(.first(identification: index)) == .held)
+    }
+    let last = TestFragment.datagram(identification: 3, 24).cut(16)[1]
+    #expect(
+      fixture.add(last) == .complete(TestFragment.datagram(identification: 3, 24).whole.bytes))
+    #expect(fixture.incompleteCount == 9)
+    fixture.reassembler.removeAll()
+    #expect(fixture.incompleteCount == 0 && fixture.count(.removed) == 9)
+  }
+
+  @Test func headerOfADeliveredPacket() throws {
+    let datagram = TestFragment.datagram(3000).with {
+      $0.trafficClass = 0xb8
+      $0.identification = 0xfffe
+      $0.timeToLive = 3
+    }
+    guard case .complete(let bytes) = fixture.add(datagram.cut(1480)) else {
+      Issue.record("not whole")
+      return
+    }
+    let packet = PacketBuffer(bytes)
+    let header = try #require(IPv4Header(at: packet.start, byteCount: bytes.count))
+    #expect(header.totalByteCount == 3020 && header.fragmentField == 0)
+    #expect(header.hasIntactChecksum && PacketModel(bytes)?.bytes == bytes)
+    #expect(header.trafficClass == 0xb8 && header.identification == 0xfffe)
+    #expect(header.timeToLive == 3 && header.protocolNumber == 17)
+    #expect(bytes == datagram.whole.bytes)
+  }
+
+  // MARK: What is no fragment
+
+  @Test(arguments: [true, false]) func wholePacketIsGivenBackWithoutWhatIsBehindIt(isIPv4: Bool) {
+    let packet = TestFragment.datagram(isIPv4: isIPv4, 30).whole.bytes
+    #expect(fixture.add(packet + [1, 2, 3]) == .whole(packet))
+    #expect(fixture.count(.whole) == 1 && fixture.incompleteCount == 0)
+  }
+
+  @Test func wholePacketOfManyHeaders() {
+    let packet = TestFragment.datagram(isIPv4: false, 30).with {
+      $0.extensions = [(0, [0, 0, 1, 4, 0, 0, 0, 0]), (60, [UInt8](repeating: 0, count: 8))]
+      $0.hasFragmentHeader = false
+    }
+    #expect(fixture.add(packet) == .whole(packet.bytes))
+  }
+
+  @Test func whatIsNoPacket() {
+    for bytes in [[], [0x45], [UInt8](repeating: 0x55, count: 60)] {
+      #expect(fixture.add(bytes) == .dropped(.malformed))
+    }
+    #expect(
+      fixture.reassembler.add(
+        UnsafeMutableRawBufferPointer(start: nil, count: 0), from: 1,
+        at: ReassemblerFixture.instant(0)
+      ).isDropped(as: .malformed))
+    for isIPv4 in [true, false] {
+      let bytes = TestFragment.first(isIPv4: isIPv4).bytes
+      for count in 0..<bytes.count {
+        #expect(fixture.add(Array(bytes[..<count])) == .dropped(.malformed))
+      }
+    }
+    #expect(fixture.incompleteCount == 0)
+  }
+
+  @Test func wrongHeaderChecksumIsRefused() {
+    for place in 0..<20 where place != 0 && place != 2 && place != 3 {
+      var bytes = TestFragment.first().bytes
+      bytes[place] ^= 0x10
+      #expect(fixture.add(bytes) == .dropped(.badChecksum))
+    }
+    // Options are under it too.
+    var bytes = TestFragment.first().with { $0.options = [1, 1, 1, 1] }.bytes
+    #expect(fixture.add(bytes) == .held)
+    bytes[22] ^= 1
+    #expect(fixture.add(bytes) == .dropped(.badChecksum))
+  }
+
+  // MARK: Slots
+
+  @Test func slotsOfWholePacketsAreNotEvicted() {
+    fixture.keepsPackets = true
+    let datagrams = (0..<64).map { TestFragment.datagram(identification: $0, 40) }
+    for datagram in datagrams {
+      #expect(fixture.add(datagram.cut(24)) == .complete(datagram.whole.bytes))
+    }
+    #expect(Set(fixture.slots) == Set(0..<64))
+    #expect(fixture.reassembler.completedCount == 64 && fixture.incompleteCount == 0)
+    #expect(fixture.add(.first(identification: 99)) == .dropped(.noSlot))
+    fixture.reassembler.removeAll()
+    #expect(fixture.expire(at: 1000).isEmpty && fixture.reassembler.completedCount == 64)
+    fixture.release()
+    #expect(fixture.add(.first(identification: 99)) == .held)
+    // The one slot that holds no whole packet goes from hand to hand.
+    #expect(fixture.add(.first(identification: 100)) == .held)
+    #expect(fixture.count(.evicted) == 1 && fixture.count(.noSlot) == 1)
+  }
+
+  /// A late duplicate of a packet that is in use starts a datagram of its own.
+  @Test func keyOfAWholePacketIsFree() {
+    fixture.keepsPackets = true
+    let datagram = TestFragment.datagram(40)
+    for _ in 0..<2 { #expect(fixture.add(datagram.cut(24)) == .complete(datagram.whole.bytes)) }
+    #expect(Set(fixture.slots).count == 2)
+  }
+
+  @Test func everyFragmentCountsOnce() {
+    let world = ReassemblyWorld()
+    for seed in 0..<200 as Range<UInt64> { ReassemblyStream.run(seed: seed, in: world) }
+    let packets = world.tally.prefix(Int(FragmentVerdict.evicted.rawValue))
+    #expect(packets.map(\.count).reduce(0, +) == UInt64(world.packetCount))
+    #expect(Set(world.tally.map(\.name)).count == Int(FragmentVerdict.count))
+  }
+
+  // MARK: Memory
+
+  @Test func roomAroundAPacketIsEnoughForTheCipher() {
+    #expect(Reassembler.headroom >= TransportCipher.headroom)
+    #expect(Reassembler.slack >= TransportCipher.slack + WireGuard.tagByteCount)
+    #expect(Policy.fragmentHeadersByteCount >= 60)
+    #expect(Reassembler.headroom >= ICMPError.headroomByteCount)
+  }
+
+  /// The largest packets, and a byte more, with the fences of `ReassemblyWorld` around.
+  @Test(arguments: [576, 2048, 65_575], [true, false])
+  func largestPackets(maximumByteCount: Int, isIPv4: Bool) {
+    let world = ReassemblyWorld(maximumByteCount: maximumByteCount)
+    let largest = min(maximumByteCount, isIPv4 ? 65_535 : 65_575) - (isIPv4 ? 20 : 40)
+    for (number, byteCount) in [largest, largest + 1, largest - 1].enumerated() {
+      let datagram = TestFragment.datagram(
+        isIPv4: isIPv4, identification: UInt32(number), byteCount)
+      for fragment in datagram.cut(min(1024, byteCount / 16 * 8)) {
+        world.add(fragment.bytes, at: 0)
+      }
+      #expect(world.completedCount == (byteCount > largest ? 0 : 1))
+      if world.completedCount > 0 { world.release(0) }
+    }
+    #expect(world.failure == nil)
+  }
+
+  /// What is carved is what the budget says: 64 regions, and little beside them.
+  @Test(arguments: [(2048, 300 * 1024), (65_575, 4600 * 1024)])
+  func memoryIsASum(maximumByteCount: Int, limit: Int) {
+    var arena = Arena.measuring
+    _ = Reassembler(carvingFrom: &arena, maximumPacketByteCount: maximumByteCount)
+    #expect(arena.byteCount <= limit)
+    #expect(arena.byteCount >= 64 * (maximumByteCount + 64 + 1024))
+    #expect(arena.budget.count == 2)
+  }
+}
+
+extension Reassembler.Outcome {
+  func isDropped(as verdict: FragmentVerdict) -> Bool {
+    if case .dropped(verdict) = self { true } else { false }
+  }
+}
