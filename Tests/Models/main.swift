@@ -6,7 +6,14 @@ import Glibc
 
 func fail(_ message: String) -> Never {
   "culvert-models: \(message)\n".withCString { _ = write(STDERR_FILENO, $0, strlen($0)) }
-  exit(1)
+  _exit(1)
+}
+
+nonisolated(unsafe) private var current: UInt64 = 0
+
+// A trap ends the program before anything is compared, and is worth a seed all the same.
+for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] {
+  signal(number) { fail("stream \(current): signal \($0)") }
 }
 
 let arguments = CommandLine.arguments.dropFirst().compactMap { UInt64($0) }
@@ -19,6 +26,7 @@ let worlds = [
 ]
 for seed in arguments[0]..<(arguments[0] + arguments[1]) {
   let (world, maximumByteCount) = worlds[seed % 64 == 0 ? 2 : seed % 16 == 1 ? 1 : 0]
+  current = seed
   ReassemblyStream.run(seed: seed, in: world, maximumByteCount: maximumByteCount)
   if let failure = world.failure { fail("stream \(seed): \(failure)") }
 }

@@ -102,8 +102,11 @@ struct ReassemblyModel {
         && other.fragment.isLast == fragment.isLast
       return isSame ? .duplicate : .overlap
     }
-    let marks = Set(pieces.map(\.fragment.mark) + [fragment.mark])
-    if marks.contains(0), marks.count > 1 { return .brokenCongestionMark }
+    // Either no fragment is Not-ECT, or all are.
+    let isCapable = fragment.mark != 0
+    if pieces.contains(where: { ($0.fragment.mark != 0) != isCapable }) {
+      return .brokenCongestionMark
+    }
     // As many as fit on links of 68 bytes, 20 of them header.
     if pieces.count >= (maximumByteCount - 20) / 48 + 1 { return .tooManyFragments }
     return nil
