@@ -223,7 +223,6 @@ ADDRESS, ENDPOINT = "Address = 10.1.0.1/32\n", "Endpoint = 198.51.100.2:51820\n"
 WRONG_FILES = {
     "without_address": INTERFACE + PEER + ENDPOINT,
     "without_peer": INTERFACE + ADDRESS,
-    "without_endpoint": INTERFACE + ADDRESS + PEER,
     "without_key": "[Interface]\n" + ADDRESS + PEER + ENDPOINT,
     "bad_key": INTERFACE + ADDRESS + PEER.replace(KEY, "abc") + ENDPOINT,
     "bad_word": INTERFACE + ADDRESS + PEER + ENDPOINT + "Nonsense = 1\n",
