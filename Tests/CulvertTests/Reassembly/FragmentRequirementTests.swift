@@ -91,7 +91,9 @@ import Testing
 
   /// Teardrop and its kin: the second lies within the first, around it, or across its ends.
   @Test(
-    arguments: [(48, 16), (40, 16), (40, 32), (64, 8), (24, 16), (32, 24), (24, 48), (24, 80)],
+    arguments: [
+      (48, 16), (40, 16), (40, 32), (64, 8), (24, 16), (32, 24), (24, 48), (24, 80), (32, 64),
+    ],
     [true, false])
   func F3_overlapDiscardsTheDatagram(place: (offset: Int, byteCount: Int), isIPv4: Bool) {
     let datagram = TestFragment.datagram(isIPv4: isIPv4, 160)

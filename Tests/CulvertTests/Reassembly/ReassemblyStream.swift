@@ -98,8 +98,9 @@ struct ReassemblyStream {
     for index in fragments.indices { vary(&fragments[index], isTidy: isTidy) }
     var packets = fragments.map(\.bytes)
     if !isTidy {
-      for fragment in fragments where once(in: 10) {
-        packets.append(contentsOf: trouble(with: fragment))
+      for (index, fragment) in fragments.enumerated() where once(in: 10) {
+        let next = index + 1 < fragments.count ? fragments[index + 1] : nil
+        packets.append(contentsOf: trouble(with: fragment, before: next))
       }
       if once(in: 12) { packets.remove(at: number(0...(packets.count - 1))) }
     }
@@ -120,9 +121,11 @@ struct ReassemblyStream {
   }
 
   /// One more packet, which is a duplicate, or wrong in some way.
-  private mutating func trouble(with original: TestFragment) -> [[UInt8]] {
+  private mutating func trouble(
+    with original: TestFragment, before next: TestFragment?
+  ) -> [[UInt8]] {
     var fragment = original
-    switch number(0...13) {
+    switch number(0...14) {
     case 0: return [fragment.bytes]
     case 1: fragment.timeToLive ^= 3
     case 2: fragment.payload[number(0...(fragment.payload.count - 1))] ^= 1
@@ -135,7 +138,11 @@ struct ReassemblyStream {
     case 9: fragment.identification += 1
     case 10: return [Array(fragment.bytes.prefix(number(0...fragment.bytes.count)))]
     case 11: return [fragment.bytes + random.bytes(number(1...16))]
-    case 12: fragment.number = fragment.isIPv4 ? 99 : [44, 60, 59, 6][number(0...3)]
+    case 12:
+      // Two in one.
+      fragment.payload += next?.payload ?? []
+      fragment.hasMore = next?.hasMore ?? true
+    case 13: fragment.number = fragment.isIPv4 ? 99 : [44, 60, 59, 6][number(0...3)]
     default:
       var bytes = fragment.bytes
       bytes[number(0...min(bytes.count - 1, 60))] = UInt8(number(0...255))
