@@ -25,6 +25,7 @@ from .nested_node import NestedNode
 from .node import Node
 from .plain_tun import start_on_plain_tun
 from .program import Program
+from .tunnel import QUEUED
 from .wg_file import EVERYTHING, wg_file
 
 IPV6_MINIMUM, LARGEST_TUNNEL = 1280, 1420
@@ -145,6 +146,7 @@ class Chain:
         server.set("listen-port", str(server.port), secrets={"private-key": server.keys.private})
         server.add_peer(self.ends[number], preshared=self.preshared[number])
         server.bring_up()
+        lengthen_queue(server)
 
     def move_server(self, number: int, side: int) -> None:
         """Another address on its leg, and no longer the one it had."""
@@ -202,6 +204,7 @@ class Chain:
             for number, (end, server) in enumerate(zip(self.ends, self.servers))
         ]  # fmt: skip
         self.client.start(options=(*options, *self.words(paths)))
+        lengthen_queue(self.client)
 
     def words(self, paths: list[str]) -> list[str]:
         """The options that name the files, which are in the order of the way."""
@@ -233,6 +236,7 @@ class Chain:
             start_on_plain_tun(end)
             end.set_private_key(end.keys.private)
             end.bring_up(self.shape.tunnel_mtus[number])
+            lengthen_queue(end)
             allowed = EVERYTHING.replace(" ", "")
             end.add_peer(
                 self.servers[number], self.endpoint(number), allowed, self.preshared[number]
@@ -259,6 +263,11 @@ class Chain:
             "an answer of the exit",
             seconds,
         )
+
+
+def lengthen_queue(node: Node) -> None:
+    """A pause of the machine is to cost no packets: the tests count them."""
+    node.namespace.ip(f"link set {node.interface} txqueuelen {QUEUED}")
 
 
 def kill(node: Node) -> None:

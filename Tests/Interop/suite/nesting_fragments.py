@@ -1,7 +1,7 @@
 """A tunnel's datagrams that come out of the tunnel around them in fragments are put together."""
 
 from harness.capture import Capture, Packet
-from harness.case import FAMILIES, culvert_only, each, heavy
+from harness.case import FAMILIES, culvert_only, each
 from harness.chain import REASSEMBLED, Chain
 from harness.deadline import wait_until
 from harness.nesting_case import IPV4_AND_ICMP, IPV6_AND_ICMP, NestingCase
@@ -25,7 +25,6 @@ class FragmentCase(NestingCase):
 
 
 class LinkTests(FragmentCase):
-    @heavy
     @each(link=tuple(SMALL_LINKS), server=("peer", "program"))
     def test_a_link_too_small_for_the_datagrams(self, link: str, server: str) -> None:
         """Between the servers: both ends get fragments.
@@ -47,7 +46,6 @@ class LinkTests(FragmentCase):
         self.check_bytes(chain)
         self.assertGreater(chain.reassembled, before)
 
-    @heavy
     @each(exit=FAMILIES)
     def test_packets_larger_than_the_tunnel_before(self, exit: int) -> None:
         """With ordinary links as well, where the exit sends as much as its own MTU allows."""
@@ -55,7 +53,6 @@ class LinkTests(FragmentCase):
         self.check_put_together(chain)
         self.check_bytes(chain)
 
-    @heavy
     @each(mtu=(1280, 576))
     def test_fragments_that_a_router_makes(self, mtu: int) -> None:
         """The entry cuts what it sends into its tunnel; the exit does not forbid it."""
@@ -71,7 +68,6 @@ class LinkTests(FragmentCase):
 
 
 class DeepTests(FragmentCase):
-    @heavy
     @culvert_only
     def test_each_hop_puts_together_its_own(self) -> None:
         """Large packets of the exit are cut for the second tunnel, and its datagrams for a link."""
@@ -83,7 +79,6 @@ class DeepTests(FragmentCase):
         self.assertEqual(counts[0], 0)
         self.assertGreaterEqual(min(counts[1:]), DATAGRAMS)
 
-    @heavy
     def test_ipv6_through_four_hops(self) -> None:
         """Its packets are larger than what fits there: all that is large goes in fragments."""
         chain = self.chain(4, 4, 4, 4, large=True, ipv6=True)

@@ -91,6 +91,29 @@ class MTUTests(NestingCase):
             wait_until(lambda: self.mtu(chain) == expected, f"an MTU of {expected}", 5)
         self.check_answers(chain)
 
+    @culvert_only
+    def test_a_first_link_that_changes(self) -> None:
+        """Its MTU is watched: less and more again."""
+        chain = self.chain()
+        for first in (1400, 1500):
+            for namespace, name in ((chain.home, "onward"), (chain.entry.namespace, "outer")):
+                namespace.ip(f"link set {name} mtu {first}")
+            expected = Shape((4, 4), (first, 1500)).tunnel_mtus[-1]
+            wait_until(lambda: self.mtu(chain) == expected, f"an MTU of {expected}", 5)
+        self.check_answers(chain)
+
+    @culvert_only
+    def test_an_mtu_set_by_hand_stays(self) -> None:
+        """Whoever sets it with ip(8) knows why; what changes outside no longer matters."""
+        chain = self.chain(4, 4, mtus=(1460, 1500))
+        chain.home.ip(f"link set {chain.client.interface} mtu 1290")
+        public = chain.exit.keys.public
+        for family in (6, 4):
+            chain.client.set("peer", public, "endpoint", chain.exit.endpoint(family))
+            # wireguard-go sends its first datagram of the other family to a wrong address.
+            self.await_large(chain.client, chain.exit, 1290 - IPV6_AND_ICMP)
+            self.assertEqual(self.mtu(chain), 1290)
+
     def mtu(self, chain: Chain) -> int:
         shown = chain.home.run("ip", "-j", "link", "show", chain.client.interface)
         return json.loads(shown)[0]["mtu"]

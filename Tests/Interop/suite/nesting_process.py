@@ -103,7 +103,7 @@ class SocketTests(NestingCase):
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         name = chain.client.interface
         command = [str(self.settings.program.path), *chain.words(self.files(chain)), name]
-        result = chain.home.attempt(*command, env=dict(os.environ, LOG_LEVEL="error"))
+        result = chain.home.attempt(*command)
         self.assertEqual(result.returncode, 0, result.stderr)
         for end in chain.ends:
             with UAPIConnection(end.socket_path) as connection:
@@ -279,7 +279,7 @@ class MistakeTests(NestingCase):
         node = self.node()
         name = name or node.interface
         command = [str(self.settings.program.path), *words, "-f", name]
-        result = node.namespace.attempt(*command, seconds=15)
+        result = node.namespace.attempt(*command, seconds=5)
         self.assertIn(result.returncode, (1, 2), result.stderr)
         self.assertEqual(result.stdout, "")
         self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
