@@ -137,7 +137,7 @@ import Testing
     for wrong in [
       "", "x", String(Fixture.keyText.dropLast()), Fixture.keyText + "=",
       Fixture.keyText.dropLast(2) + "p=", String(repeating: "A", count: 5000),
-      String(repeating: "A ", count: 200),
+      String(repeating: "A ", count: 400),
     ] {
       let file = Fixture("[Interface]\nPrivateKey = \(wrong)", lineByteCount: 8192)
       #expect(file.error == ConfigError(.badPrivateKey, line: 2), "\(wrong)")
@@ -239,6 +239,8 @@ import Testing
     #expect(Fixture(long, lineByteCount: 1024).error == nil)
     let second = "[Interface]\nListenPort = 1\nAddress = ::1, ::2,\nAddress = ::3 ::4/999\n"
     #expect(Fixture(second).error == ConfigError(.badAddress, line: 4))
+    let mark = "[Interface]\n\u{feff}ListenPort = 1\n"
+    #expect(Fixture(mark).error == ConfigError(.unknownKey, line: 2))
     // Nothing is said behind a failure, on the same line or on others.
     let more = "[Interface]\nAddress = ::1 x ::2\nAddress = ::3\nPrivateKey = \(key)"
     #expect(Fixture(more).statements.count == 3)
