@@ -7,7 +7,7 @@ struct MicroCase {
   let prepare: () -> (Int) -> Void
 
   static var all: [MicroCase] {
-    cipherCases + packetCases + tableCases + handshakeCases + batchCases
+    cipherCases + packetCases + tableCases + handshakeCases + batchCases + reassemblyCases
   }
 }
 

@@ -9,7 +9,8 @@ private struct FragmentWorld {
 
   /// - Parameter together: datagrams whose fragments come in turn.
   /// - Parameter byteCount: of each datagram's payload.
-  init(together: Int, byteCount: Int, family: IPAddress.Family = .ipv4, isReversed: Bool = false) {
+  /// - Parameter dead: datagrams that take slots and are never whole.
+  init(together: Int, byteCount: Int, family: IPAddress.Family, isReversed: Bool, dead: Int) {
     var memory = arena(byteCount: 8 << 20)
     reassembler = .allocate(capacity: 1)
     reassembler.initialize(
@@ -22,6 +23,11 @@ private struct FragmentWorld {
     let ordered = places.flatMap { place in datagrams.map { $0[place] } }
     fragments = .allocate(capacity: ordered.count)
     _ = fragments.initialize(from: ordered)
+    for index in 0..<dead {
+      let part = FragmentWorld.fragments(
+        family, byteCount: 2000, identification: UInt32(1000 + index))[0]
+      _ = reassembler.pointee.add(part, from: 1, at: now)
+    }
   }
 
   private static func fragments(
@@ -65,11 +71,12 @@ private struct FragmentWorld {
 
 /// An operation is a datagram.
 private func reassembling(
-  together: Int = 1, byteCount: Int, family: IPAddress.Family = .ipv4, isReversed: Bool = false
+  together: Int = 1, byteCount: Int, family: IPAddress.Family = .ipv4, isReversed: Bool = false,
+  dead: Int = 0
 ) -> () -> (Int) -> Void {
   return {
     let world = FragmentWorld(
-      together: together, byteCount: byteCount, family: family, isReversed: isReversed)
+      together: together, byteCount: byteCount, family: family, isReversed: isReversed, dead: dead)
     return { count in for _ in 0..<max(1, count / together) { world.run() } }
   }
 }
@@ -81,6 +88,9 @@ var reassemblyCases: [MicroCase] {
     MicroCase(name: "fragments-7", count: 256, prepare: reassembling(byteCount: 10_000)),
     MicroCase(
       name: "fragments-2-v6", count: 256, prepare: reassembling(byteCount: 2000, family: .ipv6)),
+    // A ring with one slot to spare.
+    MicroCase(
+      name: "fragments-2-full", count: 256, prepare: reassembling(byteCount: 2000, dead: 63)),
     MicroCase(
       name: "fragments-2-reversed", count: 256,
       prepare: reassembling(byteCount: 2000, isReversed: true)),

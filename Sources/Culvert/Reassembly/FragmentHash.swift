@@ -1,8 +1,8 @@
 /// A hash for tables that strangers can fill: without the seed nobody can choose keys that meet
 /// in one bucket more often than chance has it.
 ///
-/// Each word of input costs one multiplication (pair-multiply-shift: Thorup, "High speed hashing
-/// for integers and strings", section 3.5). Products of 32-bit halves in 64 bits suit small CPUs.
+/// Each word of input costs one multiplication ("pair-multiply-shift" in Thorup, "High speed
+/// hashing for integers and strings"). It is of 64 bits, so it suits small CPUs too.
 struct FragmentHash: BitwiseCopyable {
   private let secret0: UInt64
   private let secret1: UInt64

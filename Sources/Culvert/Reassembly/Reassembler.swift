@@ -30,9 +30,10 @@ public struct Reassembler: ~Copyable {
   /// Bytes that may be read and written behind the largest packet in a slot: what a cipher that
   /// works on a packet in place may need (`TransportCipher.slack`).
   public static let slack = 1024
-  /// The least and the largest packet that it can be made for: what every IPv4 host has to accept
-  /// (RFC 791 section 3.1), and an IPv6 header with the largest payload.
-  public static let maximumPacketByteCounts = 576...65_575
+  /// What every IPv4 host has to be able to put together (RFC 791 section 3.1).
+  private static let leastMaximum = 576
+  /// An IPv6 header and the most that its length field can say.
+  private static let greatestMaximum = 65_575
 
   static let tablesOwner: StaticString = "reassembly tables"
   private static let regionsOwner: StaticString = "reassembly"
@@ -45,12 +46,14 @@ public struct Reassembler: ~Copyable {
     /// No fragment: the packet itself, without what stood behind its end. Or an IPv6 fragment that
     /// was whole: the packet without its fragment header, in the same memory.
     case whole(UnsafeMutableRawBufferPointer)
-    /// A fragment was kept, or it was a duplicate.
+    /// A fragment was kept.
     case held
     /// The whole packet, in a slot's memory: valid until `release(slot)`. An IPv4 header has its
     /// length set, its fragment field zero and a right checksum; IPv6 has its fragment header
     /// removed, its length and the number before set.
     case complete(UnsafeMutableRawBufferPointer, slot: Int)
+    /// The packet is of no more use, a duplicate among them; what it did to its datagram, the
+    /// verdict says.
     case dropped(FragmentVerdict)
   }
 
@@ -89,10 +92,12 @@ public struct Reassembler: ~Copyable {
   var latest = Instant(nanoseconds: 0)
   var allowance = ErrorAllowance()
 
-  /// - Parameter maximumPacketByteCount: largest whole packet, headers included;
+  /// - Parameter maximumPacketByteCount: largest whole packet, headers included, 576-65575;
   ///   `Limits.reassembledByteCount`.
   public init(carvingFrom arena: inout Arena, maximumPacketByteCount: Int) {
-    precondition(Reassembler.maximumPacketByteCounts.contains(maximumPacketByteCount))
+    precondition(
+      maximumPacketByteCount >= Reassembler.leastMaximum
+        && maximumPacketByteCount <= Reassembler.greatestMaximum)
     let owner = Reassembler.tablesOwner
     self.maximumPacketByteCount = maximumPacketByteCount
     let payloadByteCount = maximumPacketByteCount - IPv4Header.minimumByteCount
