@@ -7,6 +7,7 @@ import stat
 import time
 
 from harness import procfs
+from harness.capture import Capture
 from harness.case import culvert_only, each, long, quick
 from harness.chain import Chain, Shape
 from harness.datagrams import datagrams
@@ -204,15 +205,19 @@ Endpoint={chain.endpoint(0)}
     def test_idle_tunnels_never_wake(self) -> None:
         """Once the timers of all hops have run out."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
-        # Linux would ask for routers through the tunnel.
-        chain.home.set_sysctl("net/ipv6/conf/default/router_solicitations", "0")
+        # IPv6 multicasts of its own accord.
+        chain.home.disable_ipv6()
+        for end in chain.ends:
+            end.inner6 = ""
         chain.start_client()
         chain.handshake()
         time.sleep(QUIET)
         pid = chain.client.pid
-        before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
-        time.sleep(WATCHED)
-        self.assertEqual((procfs.wake_ups(pid), procfs.cpu_seconds(pid)), before)
+        with Capture(chain.home, "onward") as outside:
+            before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+            time.sleep(WATCHED)
+            after = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+        self.assertEqual(after, before, outside.packets)
 
 
 KEY = "mJGmnCKkJaZL0PrT4kZgqE1pGfh6Y0kYjaGUQgnJ+3E="
