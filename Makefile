@@ -62,8 +62,7 @@ demo: static peers ## bring up a real tunnel against wireguard-go, pass traffic,
 .PHONY: bench
 bench: static peers ## race it against wireguard-go (PEERS="name=command;..." ROUNDS= ONLY= QUICK=1)
 	@Tests/Interop/benchmark/install-plotting
-	$(if $(ONLY)$(QUICK),,@Toolchain/quietly swift build -c release --product culvert-bench)
-	$(if $(ONLY)$(QUICK),,@.build/release/culvert-bench)
+	$(if $(ONLY)$(QUICK),,@Tests/Microbench/run --times)
 	@Tests/Interop/bench --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 

@@ -33,10 +33,6 @@ let package = Package(
     .target(name: "CulvertLinux", dependencies: ["Culvert", "CLinux"], swiftSettings: swift),
     .executableTarget(
       name: "culvert", dependencies: ["Culvert", "CulvertLinux"], swiftSettings: swift),
-    // Figures for `make bench`; no product, so nobody gets it who depends on the package.
-    .executableTarget(
-      name: "culvert-bench", dependencies: ["Culvert"], path: "Tests/Bench",
-      swiftSettings: swift),
     .testTarget(name: "CulvertTests", dependencies: ["Culvert"], swiftSettings: swift),
     .testTarget(
       name: "CulvertLinuxTests", dependencies: ["CulvertLinux", "CLinux"], swiftSettings: swift),

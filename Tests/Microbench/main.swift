@@ -14,7 +14,8 @@ func countedOperations(_ body: (Int) -> Void, _ count: Int) {
   keep(UInt64(count))
 }
 
-/// Nanoseconds per operation: the least of many runs of at least 0.2 ms each.
+/// Nanoseconds per operation: the median of many runs of at least 0.2 ms each, so that a pause of
+/// the machine does not count, and a lucky moment neither.
 func nanoseconds(_ body: (Int) -> Void) -> Double {
   let clock = ContinuousClock()
   func time(_ count: Int) -> Double {
@@ -23,7 +24,8 @@ func nanoseconds(_ body: (Int) -> Void) -> Double {
   }
   var count = 1
   while time(count) < 2e5 { count *= 2 }
-  return (0..<400).map { _ in time(count) / Double(count) }.min()!
+  let runs = 101
+  return (0..<runs).map { _ in time(count) / Double(count) }.sorted()[runs / 2]
 }
 
 func fail(_ message: String) -> Never {
