@@ -17,12 +17,16 @@ class Measure:
     unit: str
     digits: int
     more_is_better: bool = False
+    is_share: bool = False  # a ratio already
+
+
+WAYS = {"up": "from the initiator", "down": "to the initiator"}
 
 
 def throughput() -> list[Measure]:
     found = []
     for flows in (1, 4):
-        for direction, words in (("up", "from the initiator"), ("down", "to the initiator")):
+        for direction, words in WAYS.items():
             title = f"TCP, {flows} flow{'s' * (flows > 1)}, {words}"
             found.append(Measure(f"tcp{flows}_{direction}", "tcp", title, "Mbit/s", 0, True))
     return found
@@ -67,7 +71,29 @@ PEERS = [
         Measure(f"peers{count}_rss", "peers", f"{told}: peak resident memory", "MB", 1),
     )
 ]
-ALL = [*TCP, *UDP, *PING, *START, *MEMORY, *IDLE, *PEERS]
+ARRANGED = {
+    "single": "one tunnel",
+    "twins": "two hops, both ends nested",
+    "chain": "two hops, client nested, two servers",
+}
+NESTED = [
+    Measure(f"nested_{name}_{way}", "nested", f"{told}: TCP, 1 flow, {words}", "Mbit/s", 0, True)
+    for name, told in ARRANGED.items()
+    for way, words in WAYS.items()
+]
+NESTED += [
+    Measure(f"nested_{name}_cpu", "nested", f"{told}: processor time, all ends", "s/GB", 2)
+    for name, told in ARRANGED.items()
+]
+NESTED += [
+    Measure(
+        f"nested_{name}_{way}_share", "nested", f"{told}, {words}", "of one tunnel", 2, True, True
+    )
+    for name, told in ARRANGED.items()
+    if name != "single"
+    for way, words in WAYS.items()
+]
+ALL = [*TCP, *UDP, *PING, *START, *MEMORY, *IDLE, *PEERS, *NESTED]
 BY_KEY = {it.key: it for it in ALL}
 # What ONLY= selects; memory is looked at wherever there is traffic.
 GROUPS = tuple(dict.fromkeys(it.group for it in ALL if it not in MEMORY))

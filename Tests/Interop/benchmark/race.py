@@ -17,6 +17,8 @@ from . import steps
 from .handshake_step import handshakes
 from .idle import quiet_pair, wake_ups
 from .measures import BY_KEY, SIZES
+from .nested_step import NestedRun
+from .nests import ARRANGEMENTS
 from .other_work import busy_percent
 from .peer_step import peers
 from .results import Results
@@ -40,6 +42,8 @@ class Race:
         for number in range(self.options.rounds):
             self.run_round(number)
             self.run_starts(number)
+            if "nested" in self.options.groups:
+                self.run_nested(number)
         if "peers" in self.options.groups:
             self.run_peers()
         if "idle" in self.options.groups:
@@ -100,6 +104,27 @@ class Race:
             for program in self.order(number):
                 figures = self.attempt(program, "start", lambda: start(program))
                 self.record(program, f"{self.label(number)}, start", figures)
+
+    def run_nested(self, number: int) -> None:
+        """Each arrangement of the program under test and of the reference, in turn."""
+        wanted = self.programs[0].name, self.options.reference
+        runs = [NestedRun(it) for it in self.order(number) if it.is_culvert or it.name in wanted]
+        # Which is first changes here, too.
+        names = [*ARRANGEMENTS] if number % 2 == 0 else [*reversed(ARRANGEMENTS)]
+        turns = [(run, it) for it in names for run in runs if it in run.possible]
+        try:
+            for run, name in turns:
+                self.attempt(run.program, f"set up {name}", lambda: run.build(name))
+            for run, name in [(run, it) for run, it in turns if it in run.nests]:
+                step = f"{self.label(number)}, {name}"
+                figures = self.attempt(run.program, step, lambda: run.tcp(name, self.options.seconds))
+                self.record(run.program, step, figures)
+            for run in runs:
+                self.record(run.program, self.label(number), run.shares())
+        finally:
+            for run in runs:
+                for complaint in run.lab.close():
+                    self.results.note(run.program.name, complaint)
 
     def run_peers(self) -> None:
         """Each number of peers every second round, with half the usual time of traffic."""

@@ -48,8 +48,10 @@ def cell(results: Results, name: str, reference: str, measure: Measure) -> str:
         f"{value:,.{measure.digits}f}" for value in (spread.least, spread.median, spread.greatest)
     )
     text = middle if low == high else f"{middle} ({low}-{high})"
-    ratio = results.ratio(name, reference, measure.key) if reference in results.values else None
-    return text if ratio is None or name == reference else f"{text} {times(ratio)}"
+    if measure.is_share or name == reference or reference not in results.values:
+        return text
+    ratio = results.ratio(name, reference, measure.key)
+    return text if ratio is None else f"{text} {times(ratio)}"
 
 
 def read(folder: pathlib.Path) -> tuple[Results, Machine, str]:
