@@ -46,7 +46,8 @@ public struct Driver: ~Copyable {
       let timer = try Timer()
       let signals = try Signals()
       let netlink = try Waits.watch(tun)
-      linkIndex = try tun.interfaceIndex()
+      // No interface has the index 0.
+      linkIndex = tun.isOpen ? try tun.interfaceIndex() : 0
       self.epoll = epoll
       self.timer = timer
       self.signals = signals
@@ -55,6 +56,7 @@ public struct Driver: ~Copyable {
 
     /// In the interface's own namespace, which for an adopted one may be another.
     private static func watch(_ tun: borrowing TunDevice) throws(SystemError) -> Netlink {
+      guard tun.isOpen else { return try Netlink.open() }
       do throws(SystemError) {
         return try Netlink.open(in: try tun.namespaceDescriptor())
       } catch {
@@ -125,13 +127,28 @@ public struct Driver: ~Copyable {
     hops.start(cipher: workers.pointee.measureCipher())
     proveOffloads()
     try uapi.register(in: epoll)
-    try epoll.add(hops.innermost.pointee.tun.raw, token: Token.tun)
     try epoll.add(alarm.pointee.raw, token: Token.timer)
     try epoll.add(signals.raw, token: Token.signals)
     try epoll.add(netlink.raw, token: Token.netlink)
     let now = Clock.boottime()
     hops.setOuterUp(at: now)
-    hops.innermost.pointee.apply(try hops.innermost.pointee.tun.state(), at: now)
+    if !hops.isForwarding {
+      try epoll.add(hops.innermost.pointee.tun.raw, token: Token.tun)
+      hops.innermost.pointee.apply(try hops.innermost.pointee.tun.state(), at: now)
+    }
+    registerSockets()
+  }
+
+  /// Opens the sockets of what is forwarded. Before the configuration, which may look up names.
+  func listen(_ options: ServiceOptions) throws(ForwardFailure) {
+    try hops.forwarding?.start(
+      options.forwards, bufferByteCount: options.socketBufferByteCount, in: epoll)
+  }
+
+  /// Checks, once all is configured, that it can be forwarded, and begins.
+  mutating func startForwarding(_ mappings: ForwardList) throws(ForwardFailure) {
+    try hops.forwarding?.check(mappings, hops.innermost.pointee.tunnel)
+    hops.innermost.pointee.setUp(true, at: Clock.boottime())
     registerSockets()
   }
 
@@ -160,6 +177,7 @@ public struct Driver: ~Copyable {
         _ = hops[hop].pointee.stamps.write(stamp)
       }
     }
+    if hops.isForwarding { hops.writeCounters() }
   }
 
   /// Sees to it that somebody wakes at the tunnel's next deadline. Under the tunnel's lock.
@@ -238,7 +256,7 @@ public struct Driver: ~Copyable {
   /// Another endpoint may be of another family, or its way have another MTU.
   private mutating func followEndpoints() {
     let changes = hops.endpointChanges
-    guard hops.isNested, changes != seenEndpointChanges else { return }
+    guard hops.isNested || hops.isForwarding, changes != seenEndpointChanges else { return }
     seenEndpointChanges = changes
     hops.followMTU(at: Clock.boottime())
   }
@@ -250,15 +268,19 @@ public struct Driver: ~Copyable {
     let now = Clock.boottime()
     let isDue = hops.nextDeadline(at: now).isDue(at: now)
     let hasEvents = hops.hasEvents
-    let hasMoved = hops.isNested && hops.endpointChanges != seenEndpointChanges
+    let hasMoved =
+      (hops.isNested || hops.isForwarding) && hops.endpointChanges != seenEndpointChanges
     gates.tunnel.release()
     guard isDue || hasEvents || hasMoved else { return }
     quiesce()
     followEndpoints()
     for hop in 0..<hops.count {
       advance(hop, lane)
-      if hop > 0 { advanceChannel(into: hop, lane) }
+      if hop > 0 { advanceChannel(hops.channels + (hop - 1), into: hop, lane) }
     }
+    guard let forwarding = hops.forwarding else { return }
+    advanceChannel(forwarding.channel, into: 0, lane)
+    forwarding.advance(at: Clock.boottime())
   }
 
   private func advance(_ hop: Int, _ lane: UnsafeMutablePointer<OutboundLane>) {
@@ -282,9 +304,11 @@ public struct Driver: ~Copyable {
     }
   }
 
-  /// What has not been put together in time, in the channel that this hop is around.
-  private func advanceChannel(into hop: Int, _ lane: UnsafeMutablePointer<OutboundLane>) {
-    let channel = hops.channels + (hop - 1)
+  /// What has not been put together in time, in a channel of this hop.
+  private func advanceChannel(
+    _ channel: UnsafeMutablePointer<DatagramChannel>, into hop: Int,
+    _ lane: UnsafeMutablePointer<OutboundLane>
+  ) {
     let now = Clock.boottime()
     guard channel.pointee.nextDeadline.isDue(at: now) else { return }
     lane.pointee.advance(channel, &hops[hop].pointee.tunnel, of: hop, at: now)
@@ -377,6 +401,7 @@ public struct Driver: ~Copyable {
   }
 
   private mutating func readState(at now: Instant) {
+    if hops.isForwarding { return hops.followMTU(at: now) }
     do throws(SystemError) {
       hops.innermost.pointee.apply(try hops.innermost.pointee.tun.state(), at: now)
       registerSockets()

@@ -8,11 +8,13 @@ struct DriverMemory: BitwiseCopyable {
   /// One between each two.
   let channels: UnsafeMutablePointer<DatagramChannel>
   let hopCount: Int
+  /// In the place of a TUN.
+  let forwarding: Forwarding?
   let workers: UnsafeMutablePointer<Worker>
   let workerCount: Int
   let gates: Gates
 
-  init(carvingFrom arena: inout Arena, limits: Limits, hops: Int) {
+  init(carvingFrom arena: inout Arena, limits: Limits, hops: Int, isForwarding: Bool = false) {
     precondition(hops > 0 && hops <= Hops.maximum)
     hopCount = hops
     uapi = arena.carveBytes(
@@ -24,6 +26,7 @@ struct DriverMemory: BitwiseCopyable {
     for index in 0..<hops - 1 {
       (channels + index).initialize(to: DatagramChannel(carvingFrom: &arena, limits: limits))
     }
+    forwarding = isForwarding ? Forwarding(carvingFrom: &arena, limits: limits) : nil
     workerCount = limits.workers
     workers = arena.carveBytes(
       workerCount * MemoryLayout<Worker>.stride, owner: "workers: state"
@@ -55,6 +58,7 @@ struct DriverMemory: BitwiseCopyable {
 
   /// The end of one that was only for measuring.
   func discard() {
+    forwarding?.destroy()
     tunnels.deinitialize(count: hopCount)
     tunnels.deallocate()
     channels.deinitialize(count: hopCount - 1)

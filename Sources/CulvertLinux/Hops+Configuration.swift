@@ -47,7 +47,7 @@ extension Hops {
       error.report()
       throw .file(error)
     }
-    if hop > 0 { try check(hop, path, settings) }
+    if hop > 0 || isForwarding { try check(hop, path, settings) }
     do throws(SystemError) {
       if let port = settings.listenPort { try self[hop].pointee.setListenPort(port) }
       if let mark = settings.firewallMark { try self[hop].pointee.setFirewallMark(mark) }
@@ -68,11 +68,17 @@ extension Hops {
       throw .lacks(
         HopSubject(
           path: path,
-          text: "a tunnel around another needs an Address in its [Interface] section"))
+          text: hop > 0
+            ? "a tunnel around another needs an Address in its [Interface] section"
+            : "culvert forward needs an Address in the [Interface] section to send from"))
     }
     if self[hop].pointee.tunnel.peerCount == 0 {
       throw .lacks(
-        HopSubject(path: path, text: "a tunnel around another needs a [Peer] to go through"))
+        HopSubject(
+          path: path,
+          text: hop > 0
+            ? "a tunnel around another needs a [Peer] to go through"
+            : "culvert forward needs a [Peer] to go through"))
     }
   }
 
@@ -85,6 +91,7 @@ extension Hops {
       }
       return
     }
+    if let forwarding { return setAddresses(settings, of: forwarding) }
     guard !settings.addresses.isEmpty else { return }
     let index = try innermost.pointee.tun.interfaceIndex()
     for address in settings.addresses {

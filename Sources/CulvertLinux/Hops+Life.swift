@@ -8,6 +8,7 @@ extension Hops {
   ) {
     count = memory.hopCount
     channels = memory.channels
+    forwarding = memory.forwarding
     interfaces = .allocate(capacity: memory.hopCount)
     var tun = Optional(tun)
     for hop in 0..<memory.hopCount {
@@ -25,6 +26,7 @@ extension Hops {
   }
 
   func destroy() {
+    forwarding?.destroy()
     interfaces.deinitialize(count: count)
     interfaces.deallocate()
     channels.deinitialize(count: count - 1)
@@ -62,26 +64,33 @@ extension Hops {
       }
       if hop + 1 < count { writeCounters(of: channels + hop, hop) }
     }
+    writeForwardCounters()
   }
 
-  private func writeCounters(of channel: UnsafeMutablePointer<DatagramChannel>, _ hop: Int) {
+  /// - Parameter prefix: of each name.
+  func writeCounters(
+    of channel: UnsafeMutablePointer<DatagramChannel>, _ hop: Int, prefix: StaticString = ""
+  ) {
     for value in 0..<DatagramVerdict.count {
       guard let verdict = DatagramVerdict(rawValue: value) else { continue }
-      writeCounter(hop, verdict.name, channel.pointee.counters[verdict])
+      writeCounter(hop, verdict.name, channel.pointee.counters[verdict], prefix: prefix)
     }
     for value in 0..<FragmentVerdict.count {
       guard let verdict = FragmentVerdict(rawValue: value) else { continue }
-      writeCounter(hop, verdict.name, channel.pointee.reassembler.counters[verdict])
+      writeCounter(hop, verdict.name, channel.pointee.reassembler.counters[verdict], prefix: prefix)
     }
   }
 
-  private func writeCounter(_ hop: Int, _ name: StaticString, _ count: UInt64) {
+  func writeCounter(
+    _ hop: Int, _ name: StaticString, _ count: UInt64, prefix: StaticString = ""
+  ) {
     guard count > 0 else { return }
     Output.writeLine(to: Output.standardError) {
       if isNested {
         $0.append(self[hop].pointee.log.name)
         $0.append(" ")
       }
+      $0.append(prefix)
       $0.append(name)
       $0.append(" ")
       $0.append(decimal: count)

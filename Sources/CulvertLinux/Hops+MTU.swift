@@ -14,7 +14,7 @@ extension Hops {
 
   /// Sets the MTU of each hop anew. Where nothing has changed, nothing is touched.
   func followMTU(at now: Instant) {
-    guard isNested else { return }
+    guard isNested || isForwarding else { return }
     var mtu = outermost.pointee.fixedMTU ?? outermostMTU()
     var hop = count - 1
     while hop > 0 {
@@ -23,6 +23,7 @@ extension Hops {
       hop -= 1
       mtu = self[hop].pointee.fixedMTU ?? room(of: hop, within: mtu)
     }
+    if let forwarding { return setMTU(mtu, of: forwarding) }
     innermost.pointee.assignMTU(mtu, at: now)
   }
 

@@ -11,6 +11,8 @@ struct Hops: BitwiseCopyable {
   /// One fewer: that at index i is between the interfaces i and i + 1.
   let channels: UnsafeMutablePointer<DatagramChannel>
   let count: Int
+  /// What the innermost has in the place of a TUN, if anything.
+  let forwarding: Forwarding?
 
   var innermost: UnsafeMutablePointer<Interface> { interfaces }
   var outermost: UnsafeMutablePointer<Interface> { interfaces + (count - 1) }
@@ -21,6 +23,7 @@ struct Hops: BitwiseCopyable {
   /// When any of them has something to do.
   func nextDeadline(at now: Instant) -> Deadline {
     var next = interfaces.pointee.tunnel.nextDeadline(at: now)
+    if let forwarding { next = min(next, forwarding.nextDeadline) }
     guard isNested else { return next }
     for hop in 1..<count { next = min(next, self[hop].pointee.tunnel.nextDeadline(at: now)) }
     for hop in 0..<count - 1 { next = min(next, (channels + hop).pointee.nextDeadline) }

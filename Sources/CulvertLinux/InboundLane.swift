@@ -91,10 +91,12 @@ struct InboundLane: ~Copyable {
   private func handOn(
     _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
   ) {
-    if hop == 0 {
-      writePackets(hops.innermost, &result)
-    } else {
+    if hop > 0 {
       carryInward(hop, hops, lock, &result, at: now)
+    } else if let forwarding = hops.forwarding {
+      forwarding.deliver(batches.pointee, lock, at: now)
+    } else {
+      writePackets(hops.innermost, &result)
     }
     (batches + hop).pointee.reset()
   }

@@ -93,6 +93,17 @@ struct OutboundLane: ~Copyable {
     tunnel.plan(&(batches + hop).pointee, at: now)
   }
 
+  /// Takes what clients have sent, from `index` on, into the innermost tunnel. The index to go on
+  /// at.
+  func take(
+    _ forwarding: Forwarding, from index: Int, _ tunnel: inout Tunnel, at now: Instant
+  ) -> Int {
+    batches.pointee.reset()
+    let next = forwarding.carry(from: index, into: &batches.pointee, at: now)
+    tunnel.plan(&batches.pointee, at: now)
+    return next
+  }
+
   /// False when nothing is left to send.
   func seal(of hop: Int = 0) -> Bool { (batches + hop).pointee.seal() }
 
@@ -128,11 +139,11 @@ struct OutboundLane: ~Copyable {
     }
   }
 
-  /// An ICMP error goes back to where the packet came from; a channel needs none.
+  /// An ICMP error goes back to the TUN, where the packet came from; a channel needs none.
   private func reply(
     _ bytes: UnsafeMutableRawBufferPointer, _ hop: Int, _ hops: Hops, _ result: inout LaneResult
   ) {
-    guard hop == 0 else { return }
+    guard hop == 0, !hops.isForwarding else { return }
     if hops.innermost.pointee.tun.write(bytes) < 0 { result.failedWriteCount += 1 }
   }
 

@@ -23,12 +23,15 @@ public enum Service {
 
   /// The ledger of what these limits take, without taking it.
   ///
-  /// - Parameter hops: tunnels, one inside the other.
+  /// - Parameters:
+  ///   - hops: tunnels, one inside the other.
+  ///   - isForwarding: local sockets in the place of an interface.
   public static func budget(
-    _ limits: Limits, hops: Int = 1
+    _ limits: Limits, hops: Int = 1, isForwarding: Bool = false
   ) -> (budget: Budget, lockedByteCount: Int) {
     var arena = Arena.measuring
-    DriverMemory(carvingFrom: &arena, limits: limits, hops: hops).discard()
+    DriverMemory(carvingFrom: &arena, limits: limits, hops: hops, isForwarding: isForwarding)
+      .discard()
     return (arena.budget, arena.secretByteCount)
   }
 
@@ -39,13 +42,16 @@ public enum Service {
     let region: MemoryRegion
     do throws(SystemError) {
       region = try MemoryRegion(
-        byteCount: budget(options.limits, hops: options.hopCount).budget.total)
+        byteCount: budget(
+          options.limits, hops: options.hopCount, isForwarding: options.isForwarding
+        ).budget.total)
     } catch {
       return fail("cannot map the memory; culvert budget prints how much it is", error, nil)
     }
     var arena = Arena(region: region.bytes)
     let memory = DriverMemory(
-      carvingFrom: &arena, limits: options.limits, hops: options.hopCount)
+      carvingFrom: &arena, limits: options.limits, hops: options.hopCount,
+      isForwarding: options.isForwarding)
     harden(arena.secrets, &log)
 
     // Also a failure leaves nothing behind: the TUN goes with its descriptor.
@@ -57,7 +63,8 @@ public enum Service {
     }
     var servers = UAPIServers(memory: memory.uapi)
     do throws(SystemError) {
-      try openListeners(&servers, try tun.name(), options.hopCount)
+      // Who forwards needs no rights, and the sockets' directory is root's.
+      if tun.isOpen { try openListeners(&servers, try tun.name(), options.hopCount) }
     } catch {
       let name = options.name.ofHop(servers.count) ?? options.name
       return fail { line in
@@ -68,11 +75,13 @@ public enum Service {
       }
     }
     do throws(SystemError) {
-      log.name = try tun.name()
+      if tun.isOpen { log.name = try tun.name() }
       let driver = try Driver.make(
         memory, Driver.Parts(tun: tun, uapi: servers, log: log, options: options))
       defer { Driver.destroy(driver) }
-      guard configure(driver, options, memory) else { return 1 }
+      guard listen(driver, options), configure(driver, options, memory),
+        startForwarding(driver, options)
+      else { return 1 }
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
@@ -111,6 +120,7 @@ public enum Service {
   private static func openTUN(
     _ options: ServiceOptions
   ) throws(SystemError) -> TunDevice {
+    if options.isForwarding { return .none }
     if let raw = try descriptor(in: "WG_TUN_FD") {
       return try TunDevice.adopt(raw, offloads: options.offloads)
     }
@@ -180,7 +190,7 @@ public enum Service {
     }
   }
 
-  private static func fail(_ body: (inout Line) -> Void) -> Int32 {
+  static func fail(_ body: (inout Line) -> Void) -> Int32 {
     Output.writeLine(to: Output.standardError) {
       $0.append("culvert: ")
       body(&$0)

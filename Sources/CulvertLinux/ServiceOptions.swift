@@ -21,6 +21,10 @@ public struct ServiceOptions {
   /// Those of the tunnels around it.
   public var through = ThroughList()
 
+  /// What is forwarded in the place of an interface; empty for a tunnel with one.
+  public var forwards = ForwardList()
+  var isForwarding: Bool { !forwards.isEmpty }
+
   /// Tunnels, one inside the other.
   var hopCount: Int { through.count + 1 }
 

@@ -9,6 +9,7 @@ enum Token {
   private static let listener: UInt64 = 7
   private static let listenerWatch: UInt64 = 8
   private static let connection: UInt64 = 9
+  private static let client: UInt64 = 10
 
   /// A descriptor of the configuration socket of one hop.
   enum UAPI {
@@ -18,7 +19,17 @@ enum Token {
   }
 
   /// True for the descriptors that packets and datagrams come from.
-  static func isLane(_ token: UInt64) -> Bool { token == tun || token == ipv4 || token == ipv6 }
+  static func isLane(_ token: UInt64) -> Bool {
+    token == tun || token == ipv4 || token == ipv6 || token & 0xff == client
+  }
+
+  /// The local socket of a mapping that is forwarded.
+  static func forward(_ mapping: Int) -> UInt64 { client | UInt64(mapping) << 8 }
+
+  /// The mapping; nil for a token of another kind.
+  static func forward(_ token: UInt64) -> Int? {
+    token & 0xff == client ? Int(truncatingIfNeeded: token >> 8) : nil
+  }
 
   static func uapi(_ descriptor: UAPI) -> UInt64 {
     switch descriptor {

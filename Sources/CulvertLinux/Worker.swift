@@ -8,7 +8,7 @@ import Culvert
 /// through one thread. A batch that is worth it is taken along while the next worker leads. Tickets
 /// keep the order, and nothing is handed from thread to thread.
 struct Worker: ~Copyable {
-  private var outbound: OutboundLane
+  var outbound: OutboundLane
   private var inbound: InboundLane
   private let events: UnsafeMutableBufferPointer<EpollEvent>
   /// Nil for the first worker, which is the process's own thread.
@@ -138,7 +138,8 @@ struct Worker: ~Copyable {
       case Token.tun: if !carryOutbound(event, driver, gates) { return false }
       case Token.ipv4: if !carryInbound(.ipv4, driver, gates) { return false }
       case Token.ipv6: if !carryInbound(.ipv6, driver, gates) { return false }
-      default: break
+      default:
+        if let mapping = Token.forward(event.token) { carryForward(mapping, driver, gates) }
       }
     }
     return true

@@ -24,6 +24,13 @@ enum Argument {
       && argument[text.utf8CodeUnitCount] == 0
   }
 
+  /// Without the NUL.
+  static func bytes(_ argument: UnsafePointer<CChar>) -> UnsafeRawBufferPointer {
+    var count = 0
+    while argument[count] != 0 { count += 1 }
+    return UnsafeRawBufferPointer(start: argument, count: count)
+  }
+
   /// The part behind `--name=`; nil where the argument is another option.
   static func value(
     _ argument: UnsafePointer<CChar>, of name: StaticString

@@ -4,7 +4,8 @@ import CulvertLinux
 /// `culvert budget`: what a set of limits takes, before it is taken.
 enum BudgetCommand {
   static func run(_ options: Options) -> Int32 {
-    let (budget, lockedByteCount) = Service.budget(options.limits, hops: options.hopCount)
+    let (budget, lockedByteCount) = Service.budget(
+      options.limits, hops: options.hopCount, isForwarding: options.isForwarding)
     Output.writeLine(to: Output.standardOutput) {
       $0.append("profile ")
       $0.append(options.profile.name)
@@ -17,7 +18,11 @@ enum BudgetCommand {
     row(budget.total, "total of the arena, mapped once at start")
     row(lockedByteCount, "of it locked in RAM (keys)")
     // The kernel takes twice what it is asked for.
-    row(2 * 2 * options.socketBuffer, "the kernel's, at most: what two sockets have received")
+    row(
+      2 * (2 + options.forwardCount) * options.socketBuffer,
+      options.isForwarding
+        ? "the kernel's, at most: what the tunnel's two sockets and those of --udp have received"
+        : "the kernel's, at most: what two sockets have received")
     return 0
   }
 

@@ -16,11 +16,13 @@ public func culvertMain(
   switch options.parse(Arguments(count: Int(count), values: arguments)) {
   case .failure(let failure): return failure.report()
   case .command(.help): return Help.print()
+  case .command(.forwardHelp): return ForwardHelp.print()
   case .command(.version): return Help.printVersion()
   case .command(.budget): return BudgetCommand.run(options)
   case .command(.generateKey): return KeyCommand.generate(clamped: true)
   case .command(.generatePresharedKey): return KeyCommand.generate(clamped: false)
   case .command(.publicKey): return KeyCommand.derivePublic()
+  case .command(.forward): return Service.run(options.forwardService)
   case .command(.run(let name)): return Service.run(options.service(name))
   }
 }

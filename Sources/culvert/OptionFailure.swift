@@ -8,6 +8,11 @@ struct OptionFailure {
     case badName
     case longName
     case tooManyHops
+    case noConfig
+    case noForward
+    case badForward(ForwardMapping.Mistake)
+    case tooManyForwards
+    case strayForward
     case unknownOption
     case noValue
     case badProfile
@@ -60,6 +65,23 @@ struct OptionFailure {
       case .badOffload:
         quote(&line)
         line.append(" is no list of offloads: checksum,tso,uso,gso,gro,mmsg, or all, or none")
+      case .noConfig:
+        line.append(
+          "which tunnel? culvert forward needs --config FILE (see culvert forward --help)")
+      case .noForward:
+        line.append(
+          "what to forward? culvert forward needs --udp LISTEN:PORT=DESTINATION:PORT, once or more")
+      case .badForward(let mistake):
+        line.append("--udp ")
+        quote(&line)
+        line.append(" ")
+        line.append(mistake.text)
+      case .tooManyForwards:
+        line.append("up to 32 mappings, and then comes --udp ")
+        quote(&line)
+      case .strayForward:
+        line.append("--udp goes with culvert forward, which has no interface, and not with ")
+        quote(&line)
       case .outOfRange(let option):
         line.append(option.name)
         line.append(" takes a number from ")

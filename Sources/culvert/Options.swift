@@ -5,7 +5,9 @@ import CulvertLinux
 struct Options {
   enum Command {
     case run(InterfaceName)
+    case forward
     case help
+    case forwardHelp
     case version
     case budget
     case generateKey
@@ -29,6 +31,7 @@ struct Options {
   /// Configuration files, NUL-terminated: the tunnel's own, and those of the tunnels around it.
   private var config: UnsafePointer<CChar>?
   private var through = ThroughList()
+  private var forwards = ForwardList()
   /// Nil for as many as there are CPUs.
   private var workers: Int?
   // Overrides of the profile's limits; nil keeps them.
@@ -38,6 +41,7 @@ struct Options {
   private var stagingSlots: Int?
   private var handshakeRing: Int?
   private var batchPackets: Int?
+  private var maximumFlows: Int?
 
   /// The profile's limits with the overrides.
   var limits: Limits {
@@ -48,6 +52,7 @@ struct Options {
     if let stagingSlots { limits.stagingSlots = stagingSlots }
     if let handshakeRing { limits.handshakeRing = handshakeRing }
     if let batchPackets { limits.batchPackets = batchPackets }
+    if let maximumFlows { limits.flows = maximumFlows }
     limits.workers = workers ?? Processors.count
     return limits
   }
@@ -59,6 +64,8 @@ struct Options {
 
   /// Tunnels, one inside the other.
   var hopCount: Int { through.count + 1 }
+  var isForwarding: Bool { !forwards.isEmpty }
+  var forwardCount: Int { forwards.count }
 
   /// What `culvert IFNAME` runs with.
   func service(_ name: InterfaceName) -> ServiceOptions {
@@ -76,6 +83,14 @@ struct Options {
     return service
   }
 
+  /// What `culvert forward` runs with.
+  var forwardService: ServiceOptions {
+    var service = service(ForwardName.make(of: config, hasHops: !through.isEmpty))
+    service.isForeground = true
+    service.forwards = forwards
+    return service
+  }
+
   mutating func parse(_ arguments: Arguments) -> Result {
     var arguments = arguments
     var word: UnsafePointer<CChar>?
@@ -86,7 +101,7 @@ struct Options {
         continue
       }
       if Argument.isText(argument, "-h") || Argument.isText(argument, "--help") {
-        return .command(.help)
+        return .command(isForward(word) ? .forwardHelp : .help)
       }
       if Argument.isText(argument, "--version") || Argument.isText(argument, "-v") {
         return .command(.version)
@@ -105,7 +120,20 @@ struct Options {
     return command(word)
   }
 
+  private func isForward(_ word: UnsafePointer<CChar>?) -> Bool {
+    guard let word else { return false }
+    return Argument.isText(word, "forward")
+  }
+
+  /// `culvert forward`, where nothing is missing.
+  private var forwardCommand: Result {
+    if config == nil { return .failure(OptionFailure(.noConfig, nil)) }
+    if forwards.isEmpty { return .failure(OptionFailure(.noForward, nil)) }
+    return .command(.forward)
+  }
+
   private func command(_ word: UnsafePointer<CChar>) -> Result {
+    if isForward(word) { return forwardCommand }
     if Argument.isText(word, "help") { return .command(.help) }
     if Argument.isText(word, "version") { return .command(.version) }
     if Argument.isText(word, "budget") { return .command(.budget) }
@@ -115,6 +143,7 @@ struct Options {
     guard let name = InterfaceName(cString: word) else {
       return .failure(OptionFailure(.badName, word))
     }
+    if isForwarding { return .failure(OptionFailure(.strayForward, word)) }
     if !through.isEmpty, !name.hasRoomForHops {
       return .failure(OptionFailure(.longName, word))
     }
@@ -164,8 +193,9 @@ struct Options {
       return nil
     case .through:
       return through.append(value) ? nil : OptionFailure(.tooManyHops, value)
+    case .udp: return addForward(value)
     case .mtu, .maximumPeers, .maximumAllowedIPs, .maximumStaged, .stagingSlots, .handshakeRing,
-      .batchPackets, .socketBuffer, .workers:
+      .batchPackets, .socketBuffer, .workers, .maximumFlows:
       guard let number = Argument.number(value), option.range.contains(number) else {
         return OptionFailure(option, value)
       }
@@ -185,7 +215,17 @@ struct Options {
     case .batchPackets: batchPackets = number
     case .socketBuffer: socketBufferByteCount = number
     case .workers: workers = number
-    case .profile, .stateDirectory, .offload, .config, .through: break
+    case .maximumFlows: maximumFlows = number
+    case .profile, .stateDirectory, .offload, .config, .through, .udp: break
+    }
+  }
+
+  private mutating func addForward(_ value: UnsafePointer<CChar>) -> OptionFailure? {
+    do throws(ForwardMapping.Mistake) {
+      let mapping = try ForwardMapping.parse(Argument.bytes(value))
+      return forwards.append(mapping) ? nil : OptionFailure(.tooManyForwards, value)
+    } catch {
+      return OptionFailure(.badForward(error), value)
     }
   }
 }

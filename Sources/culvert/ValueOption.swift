@@ -16,6 +16,8 @@ enum ValueOption: CaseIterable {
   case offload
   case config
   case through
+  case udp
+  case maximumFlows
 
   var name: StaticString {
     switch self {
@@ -33,6 +35,8 @@ enum ValueOption: CaseIterable {
     case .offload: "--offload"
     case .config: "--config"
     case .through: "--through"
+    case .udp: "--udp"
+    case .maximumFlows: "--max-flows"
     }
   }
 
@@ -53,7 +57,9 @@ enum ValueOption: CaseIterable {
     case .batchPackets: 64...1024
     case .socketBuffer: 4096...67_108_864
     case .workers: 1...64
-    case .profile, .stateDirectory, .offload, .config, .through: 0...0
+    // Each has two ports at least.
+    case .maximumFlows: 1...Forwarder.maximumFlows
+    case .profile, .stateDirectory, .offload, .config, .through, .udp: 0...0
     }
   }
 }

@@ -375,6 +375,12 @@ int clinux_resolve_open(const struct clinux_datagram *target);
 int clinux_resolve_wait(int udp, int timeout_milliseconds);
 /// Bytes of the largest packet on the way to `target`, as far as the kernel knows.
 int clinux_resolve_mtu(const struct clinux_datagram *target);
+// forward.c
+
+/// A socket bound to one address and port: the datagram's `family`, `address_high`, `address_low`,
+/// `port` and, for link-local IPv6, `scope`. It needs no right unless the port does. The functions
+/// of udp.c receive and send with it.
+int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_count);
 
 // uapi.c
 
