@@ -104,6 +104,11 @@ int clinux_signals_open(void) {
   return signals < 0 ? -errno : signals;
 }
 
+int clinux_signals_is_end_pending(void) {
+  sigset_t set;
+  return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1);
+}
+
 int clinux_signals_next(int signals) {
   struct signalfd_siginfo information;
   intptr_t count = clinux_file_read(signals, &information, sizeof information);

@@ -70,6 +70,7 @@ struct route_request {
   union {
     struct ifaddrmsg address;
     struct ifinfomsg link;
+    struct rtmsg route;
   } body;
   uint8_t attributes[64];
 };
@@ -96,22 +97,42 @@ static int read_acknowledgement(int netlink) {
   return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
 }
 
-static int ask(struct route_request *request) {
-  int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-  if (netlink < 0) return -errno;
+// A socket on which the request has been sent, in this thread's namespace or another; or -errno.
+static int send_request(struct route_request *request, int network_namespace) {
+  int type = SOCK_RAW | SOCK_CLOEXEC;
+  int netlink = network_namespace < 0
+      ? socket(AF_NETLINK, type, NETLINK_ROUTE)
+      : clinux_socket_in_namespace(network_namespace, AF_NETLINK, type, NETLINK_ROUTE);
+  if (netlink < 0) return network_namespace < 0 ? -errno : netlink;
   struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
   ssize_t count;
   do {
     count = sendto(netlink, request, request->header.nlmsg_len, 0, (struct sockaddr *)&kernel,
         sizeof kernel);
   } while (count < 0 && errno == EINTR);
-  int error = count < 0 ? -errno : read_acknowledgement(netlink);
+  if (count >= 0) return netlink;
+  int error = -errno;
   close(netlink);
   return error;
 }
 
-int clinux_link_add_address(
-    uint32_t index, int family, uint64_t high, uint64_t low, uint8_t prefix_length) {
+static int ask(struct route_request *request, int network_namespace) {
+  int netlink = send_request(request, network_namespace);
+  if (netlink < 0) return netlink;
+  int error = read_acknowledgement(netlink);
+  close(netlink);
+  return error;
+}
+
+static void write_address(uint8_t address[16], uint64_t high, uint64_t low) {
+  for (int i = 0; i < 8; i++) {
+    address[i] = (uint8_t)(high >> (56 - 8 * i));
+    address[8 + i] = (uint8_t)(low >> (56 - 8 * i));
+  }
+}
+
+int clinux_link_add_address(int network_namespace, uint32_t index, int family, uint64_t high,
+    uint64_t low, uint8_t prefix_length) {
   struct route_request request = {
       .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.address),
           .nlmsg_type = RTM_NEWADDR,
@@ -120,17 +141,14 @@ int clinux_link_add_address(
           .ifa_prefixlen = prefix_length,
           .ifa_index = index}};
   uint8_t address[16];
-  for (int i = 0; i < 8; i++) {
-    address[i] = (uint8_t)(high >> (56 - 8 * i));
-    address[8 + i] = (uint8_t)(low >> (56 - 8 * i));
-  }
+  write_address(address, high, low);
   size_t count = family == 4 ? 4 : 16;
   append(&request, IFA_LOCAL, address, count);
   append(&request, IFA_ADDRESS, address, count);
-  return ask(&request);
+  return ask(&request, network_namespace);
 }
 
-int clinux_link_start(uint32_t index, uint32_t mtu) {
+int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu) {
   struct route_request request = {
       .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.link),
           .nlmsg_type = RTM_NEWLINK,
@@ -140,5 +158,79 @@ int clinux_link_start(uint32_t index, uint32_t mtu) {
           .ifi_flags = IFF_UP,
           .ifi_change = IFF_UP}};
   if (mtu != 0) append(&request, IFLA_MTU, &mtu, sizeof mtu);
-  return ask(&request);
+  return ask(&request, network_namespace);
+}
+
+// What the table of routes says about a destination: the interface, and an MTU of the route's own
+// or 0.
+struct route {
+  uint32_t index;
+  uint32_t mtu;
+};
+
+static void read_route(const struct nlmsghdr *header, struct route *route) {
+  struct rtmsg *message = (struct rtmsg *)NLMSG_DATA(header);
+  int length = (int)RTM_PAYLOAD(header);
+  for (struct rtattr *attribute = RTM_RTA(message); RTA_OK(attribute, length);
+      attribute = RTA_NEXT(attribute, length)) {
+    if (attribute->rta_type == RTA_OIF && RTA_PAYLOAD(attribute) >= sizeof route->index)
+      memcpy(&route->index, RTA_DATA(attribute), sizeof route->index);
+    if (attribute->rta_type != RTA_METRICS) continue;
+    int rest = (int)RTA_PAYLOAD(attribute);
+    for (struct rtattr *metric = (struct rtattr *)RTA_DATA(attribute); RTA_OK(metric, rest);
+        metric = RTA_NEXT(metric, rest)) {
+      if (metric->rta_type == RTAX_MTU && RTA_PAYLOAD(metric) >= sizeof route->mtu)
+        memcpy(&route->mtu, RTA_DATA(metric), sizeof route->mtu);
+    }
+  }
+}
+
+static int find_route(const struct clinux_datagram *target, uint32_t mark, struct route *route) {
+  struct route_request request = {
+      .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.route),
+          .nlmsg_type = RTM_GETROUTE,
+          .nlmsg_flags = NLM_F_REQUEST},
+      // The table's entry, not what ICMP has made of it: that anybody can forge.
+      .body.route = {.rtm_family = target->family == 4 ? AF_INET : AF_INET6,
+          .rtm_dst_len = target->family == 4 ? 32 : 128,
+          .rtm_flags = RTM_F_FIB_MATCH}};
+  uint8_t address[16];
+  write_address(address, target->address_high, target->address_low);
+  append(&request, RTA_DST, address, target->family == 4 ? 4 : 16);
+  if (mark != 0) append(&request, RTA_MARK, &mark, sizeof mark);
+  if (target->scope != 0) append(&request, RTA_OIF, &target->scope, sizeof target->scope);
+  int netlink = send_request(&request, -1);
+  if (netlink < 0) return netlink;
+  _Alignas(struct nlmsghdr) uint8_t answer[4096];
+  ssize_t count;
+  do {
+    count = recv(netlink, answer, sizeof answer, MSG_DONTWAIT);
+  } while (count < 0 && errno == EINTR);
+  int error = count < 0 ? -errno : 0;
+  close(netlink);
+  if (error != 0) return error;
+  struct nlmsghdr *header = (struct nlmsghdr *)answer;
+  if (!NLMSG_OK(header, (size_t)count)) return -EPROTO;
+  if (header->nlmsg_type == NLMSG_ERROR) return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
+  if (header->nlmsg_type != RTM_NEWROUTE) return -EPROTO;
+  unsigned type = ((struct rtmsg *)NLMSG_DATA(header))->rtm_type;
+  if (type != RTN_UNICAST && type != RTN_LOCAL) return -ENETUNREACH;
+  read_route(header, route);
+  return route->index == 0 ? -ENETUNREACH : 0;
+}
+
+int clinux_link_route_mtu(
+    const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index) {
+  struct route route = {0};
+  int error = find_route(target, mark, &route);
+  if (error != 0) return error;
+  if (route.index == skipped_index) return -ENETUNREACH;
+  struct ifreq ifr = {.ifr_ifindex = (int)route.index};
+  int control = clinux_link_open(-1);
+  if (control < 0) return control;
+  error = ioctl(control, SIOCGIFNAME, &ifr) == 0 && ioctl(control, SIOCGIFMTU, &ifr) == 0 ? 0
+                                                                                         : -errno;
+  close(control);
+  if (error != 0) return error;
+  return route.mtu != 0 && (int)route.mtu < ifr.ifr_mtu ? (int)route.mtu : ifr.ifr_mtu;
 }

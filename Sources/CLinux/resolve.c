@@ -50,15 +50,3 @@ int clinux_resolve_wait(int udp, int timeout_milliseconds) {
   if (count < 0) return errno == EINTR ? 0 : -errno;
   return count > 0;
 }
-
-int clinux_resolve_mtu(const struct clinux_datagram *target) {
-  int udp = clinux_resolve_open(target);
-  if (udp < 0) return udp;
-  int mtu = 0;
-  socklen_t length = sizeof mtu;
-  int error = target->family == 4 ? getsockopt(udp, IPPROTO_IP, IP_MTU, &mtu, &length)
-                                  : getsockopt(udp, IPPROTO_IPV6, IPV6_MTU, &mtu, &length);
-  error = error == 0 ? 0 : -errno;
-  close(udp);
-  return error == 0 ? mtu : error;
-}

@@ -10,6 +10,8 @@ public struct ConfigFailure: Error, @unchecked Sendable {
     case wrong(ConfigError.Reason)
     case noInterface
     case unresolved(ResolverFailure)
+    /// Somebody wants the program to end.
+    case interrupted
     // What the tables have no room for, and how much they have.
     case mtu(Int)
     case addresses(Int)
@@ -71,6 +73,7 @@ public struct ConfigFailure: Error, @unchecked Sendable {
     case .wrong(let reason): text.append(reason.text)
     case .noInterface: text.append("there is no such interface; see ip link")
     case .unresolved(let failure): text.append(failure.text)
+    case .interrupted: text.append("interrupted while a host name was looked up")
     case .mtu(let limit): limited(&text, "the MTU may be up to ", limit, "")
     case .addresses(let limit): limited(&text, "there is room for ", limit, " addresses")
     case .names(let limit):

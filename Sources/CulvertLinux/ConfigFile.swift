@@ -21,6 +21,8 @@ public struct ConfigFile: ~Copyable {
   /// Bytes of the memory that `init` takes.
   public static var byteCount: Int { Layout.byteCount }
   /// More than 131,072 allowed IPs, each on its line.
+  /// A pause is cut into these, to see signals in between.
+  private static let sliceMilliseconds = 100
   private static let longestFile = 32 << 20
 
   private let path: UnsafePointer<CChar>
@@ -158,6 +160,7 @@ public struct ConfigFile: ~Copyable {
   private mutating func find(_ name: ConfigFileName) throws(ConfigFailure) -> Endpoint {
     var pause = retries
     while true {
+      try checkSignals()
       switch resolver.find(name.name, port: name.port) {
       case .endpoint(let endpoint): return endpoint
       case .failure(let reason):
@@ -171,9 +174,19 @@ public struct ConfigFile: ~Copyable {
           $0.append(decimal: UInt64(milliseconds / 1000))
           $0.append(" s")
         }
-        clinux_process_pause(Int32(milliseconds))
+        var left = milliseconds
+        while left > 0 {
+          clinux_process_pause(Int32(min(left, ConfigFile.sliceMilliseconds)))
+          left -= ConfigFile.sliceMilliseconds
+          try checkSignals()
+        }
       }
     }
+  }
+
+  /// Signals are read by the event loop, which does not run yet.
+  private func checkSignals() throws(ConfigFailure) {
+    if clinux_signals_is_end_pending() != 0 { throw failure(.interrupted) }
   }
 
   // MARK: Warnings

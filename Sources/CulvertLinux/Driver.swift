@@ -24,10 +24,15 @@ public struct Driver: ~Copyable {
   private var turns = 0
   /// What has been seen of the hops' endpoint changes.
   private var seenEndpointChanges: UInt64 = 0
+  /// The MTU of the way may have changed; and when it was last looked at.
+  private var wantsMTU = false
+  private var lastMTU = Instant(nanoseconds: 0)
   /// Batches that have set out, the leader's count.
   private var outboundTickets: UInt64 = 0
   private var inboundTickets: UInt64 = 0
 
+  /// Between two looks at the MTU of the way.
+  private static let timeBetweenMTUs = nanosecondsPerSecond
   /// Batches of one lane in a row before the others get their turn.
   static let batchesPerTurn = 4
 
@@ -76,8 +81,8 @@ public struct Driver: ~Copyable {
     let options: ServiceOptions
   }
 
-  /// Puts a tunnel together from its parts, and starts it and all its workers but the first, which
-  /// the caller becomes with `run`. Start-up: the arena is not sealed yet. `destroy` is its end.
+  /// Puts a tunnel together from its parts and starts it, without workers: it can be configured
+  /// then. Start-up: the arena is not sealed yet. `destroy` is its end.
   static func make(
     _ memory: DriverMemory, _ parts: consuming Parts
   ) throws(SystemError) -> UnsafeMutablePointer<Driver> {
@@ -87,12 +92,30 @@ public struct Driver: ~Copyable {
     driver.initialize(to: Driver(memory, parts, waits: waits))
     do throws(SystemError) {
       try driver.pointee.start()
-      try Worker.start(driver, driver.pointee.workers, driver.pointee.workerCount)
     } catch {
       destroy(driver)
       throw error
     }
     return driver
+  }
+
+  /// Starts all workers but the first, which the caller becomes with `run`.
+  static func startWorkers(_ driver: UnsafeMutablePointer<Driver>) throws(SystemError) {
+    try Worker.start(driver, driver.pointee.workers, driver.pointee.workerCount)
+  }
+
+  /// Reads the configuration files.
+  ///
+  /// - Parameter memory: `ConfigFile.byteCount` bytes of locked memory; wiped.
+  mutating func configure(
+    _ options: ServiceOptions, memory: UnsafeMutableRawBufferPointer
+  ) throws(HopFailure) {
+    let now = Clock.boottime()
+    try hops.configure(options, memory: memory, at: now)
+    hops.followMark(at: now)
+    followMTU(at: now)
+    // A listen port from a file means other sockets.
+    registerSockets()
   }
 
   public static func destroy(_ driver: UnsafeMutablePointer<Driver>) {
@@ -249,16 +272,22 @@ public struct Driver: ~Copyable {
       uapi[hop].pointee.acceptWaiting(&hops[hop].pointee, epoll, at: now)
     }
     hops.forgetRemovedSenders()
-    followEndpoints()
+    hops.followMark(at: now)
+    if hasMoved { followMTU(at: now) }
     registerSockets()
   }
 
   /// Another endpoint may be of another family, or its way have another MTU.
-  private mutating func followEndpoints() {
-    let changes = hops.endpointChanges
-    guard hops.isNested || hops.isForwarding, changes != seenEndpointChanges else { return }
-    seenEndpointChanges = changes
-    hops.followMTU(at: Clock.boottime())
+  private var hasMoved: Bool {
+    (hops.isNested || hops.isForwarding)
+      && (wantsMTU || hops.endpointChanges != seenEndpointChanges)
+  }
+
+  private mutating func followMTU(at now: Instant) {
+    seenEndpointChanges = hops.endpointChanges
+    wantsMTU = false
+    lastMTU = now
+    hops.followMTU(at: now)
   }
 
   /// Handshakes, timers, staged packets: as many batches as the TUN has had, so that packets
@@ -268,12 +297,12 @@ public struct Driver: ~Copyable {
     let now = Clock.boottime()
     let isDue = hops.nextDeadline(at: now).isDue(at: now)
     let hasEvents = hops.hasEvents
-    let hasMoved =
-      (hops.isNested || hops.isForwarding) && hops.endpointChanges != seenEndpointChanges
+    // Seldom: whoever can make a peer roam, or an interface change, shall not keep us busy.
+    let hasMoved = hasMoved && now.since(lastMTU) > Driver.timeBetweenMTUs
     gates.tunnel.release()
     guard isDue || hasEvents || hasMoved else { return }
     quiesce()
-    followEndpoints()
+    if hasMoved { followMTU(at: now) }
     for hop in 0..<hops.count {
       advance(hop, lane)
       if hop > 0 { advanceChannel(hops.channels + (hop - 1), into: hop, lane) }
@@ -366,7 +395,7 @@ public struct Driver: ~Copyable {
       case .drained: return
       case .unrelated:
         // Of the interface, perhaps, that the outermost datagrams leave by.
-        hops.followMTU(at: now)
+        wantsMTU = true
       case .linkChanged(let state):
         hops.innermost.pointee.apply(state, at: now)
         registerSockets()

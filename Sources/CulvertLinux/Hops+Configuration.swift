@@ -27,7 +27,6 @@ extension Hops {
       guard let path = hop == 0 ? options.config : options.through[hop - 1] else { continue }
       try configure(hop, path, memory: memory, at: now)
     }
-    followMTU(at: now)
   }
 
   private func configure(
@@ -92,12 +91,18 @@ extension Hops {
       return
     }
     if let forwarding { return setAddresses(settings, of: forwarding) }
-    guard !settings.addresses.isEmpty else { return }
+    let mtu = innermost.pointee.fixedMTU.map { UInt16(clamping: $0) }
+    guard !settings.addresses.isEmpty else {
+      if let mtu { try innermost.pointee.tun.setMTU(UInt32(mtu)) }
+      return
+    }
     let index = try innermost.pointee.tun.interfaceIndex()
+    // An interface that was handed over may be in another namespace, where the index is good.
+    let namespace = (try? innermost.pointee.tun.namespaceDescriptor()) ?? .none
     for address in settings.addresses {
-      try LinkSetup.add(address, to: index)
+      try LinkSetup.add(address, to: index, in: namespace.raw)
       if address.address.family == .ipv6 { innermost.pointee.hasIPv6 = true }
     }
-    try LinkSetup.start(index, mtu: settings.mtu)
+    try LinkSetup.start(index, mtu: mtu, in: namespace.raw)
   }
 }

@@ -18,6 +18,8 @@ extension Hops {
     var mtu = outermost.pointee.fixedMTU ?? outermostMTU()
     var hop = count - 1
     while hop > 0 {
+      // Datagrams over IPv6 need a tunnel that takes 1280; the hop around it cuts what is more.
+      if (channels + (hop - 1)).pointee.ipv6 != nil { mtu = max(mtu, Policy.ipv6MinimumMTU) }
       self[hop].pointee.tunnel.setMTU(min(mtu, self[hop].pointee.tunnel.limits.maximumMTU))
       if (channels + (hop - 1)).pointee.mtu != mtu { (channels + (hop - 1)).pointee.setMTU(mtu) }
       hop -= 1
@@ -41,10 +43,14 @@ extension Hops {
   /// What the network carries, less the headers; never more than what WireGuard uses by custom.
   private func outermostMTU() -> Int {
     var mtu = Policy.defaultMTU
+    let tun = innermost
+    let ownIndex = tun.pointee.tun.isOpen ? (try? tun.pointee.tun.interfaceIndex()) ?? 0 : 0
     var next = outermost.pointee.tunnel.firstPeer
     while let id = next {
       if let endpoint = outermost.pointee.tunnel.status(of: id)?.endpoint,
-        let route = RouteMTU.find(to: endpoint.address, scope: endpoint.scope)
+        let route = RouteMTU.find(
+          to: endpoint.address, scope: endpoint.scope, mark: outermost.pointee.sockets.mark,
+          skippedIndex: ownIndex)
       {
         let room = route - Hops.overhead(endpoint.address.family)
         if room < mtu { mtu = room & ~(WireGuard.paddingByteCount - 1) }

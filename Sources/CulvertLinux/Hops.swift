@@ -30,6 +30,23 @@ struct Hops: BitwiseCopyable {
     return next
   }
 
+  /// A mark that is set on a hop without sockets is meant for those that its datagrams leave by:
+  /// wg-quick(8) marks the innermost. The outermost's own comes first.
+  func followMark(at now: Instant) {
+    guard isNested else { return }
+    var mark = outermost.pointee.firewallMark
+    var hop = 0
+    while mark == 0, hop < count - 1 {
+      mark = self[hop].pointee.firewallMark
+      hop += 1
+    }
+    let outermost = outermost
+    guard mark != outermost.pointee.sockets.mark else { return }
+    do throws(SystemError) { try outermost.pointee.sockets.setMark(mark) } catch {
+      outermost.pointee.report(error, "cannot set the firewall mark", at: now)
+    }
+  }
+
   var hasEvents: Bool {
     for hop in 0..<count where self[hop].pointee.tunnel.hasEvents { return true }
     return false

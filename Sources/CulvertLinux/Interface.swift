@@ -152,7 +152,7 @@ struct Interface: ~Copyable {
 
   mutating func setFirewallMark(_ mark: UInt32) throws(SystemError) {
     guard mark != firewallMark else { return }
-    try sockets.setMark(mark)
+    if channel == nil { try sockets.setMark(mark) }
     firewallMark = mark
   }
 

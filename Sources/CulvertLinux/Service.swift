@@ -82,6 +82,11 @@ public enum Service {
       guard listen(driver, options), configure(driver, options, memory),
         startForwarding(driver, options)
       else { return 1 }
+      // Nobody could choose another port later, without a configuration socket.
+      if driver.pointee.hops.isForwarding, !driver.pointee.hops.outermost.pointee.sockets.isOpen {
+        return fail("cannot listen for the peer", .EADDRINUSE, nil)
+      }
+      try Driver.startWorkers(driver)
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
@@ -99,7 +104,7 @@ public enum Service {
     guard options.config != nil || !options.through.isEmpty else { return true }
     do throws(HopFailure) {
       // Nobody is connected yet, so the memory of connections is free.
-      try driver.pointee.hops.configure(options, memory: memory.uapi, at: Clock.boottime())
+      try driver.pointee.configure(options, memory: memory.uapi)
       return true
     } catch {
       switch error {

@@ -19,7 +19,7 @@ enum BudgetCommand {
     row(lockedByteCount, "of it locked in RAM (keys)")
     // The kernel takes twice what it is asked for.
     row(
-      2 * (2 + options.forwardCount) * options.socketBuffer,
+      2 * (2 + UInt64(options.forwardCount)) * UInt64(options.socketBuffer),
       options.isForwarding
         ? "the kernel's, at most: what the tunnel's two sockets and those of --udp have received"
         : "the kernel's, at most: what two sockets have received")
@@ -27,6 +27,10 @@ enum BudgetCommand {
   }
 
   private static func row(_ byteCount: Int, _ owner: StaticString) {
+    row(UInt64(byteCount), owner)
+  }
+
+  private static func row(_ byteCount: UInt64, _ owner: StaticString) {
     Output.writeLine(to: Output.standardOutput) { line in
       var width = 10
       var rest = byteCount

@@ -217,6 +217,8 @@ enum {
 /// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and those it starts, and returns a
 /// descriptor that reports them.
 int clinux_signals_open(void);
+/// Whether SIGTERM or SIGINT waits to be read: for what cannot wait on descriptors.
+int clinux_signals_is_end_pending(void);
 /// The next signal, CLINUX_SIGNAL_NONE when there is none.
 int clinux_signals_next(int signals);
 
@@ -240,12 +242,18 @@ int clinux_link_set_mtu(int control, const char *name, uint32_t mtu);
 int clinux_link_is_up(int control, const char *name);
 int clinux_link_set_up(int control, const char *name, int is_up);
 
-/// Gives interface `index` of this thread's namespace an address of family 4 or 6, and with it the
-/// route to its network. -EEXIST where it has it.
-int clinux_link_add_address(
-    uint32_t index, int family, uint64_t high, uint64_t low, uint8_t prefix_length);
+/// Gives interface `index` of a namespace, this thread's for -1, an address of family 4 or 6, and
+/// with it the route to its network. -EEXIST where it has it.
+int clinux_link_add_address(int network_namespace, uint32_t index, int family, uint64_t high,
+    uint64_t low, uint8_t prefix_length);
 /// Sets the MTU, unless it is 0, and brings the interface up, in one request.
-int clinux_link_start(uint32_t index, uint32_t mtu);
+int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu);
+struct clinux_datagram;
+/// Bytes of the largest packet that the route to `target` takes for datagrams with this mark; what
+/// ICMP has said about the path is not looked at. -ENETUNREACH where there is no route, or only one
+/// over the interface `skipped_index`.
+int clinux_link_route_mtu(
+    const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
 
 // tun.c
 
@@ -373,8 +381,6 @@ int clinux_resolve_open(const struct clinux_datagram *target);
 /// 1 where something can be received, which may be an error; 0 when the time is up or a signal
 /// came.
 int clinux_resolve_wait(int udp, int timeout_milliseconds);
-/// Bytes of the largest packet on the way to `target`, as far as the kernel knows.
-int clinux_resolve_mtu(const struct clinux_datagram *target);
 // forward.c
 
 /// A socket bound to one address and port: the datagram's `family`, `address_high`, `address_low`,

@@ -89,6 +89,10 @@ extension DatagramChannel {
     else { return drop(.notOurs) }
     switch effect {
     case .tooBig(let mtu):
+      // Without DF no IPv4 router has a reason to say so.
+      guard quoted.destination.family == .ipv6 || forbidsFragmentation else {
+        return drop(.notOurs)
+      }
       paths.lower(to: quoted.destination, mtu: mtu, at: now)
       return drop(.tooLargeForPath)
     case .unreachable:

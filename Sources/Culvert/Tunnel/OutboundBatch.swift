@@ -131,6 +131,11 @@ public struct OutboundBatch: ~Copyable {
     count += 1
   }
 
+  /// Whether what stands there is in the batch's own memory.
+  func holds(_ start: UnsafeMutableRawPointer) -> Bool {
+    start >= bytes.baseAddress! && start < bytes.baseAddress! + bytes.count
+  }
+
   /// Whether so many packets of up to `byteCount` bytes each find room.
   func hasRoom(forPackets packetCount: Int, of byteCount: Int) -> Bool {
     let stride = roundUp(BatchLayout.headroom + byteCount, to: BatchLayout.alignment)

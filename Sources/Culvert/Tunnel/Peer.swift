@@ -41,11 +41,12 @@ struct Peer: BitwiseCopyable {
   }
 
   /// Where it is from now on. What was learnt about the way to another endpoint is forgotten; true
-  /// where it is another.
+  /// where the address is another.
   mutating func move(to path: Path) -> Bool {
-    let isElsewhere = self.path?.endpoint != path.endpoint
-    if isElsewhere { segmentLimit = .max }
+    let before = self.path
     self.path = path
-    return isElsewhere
+    guard before?.endpoint != path.endpoint else { return false }
+    segmentLimit = .max
+    return before?.endpoint.address != path.endpoint.address
   }
 }

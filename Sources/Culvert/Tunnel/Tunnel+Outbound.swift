@@ -140,7 +140,8 @@ extension Tunnel {
   mutating func answerUnreachable(_ batch: inout OutboundBatch, _ index: Int, at now: Instant) {
     let packet = batch.packets.baseAddress! + index
     packet.pointee.kind = .dropped
-    guard icmpBudget.allow(at: now) else { return }
+    // Around a packet that stands elsewhere there is no room for an error, and nobody to read it.
+    guard batch.holds(packet.pointee.start), icmpBudget.allow(at: now) else { return }
     let buffer = packet.pointee.start - BatchLayout.headroom
     guard
       let error = ICMPError.write(
