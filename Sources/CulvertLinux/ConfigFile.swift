@@ -26,9 +26,7 @@ public struct ConfigFile: ~Copyable {
   private static let longestFile = 32 << 20
 
   private let path: UnsafePointer<CChar>
-  private let presharedKey: UnsafeMutableRawPointer
-  private let parserMemory: UnsafeMutableRawPointer
-  private let lines: UnsafeMutableRawBufferPointer
+  private let memory: UnsafeMutableRawPointer
   private var resolver: Resolver
   private let retries: ResolverRetries
   /// Where warnings go.
@@ -48,11 +46,7 @@ public struct ConfigFile: ~Copyable {
   ) {
     precondition(memory.count >= Layout.byteCount)
     self.path = path
-    let base = memory.baseAddress!
-    presharedKey = base + Layout.presharedKey
-    parserMemory = base + Layout.parser
-    lines = UnsafeMutableRawBufferPointer(
-      start: base + Layout.lines, count: Layout.lineByteCount)
+    self.memory = memory.baseAddress!
     self.resolver = resolver
     self.retries = retries
     self.output = output
@@ -65,9 +59,9 @@ public struct ConfigFile: ~Copyable {
   public mutating func load(
     into tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
-    let presharedKey = presharedKey
-    // Everything that the passes use lies in one piece.
-    defer { Secret.wipe(presharedKey, byteCount: Layout.byteCount) }
+    let memory = memory
+    defer { Secret.wipe(memory, byteCount: Layout.byteCount) }
+    let presharedKey = memory + Layout.presharedKey
     var traits: UInt32 = 0
     let file = FileDescriptor(taking: clinux_file_open(path, &traits))
     guard file.isOpen else { throw failure(.unreadable(SystemError(code: -file.raw))) }
@@ -84,8 +78,9 @@ public struct ConfigFile: ~Copyable {
       try findNames(&tunnel, settings)
     } catch {
       tunnel.removeAllPeers()
-      parserMemory.initializeMemory(as: UInt8.self, repeating: 0, count: WireGuard.keyByteCount)
-      tunnel.setPrivateKey(parserMemory)
+      // The zero key is none.
+      Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
+      tunnel.setPrivateKey(presharedKey)
       throw error
     }
     warnOfIgnored(settings.ignoredKeys)
@@ -102,8 +97,10 @@ public struct ConfigFile: ~Copyable {
     _ pass: inout ConfigFilePass, _ file: borrowing FileDescriptor, _ tunnel: inout Tunnel,
     _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
-    var reader = LineReader(buffer: lines)
-    var parser = ConfigParser(memory: parserMemory)
+    var reader = LineReader(
+      buffer: UnsafeMutableRawBufferPointer(
+        start: memory + Layout.lines, count: Layout.lineByteCount))
+    var parser = ConfigParser(memory: memory + Layout.parser)
     settings.removeAll()
     defer { tunnel.abandonAllowedIPs() }
     var total = 0

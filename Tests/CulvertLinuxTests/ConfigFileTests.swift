@@ -69,9 +69,14 @@ extension LinuxTests {
           == "exit.conf:7: 'Adress': unknown key; those of wg(8) and wg-quick(8) are known")
       #expect(load.privateKey == key && load.peers() == ["232 - 0 0 10.0.0.0/8"])
       #expect(load.isWiped)
-      // Nothing stays staged for whoever commits next.
       #expect(load.load(Self.interface + peer("", Self.second)) == nil)
       #expect(load.peers() == ["222 - 0 0 ", "232 - 0 0 10.0.0.0/8"])
+    }
+
+    @Test func aZoneIsAnInterface() throws {
+      let load = try ConfigFileLoad()
+      #expect(load.load(Self.interface + peer("Endpoint = [fe80::1%lo]:5")) == nil)
+      #expect(load.peers() == ["232 [fe80::1%1]:5 0 0 "])
     }
 
     @Test func aPipeIsTakenAsItComes() throws {
@@ -82,12 +87,16 @@ extension LinuxTests {
       #expect(failure?.contains(":6: expected KEY = VALUE") == true)
       // Half a configuration is none.
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
+      // Nor does anything stay staged for whoever commits next.
+      let id = try load.tunnel.addPeer(ConfigFileLoad.key(Self.second))
+      load.tunnel.commitAllowedIPs(to: id)
+      #expect(load.peers() == ["222 - 0 0 "])
     }
 
     @Test func errorsSayWhereAndWhat() throws {
       let load = try ConfigFileLoad()
       for (text, expected) in [
-        ("", "exit.conf: there is no PrivateKey under [Interface]; wg genkey makes one"),
+        ("", "exit.conf: there is no PrivateKey under [Interface]; culvert genkey makes one"),
         ("ListenPort = 5", "exit.conf:1: 'ListenPort': a key before any section; "),
         ("[Interface]\n\nListenPort = x", "exit.conf:3: 'ListenPort': ListenPort takes a number"),
         (Self.interface + "[Peer]\n\n", "exit.conf:3: this peer has no PublicKey; "),
@@ -187,6 +196,9 @@ extension LinuxTests {
       #expect(
         load.load(Self.interface + peer("AllowedIPs = +1.0.0.0/8, -1.0.0.0/8,+2.0.0.0/8")) == nil)
       #expect(load.peers().last == "232 192.0.2.1:2 5 0 2.0.0.0/8")
+      // The name that does not count any more is not asked for.
+      let none = Self.interface + peer("Endpoint = none:1") + peer("Endpoint = 192.0.2.3:4")
+      #expect(load.load(none) == nil && load.said == "")
     }
 
     // MARK: Host names
@@ -260,12 +272,14 @@ extension LinuxTests {
       let load = try ConfigFileLoad()
       let names = (0..<17).map { peer("Endpoint = n\($0):1") }
       let hosts = (0..<17).map { "127.0.1.\($0) n\($0)\n" }.joined()
+      #expect(load.load(Self.interface + peer("", Self.second)) == nil)
       #expect(
         load.load(Self.interface + names.joined(), hosts: hosts)
           == "exit.conf:53: there is room for 16 host names; write addresses in their place")
+      #expect(load.peers() == ["222 - 0 0 "])
       #expect(load.load(Self.interface + names.dropLast().joined(), hosts: hosts) == nil)
       // The last one counts, and only that is to be looked up again.
-      #expect(load.peers() == ["232 127.0.1.15:1 0 0 "])
+      #expect(load.peers().last == "232 127.0.1.15:1 0 0 ")
       #expect(load.settings.names.count == 16)
       #expect(load.settings.names.filter { !$0.publicKey.isZero }.count == 1)
     }
