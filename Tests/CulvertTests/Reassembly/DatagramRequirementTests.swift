@@ -107,6 +107,31 @@ import Testing
     #expect(fixture.add(legitimate[1]) != .held)
   }
 
+  /// Whatever the hash makes of them, and if they meet in one bucket.
+  @Test func F4_sourcesAreToldApartUnderEverySeed() {
+    for seed in 0..<400 as Range<UInt64> {
+      let fixture = ReassemblerFixture(maximumByteCount: 576, seed: seed)
+      // Of three sources the second is the greediest, and not the oldest; a sender counts too.
+      let shares: [(source: UInt8, sender: UInt32, count: UInt32)] = [
+        (1, 1, 12), (2, 1, 28), (1, 2, 24),
+      ]
+      for share in shares {
+        for index in 0..<share.count {
+          let first = TestFragment.first(
+            source: share.source, identification: share.sender * 1000 + index)
+          #expect(fixture.add(first, from: share.sender) == .held)
+        }
+      }
+      #expect(fixture.add(.first(source: 9)) == .held)
+      let rest = shares.map { share in
+        TestFragment.datagram(source: share.source, identification: share.sender * 1000, 24)
+          .cut(16)[1]
+      }
+      let isLost = zip(rest, shares).map { fixture.add($0, from: $1.sender) == .held }
+      #expect(isLost == [false, true, false])
+    }
+  }
+
   /// One address behind two senders: two sources.
   @Test func F4_sendersAreToldApart() {
     let legitimate = TestFragment.datagram(identification: 5000, 40).cut(24)

@@ -1,10 +1,14 @@
+import Glibc
 import Testing
 
 @testable import Culvert
 
 /// Random streams through core and model. A million of them, in a release build: Tests/Models/run.
 @Suite struct ReassemblyStreamTests {
-  private static let streamsPerRun: UInt64 = 1000
+  /// Sanitizers are slow and ask for fewer by the environment.
+  private static var streamsPerRun: UInt64 {
+    getenv("REASSEMBLY_STREAMS").map { UInt64(atol($0)) / 8 } ?? 1000
+  }
 
   @Test(arguments: 0..<8 as Range<UInt64>) func anyStreamGoesAsInTheModel(run: UInt64) {
     let world = ReassemblyWorld(isThorough: run % 4 == 0)
