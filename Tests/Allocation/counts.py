@@ -60,6 +60,9 @@ class Memory:
 
 
 def waits_for_work(pid: int) -> bool:
-    """Whether the program has come to its loop: it sleeps in epoll, and so the arena is sealed."""
-    text = pathlib.Path(f"/proc/{pid}/syscall").read_text()
-    return text.split(" ", 1)[0].strip() in EPOLL_CALLS
+    """Whether the program has come to its loop, and so the arena is sealed.
+
+    One of its workers sleeps in epoll then, not always the first.
+    """
+    calls = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/syscall")]
+    return any(call.split(" ", 1)[0].strip() in EPOLL_CALLS for call in calls)

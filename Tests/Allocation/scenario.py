@@ -35,7 +35,10 @@ class CountedNode(Node):
 class Scenario:
     """One program under test against one peer."""
 
-    def __init__(self, lab: Lab, program: Program, peer: Program, interposer: str | None):
+    def __init__(
+        self, lab: Lab, program: Program, peer: Program, interposer: str | None, packets: int
+    ):
+        self.packets = packets
         left, right = lab.namespace("ours"), lab.namespace("theirs")
         lab.connect(left, right)
         self.ours = CountedNode(left, program, "ours")
@@ -58,8 +61,9 @@ class Scenario:
 
     # The day
 
-    def run(self, packets: int) -> list[tuple[str, Memory]]:
+    def run(self) -> list[tuple[str, Memory]]:
         """What each part has taken, in order."""
+        packets = self.packets
         parts = [
             ("configuration and first handshake", self.begin),
             (f"{packets} packets", lambda: self.send(packets)),

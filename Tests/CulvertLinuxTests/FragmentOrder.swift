@@ -1,0 +1,47 @@
+/// In what order the fragments of several datagrams arrive.
+enum FragmentOrder: CaseIterable {
+  case asSent
+  case reversed
+  /// One of each datagram in turn.
+  case interleaved
+  case shuffled
+  /// Shuffled, and many of them twice. None comes after its datagram is whole: it would be the
+  /// first of another.
+  case doubled
+
+  /// - Parameter datagrams: the fragments of each.
+  func arrange(_ datagrams: [[IPPacket]], seed: UInt64) -> [IPPacket] {
+    var chance = SplitMix(state: seed)
+    let tagged = datagrams.enumerated().flatMap { datagram, fragments in
+      fragments.indices.map { (datagram: datagram, index: $0) }
+    }
+    let order: [(datagram: Int, index: Int)]
+    switch self {
+    case .asSent: order = tagged
+    case .reversed: order = tagged.reversed()
+    case .interleaved: order = tagged.sorted { ($0.index, $0.datagram) < ($1.index, $1.datagram) }
+    case .shuffled: order = tagged.shuffled(using: &chance)
+    case .doubled:
+      var missing = datagrams.map { Set($0.indices) }
+      order = (tagged + tagged).shuffled(using: &chance).filter {
+        guard !missing[$0.datagram].isEmpty else { return false }
+        missing[$0.datagram].remove($0.index)
+        return true
+      }
+    }
+    return order.map { datagrams[$0.datagram][$0.index] }
+  }
+}
+
+/// The same run for the same seed, everywhere.
+private struct SplitMix: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var word = state
+    word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
+    return word ^ (word >> 31)
+  }
+}

@@ -1,0 +1,132 @@
+import Glibc
+import Testing
+
+@testable import Culvert
+
+extension LinuxTests {
+  /// What we cut, put together by Linux: it delivers the bytes, and counts no failure.
+  @Suite(.enabled(if: canMakeNamespaces)) struct KernelFragmentCutTests {
+    static let links = [
+      FragmentLink(family: .ipv4, mtu: 68), FragmentLink(family: .ipv4, mtu: 576),
+      FragmentLink(family: .ipv4, mtu: 1280), FragmentLink(family: .ipv4, mtu: 1500),
+      FragmentLink(family: .ipv6, mtu: 1280), FragmentLink(family: .ipv6, mtu: 1281),
+      FragmentLink(family: .ipv6, mtu: 1500),
+    ]
+    /// To a TUN they come in any order as well.
+    static let orders: [FragmentOrder] = [.asSent, .reversed, .shuffled]
+
+    @Test(arguments: links, orders)
+    func linuxPutsTogetherWhatWeCut(link: FragmentLink, order: FragmentOrder) throws {
+      try inFreshNamespace { () throws in
+        let kernel = try KernelEnd(link.family)
+        let most = link.family == .ipv4 ? 65_507 : 65_527
+        let sizes = KernelFragmentTests.sizes.dropLast() + [most]
+        try check(sizes.map { datagram(to: kernel, $0) }, kernel, link, order)
+      }
+    }
+
+    /// Those that are to be copied stand in every header, the others in the first only.
+    @Test(arguments: orders)
+    func F13_linuxTakesOurOptions(order: FragmentOrder) throws {
+      try inFreshNamespace { () throws in
+        let kernel = try KernelEnd(.ipv4)
+        // Record route (not copied), nothing, router alert (copied).
+        let options: [UInt8] = [7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0]
+        let datagrams = [8, 1400, 30_000].map { datagram(to: kernel, $0, options: options) }
+        let fragments = try check(
+          datagrams, kernel, FragmentLink(family: .ipv4, mtu: 576), order)
+        for fragment in fragments where fragment.byteOffset > 0 {
+          #expect(Array(fragment.bytes[20..<24]) == [0x94, 4, 0, 0])
+          #expect(fragment.data.startIndex == 24)
+        }
+      }
+    }
+
+    /// All the way round: we cut a request, Linux answers it in fragments, which we put together.
+    @Test(arguments: KernelFragmentTests.links)
+    func linuxAnswersWhatWeCut(link: FragmentLink) throws {
+      try inFreshNamespace { () throws in
+        let kernel = try KernelEnd(link.family)
+        try kernel.setMTU(link.mtu)
+        let station = try FragmentStation()
+        for (number, size) in [1, 1472, 8000, 65_507].enumerated() {
+          let type: UInt8 = link.family == .ipv4 ? 8 : 128
+          let request = IPPacket.make(
+            from: kernel.far, to: kernel.near, number: link.family == .ipv4 ? 1 : 58,
+            message: [type, 0, 0, 0, 0x12, 0x34, 0, UInt8(number)] + payload(size))
+          for fragment in cut(request, link.mtu, identification: UInt32(number)) {
+            kernel.write(fragment)
+          }
+          let answer = kernel.packets()
+          #expect((answer.count > 1) == (size > 1))
+          station.add(answer)
+          let reply = try #require(station.packets.last)
+          #expect(station.packets.count == number + 1)
+          #expect(reply.bytes[reply.transport] == (link.family == .ipv4 ? 0 : 129))
+          #expect(reply.isAsLongAsItSays && reply.hasRightChecksums)
+          let isTheSame = reply.payload == request.payload
+          #expect(isTheSame, "\(size) bytes")
+        }
+      }
+    }
+
+    /// Cuts the datagrams, gives all fragments to the kernel, and looks what its socket receives.
+    @discardableResult
+    private func check(
+      _ datagrams: [IPPacket], _ kernel: KernelEnd, _ link: FragmentLink, _ order: FragmentOrder
+    ) throws -> [IPPacket] {
+      let start = try KernelCounters()
+      var all: [IPPacket] = []
+      var cutCount = 0
+      for (number, datagram) in datagrams.enumerated() {
+        let fragments = cut(datagram, link.mtu, identification: 0x1234_0000 + UInt32(number))
+        #expect((fragments.count > 1) == (datagram.bytes.count > link.mtu))
+        if fragments.count > 1 {
+          cutCount += 1
+          all += fragments
+        }
+        for fragment in order.arrange([fragments], seed: 7) { kernel.write(fragment) }
+        let isReceived = kernel.receive() == datagram.payload
+        #expect(isReceived, "\(datagram.bytes.count) bytes")
+      }
+      let end = try KernelCounters()
+      #expect(cutCount > 0 && end.ip("ReasmOKs") - start.ip("ReasmOKs") == cutCount)
+      #expect(end.ip("ReasmReqds") - start.ip("ReasmReqds") == all.count)
+      #expect(end.ip("ReasmFails") == start.ip("ReasmFails"))
+      #expect(end.errors == start.errors)
+      return all
+    }
+
+    private func payload(_ size: Int) -> [UInt8] {
+      (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
+    }
+
+    private func datagram(to kernel: KernelEnd, _ size: Int, options: [UInt8] = []) -> IPPacket {
+      let port = [UInt8(KernelEnd.port >> 8), UInt8(KernelEnd.port & 0xff)]
+      let length = [UInt8((size + 8) >> 8), UInt8((size + 8) & 0xff)]
+      return .make(
+        from: kernel.far, to: kernel.near, number: IPPacket.udp,
+        message: port + port + length + [0, 0] + payload(size), options: options)
+    }
+
+    /// The fragments; each as large as the MTU allows but for the last.
+    private func cut(_ packet: IPPacket, _ mtu: Int, identification: UInt32) -> [IPPacket] {
+      var bytes = packet.bytes
+      let fragments = bytes.withUnsafeMutableBytes { source -> [IPPacket] in
+        guard
+          let fragmenter = Fragmenter(
+            at: source.baseAddress!, byteCount: source.count, mtu: mtu,
+            identification: identification)
+        else { return [] }
+        return (0..<fragmenter.count).map { index in
+          var fragment = [UInt8](repeating: 0xee, count: fragmenter.byteCount(index))
+          fragment.withUnsafeMutableBytes { fragmenter.write(index, to: $0.baseAddress!) }
+          return IPPacket(fragment)
+        }
+      }
+      #expect(fragments.allSatisfy { $0.isAsLongAsItSays && $0.bytes.count <= mtu })
+      #expect(fragments.dropLast().allSatisfy { $0.bytes.count > mtu - 8 })
+      return fragments
+    }
+  }
+}
