@@ -35,6 +35,9 @@ LEG_MTU, INNER_MTU = 576, 2000
 LARGE = 1900  # bytes of a ping that needs fragments both ways
 RECONFIGURATIONS = 30  # of each hop
 FLOOD_SECONDS = 3.0
+STRANGER = "203.0.113.2"
+# Of the reassembler, and of what fills it: bytes of a datagram, and of a fragment's data.
+SLOTS, LARGEST, FRAGMENT = 64, 65_000, 1400
 # What the program has besides its arena: a stack, page tables' worth of its data.
 BESIDES = 256 << 10
 TOTAL = re.compile(r"(\d+)  total of the arena")
@@ -240,21 +243,45 @@ class NestedScenario:
             while running.poll() is None:
                 ping(self.exit, self.client.inner4, size=LARGE, wait=0.2)
             told, _ = running.communicate(timeout=60)
-        evicted = self.client.count("fragment-evicted")
-        if int(told) < 10_000 or evicted < 1000:
-            raise AssertionError(f"{told} fragments sent, {evicted} datagrams evicted")
+            evicted = self.client.count("fragment-evicted")
+            if int(told) < 10_000 or evicted < 1000:
+                raise AssertionError(f"{told} fragments sent, {evicted} datagrams evicted")
+        self.fill()
         self.check_resident()
         self.handshake()
+
+    def fill(self) -> None:
+        """Every slot holds a datagram of the greatest size, but for one fragment of each."""
+        before = procfs.anonymous_memory(self.client.pid)
+        addresses = [socket.inet_aton(it) for it in (STRANGER, self.client.outer4)]
+        kind = socket.IPPROTO_UDP
+        with self.stranger_space.socket(
+            socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW
+        ) as raw:
+            for number in range(SLOTS):
+                for offset in range(0, LARGEST - FRAGMENT, FRAGMENT):
+                    field = offset // 8 | fragment_flood.MORE_IPV4
+                    header = fragment_flood.IPV4.pack(
+                        *(0x45, 0, 20 + FRAGMENT, 1 + number, field, 64, kind, 0), *addresses
+                    )
+                    raw.sendto(header + bytes(FRAGMENT), (self.client.outer4, 0))
+                time.sleep(0.005)  # so that no queue on the way overflows
+        wait_until(
+            lambda: procfs.anonymous_memory(self.client.pid) - before > SLOTS * LARGEST // 2,
+            "slots that are full",
+        )
 
     @contextlib.contextmanager
     def flooding(self) -> Iterator[subprocess.Popen]:
         """From a host beside the entry, to the client's address in the outer tunnel."""
-        entry, stranger = self.chain.entry.namespace, self.lab.namespace("stranger")
-        join(entry, stranger, "stranger", "outer")
+        entry, self.stranger_space = self.chain.entry.namespace, self.lab.namespace("stranger")
+        join(entry, self.stranger_space, "stranger", "outer")
         entry.ip("addr add 203.0.113.1/24 dev stranger")
-        stranger.ip("addr add 203.0.113.2/24 dev outer", "route add default via 203.0.113.1")
-        words = (self.client.outer4, "203.0.113.2", str(FLOOD_SECONDS), "0")
-        running = stranger.start(
+        self.stranger_space.ip(
+            f"addr add {STRANGER}/24 dev outer", "route add default via 203.0.113.1"
+        )
+        words = (self.client.outer4, STRANGER, str(FLOOD_SECONDS), "0")
+        running = self.stranger_space.start(
             *(sys.executable, "-B", fragment_flood.__file__, *words),
             stdout=subprocess.PIPE,
             text=True,
