@@ -56,7 +56,7 @@ struct IPPacket: Equatable {
   }
 
   var byteOffset: Int {
-    isIPv4 ? word(6) & 0x1fff << 3 : fragmentHeader.map { word($0 + 2) & 0xfff8 } ?? 0
+    isIPv4 ? (word(6) & 0x1fff) * 8 : fragmentHeader.map { word($0 + 2) & 0xfff8 } ?? 0
   }
 
   /// What the headers of a fragment carry.

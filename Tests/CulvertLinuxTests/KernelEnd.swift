@@ -52,12 +52,13 @@ final class KernelEnd {
       taking: Glibc.socket(
         isIPv4 ? AF_INET : AF_INET6,
         Int32(type.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), Int32(number)))
-    try #require(socket.isOpen)
+    let raw = socket.raw
+    try #require(raw >= 0)
     for option in Option.forcedBuffers { set(SOL_SOCKET, option, KernelEnd.bufferByteCount) }
     // Whole packets have an identification as those that are cut, and no DF.
     set(level, isIPv4 ? Option.discoverMTU.ipv4 : Option.discoverMTU.ipv6, 0)
     if kind == .echo { receiveRepliesOnly() }
-    let isBound = withSocketAddress(near) { Glibc.bind(socket.raw, $0, $1) }
+    let isBound = withSocketAddress(near) { Glibc.bind(raw, $0, $1) }
     try #require(isBound == 0)
   }
 

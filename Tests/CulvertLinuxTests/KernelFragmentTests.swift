@@ -55,21 +55,21 @@ extension LinuxTests {
       }
     }
 
-    /// Hop-by-hop options and a first header of destination options are before the fragment header,
-    /// the other destination options are cut with the rest.
+    /// Hop-by-hop and destination options, before the fragment header.
     @Test(arguments: FragmentOrder.allCases)
     func extensionHeadersOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv6)
-        // Next header, 8 bytes more than 8 or none, one PadN over the rest.
-        kernel.setHeaders(54, [0, 0, 1, 4, 0, 0, 0, 0])  // IPV6_HOPOPTS
-        kernel.setHeaders(59, [0, 1, 1, 12] + [UInt8](repeating: 0, count: 12))  // IPV6_DSTOPTS
+        // Next header, no more than 8 bytes, one PadN over the rest; longer ones Linux refuses.
+        let header: [UInt8] = [0, 0, 1, 4, 0, 0, 0, 0]
+        kernel.setHeaders(54, header)  // IPV6_HOPOPTS
+        kernel.setHeaders(59, header)  // IPV6_DSTOPTS
         let cut = try check(
           kernel, FragmentLink(family: .ipv6, mtu: 1280), order, sizes: [8, 1400, 30_000, 65_000])
-        // Hop-by-hop first; then a fragment header, where it is a fragment.
-        for packet in cut.flatMap({ $0 }) {
-          #expect(packet.bytes[6] == 0 && packet.bytes[40] == (packet.isFragment ? 44 : 60))
+        let chains = cut.flatMap { $0 }.filter(\.isFragment).map {
+          [$0.bytes[6], $0.bytes[40], $0.bytes[48]]
         }
+        #expect(Set(chains) == [[0, 60, 44]])
       }
     }
 
