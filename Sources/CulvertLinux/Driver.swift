@@ -205,14 +205,14 @@ public struct Driver: ~Copyable {
 
   /// Sees to it that somebody wakes at the tunnel's next deadline. Under the tunnel's lock.
   func armTimer(at now: Instant) {
-    alarm.pointee.arm(hops.nextDeadline(at: now))
+    alarm.pointee.arm(nextDeadline(at: now))
   }
 
   /// Waits for events; how many there are.
   func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
     let now = Clock.boottime()
     gates.tunnel.acquire()
-    let deadline = hops.nextDeadline(at: now)
+    let deadline = nextDeadline(at: now)
     let isDue = deadline.isDue(at: now)
     if !isDue { alarm.pointee.arm(deadline) }
     gates.tunnel.release()
@@ -283,6 +283,15 @@ public struct Driver: ~Copyable {
       && (wantsMTU || hops.endpointChanges != seenEndpointChanges)
   }
 
+  /// When the MTU of the way may be looked at again.
+  private var nextMTU: Deadline { .after(Driver.timeBetweenMTUs, from: lastMTU) }
+
+  /// When there is something to do for `advance`.
+  private func nextDeadline(at now: Instant) -> Deadline {
+    let next = hops.nextDeadline(at: now)
+    return hasMoved ? min(next, nextMTU) : next
+  }
+
   private mutating func followMTU(at now: Instant) {
     seenEndpointChanges = hops.endpointChanges
     wantsMTU = false
@@ -295,10 +304,10 @@ public struct Driver: ~Copyable {
   mutating func advance(_ lane: UnsafeMutablePointer<OutboundLane>) {
     gates.tunnel.acquire()
     let now = Clock.boottime()
-    let isDue = hops.nextDeadline(at: now).isDue(at: now)
+    let isDue = nextDeadline(at: now).isDue(at: now)
     let hasEvents = hops.hasEvents
     // Seldom: whoever can make a peer roam, or an interface change, shall not keep us busy.
-    let hasMoved = hasMoved && now.since(lastMTU) > Driver.timeBetweenMTUs
+    let hasMoved = hasMoved && nextMTU.isDue(at: now)
     gates.tunnel.release()
     guard isDue || hasEvents || hasMoved else { return }
     quiesce()
