@@ -204,6 +204,42 @@ import Testing
     }
   }
 
+  /// Without the hash, which would keep most of them apart alone.
+  @Test func F8_keysDifferInEveryBitThatCounts() throws {
+    for isIPv4 in [true, false] {
+      let packet = PacketBuffer(TestFragment.first(isIPv4: isIPv4).bytes)
+      let key = try makeKey(packet, sender: 1)
+      #expect(try makeKey(packet, sender: 1) == key)
+      #expect(!(try makeKey(packet, sender: 0x8000_0001) == key))
+      // Of IPv4 identification, protocol and addresses; of IPv6 addresses and identification.
+      for place in isIPv4 ? [4, 5, 9] + Array(12..<20) : Array(8..<40) + Array(44..<48) {
+        for bit in 0..<8 as Range<UInt8> {
+          packet[place] ^= 1 << bit
+          #expect(!(try makeKey(packet, sender: 1) == key))
+          packet[place] ^= 1 << bit
+        }
+      }
+    }
+    // IPv6 addresses that look like IPv4's.
+    let packet4 = PacketBuffer(TestFragment.first().bytes)
+    let packet6 = PacketBuffer(TestFragment.first(isIPv4: false).bytes)
+    for place in 8..<40 { packet6[place] = place < 16 ? packet4[place + 4] : 0 }
+    packet6[45] = 17
+    let key4 = try makeKey(packet4, sender: 1)
+    let key6 = try makeKey(packet6, sender: 1)
+    #expect(key4.word0 == key6.word0 && key4.tail == key6.tail)
+    #expect(!(key4 == key6) && !(key6 == key4))
+  }
+
+  private func makeKey(_ packet: PacketBuffer, sender: UInt32) throws -> FragmentKey {
+    if let header = IPv4Header(at: packet.start, byteCount: packet.byteCount) {
+      return FragmentKey(header, sender: sender)
+    }
+    let header = try #require(IPv6Header(at: packet.start, byteCount: packet.byteCount))
+    let identification = packet.start.loadBig(44, as: UInt32.self)
+    return FragmentKey(header, identification: identification, sender: sender)
+  }
+
   // MARK: F9
 
   @Test func F9_ipv4Has30SecondsAndIPv6Has60FromTheFirstFragmentThatCame() {

@@ -219,6 +219,20 @@ import Testing
     #expect(fixture.count(.brokenHeaderChain) == 3)
   }
 
+  /// A chain may end in nothing (RFC 8200 section 4.7), even where more fragments follow.
+  @Test func F6_noNextHeaderEndsTheChain() {
+    let nothing = TestFragment.datagram(isIPv4: false, 24).with {
+      $0.number = 60
+      $0.payload[0] = 59
+      $0.payload[1] = 0
+    }
+    #expect(fixture.add(nothing.cut(8)) == .complete(nothing.whole.bytes))
+    let atomic = nothing.with { $0.payload = Array($0.payload.prefix(8)) }
+    #expect(fixture.add(atomic) == .whole(atomic.whole.bytes))
+    let cutOff = atomic.with { $0.payload[0] = 17 }
+    #expect(fixture.add(cutOff) == .dropped(.brokenHeaderChain))
+  }
+
   /// Of the other fragments nobody knows what they hold.
   @Test func F6_laterFragmentsAreNotRead() {
     let datagram = TestFragment.datagram(isIPv4: false, 64)
