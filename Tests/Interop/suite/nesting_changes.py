@@ -215,7 +215,8 @@ class DeathTests(ChangeCase):
             there.finish(0.3)
         with Flow(chain.exit, chain.client) as back:
             back.await_progress()
-        if server == "exit":
+        # wireguard-go repeats a handshake now and then that succeeded before.
+        if server == "exit" and self.settings.program.is_culvert:
             after = chain.ends[0].latest_handshake(chain.entry)
             self.assertEqual(after, before, f"the session with the entry: {before}")
 

@@ -213,10 +213,14 @@ Endpoint={chain.endpoint(0)}
         chain.handshake()
         time.sleep(QUIET)
         pid = chain.client.pid
-        with Capture(chain.home, "onward") as outside:
-            before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
-            time.sleep(WATCHED)
-            after = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+        # Another test's `wg show all` asks here as well, and so wakes it.
+        for _ in range(3):
+            with Capture(chain.home, "onward") as outside:
+                before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+                time.sleep(WATCHED)
+                after = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+            if after == before:
+                break
         self.assertEqual(after, before, outside.packets)
 
 
@@ -275,7 +279,8 @@ class MistakeTests(NestingCase):
         chain.ends[0].interface = f"{client.interface}-1"
         chain.start_client()
         chain.handshake()
-        self.assertIn(chain.ends[0].interface, client.wg("show", "interfaces").split())
+        for end, server in zip(chain.ends, chain.servers):
+            self.assertEqual(list(end.show("peers")), [server.keys.public])
 
     def write(self, name: str, text: str) -> str:
         return write_file(f"{self.id().rpartition('.')[2]}-{name}", text)
