@@ -45,6 +45,20 @@ CHARTS = (
         {"cpu_send": "sending end", "cpu_receive": "receiving end", "cpu_both": "both ends"},
     ),
     (
+        "nested",
+        "TCP throughput of one tunnel and of two hops, 1 flow (more is better)",
+        "Mbit/s",
+        False,
+        {
+            "nested_single_up": "one tunnel,\nup",
+            "nested_single_down": "one tunnel,\ndown",
+            "nested_twins_up": "both ends\nnested, up",
+            "nested_twins_down": "both ends\nnested, down",
+            "nested_chain_up": "two servers,\nup",
+            "nested_chain_down": "two servers,\ndown",
+        },
+    ),
+    (
         "packets",
         "UDP packets received when offered too many (more is better)",
         "packets/s",

@@ -112,12 +112,13 @@ class Race:
         # Which is first changes here, too.
         names = [*ARRANGEMENTS] if number % 2 == 0 else [*reversed(ARRANGEMENTS)]
         turns = [(run, it) for it in names for run in runs if it in run.possible]
+        seconds = self.options.seconds
         try:
             for run, name in turns:
                 self.attempt(run.program, f"set up {name}", lambda: run.build(name))
             for run, name in [(run, it) for run, it in turns if it in run.nests]:
                 step = f"{self.label(number)}, {name}"
-                figures = self.attempt(run.program, step, lambda: run.tcp(name, self.options.seconds))
+                figures = self.attempt(run.program, step, lambda: run.tcp(name, seconds))
                 self.record(run.program, step, figures)
             for run in runs:
                 self.record(run.program, self.label(number), run.shares())

@@ -18,7 +18,16 @@ flow in the same direction where so said. For a handshake the initiator forgets 
 again, and an echo request waits for the session. Resident memory is the greatest (VmHWM) of a
 round. The time from start to the first answer holds the configuration by wg(8) and ip(8), which
 takes alike with all programs. Of N peers one is real, and the others are keys and addresses that
-nobody has; Culvert serves 1,000 in its profile `gateway`, the rest in `standard`."""
+nobody has; Culvert serves 1,000 in its profile `gateway`, the rest in `standard`.
+
+Two hops are a tunnel inside a tunnel, measured beside a single tunnel in the same rounds: what is
+left of its throughput is the median of the rounds' shares. With both ends nested, two processes
+have both hops each. With two servers there are three namespaces: a client with both hops, a server
+for the outer tunnel, whose kernel forwards what comes out of it, and a server for the inner one.
+Culvert's client is one process; wireguard-go's is one for each hop, and the kernel routes the inner
+one's datagrams into the outer one's interface. Everything shares this machine's processors, so four
+ends cost throughput that they would not cost on machines of their own; processor time is that of
+all programs of the arrangement together."""
 
 
 def table(results: Results, reference: str) -> str:
