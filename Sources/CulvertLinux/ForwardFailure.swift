@@ -38,7 +38,7 @@ struct ForwardFailure: Error {
   private static func advice(_ error: SystemError) -> StaticString? {
     switch error {
     case .EACCES:
-      "; a port below 1024 needs CAP_NET_BIND_SERVICE, or sysctl net.ipv4.ip_unprivileged_port_start"
+      "; below 1024 it takes CAP_NET_BIND_SERVICE, or sysctl net.ipv4.ip_unprivileged_port_start"
     case .EADDRINUSE: "; another program, or another --udp, listens there"
     case .EADDRNOTAVAIL: "; no interface has this address"
     default: nil

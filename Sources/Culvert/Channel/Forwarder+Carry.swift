@@ -42,9 +42,9 @@ extension Forwarder {
     return index
   }
 
-  /// Puts the answers among the packets that `batch` has delivered, from `index` on, into `answers`,
-  /// which is empty, as far as there is room, and tells the index to go on at. They stay where they
-  /// are until `channel.release`.
+  /// Puts the answers among the packets that `batch` has delivered, from `index` on, into
+  /// `answers`, which is empty, as far as there is room, and tells the index to go on at. They stay
+  /// where they are until `channel.release`.
   public mutating func carry(
     from batch: borrowing InboundBatch, at index: Int, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant

@@ -5,8 +5,8 @@
 /// batches, and go (`Forwarder+Carry`):
 ///
 ///     out   the shell receives from clients into a ForwarderBatch -> `route` -> DatagramChannel
-///     in    the tunnel has delivered -> DatagramChannel -> `answer`, or `close` -> a ForwarderBatch
-///           -> the shell sends to clients
+///     in    the tunnel has delivered -> DatagramChannel -> `answer`, or `close`
+///           -> a ForwarderBatch -> the shell sends to clients
 ///
 /// Answers count only from a mapping's destination itself, address and port: what else arrives in
 /// the tunnel cannot reach a client.
