@@ -93,7 +93,7 @@ allocation: static build peers ## nothing is allocated after start, in both buil
 	@Tests/Allocation/run --program $(STATIC) --ordinary $(ORDINARY)
 
 .PHONY: fuzz
-fuzz: deps ## fuzz (TARGET=message|inner|uapi|virtio|join SECONDS=20; all without TARGET)
+fuzz: deps ## fuzz (TARGET=message|inner|uapi|virtio|join|config|reassembler|channel SECONDS=20; all without TARGET)
 	@Tests/Fuzz/run $(or $(TARGET),all) $(or $(SECONDS),20)
 
 .PHONY: sanitize

@@ -106,7 +106,8 @@ int clinux_signals_open(void) {
 
 int clinux_signals_is_end_pending(void) {
   sigset_t set;
-  return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1);
+  if (sigpending(&set) != 0) return 0;
+  return sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1;
 }
 
 int clinux_signals_next(int signals) {

@@ -8,8 +8,8 @@ import Culvert
 /// tunnel locked, `seal` and `send` by turns until nothing is left (`send` in ticket order), and
 /// `emit` with the tunnel locked.
 ///
-/// Where tunnels are nested, `send` takes what the inner one has sealed through the outer ones, each
-/// with a batch of its own; it locks the tunnels itself for that.
+/// Where tunnels are nested, `send` takes what the inner one has sealed through the outer ones,
+/// each with a batch of its own; it locks the tunnels itself for that.
 struct OutboundLane: ~Copyable {
   /// One for each hop, the innermost first.
   private let batches: UnsafeMutablePointer<OutboundBatch>

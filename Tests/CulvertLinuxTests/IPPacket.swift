@@ -137,7 +137,7 @@ struct IPPacket: Equatable {
     return packet
   }
 
-  /// A packet from `source` to `destination`, 4 or 16 bytes each, whose checksums are to be written.
+  /// A packet from `source` to `destination`, 4 or 16 bytes each; its checksums are to be written.
   /// - Parameter message: transport header and payload.
   /// - Parameter options: of IPv4; a multiple of 4 bytes.
   static func make(

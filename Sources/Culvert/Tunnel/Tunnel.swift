@@ -39,8 +39,8 @@ public struct Tunnel: ~Copyable {
   /// The interface's MTU in bytes, as the shell last reported it; 0 before that.
   public internal(set) var mtu = Policy.defaultMTU
   public internal(set) var isUp = false
-  /// How often the address of a peer's endpoint has changed, by configuration or roaming, and how many peers have
-  /// been removed: for who has to follow that.
+  /// How often the address of a peer's endpoint has changed, by configuration or roaming, and how
+  /// many peers have been removed: for who has to follow that.
   public internal(set) var endpointChanges: UInt64 = 0
   public internal(set) var removals: UInt64 = 0
   /// What transport data is sealed and opened with; the shell may choose one by measuring.
