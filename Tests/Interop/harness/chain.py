@@ -257,12 +257,16 @@ class Chain:
         return counters["Ip.ReasmOKs"] + counters["Ip6ReasmOKs"]
 
     def handshake(self, seconds: float = 15) -> None:
-        """Ask the exit until it answers through all tunnels."""
-        wait_until(
-            lambda: ping(self.client, self.exit.inner4, count=1, wait=1).received == 1,
-            "an answer of the exit",
-            seconds,
-        )
+        """Ask the exit until it answers through all tunnels.
+
+        In both families: the kernel may take its time until an IPv6 address is of use.
+        """
+        for address in filter(None, (self.exit.inner4, self.exit.inner6)):
+            wait_until(
+                lambda: ping(self.client, address, count=1, wait=1).received == 1,
+                f"an answer of {address}",
+                seconds,
+            )
 
 
 def lengthen_queue(node: Node) -> None:

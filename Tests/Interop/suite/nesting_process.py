@@ -207,8 +207,8 @@ Endpoint={chain.endpoint(0)}
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         # IPv6 multicasts of its own accord.
         chain.home.disable_ipv6()
-        for end in chain.ends:
-            end.inner6 = ""
+        for node in (*chain.ends, *chain.servers):
+            node.inner6 = ""
         chain.start_client()
         chain.handshake()
         time.sleep(QUIET)
