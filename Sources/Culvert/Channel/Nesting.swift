@@ -65,6 +65,9 @@ extension DatagramChannel {
     from outer: borrowing InboundBatch, at index: Int, into inner: inout InboundBatch,
     at now: Instant
   ) -> Int {
+    // Without these the caller's loop would never end.
+    precondition(inner.hasRoomForAny, "the inner batch is not empty, or too small for a datagram")
+    precondition(lentCount < Reassembler.slots / 2, "release() has not been called")
     var index = index
     while index < outer.count, inner.hasRoomForAny, lentCount < Reassembler.slots / 2 {
       if let packet = outer.delivered(index),
