@@ -1,6 +1,7 @@
 /// Cuts one whole packet into fragments (RFC 791 section 3.2, RFC 8200 section 4.5). Each is
-/// written to a place of its own; the packet stays as it is.
-struct Fragmenter: BitwiseCopyable {
+/// written to a place of its own; the packet stays as it is, and where it is, until the last one is
+/// written. What `Reassembler` puts together.
+public struct Fragmenter: BitwiseCopyable {
   private let packet: UnsafeMutableRawPointer
   private let isIPv4: Bool
   /// What the receiver tells datagrams apart by; of IPv4 the low 16 bits.
@@ -17,7 +18,7 @@ struct Fragmenter: BitwiseCopyable {
   private let laterPayloadByteCount: Int
 
   /// Fragments; 1 for a packet that does not need to be cut, which is then written as it is.
-  let count: Int
+  public let count: Int
 
   /// Nil where the bytes do not start with a valid packet, and where `mtu` is less than links have
   /// to carry: 68 for IPv4, 1280 for IPv6. And where the packet is larger than `mtu` but may not be
@@ -27,7 +28,7 @@ struct Fragmenter: BitwiseCopyable {
   /// - Parameter mtu: bytes of the largest fragment, headers included.
   /// - Parameter identification: one that this source and destination have not used for as long as
   ///   fragments may wait. IPv4 takes its low 16 bits.
-  init?(
+  public init?(
     at packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
   ) {
     self.packet = packet
@@ -75,12 +76,12 @@ struct Fragmenter: BitwiseCopyable {
   }
 
   /// Bytes of fragment `index`, headers included: at most the MTU.
-  func byteCount(_ index: Int) -> Int {
+  public func byteCount(_ index: Int) -> Int {
     (index == 0 ? firstHeaderByteCount : laterHeaderByteCount) &+ payloadByteCount(of: index)
   }
 
   /// Writes fragment `index`, `byteCount(index)` bytes, which may not overlap the packet.
-  func write(_ index: Int, to bytes: UnsafeMutableRawPointer) {
+  public func write(_ index: Int, to bytes: UnsafeMutableRawPointer) {
     precondition(index >= 0 && index < count)
     guard count > 1 else {
       bytes.copyMemory(from: packet, byteCount: headerByteCount &+ payloadByteCount)
