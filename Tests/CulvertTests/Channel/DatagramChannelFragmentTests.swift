@@ -166,6 +166,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
   /// Memory of datagrams that were dropped when they were whole is not lent to anybody: who
   /// releases what he has got has released all.
   @Test func whatIsDroppedIsNotLent() {
+    near.channel.forbidsFragmentation = true
     var closed = model(.ipv4)
     closed.destinationPort = 9
     var wrong = model(.ipv6)

@@ -81,10 +81,11 @@ final class DoorEnd {
     #if FENCES
       for index in 0..<inbound.count {
         let packet = inbound.packets[index]
-        let gap = Int(packet.offset) + Int(packet.byteCount)
+        let gap = packet.start + Int(packet.byteCount)
         let isLast = index + 1 == inbound.count
-        let limit = isLast ? inbound.bytes.count : Int(inbound.packets[index + 1].offset)
-        if limit > gap { Fence.set(inbound.bytes.baseAddress! + gap, limit - gap, isOn) }
+        let end = inbound.bytes.baseAddress! + inbound.bytes.count
+        let limit = isLast ? end : inbound.packets[index + 1].start
+        if limit > gap { Fence.set(gap, limit - gap, isOn) }
       }
     #endif
   }
