@@ -84,6 +84,10 @@ unit: deps ## unit, model and simulation tests
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
 	@Tests/Models/run $(or $(STREAMS),1000000)
 
+.PHONY: embedding
+embedding: deps ## the program of docs/EMBEDDING.md, taken out, built and run
+	@Tests/Embedding/run
+
 .PHONY: interop
 interop: static peers ## real tunnels between namespaces, with the static binary
 	@Tests/Interop/run --program $(STATIC)
