@@ -101,7 +101,7 @@ allocation: static build peers ## nothing is allocated after start, in both buil
 	@Tests/Allocation/run --program $(STATIC) --ordinary $(ORDINARY)
 
 .PHONY: fuzz
-fuzz: deps ## fuzz (TARGET=message|inner|uapi|virtio|join|config|reassembler SECONDS=20; all without TARGET)
+fuzz: deps ## fuzz (TARGET=join SECONDS=20; all without TARGET; see Tests/Fuzz/run)
 	@Tests/Fuzz/run $(or $(TARGET),all) $(or $(SECONDS),20)
 
 .PHONY: sanitize
