@@ -25,6 +25,8 @@ enum Help {
     culvert: a WireGuard tunnel in user space, on memory that is fixed at start.
 
     usage: culvert [OPTIONS] IFNAME     create the interface and serve it
+           culvert forward ...          UDP ports into a tunnel, without interface or root
+                                        (see culvert forward --help)
            culvert genkey|genpsk        print a new private or preshared key
            culvert pubkey               read a private key, print its public key
            culvert budget [OPTIONS]     print what memory these options take
