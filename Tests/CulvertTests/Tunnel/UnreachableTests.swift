@@ -42,6 +42,31 @@ import Testing
     #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
   }
 
+  /// What stands before it is another tunnel's datagram, still to be sealed.
+  @Test func aPacketThatStandsElsewhereIsNotAnswered() throws {
+    let pair = try TunnelPair()
+    let packets = [
+      TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(8, 8, 8, 8), payload: [1, 2, 3]),
+      TestPacket.ipv6(from: TunnelPair.address6OfA, to: ipv6(0x2001 << 48, 8), payload: [1, 2]),
+    ]
+    for packet in packets {
+      let memory =
+        [UInt8](repeating: 0xa5, count: 256) + packet + [UInt8](repeating: 0xa5, count: 512)
+      var after = memory
+      after.withUnsafeMutableBytes {
+        pair.a.outbound.reset()
+        pair.a.outbound.append(at: $0.baseAddress! + 256, byteCount: packet.count)
+        pair.a.tunnel.plan(&pair.a.outbound, at: pair.now)
+        let hasOutputs = pair.a.outbound.seal()
+        #expect(!hasOutputs)
+        pair.a.tunnel.emit(&pair.a.outbound, at: pair.now)
+        pair.a.outbound.reset()
+      }
+      #expect(after == memory)
+    }
+    #expect(pair.a.count(.noPeerForDestination) == 2)
+  }
+
   @Test func answersAreLimitedTo100ASecondAnd20InABurst() throws {
     let pair = try TunnelPair()
     let packet = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(8, 8, 8, 8))

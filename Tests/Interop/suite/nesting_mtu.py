@@ -1,6 +1,7 @@
 """The MTU of the innermost tunnel follows from the hops, and what it lets in passes whole."""
 
 import json
+import time
 
 from harness.case import FAMILIES, culvert_only, each, quick
 from harness.chain import OVERHEAD, Chain, Shape
@@ -113,6 +114,21 @@ class MTUTests(NestingCase):
             # wireguard-go sends its first datagram of the other family to a wrong address.
             self.await_large(chain.client, chain.exit, 1290 - IPV6_AND_ICMP)
             self.assertEqual(self.mtu(chain), 1290)
+
+    @culvert_only
+    def test_a_default_route_through_itself(self) -> None:
+        """As wg-quick(8) sets it up. The mark of the innermost tunnel is the sockets', and a look at
+        the way to the entry does not find the tunnel itself."""
+        chain = self.chain()
+        before = self.mtu(chain)
+        chain.client.set("fwmark", "51820")
+        chain.home.ip(f"route add default dev {chain.client.interface} table 51820")
+        chain.home.ip("rule add not fwmark 51820 table 51820")
+        for mtu in (65000, 64000, 63000):
+            chain.home.ip(f"link set lo mtu {mtu}")  # news of a link that is not ours
+            time.sleep(1.2)  # one look a second
+        self.assertEqual(self.mtu(chain), before)
+        self.check_answers(chain)
 
     def mtu(self, chain: Chain) -> int:
         shown = chain.home.run("ip", "-j", "link", "show", chain.client.interface)
