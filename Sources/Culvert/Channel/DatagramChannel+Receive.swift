@@ -66,6 +66,8 @@ extension DatagramChannel {
     }
   }
 
+  // Inlined, as it would be given a copy of the channel.
+  @inline(__always)
   private func receiveUDP(_ content: TransportContent) -> Received {
     guard let header = UDPHeader(at: content.bytes, byteCount: content.byteCount) else {
       return drop(.malformed)

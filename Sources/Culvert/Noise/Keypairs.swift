@@ -24,6 +24,8 @@ struct Keypairs: BitwiseCopyable {
     next = Keypair(secrets: secrets + 2 * Keypair.secretByteCount, window: windows + 2 * stride)
   }
 
+  // Inlined, as it would be given a copy of all three.
+  @inline(__always)
   func role(of localIndex: UInt32) -> Role? {
     guard localIndex != 0 else { return nil }
     if current.localIndex == localIndex { return .current }

@@ -131,6 +131,8 @@ public struct Tunnel: ~Copyable {
   // MARK: Peers
 
   /// The peer, or nil where it has been removed since the id was taken.
+  // A call would be given a copy of the whole tunnel, for each datagram.
+  @inline(__always)
   func peer(_ id: PeerID) -> UnsafeMutablePointer<Peer>? {
     guard peerTable.contains(id) else { return nil }
     return peers + Int(id.index)
