@@ -283,6 +283,37 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
+  /// A packet of the inner tunnel that the outer one has no way for is answered with nothing: the
+  /// error would be written over the datagram before it.
+  @Test(arguments: families) func noErrorsAroundWhatStandsElsewhere(
+    family: IPAddress.Family
+  ) throws {
+    let pair = try NestedPair(families: [family])
+    pair.connect()
+    let (inner, outer) = (pair.a.hops[0], pair.a.hops[1])
+    let nowhere = family == .ipv4 ? ipv4(8, 8, 8, 8) : ipv6(0x2001_0db8 << 32, 8)
+    inner.tunnel.setEndpoint(Endpoint(address: nowhere, port: 1), of: inner.firstPeer)
+    inner.outbound.reset()
+    for count in [200, 0, 300] {
+      let packet = NestedPair.packet(bytes(count, seed: 1))
+      inner.outbound.room(for: packet.count)!.copyBytes(from: packet)
+      inner.outbound.append(byteCount: packet.count)
+    }
+    inner.tunnel.plan(&inner.outbound, at: pair.now)
+    #expect(inner.outbound.seal() && inner.outbound.outputCount == 3)
+    outer.outbound.reset()
+    let next = pair.a.channels[0].channel.carry(
+      from: &inner.outbound, at: 0, into: &outer.outbound, at: pair.now)
+    #expect(next == 3)
+    let before = [UInt8](inner.outbound.outputs.bytes)
+    let messages = [UInt8](inner.outbound.bytes)
+    outer.tunnel.plan(&outer.outbound, at: pair.now)
+    #expect(outer.count(.noPeerForDestination) == 3)
+    #expect([UInt8](inner.outbound.outputs.bytes) == before)
+    #expect([UInt8](inner.outbound.bytes) == messages)
+    expect(!outer.outbound.seal())
+  }
+
   // MARK: By construction
 
   /// Output areas with and without room for headers, filled to the brim with any sizes: nothing
