@@ -117,8 +117,12 @@ final class NestedRoute {
     }
   }
 
-  /// After the network has healed and the tunnels have found each other, everything arrives.
+  /// After the network has healed and the tunnels have found each other, everything arrives but what
+  /// is under way while a session takes another's place: as the kernel's, an initiator lets go of
+  /// its current one where one was waiting to be confirmed.
   private func checkDelivery() {
+    // What is still on its way does not count.
+    pass(10 * nanosecondsPerSecond, sending: nil, hasTrouble: false)
     let before = ledger.deliveries
     var sent = 0
     for round in 0..<8 {
@@ -132,7 +136,7 @@ final class NestedRoute {
     }
     for pair in [[0, 1], [1, 0]] {
       let count = ledger.deliveries[pair, default: 0] - before[pair, default: 0]
-      if count != sent { fail("\(count) of \(sent) packets arrive \(pair) after healing") }
+      if count < sent - 2 { fail("\(count) of \(sent) packets arrive \(pair) after healing") }
     }
     for channel in client.channels {
       if channel.fragmentCount(.noSlot) > 0 { fail("memory was lent for too long") }
