@@ -20,6 +20,8 @@ TOOLS = {
     "ping": "iputils-ping",
     "iperf3": "iperf3",
     "nft": "nftables",
+    "dnsmasq": "dnsmasq-base",
+    "dig": "bind9-dnsutils",
 }
 DEBIAN12 = PEERS / "wireguard-go-debian12"
 
