@@ -25,6 +25,7 @@ ALLOWED = EVERYTHING.replace(" ", "")
 # With "fragments" the exit's datagrams are cut by a small leg, and the client's by the client.
 LEG_MTU, INNER_MTU = 576, 2000
 DATAGRAMS, SIZES, RATE = 30_000, (64, 1390), 4000
+LATE = DATAGRAMS // 1000
 RECONFIGURED = 5.0  # seconds
 PAUSE = 0.05
 
@@ -39,8 +40,9 @@ class NestedWorkersTests(NestingCase):
         with self.traffic(chain) as flows:
             for running in flows:
                 arrivals = running.finish()
-                wrong = arrivals.changed, arrivals.doubled, arrivals.late
-                self.assertEqual(wrong, (0, 0, 0), f"changed, doubled, late: {arrivals}")
+                self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
+                # What two CPUs forward waits in a queue of each; without order it is thousands.
+                self.assertLess(arrivals.late, LATE, arrivals)
                 self.assertGreater(arrivals.received, DATAGRAMS // 20, arrivals)
 
     @culvert_only
