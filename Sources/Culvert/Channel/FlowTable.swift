@@ -136,7 +136,8 @@ struct FlowTable: ~Copyable {
 
   /// When `expire` has something to do.
   var nextDeadline: Deadline {
-    min(deadline(of: .waiting), deadline(of: .answered), deadline(of: .conversing))
+    // Of three at once Swift would make an array.
+    min(deadline(of: .waiting), min(deadline(of: .answered), deadline(of: .conversing)))
   }
 
   private func deadline(of stage: Flow.Stage) -> Deadline {

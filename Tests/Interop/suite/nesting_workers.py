@@ -149,10 +149,15 @@ class NestedWorkersTests(NestingCase):
     def renewals(self, chain: Chain):
         for number in itertools.cycle(range(len(chain.servers))):
             end, server = chain.ends[number], chain.servers[number]
-            yield self.setting(end, "peer", server.keys.public, "remove")
-            yield lambda number=number, end=end, server=server: end.add_peer(
-                server, chain.endpoint(number), ALLOWED, chain.preshared[number]
+            yield lambda number=number, end=end, server=server: self.renew(
+                chain, number, end, server
             )
+
+    def renew(self, chain: Chain, number: int, end: NestedNode, server) -> None:
+        """One change, so that the last of them does not leave the hop without its peer."""
+        end.set("peer", server.keys.public, "remove")
+        time.sleep(0.3)
+        end.add_peer(server, chain.endpoint(number), ALLOWED, chain.preshared[number])
 
     def setting(self, end: NestedNode, *words: str) -> Callable[[], None]:
         return lambda: end.set(*words)
