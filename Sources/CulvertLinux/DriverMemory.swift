@@ -33,7 +33,7 @@ struct DriverMemory: BitwiseCopyable {
     ).baseAddress!.assumingMemoryBound(to: Worker.self)
     for index in 0..<workerCount {
       let worker = Worker(carvingFrom: &arena, hops: hops, isFirst: index == 0)
-      for hop in 0..<hops { worker.carveBatches(from: &arena, &tunnels[hop], of: hop) }
+      for hop in 0..<hops { worker.carveBatches(from: &arena, &(tunnels + hop).pointee, of: hop) }
       if !arena.isMeasuring { (workers + index).initialize(to: worker) }
     }
     gates = Gates(carvingFrom: &arena)
