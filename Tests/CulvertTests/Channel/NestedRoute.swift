@@ -117,8 +117,8 @@ final class NestedRoute {
     }
   }
 
-  /// After the network has healed and the tunnels have found each other, everything arrives but what
-  /// is under way while a session takes another's place: as the kernel's, an initiator lets go of
+  /// After the network has healed and the tunnels have found each other, all arrives but what is
+  /// under way while a session takes another's place: as the kernel's, an initiator lets go of
   /// its current one where one was waiting to be confirmed.
   private func checkDelivery() {
     // What is still on its way does not count.

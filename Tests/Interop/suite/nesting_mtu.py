@@ -117,8 +117,8 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_a_default_route_through_itself(self) -> None:
-        """As wg-quick(8) sets it up. The mark of the innermost tunnel is the sockets', and a look at
-        the way to the entry does not find the tunnel itself."""
+        """As wg-quick(8) does it. The mark of the innermost tunnel is the sockets', and who looks
+        for the way to the entry does not find the tunnel itself."""
         chain = self.chain()
         before = self.mtu(chain)
         chain.client.set("fwmark", "51820")
