@@ -132,3 +132,22 @@ format: ## format the sources in place
 .PHONY: clean
 clean: ## remove what was built (not what was fetched)
 	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
+
+# --- packages
+
+.PHONY: deb
+deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
+	@Toolchain/make-deb $(ARCH)
+
+.PHONY: tarball
+tarball: build/$(ARCH)/culvert ## the same for OpenWrt, OpenRC and others, with an install.sh
+	@Toolchain/make-tarball $(ARCH)
+
+.PHONY: flash
+flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
+	@Toolchain/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
+	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
+
+.PHONY: test-packages
+test-packages: deps static ## packages are built, installed, flashed and removed, in roots of their own
+	@Tests/Packages/run
