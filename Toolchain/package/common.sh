@@ -39,6 +39,7 @@ files_for() {
 content() {
     case $1 in
         culvert) cat "$program" ;;
+        copyright) cat "$package/debian/copyright" ;;
         culvert.8)
             sed -e "s/^\.Dd DATE/.Dd $(date -u -d "@$SOURCE_DATE_EPOCH" '+%B %-d, %Y')/" \
                 -e "s/^\.Os .*/.Os \"Culvert $version\"/" -e '/^\.\\" DATE/d' "$package/$1"
