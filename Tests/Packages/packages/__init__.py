@@ -1,0 +1,1 @@
+"""Tests of the packages, of the tarball and of flashed cards."""
