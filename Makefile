@@ -149,5 +149,5 @@ flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages
-test-packages: deps static ## packages are built, installed, flashed and removed, in roots of their own
+test-packages: deps static ## packages: made, installed, started, flashed, purged
 	@Tests/Packages/run

@@ -94,6 +94,12 @@ class PackageCase(unittest.TestCase):
         line = self.output(root / "Toolchain" / f"make-{kind}", board, env=made)
         return root / line.splitlines()[-1]
 
+    def assert_enabled(self, root: pathlib.Path) -> None:
+        """As systemd sees it, if there is one here to ask."""
+        need("systemctl", "systemd")
+        said = self.output("systemctl", f"--root={root}", "is-enabled", "culvert@wg0")
+        self.assertEqual(said.strip(), "enabled")
+
     def inside(self, chroot: roots.Chroot, *command: str, status: int = 0, **options) -> str:
         result = chroot.run(*command, **options)
         self.assertEqual(result.returncode, status, f"{command}:\n{result.stdout}")

@@ -1,4 +1,4 @@
-"""A Debian 12 with systemd as its first process: there the unit itself is what starts the tunnel."""
+"""A Debian 12 with systemd as its first process: there the unit itself starts the tunnel."""
 
 import pathlib
 import shutil
@@ -38,13 +38,15 @@ STEPS = {
     "upgraded": f"systemctl is-active culvert@wg0 && echo {PID}",
     "ping-again": "ping -c 3 -W 2 10.9.0.2",
     # What is killed comes back after 5 s.
-    "kill": f"kill -9 {PID} && sleep 8 && systemctl is-active culvert@wg0 && ping -c 3 -W 2 10.9.0.2",
+    "kill": f"kill -9 {PID} && sleep 8 && systemctl is-active culvert@wg0 && "
+    "ping -c 3 -W 2 10.9.0.2",
     "stop": "systemctl stop culvert@wg0 && systemctl is-active culvert@wg0",
     "gone": "ip link show dev wg0",
     "absent": "systemctl start culvert@wg9",
     "wrong": "echo nonsense >/etc/culvert/wg1.conf && systemctl start culvert@wg1",
     "wrong-log": "systemctl stop culvert@wg1; journalctl --no-pager -u culvert@wg1 -o cat",
-    "usage": "echo CULVERT_OPTIONS=--nonsense >/etc/default/culvert-wg0; systemctl start culvert@wg0",
+    "usage": "echo CULVERT_OPTIONS=--nonsense >/etc/default/culvert-wg0; "
+    "systemctl start culvert@wg0",
     "options": "echo CULVERT_OPTIONS=--profile tiny --workers 1 >/etc/default/culvert-wg0; "
     "systemctl start culvert@wg0 && ping -c 3 -W 2 10.9.0.2",
     "threads": f"ls /proc/{PID}/task | wc -l",

@@ -31,8 +31,7 @@ class Card(PackageCase):
         self.assertIn("(systemd, aarch64), board aarch64", said)
         self.assertRegex(self.emulated("/usr/bin/culvert", "version"), r"^culvert \d")
         self.assertEqual(len(self.emulated("/usr/bin/culvert", "genkey").strip()), len(KEY))
-        enabled = self.output("systemctl", f"--root={self.card}", "is-enabled", "culvert@wg0")
-        self.assertEqual(enabled.strip(), "enabled")
+        self.assert_enabled(self.card)
 
     def test_the_flashed_program_checks_itself(self):
         self.flash()

@@ -90,6 +90,7 @@ class Service(PackageCase):
 
     def test_it_calls_nothing_that_the_unit_forbids(self):
         need("strace")
+        need("systemd-analyze", "systemd")
         trace = roots.SCRATCH / "trace"
         process = self.restricted("strace", "-f", "-qq", "-o", str(trace))
         self.wait_for_address(process)
