@@ -35,6 +35,10 @@
 //   configuration                                   Configuration/UAPIParser over lines,
 //                                                   Tunnel/Tunnel+Configuration, +Status
 //
+//   on the device itself                            culvert/SelftestCommand, BenchCommand
+//         Selftest/Selftest       run               Selftest/SelftestRun, a file for each subject
+//         Selftest/Bench          packets, ...      Selftest/Loopback, two tunnels and no network
+//
 // Layers, checked by `make layers`; each folder sees only those named:
 //
 //   Limits, Time     nothing
@@ -46,3 +50,4 @@
 //   Reassembly       Limits, Memory, Time, Wire
 //   Tunnel           all of these but Configuration and Reassembly
 //   Channel          all of these but Configuration
+//   Selftest         all of these but Channel

@@ -30,7 +30,9 @@ enum BudgetCommand {
     row(UInt64(byteCount), owner)
   }
 
-  private static func row(_ byteCount: UInt64, _ owner: StaticString) {
+  /// A number, right-aligned, and what it is; other commands print theirs so too.
+  @inline(never)
+  static func row(_ byteCount: UInt64, _ owner: StaticString) {
     Output.writeLine(to: Output.standardOutput) { line in
       var width = 10
       var rest = byteCount

@@ -19,6 +19,8 @@ public func culvertMain(
   case .command(.forwardHelp): return ForwardHelp.print()
   case .command(.version): return Help.printVersion()
   case .command(.budget): return BudgetCommand.run(options)
+  case .command(.selftest): return SelftestCommand.run()
+  case .command(.bench): return BenchCommand.run(seconds: options.seconds)
   case .command(.generateKey): return KeyCommand.generate(clamped: true)
   case .command(.generatePresharedKey): return KeyCommand.generate(clamped: false)
   case .command(.publicKey): return KeyCommand.derivePublic()

@@ -30,6 +30,8 @@ enum Help {
            culvert genkey|genpsk        print a new private or preshared key
            culvert pubkey               read a private key, print its public key
            culvert budget [OPTIONS]     print what memory these options take
+           culvert selftest             check this program on this device: known answers
+           culvert bench [--seconds N]  measure this device: cipher, handshakes, packets
            culvert version
 
     It takes the place of wireguard-go under wg(8) and wg-quick(8):

@@ -10,6 +10,8 @@ struct Options {
     case forwardHelp
     case version
     case budget
+    case selftest
+    case bench
     case generateKey
     case generatePresharedKey
     case publicKey
@@ -42,6 +44,8 @@ struct Options {
   private var handshakeRing: Int?
   private var batchPackets: Int?
   private var maximumFlows: Int?
+  /// For each measurement of `culvert bench`.
+  private(set) var seconds = 1
 
   /// The profile's limits with the overrides.
   var limits: Limits {
@@ -137,6 +141,8 @@ struct Options {
     if Argument.isText(word, "help") { return .command(.help) }
     if Argument.isText(word, "version") { return .command(.version) }
     if Argument.isText(word, "budget") { return .command(.budget) }
+    if Argument.isText(word, "selftest") { return .command(.selftest) }
+    if Argument.isText(word, "bench") { return .command(.bench) }
     if Argument.isText(word, "genkey") { return .command(.generateKey) }
     if Argument.isText(word, "genpsk") { return .command(.generatePresharedKey) }
     if Argument.isText(word, "pubkey") { return .command(.publicKey) }
@@ -195,7 +201,7 @@ struct Options {
       return through.append(value) ? nil : OptionFailure(.tooManyHops, value)
     case .udp: return addForward(value)
     case .mtu, .maximumPeers, .maximumAllowedIPs, .maximumStaged, .stagingSlots, .handshakeRing,
-      .batchPackets, .socketBuffer, .workers, .maximumFlows:
+      .batchPackets, .socketBuffer, .workers, .maximumFlows, .seconds:
       guard let number = Argument.number(value), option.range.contains(number) else {
         return OptionFailure(option, value)
       }
@@ -216,6 +222,7 @@ struct Options {
     case .socketBuffer: socketBufferByteCount = number
     case .workers: workers = number
     case .maximumFlows: maximumFlows = number
+    case .seconds: seconds = number
     case .profile, .stateDirectory, .offload, .config, .through, .udp: break
     }
   }

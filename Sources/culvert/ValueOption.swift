@@ -18,6 +18,7 @@ enum ValueOption: CaseIterable {
   case through
   case udp
   case maximumFlows
+  case seconds
 
   var name: StaticString {
     switch self {
@@ -37,6 +38,7 @@ enum ValueOption: CaseIterable {
     case .through: "--through"
     case .udp: "--udp"
     case .maximumFlows: "--max-flows"
+    case .seconds: "--seconds"
     }
   }
 
@@ -59,6 +61,7 @@ enum ValueOption: CaseIterable {
     case .workers: 1...64
     // Each has two ports at least.
     case .maximumFlows: 1...Forwarder.maximumFlows
+    case .seconds: 1...60
     case .profile, .stateDirectory, .offload, .config, .through, .udp: 0...0
     }
   }

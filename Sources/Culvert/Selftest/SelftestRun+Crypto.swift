@@ -1,0 +1,167 @@
+/// Known answers of the primitives.
+extension SelftestRun {
+  /// Plain, keyed and cut at every place, up to five blocks.
+  @_optimize(size)
+  mutating func blake2s() {
+    let key = randomBytes(32)
+    let text = randomBytes(512)
+    let output = bytes(32)
+    for byteCount in 0...320 {
+      let cut = byteCount / 3
+      BLAKE2s.hash(
+        into: output, UnsafeRawBufferPointer(start: text, count: cut),
+        UnsafeRawBufferPointer(start: text + cut, count: byteCount - cut))
+      digest.add(output, byteCount: 32)
+      let width = 1 + byteCount & 31
+      var hash = BLAKE2s(byteCount: width, key: key, keyByteCount: width)
+      hash.update(text, byteCount: byteCount)
+      hash.finish(into: output)
+      digest.add(output, byteCount: width)
+    }
+  }
+
+  @_optimize(size)
+  mutating func hmac() {
+    let key = randomBytes(64)
+    let text = randomBytes(160)
+    let output = bytes(32)
+    for byteCount in 0...160 {
+      HMAC.authenticate(
+        into: output, key: key, keyByteCount: byteCount & 63,
+        UnsafeRawBufferPointer(start: text, count: byteCount))
+      digest.add(output, byteCount: 32)
+    }
+  }
+
+  /// Each chaining key is the output before.
+  @_optimize(size)
+  mutating func hkdf() {
+    let text = randomBytes(80)
+    let outputs = bytes(96)
+    for byteCount in 0...80 {
+      HKDF.derive(
+        chainingKey: outputs, input: text, byteCount: byteCount, into: outputs,
+        second: outputs + 32, third: outputs + 64)
+      digest.add(outputs, byteCount: 96)
+    }
+  }
+
+  @_optimize(size)
+  mutating func siphash() {
+    let hash = KeyedHash(key: &random)
+    let text = randomBytes(64)
+    for byteCount in 0...64 { digest.add(hash.hash(text, byteCount: byteCount)) }
+  }
+
+  /// The vectors of RFC 7748 section 5.2, its iteration, and points of low order.
+  @_optimize(size)
+  mutating func x25519() {
+    let scalar = bytes(32)
+    let point = bytes(32)
+    let output = bytes(32)
+    load(scalar, "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4")
+    load(point, "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c")
+    multiply(output, scalar, point)
+    load(scalar, "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d")
+    load(point, "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493")
+    multiply(output, scalar, point)
+    // The points 0 and 1, and the iteration from 9.
+    for start in 0..<2 as Range<UInt8> {
+      point.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
+      point.storeByte(start, 0)
+      multiply(output, scalar, point)
+    }
+    point.storeByte(9, 0)
+    scalar.copyMemory(from: point, byteCount: 32)
+    for _ in 0..<16 {
+      multiply(output, scalar, point)
+      point.copyMemory(from: scalar, byteCount: 32)
+      scalar.copyMemory(from: output, byteCount: 32)
+    }
+    X25519.publicKey(into: output, secret: scalar)
+    digest.add(output, byteCount: 32)
+  }
+
+  @inline(never) @_optimize(size)
+  private mutating func multiply(
+    _ output: UnsafeMutableRawPointer, _ scalar: UnsafeRawPointer, _ point: UnsafeRawPointer
+  ) {
+    digest.add(X25519.multiply(into: output, secret: scalar, point: point))
+    digest.add(output, byteCount: 32)
+  }
+
+  @inline(never) @_optimize(size)
+  private mutating func load(_ bytes: UnsafeMutableRawPointer, _ text: StaticString) {
+    _ = Hex.decodeKey(text.bytes, into: bytes)
+  }
+
+  /// Transport data of all lengths up to 1536, padded ones among them, under counters of more than
+  /// 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
+  @_optimize(size)
+  mutating func aead() {
+    let longest = 1536
+    let room = TransportCipher.headroom + longest + 32 + TransportCipher.slack
+    let key = randomBytes(32)
+    let text = randomBytes(room) + TransportCipher.headroom
+    let sealed = bytes(room) + TransportCipher.headroom
+    let opened = bytes(room) + TransportCipher.headroom
+    for byteCount in 0...longest {
+      let counter = UInt64(byteCount) &* 0x1_0000_0001
+      // Bytes behind these are padding, and zeros whatever stands there.
+      let textByteCount = byteCount - byteCount & 7
+      for turn in 0..<2 {
+        let cipher = turn == 0 ? TransportCipher.composed(stride: 512) : other(byteCount % 3)
+        cipher.seal(
+          text, byteCount: textByteCount, paddedByteCount: byteCount, to: sealed,
+          counter: counter, key: key)
+        if turn == 0 { digest.add(sealed, byteCount: byteCount) }
+        digest.add(sealed + byteCount, byteCount: 16)
+        let isGenuine = open(cipher, sealed, byteCount, opened, counter, key)
+        digest.add(isGenuine && Secret.equal(opened, text, byteCount: textByteCount))
+      }
+      // A bit of the ciphertext or the tag.
+      let place = byteCount &* 7 % (byteCount + 16)
+      sealed.storeByte(sealed.byte(place) ^ 1 << UInt8(byteCount & 7), place)
+      let isGenuine = open(other(2), sealed, byteCount, opened, counter, key)
+      digest.add(!isGenuine && Secret.isZero(opened, byteCount: byteCount))
+    }
+  }
+
+  /// A call, so that the cipher's code is here only once.
+  @inline(never)
+  @_optimize(size)
+  private func open(
+    _ cipher: TransportCipher, _ message: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ output: UnsafeMutableRawPointer, _ counter: UInt64, _ key: UnsafeRawPointer
+  ) -> Bool {
+    cipher.open(message, byteCount: byteCount, to: output, counter: counter, key: key)
+  }
+
+  @_optimize(size)
+  private func other(_ index: Int) -> TransportCipher {
+    index == 0 ? .whole : .composed(stride: index == 1 ? 64 : 256)
+  }
+
+  @_optimize(size)
+  mutating func xaead() {
+    let key = randomBytes(32)
+    let nonce = randomBytes(24)
+    let text = randomBytes(128)
+    let output = bytes(144)
+    for byteCount in 0...128 {
+      nonce.storeByte(UInt8(byteCount), 5)
+      XAEAD.seal(
+        into: output, text: text, byteCount: byteCount, additionalData: key,
+        additionalByteCount: byteCount & 31, nonce: nonce, key: key)
+      digest.add(output, byteCount: byteCount + 16)
+      // Genuine with an even length, forged with an odd one.
+      let place = byteCount / 2
+      if byteCount & 1 != 0 { output.storeByte(~output.byte(place), place) }
+      let isGenuine = XAEAD.open(
+        into: output, message: output, byteCount: byteCount, additionalData: key,
+        additionalByteCount: byteCount & 31, nonce: nonce, key: key)
+      digest.add(isGenuine)
+      digest.add(output, byteCount: byteCount)
+    }
+  }
+}
