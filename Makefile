@@ -6,11 +6,15 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
 ARCH := x86_64
-STATIC := build/$(ARCH)/culvert
+BOARDS := aarch64 armv7 armv6 riscv64 x86_64
+STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
 SOURCES := Package.swift $(shell find Sources -type f)
-# Limits, in bytes, of the shipped binary.
-STATIC_MAX := 409600
+TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
+  Toolchain/libsodium-small.c $(wildcard Toolchain/boards/*)
+# Limits, in bytes, of the shipped binaries: the one that is made for speed, and those for size.
+STATIC_MAX := 458752
+BOARD_MAX := 315392
 # Swift packages: warnings are errors in the manifest itself.
 SWIFT_BUILD := swift build -c release --product culvert
 
@@ -44,9 +48,21 @@ $(ORDINARY): $(SOURCES)
 .PHONY: static
 static: deps $(STATIC) ## the shipped build: one static Embedded Swift binary, build/x86_64/culvert
 
-$(STATIC): $(SOURCES) $(wildcard Toolchain/*) $(wildcard Toolchain/boards/*)
-	@Toolchain/build-static $(ARCH)
+# A binary is made anew when a source, the scripts or a board's flags changed, not when a package's
+# files did.
+build/%/culvert: $(SOURCES) $(TOOLCHAIN)
+	@Toolchain/build-static $*
 	@touch $@
+
+.PHONY: sdk
+sdk: deps ## the Swift SDKs of all boards, from Debian's sources of musl and libsodium
+	@for board in $(BOARDS); do Toolchain/make-sdk $$board || exit 1; done
+
+.PHONY: $(BOARDS)
+$(BOARDS): %: deps build/%/culvert # one board's static binary, build/BOARD/culvert
+
+.PHONY: boards
+boards: deps $(BOARDS:%=build/%/culvert) ## a static binary for each board: build/BOARD/culvert
 
 .PHONY: install
 install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
@@ -109,9 +125,18 @@ sanitize: deps peers ## unit tests under the address and thread sanitizers
 	@Tests/sanitize
 
 .PHONY: size
-size: static ## the static binary is static, stripped and small
+size: static ## the static binary is static, stripped and small (size-boards: each board's)
 	@Toolchain/check-static $(STATIC)
 	@Toolchain/check-size $(STATIC) $(STATIC_MAX)
+
+.PHONY: size-boards
+size-boards: boards
+	@for board in $(filter-out x86_64,$(BOARDS)); do Toolchain/check-static build/$$board/culvert && \
+	  Toolchain/check-size build/$$board/culvert $(BOARD_MAX) || exit 1; done
+
+.PHONY: test-boards
+test-boards: boards peers ## each board's binary under qemu-user, against wireguard-go and the others
+	@Tests/Emulated/run
 
 .PHONY: layers
 layers: ## each folder of the core uses only what it may
@@ -149,5 +174,5 @@ flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages
-test-packages: deps static ## packages: made, installed, started, flashed, purged
+test-packages: boards ## packages: made, installed, started, flashed, purged
 	@Tests/Packages/run
