@@ -92,14 +92,24 @@ int clinux_timer_acknowledge(int timer) {
   return clinux_file_read(timer, &count, sizeof count) == sizeof count;
 }
 
+static int block(sigset_t *set) {
+  sigemptyset(set);
+  sigaddset(set, SIGTERM);
+  sigaddset(set, SIGINT);
+  sigaddset(set, SIGHUP);
+  sigaddset(set, SIGUSR1);
+  return sigprocmask(SIG_BLOCK, set, NULL) == 0 ? 0 : -errno;
+}
+
+int clinux_signals_hold(void) {
+  sigset_t set;
+  return block(&set);
+}
+
 int clinux_signals_open(void) {
   sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGHUP);
-  sigaddset(&set, SIGUSR1);
-  if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) return -errno;
+  int result = block(&set);
+  if (result < 0) return result;
   int signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
   return signals < 0 ? -errno : signals;
 }

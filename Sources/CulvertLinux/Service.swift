@@ -64,6 +64,8 @@ public enum Service {
     var servers = UAPIServers(memory: memory.uapi)
     do throws(SystemError) {
       // Who forwards needs no rights, and the sockets' directory is root's.
+      // A signal that came between a socket's file and the loop would leave the file behind.
+      try Signals.hold()
       if tun.isOpen { try openListeners(&servers, try tun.name(), options.hopCount) }
     } catch {
       let name = options.name.ofHop(servers.count) ?? options.name

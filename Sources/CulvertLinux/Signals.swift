@@ -17,6 +17,11 @@ public struct Signals: ~Copyable {
     descriptor = FileDescriptor(taking: try checked(clinux_signals_open()))
   }
 
+  /// From here on a signal waits until there is a descriptor to read it from.
+  static func hold() throws(SystemError) {
+    try checked(clinux_signals_hold())
+  }
+
   /// For epoll.
   public var raw: Int32 { descriptor.raw }
 

@@ -217,6 +217,8 @@ enum {
 /// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and those it starts, and returns a
 /// descriptor that reports them.
 int clinux_signals_open(void);
+/// Blocks them only; they wait until a descriptor reports them.
+int clinux_signals_hold(void);
 /// Whether SIGTERM or SIGINT waits to be read: for what cannot wait on descriptors.
 int clinux_signals_is_end_pending(void);
 /// The next signal, CLINUX_SIGNAL_NONE when there is none.

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import struct
+import time
 from fcntl import ioctl
 
 from harness import procfs
@@ -77,6 +78,19 @@ class ForegroundTests(InteropCase):
         self.assertEqual(pair.ours.stop(number), 0)
         self.assertEqual(pair.ours.leftovers(), [])
 
+    @culvert_only
+    def test_a_signal_during_the_start_leaves_nothing_behind(self) -> None:
+        """From the moment that there is a socket's file, its program takes it along."""
+        for _ in range(10):
+            node = self.node()
+            node.process = node.namespace.start(*self.settings.program.command(node.interface))
+            end = time.monotonic() + 15
+            # Not waited for by polling: that is too late.
+            while not os.path.lexists(node.socket_path) and time.monotonic() < end:
+                pass
+            self.assertEqual(node.stop(), 0)
+            self.assertEqual(node.leftovers(), [])
+
     def test_wg_process_foreground(self) -> None:
         """The environment can ask for the foreground as well as -f."""
         node = self.node()
@@ -144,8 +158,11 @@ class ForegroundTests(InteropCase):
         self.assertEqual(node.namespace.interfaces(), {"lo"})
 
     def started(self) -> Node:
+        """A node that serves: who deletes its interface before that has kept it from starting."""
         node = self.node()
         node.start()
+        with UAPIConnection(node.socket_path) as connection:
+            connection.get()
         return node
 
 
