@@ -39,6 +39,16 @@ quick, long, heavy = trait("quick"), trait("long"), trait("heavy")
 culvert_only = trait("culvert_only")
 
 
+def needs(what: str) -> Callable:
+    """Skip the test, with the reason, where the program's system lacks this: see Program.lacks."""
+
+    def mark(function: Callable) -> Callable:
+        function.needs = what
+        return function
+
+    return mark
+
+
 class InteropCase(unittest.TestCase):
     """A test with a lab of its own, which is taken down and checked for leftovers."""
 
@@ -62,6 +72,10 @@ class InteropCase(unittest.TestCase):
     @property
     def method(self) -> Callable:
         return getattr(type(self), self._testMethodName)
+
+    def firewall_mark(self, value: int) -> int:
+        """A firewall mark, 0 where there are none."""
+        return 0 if "fwmark" in self.settings.program.lacks else value
 
     def pair(self, role: str = "initiator", **options) -> Pair:
         """The program under test in the given role, with the peer at the other end."""

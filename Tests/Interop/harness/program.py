@@ -11,14 +11,22 @@ class Program:
     """A program started as `PROGRAM [-f] INTERFACE`, with words of its own in between if need be.
 
     `arguments` may hold "{}", which then stands for the interface's name: nothing is added.
+    `lacks` names what the system under the program does not have ("fwmark"), and why.
     """
 
-    def __init__(self, path: str | pathlib.Path, arguments: tuple[str, ...] = (), name: str = ""):
+    def __init__(
+        self,
+        path: str | pathlib.Path,
+        arguments: tuple[str, ...] = (),
+        name: str = "",
+        lacks: dict[str, str] | None = None,
+    ):
         self.path = pathlib.Path(path).resolve()
         if not os.access(self.path, os.X_OK) or not self.path.is_file():
             raise FileNotFoundError(f"no program at {path}")
         self.arguments = arguments
         self.name = name or self.path.name
+        self.lacks = lacks or {}
         self.version = self.ask_version()
         self.is_culvert = self.version.startswith("culvert ")
 

@@ -77,13 +77,17 @@ def short_name(test: unittest.TestCase) -> str:
     return ".".join(test.id().split(".")[-3:])
 
 
+def load_tests(module: str) -> list[InteropCase]:
+    cases = unittest.TestLoader().loadTestsFromModule(importlib.import_module(module))
+    return [test for case in cases for test in case]
+
+
 def find_tests(pattern: str | None, quick: bool) -> list[InteropCase]:
     """All tests of the suite's modules that match, those that mostly wait first."""
-    loader, found = unittest.TestLoader(), []
+    found = []
     for path in sorted(SUITE.glob("*.py")):
         if path.stem != "__init__":
-            for cases in loader.loadTestsFromModule(importlib.import_module(f"suite.{path.stem}")):
-                found.extend(cases)
+            found += load_tests(f"suite.{path.stem}")
     if quick:
         found = [test for test in found if getattr(test.method, "quick", False)]
     if pattern:
@@ -94,7 +98,7 @@ def find_tests(pattern: str | None, quick: bool) -> list[InteropCase]:
 def skip_reason(test: InteropCase, settings: Settings) -> str | None:
     if getattr(test.method, "culvert_only", False) and not settings.program.is_culvert:
         return None if settings.strict else f"{settings.program.name} is not Culvert"
-    return None
+    return settings.program.lacks.get(getattr(test.method, "needs", ""))
 
 
 def run_one(test: InteropCase, report: Report, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import json
 import time
 
-from harness.case import FAMILIES, culvert_only, each, quick
+from harness.case import FAMILIES, culvert_only, each, needs, quick
 from harness.chain import OVERHEAD, Chain, Shape
 from harness.deadline import wait_until
 from harness.echo import ping
@@ -116,6 +116,7 @@ class MTUTests(NestingCase):
             self.assertEqual(self.mtu(chain), 1290)
 
     @culvert_only
+    @needs("fwmark")
     def test_a_default_route_through_itself(self) -> None:
         """As wg-quick(8) does it. The mark of the innermost tunnel is the sockets', and who looks
         for the way to the entry does not find the tunnel itself."""

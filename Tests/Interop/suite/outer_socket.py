@@ -6,7 +6,7 @@ import time
 
 from harness import procfs
 from harness.capture import DATA, RESPONSE, Capture
-from harness.case import FAMILIES, ROLES, InteropCase, culvert_only, each, quick
+from harness.case import FAMILIES, ROLES, InteropCase, culvert_only, each, needs, quick
 from harness.deadline import wait_until
 from harness.echo import ping
 from harness.flow import Flow
@@ -33,6 +33,7 @@ class PortTests(InteropCase):
             blocker.bind(("::", port))
         node.start()
         node.bring_up()
+        wait_until(lambda: procfs.udp_sockets(node.pid), "open sockets")
         with UAPIConnection(node.socket_path) as uapi:
             for _ in range(8):
                 self.assertEqual(uapi.set("listen_port=0"), 0)
@@ -178,6 +179,7 @@ class SourceAddressTests(InteropCase):
 class MarkTests(InteropCase):
     @quick
     @each(outer=FAMILIES)
+    @needs("fwmark")
     def test_the_fwmark_chooses_the_route(self, outer: int) -> None:
         """Only marked packets find the way; without the mark there is none."""
         pair = self.pair(outer=outer)

@@ -161,6 +161,7 @@ class DescriptorTests(InteropCase):
         node = self.node()
         node.start()
         node.bring_up()
+        wait_until(lambda: procfs.udp_sockets(node.pid), "open sockets")
         node.set("listen-port", "41000")
         peers = [hexadecimal(KeyPair.generate().public) for _ in range(4)]
         private = hexadecimal(KeyPair.generate().private)
@@ -179,7 +180,7 @@ class DescriptorTests(InteropCase):
                 connection.socket.close()
                 connection = UAPIConnection(node.socket_path)
             lines = [f"private_key={private}", f"listen_port={41000 + number % 50}"]
-            lines += [f"fwmark={number % 3}", "replace_peers=true"]
+            lines += [f"fwmark={self.firewall_mark(number % 3)}", "replace_peers=true"]
             lines += [f"public_key={peers[number % 4]}", f"allowed_ip=10.{number % 200}.0.0/16"]
             self.assertEqual(connection.set(*lines), 0)
         connection.socket.close()

@@ -1,6 +1,6 @@
 """get and set by raw socket: what is told, and what several clients may do."""
 
-from harness.case import culvert_only, quick
+from harness.case import culvert_only, needs, quick
 from harness.keys import KeyPair, hexadecimal
 from harness.uapi_case import ZERO_KEY, UAPICase
 
@@ -15,6 +15,7 @@ class UAPICommandTests(UAPICase):
         self.assertEqual(self.peers(), {})
 
     @quick
+    @needs("fwmark")
     def test_everything_set_is_told_by_get(self) -> None:
         """Every key of the protocol makes the round trip."""
         private = hexadecimal(KeyPair.generate().private)
@@ -50,6 +51,7 @@ class UAPICommandTests(UAPICase):
             self.assertEqual(self.device()["listen_port"], str(40200 + number))
 
     @culvert_only
+    @needs("fwmark")
     def test_several_commands_in_one_write(self) -> None:
         """Each is answered in its turn, though they arrive together."""
         self.uapi.send("get=1\n\nset=1\nfwmark=7\n\nget=1\n\n")

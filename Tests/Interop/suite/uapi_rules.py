@@ -1,6 +1,6 @@
 """The protocol's rules for keys, peers and allowed IPs."""
 
-from harness.case import quick
+from harness.case import needs, quick
 from harness.keys import KeyPair, hexadecimal
 from harness.uapi_case import EINVAL, ZERO_KEY, UAPICase
 
@@ -93,6 +93,7 @@ class UAPIRuleTests(UAPICase):
         self.apply(f"public_key={self.peer}", "protocol_version=1")
         self.assertEqual(self.uapi.set(f"public_key={self.peer}", "protocol_version=2"), EINVAL)
 
+    @needs("fwmark")
     def test_fwmark_zero_and_empty(self) -> None:
         self.apply("fwmark=4660")
         self.apply("fwmark=0")

@@ -94,10 +94,16 @@ PrivateKey = {ours.keys.private}
 
 [Peer]
 PublicKey = {theirs.keys.public}
-AllowedIPs = 0.0.0.0/0, ::/0
+AllowedIPs = {self.everything}
 Endpoint = {theirs.endpoint(outer)}
 """)
         return str(path)
+
+    @property
+    def everything(self) -> str:
+        """In halves where there are no marks: wg-quick(8) would mark for a default route."""
+        marks = self.firewall_mark(1)
+        return "0.0.0.0/0, ::/0" if marks else "0.0.0.0/1, 128.0.0.0/1, ::/1, 8000::/1"
 
     def wg_quick(self, node: Node, verb: str, path: str) -> str:
         result = self.attempt(node, verb, path)

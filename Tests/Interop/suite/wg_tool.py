@@ -19,7 +19,7 @@ class WgToolTests(InteropCase):
             "public-key": ours.keys.public,
             "private-key": ours.keys.private,
             "listen-port": str(ours.port),
-            "fwmark": "0x1234",
+            "fwmark": self.shown_mark,
             "peers": theirs.keys.public,
         }
         for field, value in single.items():
@@ -40,7 +40,8 @@ class WgToolTests(InteropCase):
         self.assertGreaterEqual(min(received, sent), 92 + 128, "R36: whole messages are counted")
         dump = ours.wg("show", interface, "dump").splitlines()
         device, *peers = (line.split("\t") for line in dump)
-        self.assertEqual(device, [ours.keys.private, ours.keys.public, str(ours.port), "0x1234"])
+        own = [ours.keys.private, ours.keys.public, str(ours.port), self.shown_mark]
+        self.assertEqual(device, own)
         self.assertEqual(peers[0][:3], [theirs.keys.public, self.key, theirs.endpoint()])
         self.assertEqual(peers[0][7], "25")
 
@@ -129,13 +130,19 @@ class WgToolTests(InteropCase):
         ours.set("private-key", "/dev/null")
         self.assertEqual(ours.wg("show", ours.interface, "private-key").strip(), "(none)")
 
+    @property
+    def shown_mark(self) -> str:
+        """What wg(8) shows of the mark that is set."""
+        mark = self.firewall_mark(0x1234)
+        return f"{mark:#x}" if mark else "off"
+
     def configured(self) -> Pair:
         """A pair with a session, our end having a value in every field."""
         pair = self.pair()
         ours, theirs = pair.nodes
         self.key = preshared_key()
         theirs.set("peer", ours.keys.public, secrets={"preshared-key": self.key})
-        ours.set("fwmark", "0x1234")
+        ours.set("fwmark", self.shown_mark)
         allowed = f"{theirs.allowed_ips},10.9.0.0/16"
         ours.add_peer(theirs, None, allowed, self.key, "persistent-keepalive", "25")
         pair.handshake(25)
