@@ -101,12 +101,15 @@ struct Interface: ~Copyable {
         try bind(listenPort)
       } catch {
         let port = listenPort
+        // What a new socket has, besides its port, that may be refused: without CAP_NET_ADMIN, or
+        // by an emulator.
+        let isMark = sockets.mark != 0 && (error == .EPERM || error == .ENOPROTOOPT)
         log.error(at: now) {
-          $0.append("cannot listen on port ")
+          $0.append(isMark ? "cannot set the firewall mark of port " : "cannot listen on port ")
           $0.append(decimal: Int(port))
           $0.append(": ")
           $0.append(error)
-          $0.append("; choose another with wg set listen-port")
+          $0.append(isMark ? "; take FwMark out" : "; choose another with wg set listen-port")
         }
         // Up all the same: a port that is free can still be set.
       }
