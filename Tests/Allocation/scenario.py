@@ -140,8 +140,7 @@ class Scenario:
             lambda: self.ours.set("peer", stranger.public, "remove"),
             self.change_port,
             self.change_preshared_key,
-            lambda: self.ours.set("fwmark", "0x77"),
-            lambda: self.ours.set("fwmark", "0"),
+            *self.mark_changes(),
             self.synchronise,
             self.add_many,
             self.replace_peer,
@@ -151,6 +150,11 @@ class Scenario:
             kind()
             self.changes += 1
         self.handshake()
+
+    def mark_changes(self) -> tuple:
+        if "fwmark" in self.ours.program.lacks:
+            return ()
+        return tuple(lambda mark=mark: self.ours.set("fwmark", mark) for mark in ("0x77", "0"))
 
     def change_port(self) -> None:
         self.ours.port += 1
