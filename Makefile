@@ -135,7 +135,7 @@ size-boards: boards
 	  Toolchain/check-size build/$$board/culvert $(BOARD_MAX) || exit 1; done
 
 .PHONY: test-boards
-test-boards: boards peers ## each board's binary under qemu-user, against wireguard-go and the others
+test-boards: boards peers ## each board's binary under qemu-user, against real peers
 	@Tests/Emulated/run
 
 .PHONY: layers
