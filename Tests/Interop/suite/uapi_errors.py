@@ -3,7 +3,9 @@
 import errno
 import socket
 
+from harness import procfs
 from harness.case import culvert_only, quick
+from harness.deadline import wait_until
 from harness.uapi import UAPIConnection
 from harness.uapi_case import EINVAL, EPROTO, UAPICase
 
@@ -79,6 +81,7 @@ class UAPIErrorTests(UAPICase):
     def test_a_port_in_use_is_an_error_and_the_program_goes_on(self) -> None:
         """EADDRINUSE is told; another port then works."""
         self.ours.bring_up()
+        wait_until(lambda: procfs.udp_sockets(self.ours.pid), "open sockets")
         with self.ours.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("0.0.0.0", 40100))
             self.assertEqual(self.refused("listen_port=40100"), -errno.EADDRINUSE)

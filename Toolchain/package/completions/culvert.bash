@@ -34,7 +34,7 @@ _culvert() {
             return
             ;;
         --mtu | --socket-buffer | --workers | --max-* | --staging-slots | --handshake-ring | \
-            --batch-packets | --udp)
+            --batch-packets | --udp | --seconds)
             return
             ;;
     esac
@@ -48,6 +48,7 @@ _culvert() {
     case $command in
         '') ;;
         forward | budget) options="$options --udp --max-flows" ;;
+        bench) options='--seconds' ;;
         *) return ;;
     esac
     if [[ $current == -* || $command != '' ]]; then

@@ -34,6 +34,8 @@ complete -c culvert -l udp -x -d 'LISTEN:PORT=DESTINATION:PORT' \
     -n '__fish_seen_subcommand_from forward budget'
 complete -c culvert -l max-flows -x -d 'Clients at a time' \
     -n '__fish_seen_subcommand_from forward budget'
+complete -c culvert -l seconds -x -d 'Time for each measurement' \
+    -n '__fish_seen_subcommand_from bench'
 complete -c culvert -s f -l foreground -d 'Stay in the foreground'
 complete -c culvert -s h -l help -d 'Print a summary'
 complete -c culvert -s v -l version -d 'Print the version'
