@@ -90,13 +90,17 @@ struct Loopback: ~Copyable {
   }
 
   @inline(never) @_optimize(size)
-  mutating func plan(_ side: Int) { tunnels[side].plan(&outbound, at: now) }
+  mutating func plan(_ side: Int) {
+    let tunnel = tunnels + side
+    tunnel.pointee.plan(&outbound, at: now)
+  }
 
   /// Handshake messages and due timers, into the outbound batch.
   @inline(never) @_optimize(size)
   mutating func advance(_ side: Int) {
     outbound.reset()
-    tunnels[side].advance(
+    let tunnel = tunnels + side
+    tunnel.pointee.advance(
       &outbound, at: now,
       wall: WallTime(
         seconds: now.nanoseconds / nanosecondsPerSecond,
@@ -122,16 +126,25 @@ struct Loopback: ~Copyable {
   }
 
   @inline(never) @_optimize(size)
-  mutating func emit(_ side: Int) { tunnels[side].emit(&outbound, at: now) }
+  mutating func emit(_ side: Int) {
+    let tunnel = tunnels + side
+    tunnel.pointee.emit(&outbound, at: now)
+  }
 
   @inline(never) @_optimize(size)
-  mutating func accept(_ side: Int) { tunnels[side].accept(&inbound, at: now) }
+  mutating func accept(_ side: Int) {
+    let tunnel = tunnels + side
+    tunnel.pointee.accept(&inbound, at: now)
+  }
 
   @inline(never) @_optimize(size)
   mutating func open() { inbound.open() }
 
   @inline(never) @_optimize(size)
-  mutating func deliver(_ side: Int) { tunnels[side].deliver(&inbound, at: now) }
+  mutating func deliver(_ side: Int) {
+    let tunnel = tunnels + side
+    tunnel.pointee.deliver(&inbound, at: now)
+  }
 
   // MARK: All of them
 
