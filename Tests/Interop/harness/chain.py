@@ -31,7 +31,8 @@ from .wg_file import EVERYTHING, wg_file
 IPV6_MINIMUM, LARGEST_TUNNEL = 1280, 1420
 OVERHEAD = {4: 60, 6: 80}  # IP, UDP, data header, tag
 FIRST_PORT = 51820
-REASSEMBLED = "fragment-reassembled"  # of the counters that SIGUSR1 tells
+# Of the counters that SIGUSR1 tells:
+REASSEMBLED, WRONG_CHECKSUM = "fragment-reassembled", "datagram-bad-checksum"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,11 +251,20 @@ class Chain:
     @property
     def reassembled(self) -> int:
         """Datagrams that the client has put together from fragments, of all hops."""
+        return self.counted(REASSEMBLED, "Ip.ReasmOKs", "Ip6ReasmOKs")
+
+    @property
+    def wrong_checksums(self) -> int:
+        """Datagrams that the client has refused for their UDP checksum, of all hops."""
+        return self.counted(WRONG_CHECKSUM, "Udp.InCsumErrors", "Udp6InCsumErrors")
+
+    def counted(self, ours: str, *kernels: str) -> int:
+        """A counter of the client, which is the kernel's where that carries the hops."""
         if isinstance(self.client, NestedNode):
-            counted = self.client.counters().items()
-            return sum(count for (_, name), count in counted if name == REASSEMBLED)
+            counters = self.client.counters().items()
+            return sum(count for (_, name), count in counters if name == ours)
         counters = Counters.of(self.home)
-        return counters["Ip.ReasmOKs"] + counters["Ip6ReasmOKs"]
+        return sum(counters[name] for name in kernels)
 
     def handshake(self, seconds: float = 15) -> None:
         """Ask the exit until it answers through all tunnels.

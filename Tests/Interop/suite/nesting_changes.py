@@ -195,8 +195,16 @@ class RekeyTests(ChangeCase):
             wait_until(are_renewed, "second handshakes", REKEY_AFTER_SECONDS + 30, interval=1)
             there.await_progress(30)
             back.await_progress(30)
-        self.assertEqual((there.lost, back.lost), ([], []))
+        self.check_losses(chain, there, back)
         self.assertEqual((there.duplicates, back.duplicates), (0, 0))
+
+    def check_losses(self, chain: Chain, there: Flow, back: Flow) -> None:
+        """None, but those of the peer's own fault."""
+        self.assertEqual(there.lost, [])
+        # One UDP checksum in 65,536 comes out as zero. wireguard-go leaves it so in what its TUN
+        # hands it for the next hop, and IPv6 forbids it (RFC 8200 8.1).
+        faults = 0 if chain.entry.program.is_culvert else min(chain.wrong_checksums, 2)
+        self.assertLessEqual(len(back.lost), faults, back.lost)
 
 
 class DeathTests(ChangeCase):
