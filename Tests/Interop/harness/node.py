@@ -167,6 +167,14 @@ class Node:
         if self.inner6:
             lines.append(f"addr add {self.inner6}/64 dev {self.interface} nodad")
         self.namespace.ip(*lines)
+        if self.inner6:
+            # A busy kernel takes its time until it knows the address as its own.
+            wait_until(
+                lambda: self.namespace.run(
+                    "ip", "-6", "route", "show", "table", "local", self.inner6
+                ).strip(),
+                f"{self.inner6} in use",
+            )
 
     def endpoint(self, outer: int = 4) -> str:
         """Where others reach this node."""
