@@ -1,12 +1,14 @@
 import CLinux
+import Culvert
 
 /// One zeroed, page-aligned, private mapping: the region that the arena is carved from. It is
 /// unmapped when it goes.
 public struct MemoryRegion: ~Copyable {
   public let bytes: UnsafeMutableRawBufferPointer
 
-  /// Maps `byteCount` bytes, more than 0. Throws ENOMEM.
+  /// Maps `byteCount` bytes, more than 0. Throws ENOMEM, for `Arena.unaddressable` too.
   public init(byteCount: Int) throws(SystemError) {
+    guard byteCount < Arena.unaddressable else { throw .ENOMEM }
     var error: Int32 = 0
     guard let start = clinux_memory_map(byteCount, &error) else {
       throw SystemError(code: -error)

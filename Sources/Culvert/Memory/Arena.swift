@@ -20,10 +20,15 @@ public struct Arena: ~Copyable {
   /// Cache line of every target board; also more than any element's own alignment.
   static let alignment = 64
 
+  /// What `measuring` comes to where the sum passes what can be addressed, as the largest limits
+  /// together do on 32 bits. No memory can be mapped for it.
+  public static let unaddressable = Int.max
+
   /// - Parameter region: page-aligned zeroed memory, as mmap(2) gives it.
   public init(region: UnsafeMutableRawBufferPointer) {
     precondition(
-      UInt(bitPattern: region.baseAddress) % UInt(Arena.alignment) == 0 && region.count > 0)
+      UInt(bitPattern: region.baseAddress) % UInt(Arena.alignment) == 0 && region.count > 0
+        && region.count < Arena.unaddressable)
     base = region.baseAddress!
     capacity = region.count
     isMeasuring = false
@@ -31,7 +36,7 @@ public struct Arena: ~Copyable {
 
   private init(measuring: Void) {
     base = UnsafeMutableRawPointer(bitPattern: Arena.pageByteCount)!
-    capacity = .max
+    capacity = Arena.unaddressable
     isMeasuring = true
   }
 
@@ -44,7 +49,8 @@ public struct Arena: ~Copyable {
   public mutating func carve<Element: BitwiseCopyable>(
     _ type: Element.Type, count: Int, owner: StaticString
   ) -> UnsafeMutableBufferPointer<Element> {
-    let bytes = carveBytes(count * MemoryLayout<Element>.stride, owner: owner)
+    let (wanted, isTooMuch) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
+    let bytes = carveBytes(isTooMuch ? Arena.unaddressable : wanted, owner: owner)
     return UnsafeMutableBufferPointer(
       start: bytes.baseAddress!.assumingMemoryBound(to: Element.self), count: count)
   }
@@ -56,19 +62,26 @@ public struct Arena: ~Copyable {
     precondition(!isSealed, "the arena is sealed")
     precondition(count >= 0)
     let start = byteCount
-    let end = roundUp(start + count, to: Arena.alignment)
-    precondition(end <= capacity, "the arena is smaller than its budget")
+    let end = Arena.end(start, count, alignment: Arena.alignment)
+    precondition(isMeasuring || end <= capacity, "the arena is smaller than its budget")
     byteCount = end
     budget.add(owner, byteCount: end - start)
     return UnsafeMutableRawBufferPointer(start: base + start, count: count)
+  }
+
+  /// Where `count` bytes from `start` end, rounded up, or `unaddressable`.
+  private static func end(_ start: Int, _ count: Int, alignment: Int) -> Int {
+    let (sum, isTooMuch) = start.addingReportingOverflow(count)
+    return isTooMuch || sum > unaddressable - alignment
+      ? unaddressable : roundUp(sum, to: alignment)
   }
 
   /// Ends the leading part that holds secrets, on a page boundary, so that the shell can lock it
   /// and keep it out of core dumps.
   public mutating func endSecrets() {
     precondition(secretByteCount == 0, "the secrets have already ended")
-    let end = roundUp(byteCount, to: Arena.pageByteCount)
-    precondition(end <= capacity, "the arena is smaller than its budget")
+    let end = Arena.end(byteCount, 0, alignment: Arena.pageByteCount)
+    precondition(isMeasuring || end <= capacity, "the arena is smaller than its budget")
     budget.add("padding of the locked pages", byteCount: end - byteCount)
     byteCount = end
     secretByteCount = end
