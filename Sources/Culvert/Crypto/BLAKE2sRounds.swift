@@ -3,30 +3,28 @@ struct BLAKE2sRounds: BitwiseCopyable {
   var v0, v1, v2, v3, v4, v5, v6, v7: UInt32
   var v8, v9, v10, v11, v12, v13, v14, v15: UInt32
 
-  /// One round: the columns, then the diagonals. The words come in the round's order.
+  /// One round over the 16 `words` of a block, in the order of `schedule`: the columns, then the
+  /// diagonals.
   @inline(__always)
-  mutating func round(
-    _ m0: UInt32, _ m1: UInt32, _ m2: UInt32, _ m3: UInt32,
-    _ m4: UInt32, _ m5: UInt32, _ m6: UInt32, _ m7: UInt32,
-    _ m8: UInt32, _ m9: UInt32, _ m10: UInt32, _ m11: UInt32,
-    _ m12: UInt32, _ m13: UInt32, _ m14: UInt32, _ m15: UInt32
-  ) {
-    BLAKE2sRounds.mix(&v0, &v4, &v8, &v12, m0, m1)
-    BLAKE2sRounds.mix(&v1, &v5, &v9, &v13, m2, m3)
-    BLAKE2sRounds.mix(&v2, &v6, &v10, &v14, m4, m5)
-    BLAKE2sRounds.mix(&v3, &v7, &v11, &v15, m6, m7)
-    BLAKE2sRounds.mix(&v0, &v5, &v10, &v15, m8, m9)
-    BLAKE2sRounds.mix(&v1, &v6, &v11, &v12, m10, m11)
-    BLAKE2sRounds.mix(&v2, &v7, &v8, &v13, m12, m13)
-    BLAKE2sRounds.mix(&v3, &v4, &v9, &v14, m14, m15)
+  mutating func round(_ words: UnsafeRawPointer, _ schedule: UnsafePointer<UInt8>) {
+    BLAKE2sRounds.mix(&v0, &v4, &v8, &v12, words, schedule)
+    BLAKE2sRounds.mix(&v1, &v5, &v9, &v13, words, schedule + 2)
+    BLAKE2sRounds.mix(&v2, &v6, &v10, &v14, words, schedule + 4)
+    BLAKE2sRounds.mix(&v3, &v7, &v11, &v15, words, schedule + 6)
+    BLAKE2sRounds.mix(&v0, &v5, &v10, &v15, words, schedule + 8)
+    BLAKE2sRounds.mix(&v1, &v6, &v11, &v12, words, schedule + 10)
+    BLAKE2sRounds.mix(&v2, &v7, &v8, &v13, words, schedule + 12)
+    BLAKE2sRounds.mix(&v3, &v4, &v9, &v14, words, schedule + 14)
   }
 
-  /// The mixing function G.
+  /// The mixing function G, with the two words that come first in `schedule`.
   @inline(__always)
   private static func mix(
     _ a: inout UInt32, _ b: inout UInt32, _ c: inout UInt32, _ d: inout UInt32,
-    _ x: UInt32, _ y: UInt32
+    _ words: UnsafeRawPointer, _ schedule: UnsafePointer<UInt8>
   ) {
+    let x = words.load(fromByteOffset: Int(schedule[0] & 15) &* 4, as: UInt32.self)
+    let y = words.load(fromByteOffset: Int(schedule[1] & 15) &* 4, as: UInt32.self)
     a = a &+ b &+ x
     d = rotateRight(d ^ a, 16)
     c = c &+ d

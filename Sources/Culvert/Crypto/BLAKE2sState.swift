@@ -22,10 +22,27 @@ struct BLAKE2sState: BitwiseCopyable {
     h7 = 0x5be0_cd19
   }
 
+  /// The word schedule, SIGMA of RFC 7693 section 2.7: 16 words for each of ten rounds, `@` for
+  /// word 0 to `O` for word 15. Text, because an array would be made at run time.
+  private static var schedule: StaticString {
+    """
+    @ABCDEFGHIJKLMNO\
+    NJDHIOMFAL@BKGEC\
+    KHL@EBOMJNCFGAID\
+    GICAMLKNBFEJD@OH\
+    I@EGBDJONAKLFHCM\
+    BLFJ@KHCDMGEONAI\
+    LEAONMDJ@GFCIBHK\
+    MKGNLACIE@ODHFBJ\
+    FONIKC@HLBMGADJE\
+    JBHDGFAEOKINCLM@
+    """
+  }
+
   /// Takes one block in, of which `byteCount` bytes are input and the rest zeros.
   ///
-  /// Not inlined: ten unrolled rounds are enough of them, and `Secret.burnStack` reaches what
-  /// they spill only below the caller's frame.
+  /// Not inlined: the rounds are large, and `Secret.burnStack` reaches what they spill only below
+  /// the caller's frame. A loop, because only handshakes hash: unrolled it is 4 KB more.
   @inline(never)
   mutating func compress(_ m: BLAKE2sBlock, byteCount: Int, isLast: Bool) {
     self.byteCount &+= UInt64(truncatingIfNeeded: byteCount)
@@ -35,37 +52,13 @@ struct BLAKE2sState: BitwiseCopyable {
       v12: 0x510e_527f ^ UInt32(truncatingIfNeeded: self.byteCount),
       v13: 0x9b05_688c ^ UInt32(truncatingIfNeeded: self.byteCount >> 32),
       v14: isLast ? ~0x1f83_d9ab : 0x1f83_d9ab, v15: 0x5be0_cd19)
-    // The word schedule, SIGMA of RFC 7693 section 2.7, unrolled: a table would be a global.
-    v.round(
-      m.w0, m.w1, m.w2, m.w3, m.w4, m.w5, m.w6, m.w7,
-      m.w8, m.w9, m.w10, m.w11, m.w12, m.w13, m.w14, m.w15)
-    v.round(
-      m.w14, m.w10, m.w4, m.w8, m.w9, m.w15, m.w13, m.w6,
-      m.w1, m.w12, m.w0, m.w2, m.w11, m.w7, m.w5, m.w3)
-    v.round(
-      m.w11, m.w8, m.w12, m.w0, m.w5, m.w2, m.w15, m.w13,
-      m.w10, m.w14, m.w3, m.w6, m.w7, m.w1, m.w9, m.w4)
-    v.round(
-      m.w7, m.w9, m.w3, m.w1, m.w13, m.w12, m.w11, m.w14,
-      m.w2, m.w6, m.w5, m.w10, m.w4, m.w0, m.w15, m.w8)
-    v.round(
-      m.w9, m.w0, m.w5, m.w7, m.w2, m.w4, m.w10, m.w15,
-      m.w14, m.w1, m.w11, m.w12, m.w6, m.w8, m.w3, m.w13)
-    v.round(
-      m.w2, m.w12, m.w6, m.w10, m.w0, m.w11, m.w8, m.w3,
-      m.w4, m.w13, m.w7, m.w5, m.w15, m.w14, m.w1, m.w9)
-    v.round(
-      m.w12, m.w5, m.w1, m.w15, m.w14, m.w13, m.w4, m.w10,
-      m.w0, m.w7, m.w6, m.w3, m.w9, m.w2, m.w8, m.w11)
-    v.round(
-      m.w13, m.w11, m.w7, m.w14, m.w12, m.w1, m.w3, m.w9,
-      m.w5, m.w0, m.w15, m.w4, m.w8, m.w6, m.w2, m.w10)
-    v.round(
-      m.w6, m.w15, m.w14, m.w9, m.w11, m.w3, m.w0, m.w8,
-      m.w12, m.w2, m.w13, m.w7, m.w1, m.w4, m.w10, m.w5)
-    v.round(
-      m.w10, m.w2, m.w8, m.w4, m.w7, m.w6, m.w1, m.w5,
-      m.w15, m.w11, m.w9, m.w14, m.w3, m.w12, m.w13, m.w0)
+    withUnsafeBytes(of: m) { words in
+      var schedule = BLAKE2sState.schedule.utf8Start
+      for _ in 0..<10 {
+        v.round(words.baseAddress!, schedule)
+        schedule += 16
+      }
+    }
     h0 ^= v.v0 ^ v.v8
     h1 ^= v.v1 ^ v.v9
     h2 ^= v.v2 ^ v.v10
