@@ -66,7 +66,7 @@ public enum Base64 {
   }
 
   /// The six bits of a character, or -1.
-  @inline(__always)
+  @inline(never)
   private static func value(of character: UInt8) -> Int32 {
     let character = Int32(character)
     let upper = character &- 0x41
@@ -82,7 +82,7 @@ public enum Base64 {
   }
 
   /// The character of six bits.
-  @inline(__always)
+  @inline(never)
   private static func character(of value: Int32) -> UInt8 {
     let upper = (value &+ 0x41) & Hex.mask(value, upTo: 25)
     let lower = (value &- 26 &+ 0x61) & Hex.mask(value &- 26, upTo: 25)
