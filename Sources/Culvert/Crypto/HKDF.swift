@@ -41,6 +41,7 @@ enum HKDF {
   }
 
   /// T(number) = HMAC(key, T(number - 1) || number), RFC 5869 section 2.3.
+  @inline(never)
   private static func expand(
     into output: UnsafeMutableRawPointer, key: UnsafeRawPointer, after previous: UnsafeRawPointer?,
     number: UInt8
