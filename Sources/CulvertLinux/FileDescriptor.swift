@@ -17,7 +17,10 @@ public struct FileDescriptor: ~Copyable {
   @inline(__always)
   public var isOpen: Bool { raw >= 0 }
 
-  deinit {
+  deinit { FileDescriptor.close(raw) }
+
+  @inline(never)
+  private static func close(_ raw: Int32) {
     if raw >= 0 { _ = clinux_file_close(raw) }
   }
 

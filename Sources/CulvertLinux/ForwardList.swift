@@ -1,9 +1,11 @@
 import Culvert
 
-/// The mappings of a command line.
-public struct ForwardList: Sendable {
-  private var mappings = InlineArray<32, ForwardMapping>(
-    repeating: ForwardMapping(local: .nowhere, target: .nowhere))
+/// The mappings of a command line, as long-lived as the process. Copies of a list share them.
+///
+/// They stand behind a pointer, since the options that hold them are handed on by value.
+public struct ForwardList: @unchecked Sendable {
+  /// Nil while there are none.
+  private var mappings: UnsafeMutablePointer<ForwardMapping>?
   public private(set) var count = 0
 
   public static let capacity = Forwarder.mappingCapacity
@@ -15,17 +17,15 @@ public struct ForwardList: Sendable {
   /// False where there are as many as can be.
   public mutating func append(_ mapping: ForwardMapping) -> Bool {
     guard count < ForwardList.capacity else { return false }
-    mappings[count] = mapping
+    let mappings = mappings ?? .allocate(capacity: ForwardList.capacity)
+    (mappings + count).initialize(to: mapping)
+    self.mappings = mappings
     count += 1
     return true
   }
 
   subscript(index: Int) -> ForwardMapping {
     precondition(index >= 0 && index < count)
-    return mappings[index]
+    return mappings![index]
   }
-}
-
-extension Endpoint {
-  fileprivate static var nowhere: Endpoint { Endpoint(address: IPAddress(ipv4: 0), port: 0) }
 }

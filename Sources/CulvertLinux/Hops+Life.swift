@@ -81,6 +81,7 @@ extension Hops {
     }
   }
 
+  @inline(never)
   func writeCounter(
     _ hop: Int, _ name: StaticString, _ count: UInt64, prefix: StaticString = ""
   ) {

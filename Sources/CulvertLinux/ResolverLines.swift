@@ -13,6 +13,7 @@ enum ResolverLines {
     }
 
     /// The next word; nil at the end.
+    @inline(never)
     mutating func next() -> UnsafeRawBufferPointer? {
       while position < line.count, isBlank(line[position]) { position += 1 }
       let start = position
@@ -55,6 +56,7 @@ enum ResolverLines {
     }
   }
 
+  @inline(never)
   private static func take(_ reader: inout LineReader, _ body: (inout Words) -> Void) {
     while true {
       switch reader.next() {

@@ -16,6 +16,7 @@ struct UAPISection: BitwiseCopyable {
   }
 
   /// Carries the section out.
+  @inline(never)
   func commit(
     to tunnel: inout Tunnel, presharedKey: UnsafeRawPointer, at now: Instant
   ) throws(ConfigurationError) {

@@ -57,6 +57,7 @@ struct UAPIServer: ~Copyable {
   func isPresent() -> Bool { listener.isPresent() }
 
   /// Takes all connections that there is a place for, and serves what they have sent already.
+  @inline(never)
   mutating func accept(
     _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -95,6 +96,7 @@ struct UAPIServer: ~Copyable {
   }
 
   /// Serves a connection that is ready, and wakes those that waited for it.
+  @inline(never)
   mutating func serve(
     _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -125,6 +127,7 @@ struct UAPIServer: ~Copyable {
     return true
   }
 
+  @inline(never)
   private mutating func settle(
     _ index: Int, _ outcome: UAPIConnection.Outcome, _ interface: inout Interface,
     _ epoll: borrowing Epoll
@@ -148,6 +151,7 @@ struct UAPIServer: ~Copyable {
   }
 
   /// Those that want to begin a `set` now may.
+  @inline(never)
   private func wakeWaiting(_ epoll: borrowing Epoll) {
     for index in 0..<UAPIServer.maximumConnections
     where connections[index].isOpen && connections[index].wantsToSet {

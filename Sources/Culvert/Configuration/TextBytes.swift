@@ -1,6 +1,7 @@
 /// Text as it arrives: ASCII bytes behind a pointer, never a String, which would allocate.
 extension UnsafeRawBufferPointer {
   /// True where these bytes are exactly `text`.
+  @inline(never)
   func isText(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     for index in 0..<count where self[index] != text.utf8Start[index] { return false }
@@ -20,12 +21,14 @@ extension UnsafeRawBufferPointer {
   }
 
   /// Index of the first `byte`, or nil.
+  @inline(never)
   func firstPosition(of byte: UInt8) -> Int? {
     for index in 0..<count where self[index] == byte { return index }
     return nil
   }
 
   /// Index of the last `byte`, or nil.
+  @inline(never)
   func lastPosition(of byte: UInt8) -> Int? {
     var index = count
     while index > 0 {
@@ -37,6 +40,7 @@ extension UnsafeRawBufferPointer {
 
   /// These bytes as an unsigned number in `radix` 10 or 16, or nil: empty, another character, or
   /// more than `maximum`. Leading zeros are allowed, signs and spaces are not.
+  @inline(never)
   func number(radix: UInt64 = 10, maximum: UInt32) -> UInt32? {
     guard count > 0 else { return nil }
     var value: UInt64 = 0

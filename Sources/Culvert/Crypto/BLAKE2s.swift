@@ -32,6 +32,7 @@ struct BLAKE2s: ~Copyable {
   }
 
   /// Appends `byteCount` bytes, 0 or more, to the input.
+  @inline(never)
   mutating func update(_ input: UnsafeRawPointer, byteCount: Int) {
     var input = input
     var left = byteCount
@@ -61,6 +62,7 @@ struct BLAKE2s: ~Copyable {
 
   /// Writes the digest and wipes the hash, which is of no further use. `digest` may be where any
   /// of the input stood.
+  @inline(never)
   mutating func finish(into digest: UnsafeMutableRawPointer) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -97,6 +99,7 @@ extension BLAKE2s {
 
   /// MAC(key, message), keyed BLAKE2s of 16 bytes (whitepaper section 5.4), under a key of 1 to
   /// 32 bytes. `mac` may overlap the message.
+  @inline(never)
   static func mac(
     into mac: UnsafeMutableRawPointer, key: UnsafeRawPointer, keyByteCount: Int,
     message: UnsafeRawPointer, byteCount: Int

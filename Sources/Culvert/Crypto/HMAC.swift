@@ -2,6 +2,7 @@
 /// derivation is made (whitepaper section 5.4). Not the MAC of messages, which is keyed BLAKE2s.
 enum HMAC {
   /// HMAC(key, a || b), 32 bytes, under a key of 0 to 64 bytes. `mac` may overlap key and input.
+  @inline(never)
   static func authenticate(
     into mac: UnsafeMutableRawPointer, key: UnsafeRawPointer, keyByteCount: Int,
     _ a: UnsafeRawBufferPointer,

@@ -126,6 +126,7 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Links a node that is in the trie to the end of the peer's list.
+  @inline(never)
   mutating func give(_ index: UInt32, to peer: UInt32) {
     take(index)
     let slot = slot(of: peer)
@@ -139,6 +140,7 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Unlinks a node from its peer's list, if it is in one. It stays in the trie.
+  @inline(never)
   mutating func take(_ index: UInt32) {
     let peer = nodes[Int(index)].peer
     guard peer != AllowedIPNode.nobody else { return }
@@ -226,6 +228,7 @@ struct AllowedIPs: ~Copyable {
 
   /// Takes an unheld node out of the trie, unless it forks. Where that leaves the fork above it
   /// with one child, that goes too; never more than these two.
+  @inline(never)
   private mutating func prune(_ index: UInt32) {
     let node = nodes + Int(index)
     let (left, right) = (node.pointee.child(0), node.pointee.child(1))
@@ -255,6 +258,7 @@ struct AllowedIPs: ~Copyable {
 
   /// A node off the free list. There is one: forks are fewer than held nodes, and of those the
   /// caller has counted that there is room for one more.
+  @inline(never)
   private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
     let index: UInt32
     if firstFree != 0 {

@@ -12,6 +12,7 @@ extension OutboundBatch {
 
   /// Cuts and encrypts what is planned, as much as there is room for. Returns false when nothing
   /// is left; otherwise the outputs are to be sent, and `seal` is to be called again.
+  @inline(never)
   public mutating func seal() -> Bool {
     tally()
     outputs.reset()

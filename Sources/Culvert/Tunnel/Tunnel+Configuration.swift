@@ -85,6 +85,7 @@ extension Tunnel {
   }
 
   /// Adds a peer, or finds the one that has this key.
+  @inline(never)
   public mutating func addPeer(_ publicKey: Key) throws(ConfigurationError) -> PeerID {
     if let id = findPeer(publicKey) { return id }
     publicKey.write(to: noise.remoteStatic)
@@ -96,6 +97,7 @@ extension Tunnel {
     return id
   }
 
+  @inline(never)
   public mutating func removePeer(_ id: PeerID) {
     guard let peer = peer(id) else { return }
     allowedIPs.removeAll(peer: id.index)
@@ -120,6 +122,7 @@ extension Tunnel {
     peer.pointee.handshake.presharedKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
   }
 
+  @inline(never)
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard let peer = peer(id) else { return }
     move(peer, to: Path(to: endpoint))
@@ -137,6 +140,7 @@ extension Tunnel {
 
   /// Sends one now, and goes on trying where that is not possible yet, for want of an endpoint or
   /// of the private key.
+  @inline(never)
   private mutating func startKeepalives(to peer: UnsafeMutablePointer<Peer>, at now: Instant) {
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
     peer.pointee.timers.wantKeepalive(at: now)

@@ -87,6 +87,7 @@ extension Tunnel {
   }
 
   /// The peer does not answer: perhaps because our local address is no longer the right one.
+  @inline(never)
   private func forgetSource(of peer: UnsafeMutablePointer<Peer>) {
     if let path = peer.pointee.path { peer.pointee.path = Path(to: path.endpoint) }
   }

@@ -174,6 +174,7 @@ public struct Tunnel: ~Copyable {
   // MARK: Indices
 
   /// A random index that no other session of this interface has (R6).
+  @inline(never)
   mutating func makeIndex(for peer: PeerID, kind: IndexKind) -> UInt32? {
     // The table is never more than half full, so a second draw is already rare.
     for _ in 0..<64 {
@@ -189,12 +190,14 @@ public struct Tunnel: ~Copyable {
   }
 
   /// Ends the handshake in progress.
+  @inline(never)
   mutating func resetHandshake(_ peer: UnsafeMutablePointer<Peer>) {
     freeIndex(peer.pointee.handshake.localIndex)
     peer.pointee.handshake.reset()
   }
 
   /// Ends all sessions and wipes their keys.
+  @inline(never)
   mutating func eraseKeypairs(_ peer: UnsafeMutablePointer<Peer>) {
     freeIndex(peer.pointee.keypairs.current.localIndex)
     freeIndex(peer.pointee.keypairs.previous.localIndex)
