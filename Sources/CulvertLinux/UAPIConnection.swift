@@ -50,14 +50,14 @@ struct UAPIConnection: ~Copyable {
   private var section: UAPISection?
   private var reply = Reply.none
   private var sentByteCount = 0
-  /// When it was last served, in calls: the connection idle for longest makes room for a new one.
-  var lastServed: UInt64 = 0
   /// In the middle of a `set`, which only one connection may be at a time.
   private(set) var isSetting = false
   /// At the beginning of a `set`, and waits until the other one is through.
   private(set) var wantsToSet = false
   /// Everything sent has been read, and everything read has been answered.
   private var isDrained = false
+  /// When it was last served, in calls: the connection idle for longest makes room for a new one.
+  var lastServed: UInt64 = 0
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
   init(memory: UnsafeMutableRawBufferPointer) {

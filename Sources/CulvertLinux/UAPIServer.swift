@@ -11,9 +11,9 @@ struct UAPIServer: ~Copyable {
   /// Mutated as `(connections + index).pointee`: the subscript of a move-only element crashes the
   /// 6.3.1 compiler under the thread sanitizer.
   private let connections: UnsafeMutablePointer<UAPIConnection>
-  private var calls: UInt64 = 0
   /// Somebody waits in the listener's queue.
   private var isFull = false
+  private var calls: UInt64 = 0
 
   /// - Parameters:
   ///   - memory: `byteCount` bytes of locked memory.

@@ -16,8 +16,6 @@ struct Flow: BitwiseCopyable {
 
   /// Where the client is, and which of our addresses it asked and is to be answered from.
   var client: Path
-  /// Of the last datagram in either direction.
-  var lastUse: Instant
   /// The local port inside the tunnel that stands for this flow. That of a free flow is the last
   /// one that it had.
   var port: UInt16
@@ -29,6 +27,8 @@ struct Flow: BitwiseCopyable {
   var newer: UInt16
   /// Place + 1 of the next flow whose hash is the same; 0 for none.
   var next: UInt16
+  /// Of the last datagram in either direction.
+  var lastUse: Instant
 }
 
 /// The ends of a stage's list: places + 1, 0 where it is empty.

@@ -56,8 +56,8 @@ struct FlowTable: ~Copyable {
     for index in 0..<flows.count {
       let turn = Int(truncatingIfNeeded: order(of: index) >> 32)
       let flow = Flow(
-        client: nobody, lastUse: Instant(nanoseconds: 0), port: port(index, turn: turn),
-        mapping: 0, stage: .free, older: 0, newer: 0, next: 0)
+        client: nobody, port: port(index, turn: turn), mapping: 0, stage: .free, older: 0,
+        newer: 0, next: 0, lastUse: Instant(nanoseconds: 0))
       flows.initializeElement(at: index, to: flow)
       append(UInt16(index + 1), to: .free)
     }
@@ -116,6 +116,7 @@ struct FlowTable: ~Copyable {
   // MARK: Ends
 
   /// Closes an open flow.
+  @inline(never)
   mutating func close(_ place: UInt16, _ reason: FlowVerdict) {
     unlinkHash(place)
     use(place, as: .free, at: flow(place).pointee.lastUse)
@@ -200,6 +201,7 @@ struct FlowTable: ~Copyable {
   // MARK: Lists
 
   /// Puts a flow at the newest end of a stage's list.
+  @inline(never)
   private mutating func use(_ place: UInt16, as stage: Flow.Stage, at now: Instant) {
     unlink(place)
     flow(place).pointee.lastUse = now

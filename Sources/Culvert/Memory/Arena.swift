@@ -45,7 +45,10 @@ public struct Arena: ~Copyable {
 
   /// `count` zeroed elements of `Element`, charged to `owner`.
   ///
-  /// The element type must be one for which all-zero bytes are a valid value.
+  /// The element type must be one for which all-zero bytes are a valid value, and should be as
+  /// large as its stride, with its widest field last: of other elements that are indexed the
+  /// compiler forgets the alignment, and where a board has no unaligned loads (RISC-V) it reads
+  /// every field byte by byte.
   public mutating func carve<Element: BitwiseCopyable>(
     _ type: Element.Type, count: Int, owner: StaticString
   ) -> UnsafeMutableBufferPointer<Element> {

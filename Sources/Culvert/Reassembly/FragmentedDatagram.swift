@@ -1,10 +1,6 @@
 /// What is known of a datagram that is being put together; its bytes lie in its slot's region.
 struct FragmentedDatagram: BitwiseCopyable {
   var key: FragmentKey
-  /// When its first fragment came.
-  var since: Instant
-  /// Counts up with every datagram: which of two is older.
-  var number: UInt64
   /// Bytes of payload, known when the last fragment has come; 0 before.
   var totalByteCount: Int
   /// Bytes of payload that have come.
@@ -24,6 +20,10 @@ struct FragmentedDatagram: BitwiseCopyable {
   var source: UInt8
   /// It was discarded, and its key is not to be used until its time is over (F3).
   var isPoisoned: Bool
+  /// When its first fragment came.
+  var since: Instant
+  /// Counts up with every datagram: which of two is older.
+  var number: UInt64
 
   @inline(__always)
   init(_ key: FragmentKey, since: Instant, number: UInt64, source: UInt8) {

@@ -11,6 +11,8 @@ struct AllowedIPNode: BitwiseCopyable {
   var family: IPAddress.Family
   /// What `commitStaged` will do with the prefix.
   var action: Action
+  /// Fills the stride (`Arena.carve`).
+  private let padding: UInt8 = 0
 
   enum Action: UInt8, BitwiseCopyable {
     case none

@@ -2,11 +2,11 @@
 /// Indices are random (R6), so an index is its own hash, and nobody outside can crowd a bucket.
 struct IndexTable: ~Copyable {
   struct Entry: BitwiseCopyable {
+    /// Which handshake or keypair of the peer; the table's user gives it its meaning.
+    var kind: UInt8
     var peer: PeerID
     /// 0 marks an empty bucket.
     fileprivate(set) var index: UInt32
-    /// Which handshake or keypair of the peer; the table's user gives it its meaning.
-    var kind: UInt8
   }
 
   private let buckets: UnsafeMutableBufferPointer<Entry>
@@ -27,7 +27,7 @@ struct IndexTable: ~Copyable {
 
   /// Empties the table; once, before anything else.
   mutating func prepare() {
-    let empty = Entry(peer: PeerID(index: 0, generation: 0), index: 0, kind: 0)
+    let empty = Entry(kind: 0, peer: PeerID(index: 0, generation: 0), index: 0)
     buckets.initialize(repeating: empty)
     count = 0
   }
@@ -45,7 +45,7 @@ struct IndexTable: ~Copyable {
       let index = buckets[bucket].index
       if index == candidate { return false }
       if index == 0 {
-        buckets[bucket] = Entry(peer: peer, index: candidate, kind: kind)
+        buckets[bucket] = Entry(kind: kind, peer: peer, index: candidate)
         count += 1
         return true
       }

@@ -9,6 +9,8 @@ struct PeerEntry: BitwiseCopyable {
   /// Place + 1 of the next peer, or of the next free place; 0 for none.
   var next: UInt32
   var previous: UInt32
+  /// Fills the stride (`Arena.carve`).
+  private let padding: UInt32 = 0
 
   @inline(__always)
   var isTaken: Bool { generation & 1 != 0 }

@@ -40,9 +40,9 @@ public struct InboundBatch: ~Copyable {
 
   /// What datagrams that came in one call have in common.
   struct Arrival: BitwiseCopyable {
-    var path: Path
     /// The outer one, for its ECN bits.
     var trafficClass: UInt8
+    var path: Path
   }
 
   let bytes: UnsafeMutableRawBufferPointer
@@ -118,7 +118,7 @@ public struct InboundBatch: ~Copyable {
       return
     }
     let start = used + BatchLayout.headroom + offset
-    arrivals[arrivalCount] = Arrival(path: path, trafficClass: trafficClass)
+    arrivals[arrivalCount] = Arrival(trafficClass: trafficClass, path: path)
     var taken = 0
     repeat {
       let remaining = byteCount - taken
@@ -144,7 +144,7 @@ public struct InboundBatch: ~Copyable {
     guard arrivalCount < arrivals.count, count < packets.count,
       byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
     else { return false }
-    arrivals[arrivalCount] = Arrival(path: path, trafficClass: trafficClass)
+    arrivals[arrivalCount] = Arrival(trafficClass: trafficClass, path: path)
     append(at: start, byteCount: byteCount, kind: .received)
     arrivalCount += 1
     used = roundUp(used + BatchLayout.headroom + byteCount, to: BatchLayout.alignment)

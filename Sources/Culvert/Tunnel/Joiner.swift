@@ -38,12 +38,12 @@ struct Joiner: ~Copyable {
 
   /// A flow whose group takes more packets.
   struct Flow: BitwiseCopyable {
+    var kind: JoinCandidate.Kind
     var addresses: UInt32
     var ports: UInt32
     var group: UInt32
     /// TCP's sequence number of the packet that continues the group.
     var nextSequence: UInt32
-    var kind: JoinCandidate.Kind
   }
 
   /// What the TUN takes; packets of the other kind each go alone.
@@ -174,9 +174,8 @@ struct Joiner: ~Copyable {
         bytes.loadBig(offset &+ 4, as: UInt32.self) &+ UInt32(candidate.payloadByteCount)
     }
     flows[flowCount] = Flow(
-      addresses: candidate.addresses, ports: candidate.ports,
-      group: UInt32(truncatingIfNeeded: groupCount &- 1), nextSequence: nextSequence,
-      kind: candidate.kind)
+      kind: candidate.kind, addresses: candidate.addresses, ports: candidate.ports,
+      group: UInt32(truncatingIfNeeded: groupCount &- 1), nextSequence: nextSequence)
     flowCount &+= 1
   }
 

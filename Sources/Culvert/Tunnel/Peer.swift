@@ -25,10 +25,10 @@ struct Peer: BitwiseCopyable {
 
   /// The batch filling that this peer last had a session in, and which one: a memo that spares a
   /// search.
-  var outboundSerial: UInt64 = 0
   var outboundSession: UInt16 = 0
-  var inboundSerial: UInt64 = 0
   var inboundSession: UInt16 = 0
+  var outboundSerial: UInt64 = 0
+  var inboundSerial: UInt64 = 0
 
   init(
     id: PeerID, publicKey: Key, handshake: Handshake, keypairs: Keypairs, cookie: ReceivedCookie
