@@ -56,6 +56,7 @@ extension Hops {
 /// What SIGUSR1 asks for.
 extension Hops {
   /// Every verdict that was given at least once, on standard error, by hop where there are several.
+  @inline(never)
   func writeCounters() {
     for hop in 0..<count {
       for value in 0..<Verdict.count {

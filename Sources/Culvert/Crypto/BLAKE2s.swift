@@ -87,6 +87,7 @@ struct BLAKE2s: ~Copyable {
 
 extension BLAKE2s {
   /// HASH(a || b), 32 bytes (whitepaper section 5.4). `digest` may overlap the input.
+  @inline(never)
   static func hash(
     into digest: UnsafeMutableRawPointer, _ a: UnsafeRawBufferPointer,
     _ b: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)

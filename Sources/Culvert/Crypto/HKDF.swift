@@ -7,6 +7,7 @@ enum HKDF {
   ///   - chainingKey: 32 bytes.
   ///   - input: `byteCount` bytes, 0 or more.
   ///   - first: 32 bytes; it and the others may be the chaining key or the input, not each other.
+  @inline(never)
   static func derive(
     chainingKey: UnsafeRawPointer, input: UnsafeRawPointer, byteCount: Int,
     into first: UnsafeMutableRawPointer, second: UnsafeMutableRawPointer? = nil,

@@ -17,13 +17,14 @@ public struct Key: Hashable, Sendable, BitwiseCopyable {
   }
 
   /// Reads 32 bytes; the caller has proved that they are there.
-  @inline(__always)
+  // A call: only handshakes and configuration do this, and without unaligned loads it is long.
+  @inline(never)
   public init(at bytes: UnsafeRawPointer) {
     self = bytes.loadUnaligned(as: Key.self)
   }
 
   /// Writes 32 bytes.
-  @inline(__always)
+  @inline(never)
   public func write(to bytes: UnsafeMutableRawPointer) {
     bytes.storeBytes(of: self, as: Key.self)
   }

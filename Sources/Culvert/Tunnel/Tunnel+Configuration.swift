@@ -50,6 +50,7 @@ extension Tunnel {
   }
 
   /// Up: timers run, keepalives go out. Down: sessions end, keys are wiped, nothing is sent.
+  @inline(never)
   public mutating func setUp(_ isUp: Bool, at now: Instant) {
     guard isUp != self.isUp else { return }
     self.isUp = isUp

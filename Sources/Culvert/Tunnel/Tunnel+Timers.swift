@@ -6,6 +6,7 @@ extension Tunnel {
   private static let handshakesPerCall = 16
 
   /// When `advance` has something to do; `never` for an idle tunnel, which therefore never wakes.
+  @inline(never)
   public mutating func nextDeadline(at now: Instant) -> Deadline {
     guard isUp else { return .never }
     if !handshakeRing.isEmpty { return Deadline(now) }
