@@ -31,7 +31,7 @@ class MemoryTests(InteropCase):
     def check_day(self, scenario: Scenario) -> None:
         """The heap's account and what is mapped are the same after each part of the day."""
         before = self.account(scenario)
-        self.assertTrue(before.groups, "the heap's account knows nothing of the start")
+        self.assertGreater(before.heap.calls, 0, "the heap's account knows nothing of the start")
         parts = (
             scenario.begin,
             lambda: scenario.send(scenario.packets),

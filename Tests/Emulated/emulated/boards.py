@@ -22,7 +22,7 @@ class Board:
     name: str
     emulator: str
     cpu: str = ""
-    # Of a counter in the C library's heap, see guest.py.
+    # Of a counter in the program's heap, see guest.py.
     word_size: int = 8
 
     @property

@@ -1,17 +1,17 @@
-"""What an emulated program has mapped, and the heap of its C library, seen from outside.
+"""What an emulated program has mapped, and its heap, seen from outside.
 
-The program is static and stripped, so nothing can be put in front of malloc. But musl (1.2.3,
-src/malloc/mallocng) keeps an account of every group of slots outside of them: which are free, and
-which have been given back. Each call that takes or gives memory changes that account, or maps and
-unmaps a group. So the account and the system calls together tell whether there was any.
+The program is static and stripped, so nothing can be put in front of posix_memalign. But its heap
+(Sources/CLinux/allocation.c) counts each call that takes or gives memory, and keeps the count and its
+marks behind a name that is found in the program's data. Larger memory comes from system calls. So the
+count and the system calls together tell whether there was any.
 """
 
 import dataclasses
 import pathlib
 import re
 import struct
+import typing
 
-PAGE = 4096
 # Where qemu-user puts a guest: around its program, far from the emulator's own memory.
 BELOW, ABOVE = 1 << 30, 1 << 31
 # System calls that give a program memory or take it back; munmap ends with "munmap".
@@ -27,13 +27,28 @@ class Mapping:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
-    """An entry of musl's account: where the slots are, and the masks of those that are free."""
+class Heap:
+    """The heap's own account: how often it was called, what is free, the block given out last."""
 
-    address: int
-    available: int
-    freed: int
-    form: int
+    calls: int
+    mark: int
+    end: int
+    newest: int
+
+    NAME: typing.ClassVar = b"markheap"
+
+    @classmethod
+    def of(cls, pid: int, data: list[Mapping], word_size: int) -> "Heap":
+        words = struct.Struct("<4I" if word_size == 4 else "<4Q")
+        found = []
+        with open(f"/proc/{pid}/mem", "rb") as memory:
+            for mapping in data:
+                memory.seek(mapping.start)
+                content = memory.read(mapping.end - mapping.start)
+                for match in re.finditer(cls.NAME, content):
+                    found.append(cls(*words.unpack_from(content, match.end())))
+        assert len(found) == 1, f"{len(found)} heaps in the program's data"
+        return found[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +56,13 @@ class Account:
     """An emulated program's memory at one moment."""
 
     writable: tuple[tuple[int, int], ...]  # from, to
-    groups: tuple[Group, ...]
+    heap: Heap
 
     @classmethod
     def of(cls, pid: int, program: pathlib.Path, word_size: int) -> "Account":
         mappings = guest_mappings(pid, program)
-        return cls(joined(mappings), read_groups(pid, heap_page(mappings, program), word_size))
+        data = [it for it in mappings if it.path == str(program) and "w" in it.access]
+        return cls(joined(mappings), Heap.of(pid, data, word_size))
 
 
 def guest_mappings(pid: int, program: pathlib.Path) -> list[Mapping]:
@@ -70,38 +86,6 @@ def joined(mappings: list[Mapping]) -> tuple[tuple[int, int], ...]:
         else:
             ranges.append((it.start, it.end))
     return tuple(ranges)
-
-
-def heap_page(mappings: list[Mapping], program: pathlib.Path) -> int:
-    """musl's account stands behind the program, after a page that nobody may touch."""
-    last = max(number for number, it in enumerate(mappings) if it.path == str(program))
-    rest = mappings[last + 1 :]
-    guard = next(number for number, it in enumerate(rest) if it.access.startswith("---"))
-    page = rest[guard + 1]
-    assert page.access.startswith("rw-") and page.start == rest[guard].end, rest[: guard + 2]
-    return page.start
-
-
-def read_groups(pid: int, address: int, word_size: int) -> tuple[Group, ...]:
-    """The groups in use, by address.
-
-    struct meta_area: a check of 8 bytes, a pointer, the number of entries as int; then of each
-    entry, struct meta, three pointers (two of a list, then the slots), two masks, and a word.
-    """
-    with open(f"/proc/{pid}/mem", "rb") as memory:
-        memory.seek(address)
-        page = memory.read(PAGE)
-    word = "I" if word_size == 4 else "Q"
-    entry = struct.Struct(f"<{word * 3}II{word}")
-    start = 16 if word_size == 4 else 24
-    (count,) = struct.unpack_from("<i", page, 8 + word_size)
-    assert count == (PAGE - start) // entry.size and any(page[:8]), "that is not musl's account"
-    found = []
-    for number in range(count):
-        _, _, slots, available, freed, form = entry.unpack_from(page, start + number * entry.size)
-        if slots:
-            found.append(Group(slots, available, freed, form))
-    return tuple(sorted(found, key=lambda group: group.address))
 
 
 def resident(pid: int, program: pathlib.Path) -> int:

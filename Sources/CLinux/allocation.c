@@ -1,0 +1,73 @@
+// The heap of the static binary. What it holds is taken once, at start, and kept; so a mark that
+// only moves up does, and the 7 KB of musl's allocator are not linked. Other builds keep their own.
+
+#ifdef CULVERT_MARK_HEAP
+
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum { CHUNK = 64 * 1024 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/// What the heap knows of itself. Tests find it in a running program by its name, and see by the
+/// count that nothing was taken or given back; `used`, or the linker would keep only its parts.
+__attribute__((used)) static struct {
+  char name[8];
+  size_t calls;
+  /// Free memory of the current chunk. Before each block stands the mark from before it was taken.
+  uintptr_t mark, end;
+  /// The block that was taken last, which alone can be given back; 0 where it has been.
+  uintptr_t newest;
+} heap = {.name = {'m', 'a', 'r', 'k', 'h', 'e', 'a', 'p'}};
+
+/// The first place for a block above the mark. No overflow: a mark lies inside a mapping.
+static uintptr_t place(size_t alignment) {
+  return (heap.mark + sizeof(uintptr_t) + alignment - 1) & ~(uintptr_t)(alignment - 1);
+}
+
+int posix_memalign(void **block, size_t alignment, size_t byte_count) {
+  if (alignment < _Alignof(max_align_t)) alignment = _Alignof(max_align_t);
+  if (alignment > CHUNK / 2 || byte_count > PTRDIFF_MAX - 3 * CHUNK) return ENOMEM;
+  int error = 0;
+  pthread_mutex_lock(&lock);
+  heap.calls++;
+  uintptr_t start = place(alignment);
+  if (start > heap.end || byte_count > heap.end - start) {
+    // What is left of the old chunk stays unused: a page is not there before it is touched.
+    size_t chunk = (byte_count + 2 * CHUNK) & ~(size_t)(CHUNK - 1);
+    void *memory = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      error = ENOMEM;
+      goto done;
+    }
+    heap.mark = (uintptr_t)memory;
+    heap.end = heap.mark + chunk;
+    start = place(alignment);
+  }
+  ((uintptr_t *)start)[-1] = heap.mark;
+  heap.mark = start + byte_count;
+  heap.newest = start;
+  *block = (void *)start;
+done:
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+/// Gives the newest block back; of another the memory is lost, as at most a few hundred bytes are.
+void free(void *block) {
+  if (block == NULL) return;
+  pthread_mutex_lock(&lock);
+  heap.calls++;
+  if ((uintptr_t)block == heap.newest) {
+    heap.mark = ((uintptr_t *)block)[-1];
+    heap.newest = 0;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+#endif
