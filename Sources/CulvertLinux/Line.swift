@@ -16,6 +16,7 @@ public struct Line {
     UnsafeRawBufferPointer(rebasing: buffer[..<count])
   }
 
+  @inline(never)
   public mutating func append(byte: UInt8) {
     guard count < buffer.count else {
       isTruncated = true

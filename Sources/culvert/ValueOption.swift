@@ -20,6 +20,7 @@ enum ValueOption: CaseIterable {
   case maximumFlows
   case seconds
 
+  @inline(never)
   var name: StaticString {
     switch self {
     case .profile: "--profile"

@@ -28,7 +28,7 @@ public enum Hex {
   }
 
   /// The value of a hexadecimal digit of either case, or -1.
-  @inline(__always)
+  @inline(never)
   static func value(of character: UInt8) -> Int32 {
     let digit = Int32(character) &- 0x30
     let letter = Int32(character | 0x20) &- 0x61

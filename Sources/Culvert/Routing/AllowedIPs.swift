@@ -220,6 +220,7 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Gives up a node that neither a peer nor the staging holds any more.
+  @inline(never)
   mutating func releaseIfUnheld(_ index: UInt32) {
     guard !nodes[Int(index)].isHeld else { return }
     count -= 1

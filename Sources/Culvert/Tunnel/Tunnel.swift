@@ -113,11 +113,13 @@ public struct Tunnel: ~Copyable {
     Handshake.secretByteCount + Keypairs.secretByteCount + ReceivedCookie.secretByteCount
 
   /// Carves an outbound batch for one worker.
+  @inline(never)
   public mutating func makeOutboundBatch(carvingFrom arena: inout Arena) -> OutboundBatch {
     OutboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
   }
 
   /// Carves an inbound batch for one worker.
+  @inline(never)
   public mutating func makeInboundBatch(carvingFrom arena: inout Arena) -> InboundBatch {
     InboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
   }
