@@ -21,7 +21,7 @@ int clinux_process_prepare(void) {
 
 int clinux_process_forbid_dumps(void) {
   struct rlimit none = {0, 0};
-  int error = setrlimit(RLIMIT_CORE, &none) == 0 ? 0 : -errno;
+  int error = prlimit(0, RLIMIT_CORE, &none, NULL) == 0 ? 0 : -errno;
   // A core_pattern that pipes ignores the limit, so the attribute is needed too.
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) error = -errno;
   return error;
