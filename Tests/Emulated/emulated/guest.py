@@ -1,9 +1,9 @@
 """What an emulated program has mapped, and its heap, seen from outside.
 
 The program is static and stripped, so nothing can be put in front of posix_memalign. But its heap
-(Sources/CLinux/allocation.c) counts each call that takes or gives memory, and keeps the count and its
-marks behind a name that is found in the program's data. Larger memory comes from system calls. So the
-count and the system calls together tell whether there was any.
+(Sources/CLinux/allocation.c) counts each call that takes or gives memory, and keeps the count and
+its marks behind a name that is found in the program's data. Larger memory comes from system calls.
+So the count and the system calls together tell whether there was any.
 """
 
 import dataclasses
