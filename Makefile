@@ -20,7 +20,7 @@ SWIFT_BUILD := swift build -c release --product culvert
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 # --- what everything needs
 
@@ -63,6 +63,13 @@ $(BOARDS): %: deps build/%/culvert # one board's static binary, build/BOARD/culv
 
 .PHONY: boards
 boards: deps $(BOARDS:%=build/%/culvert) ## a static binary for each board: build/BOARD/culvert
+
+# The official SDK's triple, in build/TRIPLE/culvert.
+SDK := aarch64-swift-linux-musl
+
+.PHONY: static-sdk
+static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
+	@Toolchain/static-sdk $(SDK)
 
 .PHONY: install
 install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
@@ -137,6 +144,14 @@ size-boards: boards
 .PHONY: test-boards
 test-boards: boards peers ## each board's binary under qemu-user, against real peers
 	@Tests/Emulated/run
+
+.PHONY: reproducible
+reproducible: deps ## each board's SDK and binary twice, in two folders: the same bytes (BOARD=armv6)
+	@Tests/Reproducible/run $(BOARD)
+
+.PHONY: test-static-sdk
+test-static-sdk: deps ## what `make static-sdk` says and hands to Swift, with a stand-in for the SDK
+	@Tests/StaticSDK/run
 
 .PHONY: layers
 layers: ## each folder of the core uses only what it may
