@@ -39,6 +39,10 @@
 //         Selftest/Selftest       run               Selftest/SelftestRun, a file for each subject
 //         Selftest/Bench          packets, ...      Selftest/Loopback, two tunnels and no network
 //
+// `@inline(never)` with no reason beside it: there are several callers, none of them once for each
+// packet of a batch, and a copy in each is what a small board's flash has no room for. What moves
+// packets is inlined.
+//
 // Layers, checked by `make layers`; each folder sees only those named:
 //
 //   Limits, Time     nothing
