@@ -11,7 +11,7 @@ struct BLAKE2s: ~Copyable {
   /// Bytes of input that wait in `block`. A full block waits too until more input comes: only
   /// then is it known not to be the last.
   private var waitingByteCount = 0
-  private let byteCount: Int
+  private var byteCount: Int
 
   /// A plain hash of `byteCount` bytes, 1 to 32.
   init(byteCount: Int = BLAKE2s.digestByteCount) {
