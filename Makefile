@@ -71,6 +71,10 @@ SDK := aarch64-swift-linux-musl
 static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
 	@Toolchain/static-sdk $(SDK)
 
+.PHONY: ordinary-arm64
+ordinary-arm64: deps ## before a release: ordinary Swift and its tests on emulated arm64 (1.3 GB to fetch)
+	@Toolchain/ordinary-arm64
+
 .PHONY: install
 install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
 	@install -D -m 755 $(STATIC) $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert
