@@ -72,7 +72,7 @@ static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps ## before a release: ordinary Swift and its tests on emulated arm64 (1.3 GB to fetch)
+ordinary-arm64: deps ## before a release: ordinary Swift and tests on emulated arm64 (fetches 1.3 GB)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
@@ -150,7 +150,7 @@ test-boards: boards peers ## each board's binary under qemu-user, against real p
 	@Tests/Emulated/run
 
 .PHONY: reproducible
-reproducible: deps ## each board's SDK and binary twice, in two folders: the same bytes (BOARD=armv6)
+reproducible: deps ## SDK and binary of each board, built twice: the same bytes (BOARD=armv6)
 	@Tests/Reproducible/run $(BOARD)
 
 .PHONY: test-static-sdk
