@@ -72,7 +72,7 @@ static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps ## before a release: ordinary Swift and tests on emulated arm64 (fetches 1.3 GB)
+ordinary-arm64: deps ## for a release: ordinary Swift and tests on emulated arm64 (1.3 GB to fetch)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
