@@ -33,7 +33,8 @@ find_compilers() {
     llvm_ar=$bin/llvm-ar
     llvm_nm=$bin/llvm-nm
     llvm_objdump=$bin/llvm-objdump
-    for tool in "$clang" "$llvm_ar" "$llvm_nm" "$llvm_objdump" "$bin/ld.lld"; do
+    llvm_objcopy=$bin/llvm-objcopy
+    for tool in "$clang" "$llvm_ar" "$llvm_nm" "$llvm_objdump" "$llvm_objcopy" "$bin/ld.lld"; do
         [ -x "$tool" ] || die "missing: ${tool##*/} beside swiftc; install the whole Swift toolchain"
     done
 }

@@ -46,11 +46,13 @@ public struct Line {
     }
   }
 
+  @inline(never)
   public mutating func append(_ name: InterfaceName) {
     name.withBytes { append($0) }
   }
 
   /// "No such file or directory (ENOENT)"; the number where there is no name.
+  @inline(never)
   public mutating func append(_ error: SystemError) {
     append(cString: error.text)
     append(" (")

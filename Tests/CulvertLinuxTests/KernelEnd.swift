@@ -45,6 +45,10 @@ final class KernelEnd {
     try tun.setUp(true)
     let text = family == .ipv4 ? "10.9.0.1/24" : "fd09::1/64"
     try #require(shell("ip addr add \(text) dev cvt0 nodad") == 0)
+    // A busy kernel takes its time until it knows an IPv6 address as its own.
+    let own = family == .ipv4 ? "10.9.0.1" : "fd09::1"
+    let isKnown = "ip route show table local \(own) | grep -q cvt0"
+    try #require(eventually { shell(isKnown) == 0 })
     let isIPv4 = family == .ipv4
     let type = kind == .udp ? SOCK_DGRAM : SOCK_RAW
     let number = kind == .udp ? IPPROTO_UDP : isIPv4 ? IPPROTO_ICMP : IPPROTO_ICMPV6

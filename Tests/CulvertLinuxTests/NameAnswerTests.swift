@@ -164,7 +164,7 @@ import Testing
     for flags in [0x0100, 0x8980, 0xf980] as [UInt16] {
       #expect(read(message([own], flags: flags).bytes).answer == .unrelated)
     }
-    for question in [
+    let others: [[UInt8]] = [
       NameMessage.question("vpn.example.or", type: 1), NameMessage.question("vpn.example", type: 1),
       NameMessage.question("vpn.example.org.x", type: 1),
       NameMessage.question("vpn.examplf.org", type: 1), NameMessage.question("", type: 1),
@@ -173,7 +173,8 @@ import Testing
       // The dots are labels' ends, not bytes.
       [15] + bytes("vpn.example.org") + [0, 0, 1, 0, 1],
       [3] + bytes("vpn") + [11] + bytes("example.org") + [0, 0, 1, 0, 1],
-    ] {
+    ]
+    for question in others {
       wrong = good
       wrong.questions = [question]
       #expect(read(wrong.bytes).answer == .unrelated)

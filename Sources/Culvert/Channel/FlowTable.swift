@@ -269,7 +269,7 @@ struct FlowTable: ~Copyable {
   }
 
   /// One round of SplitMix64's finaliser.
-  @inline(__always)
+  @inline(never)
   private func mix(_ word: UInt64) -> UInt64 {
     var word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
     word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb

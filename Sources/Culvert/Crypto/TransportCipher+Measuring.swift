@@ -70,6 +70,7 @@ extension TransportCipher {
 
   /// Nanoseconds for `count` packets of `byteCount` bytes at `text`, whose first 32 bytes serve as
   /// the key.
+  @inline(never)
   private func time(
     _ text: UnsafeMutableRawPointer, byteCount: Int, count: Int, now: () -> UInt64
   ) -> UInt64 {

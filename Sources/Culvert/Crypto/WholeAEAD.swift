@@ -2,6 +2,7 @@
 enum WholeAEAD {
   /// As `TransportCipher.seal`. The call knows nothing of padding, so the padding's bytes are
   /// zeroed at the input and put back.
+  @inline(never)
   static func seal(
     _ text: UnsafeMutableRawPointer, byteCount: Int, paddedByteCount: Int,
     to output: UnsafeMutableRawPointer, counter: UInt64, sender: UInt32, key: UnsafeRawPointer

@@ -89,7 +89,7 @@ struct PeerTable: ~Copyable {
   }
 
   /// True while the peer that was given this ID is configured.
-  @inline(__always)
+  @inline(never)
   func contains(_ id: PeerID) -> Bool {
     guard id.index < UInt32(entries.count) else { return false }
     let entry = entry(id.index &+ 1)

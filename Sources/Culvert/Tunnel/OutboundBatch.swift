@@ -71,6 +71,7 @@ public struct OutboundBatch: ~Copyable {
   }
 
   /// Empties the batch and wipes its keys.
+  @inline(never)
   public mutating func reset() {
     sessions.reset()
     outputs.reset()
@@ -86,6 +87,7 @@ public struct OutboundBatch: ~Copyable {
 
   /// Room for one more packet of up to `byteCount` bytes, with `headroom` bytes to use before it;
   /// nil when the batch is full.
+  @inline(never)
   public func room(for byteCount: Int) -> UnsafeMutableRawBufferPointer? {
     guard count < packets.count, hasRoom(for: byteCount) else { return nil }
     return UnsafeMutableRawBufferPointer(
@@ -102,6 +104,7 @@ public struct OutboundBatch: ~Copyable {
     _ = append(byteCount: byteCount, kind: .unplanned, offload: offload)
   }
 
+  @inline(never)
   mutating func append(
     byteCount: Int, kind: Packet.Kind, offload: PacketOffload = .none
   ) -> Int {

@@ -18,27 +18,36 @@ struct Checksum: BitwiseCopyable {
 
   /// Adds `byteCount` bytes. Only the last bytes added may be odd in number: an odd byte is taken
   /// as the first of a pair whose second is zero.
+  @inline(__always)
   mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
+    self = adding(bytes, byteCount: byteCount)
+  }
+
+  /// Out of line, and by value, so that the sum is in a register.
+  @inline(never)
+  private func adding(_ bytes: UnsafeRawPointer, byteCount: Int) -> Checksum {
+    var total = self
     var offset = 0
     if byteCount >= 64 {
       offset = byteCount & ~31
-      addWide(bytes, byteCount: offset)
+      total.addWide(bytes, byteCount: offset)
     }
     while byteCount &- offset >= 8 {
-      addWord(bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+      total.addWord(bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
       offset &+= 8
     }
     if byteCount & 4 != 0 {
-      addWord(UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
+      total.addWord(UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
       offset &+= 4
     }
     if byteCount & 2 != 0 {
-      addWord(UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)))
+      total.addWord(UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)))
       offset &+= 2
     }
     if byteCount & 1 != 0 {
-      addWord(UInt64((UInt16(bytes.byte(offset)) << 8).bigEndian))
+      total.addWord(UInt64((UInt16(bytes.byte(offset)) << 8).bigEndian))
     }
+    return total
   }
 
   /// Adds a multiple of 32 bytes.
