@@ -47,7 +47,8 @@ final class KernelEnd {
     try #require(shell("ip addr add \(text) dev cvt0 nodad") == 0)
     // A busy kernel takes its time until it knows an IPv6 address as its own.
     let own = family == .ipv4 ? "10.9.0.1" : "fd09::1"
-    let isKnown = "ip route show table local \(own) | grep -q cvt0"
+    let isKnown =
+      "ip \(family == .ipv4 ? "-4" : "-6") route show table local \(own) | grep -q cvt0"
     try #require(eventually { shell(isKnown) == 0 })
     let isIPv4 = family == .ipv4
     let type = kind == .udp ? SOCK_DGRAM : SOCK_RAW
