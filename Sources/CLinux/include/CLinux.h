@@ -61,6 +61,8 @@ const char *clinux_error_name(int error_number);
 
 /// Nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC where the kernel lacks it.
 uint64_t clinux_clock_boottime(void);
+/// CLOCK_THREAD_CPUTIME_ID: the processor time of the calling thread, in nanoseconds.
+uint64_t clinux_clock_thread(void);
 /// CLOCK_REALTIME. A clock set before 1970 reads as 0.
 void clinux_clock_realtime(uint64_t *seconds, uint32_t *nanoseconds);
 

@@ -1,7 +1,8 @@
 /// `culvert bench`: what this device can do, measured with the code that the tunnel runs, without
 /// system calls. Each function goes on for about `duration` nanoseconds of the clock `now`.
 public enum Bench {
-  /// Nanoseconds of a steady clock. No closure, for which each function would be compiled anew.
+  /// Nanoseconds of a clock that does not go back. No closure, for which each function would be
+  /// compiled anew.
   public typealias Clock = @convention(c) () -> UInt64
 
   /// What was done, and how long it took.
