@@ -7,8 +7,7 @@
 
 nonisolated(unsafe) private let world = ChannelFuzz()
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzChannel(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzChannel(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   world.restart(UnsafeRawBufferPointer(start: bytes, count: count))
   while world.step() {}
   world.release()

@@ -5,8 +5,7 @@
 // Every buffer is an allocation of exactly the bytes that its user may touch, so that address
 // sanitizer sees the first one outside.
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzConfig(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzConfig(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let bytes, count > 2 else { return 0 }
   let input = Array(UnsafeBufferPointer(start: bytes + 1, count: count - 1))
   if bytes[0] & 0x80 != 0 {

@@ -9,8 +9,7 @@ nonisolated(unsafe) private let world: DoorWorld = {
   return DoorWorld()
 }()
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzInnerPackets(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzInnerPackets(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let bytes, count > 0 else { return 0 }
   let packet = UnsafeRawBufferPointer(start: bytes + 1, count: count - 1)
   InnerPacketFuzz.parse(packet)

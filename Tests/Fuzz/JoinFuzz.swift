@@ -6,8 +6,7 @@
 
 nonisolated(unsafe) private let world = JoinWorld()
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzJoining(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzJoining(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   var input = UnsafeRawBufferPointer(start: bytes, count: count)[...]
   var packets: [[UInt8]] = []
   let taken = input.popFirst() ?? 0

@@ -7,8 +7,7 @@ nonisolated(unsafe) private let world: DoorWorld = {
   return DoorWorld()
 }()
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzMessages(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzMessages(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   var choices = Choices(bytes: UnsafeRawBufferPointer(start: bytes, count: count))
   world.restore()
   while !choices.isExhausted, world.step(&choices) {}

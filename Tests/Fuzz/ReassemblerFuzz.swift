@@ -5,8 +5,7 @@
 
 nonisolated(unsafe) private let world = ReassemblyWorld()
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzReassembler(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzReassembler(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   var fuzz = ReassemblerFuzz(Array(UnsafeRawBufferPointer(start: bytes, count: count)))
   world.restart(seed: 1)
   while fuzz.step(world) {}

@@ -1,16 +1,8 @@
-// libFuzzer over LineReader and UAPIParser. Build and run (clang's and Swift's libFuzzer, x86-64):
-//
-//   mkdir -p build/fuzz/uapi
-//   swiftc -g -O -sanitize=fuzzer,address -parse-as-library -module-name Culvert \
-//     $(find Sources/Culvert -name '*.swift') Tests/Fuzz/UAPIFuzz.swift \
-//     -I Sources/CSodium -lsodium -o build/fuzz/UAPIFuzz
-//   SWIFT_BACKTRACE=enable=no build/fuzz/UAPIFuzz -max_total_time=60 -max_len=2048 build/fuzz/uapi
-//
-// The core and the entry are one module, so that internals need no @testable.
+// Lines of the configuration protocol through LineReader and UAPIParser, in pieces. Build and run:
+// Tests/Fuzz/run uapi.
 
 /// The first byte of the input is the size of the pieces in which the rest arrives, plus one.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzUAPI(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzUAPI(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let bytes, count > 1 else { return 0 }
   let stream = UnsafeRawBufferPointer(start: bytes + 1, count: count - 1)
   let pieces = UAPIFuzz.run(stream, pieceByteCount: Int(bytes[0]) + 1)

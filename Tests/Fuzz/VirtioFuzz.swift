@@ -4,8 +4,7 @@
 // Every buffer is an allocation of exactly the bytes that its user may touch, so that address
 // sanitizer sees the first one outside.
 
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzzVirtio(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func fuzzVirtio(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let headerByteCount = PacketOffload.virtioHeaderByteCount
   guard let bytes, count >= headerByteCount else { return 0 }
   let header = UnsafeMutableRawPointer.allocate(byteCount: headerByteCount, alignment: 1)
