@@ -22,9 +22,10 @@ public struct TunDevice: ~Copyable {
   private init(
     device: consuming FileDescriptor, headerByteCount: Int = 0
   ) throws(SystemError) {
+    // First what may throw: Swift 6.2's optimizer gives up at a value that it must undo in part.
+    control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
     self.device = device
     self.headerByteCount = headerByteCount
-    control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
   }
 
   @inline(__always)

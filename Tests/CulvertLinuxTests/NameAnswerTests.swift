@@ -50,9 +50,11 @@ import Testing
       let count = query("a.example", family) { query in
         buffer.withUnsafeMutableBytes { query.write(to: $0) }
       }
-      let header: [UInt8] = [0xbe, 0xef, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-      #expect(
-        Array(buffer[..<count]) == header + [1, 0x61, 7] + bytes("example") + [0, 0, type, 0, 1])
+      var expected: [UInt8] = [0xbe, 0xef, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+      expected += [1, 0x61, 7]
+      expected += bytes("example")
+      expected += [0, 0, type, 0, 1]
+      #expect(Array(buffer[..<count]) == expected)
     }
     let longest = String(repeating: "a.", count: 126) + "a"
     var buffer = [UInt8](repeating: 0xee, count: NameQuery.longestByteCount)

@@ -191,8 +191,10 @@ struct FragmentModel {
     let quoted = Array(packet.prefix(1232))
     var message: [UInt8] = [3, 1, 0, 0, 0, 0, 0, 0] + quoted
     let length = [UInt8(message.count >> 8), UInt8(message.count & 255)]
-    let check = ~FragmentModel.sum(to + from + [0, 0] + length + [0, 0, 0, 58] + message)
+    let summed: [[UInt8]] = [to, from, [0, 0], length, [0, 0, 0, 58], message]
+    let check = ~FragmentModel.sum(Array(summed.joined()))
     message.replaceSubrange(2..<4, with: [UInt8(check >> 8 & 255), UInt8(check & 255)])
-    return [0x60, 0, 0, 0] + length + [58, 64] + to + from + message
+    let fields: [[UInt8]] = [[0x60, 0, 0, 0], length, [58, 64], to, from, message]
+    return Array(fields.joined())
   }
 }

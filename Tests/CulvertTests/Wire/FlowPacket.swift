@@ -38,30 +38,35 @@ struct FlowPacket {
   }
 
   private var transport: [UInt8] {
-    let ports = FlowPacket.big(sourcePort) + FlowPacket.big(destinationPort)
-    guard isTCP else {
-      return ports + FlowPacket.big(UInt16(8 + payload.count)) + [0, 0] + payload
+    var fields: [[UInt8]] = [FlowPacket.big(sourcePort), FlowPacket.big(destinationPort)]
+    if isTCP {
+      let offset = UInt8(20 + tcpOptions.count) << 2
+      fields += [FlowPacket.big(sequence), FlowPacket.big(acknowledgement), [offset, flags]]
+      fields += [FlowPacket.big(window), [0, 0], FlowPacket.big(urgent), tcpOptions]
+    } else {
+      fields += [FlowPacket.big(UInt16(8 + payload.count)), [0, 0]]
     }
-    let doff = UInt8(20 + tcpOptions.count) << 2
-    return ports + FlowPacket.big(sequence) + FlowPacket.big(acknowledgement) + [doff, flags]
-      + FlowPacket.big(window) + [0, 0] + FlowPacket.big(urgent) + tcpOptions + payload
+    return Array(fields.joined()) + payload
   }
 
   private var network: [UInt8] {
     let number: UInt8 = isTCP ? 6 : 17
+    var fields: [[UInt8]]
     if isIPv4 {
       let header = 20 + networkOptions.count
-      return [0x40 | UInt8(header / 4), trafficClass]
-        + FlowPacket.big(UInt16(header + transport.count)) + FlowPacket.big(identification)
-        + FlowPacket.big(fragmentField) + [timeToLive, number, 0, 0]
-        + [10, 0, 0, source, 10, 0, 0, destination] + networkOptions
+      fields = [[0x40 | UInt8(header / 4), trafficClass]]
+      fields += [FlowPacket.big(UInt16(header + transport.count)), FlowPacket.big(identification)]
+      fields += [FlowPacket.big(fragmentField), [timeToLive, number, 0, 0]]
+      fields += [[10, 0, 0, source], [10, 0, 0, destination], networkOptions]
+    } else {
+      let options = networkOptions.isEmpty ? [] : [number] + networkOptions
+      let prefix: [UInt8] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+      fields = [FlowPacket.big(6 << 28 | UInt32(trafficClass) << 20 | flowLabel)]
+      fields += [FlowPacket.big(UInt16(options.count + transport.count))]
+      fields += [[options.isEmpty ? number : 60, timeToLive]]
+      fields += [prefix, [source], prefix, [destination], options]
     }
-    let options = networkOptions.isEmpty ? [] : [number] + networkOptions
-    let prefix: [UInt8] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    return FlowPacket.big(6 << 28 | UInt32(trafficClass) << 20 | flowLabel)
-      + FlowPacket.big(UInt16(options.count + transport.count))
-      + [options.isEmpty ? number : 60, timeToLive] + prefix + [source] + prefix + [destination]
-      + options
+    return Array(fields.joined())
   }
 
   /// The packet with both checksums.
