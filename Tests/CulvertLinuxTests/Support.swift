@@ -66,7 +66,7 @@ func eventually(_ condition: () -> Bool) -> Bool {
 /// A fresh directory under /tmp, removed afterwards.
 func withTemporaryDirectory<R>(_ body: (String) throws -> R) rethrows -> R {
   var template = Array("/tmp/culvert-test-XXXXXX".utf8CString)
-  let path = String(cString: mkdtemp(&template)!)
+  let path = template.withUnsafeMutableBufferPointer { String(cString: mkdtemp($0.baseAddress!)!) }
   defer { shell("rm -rf \(path)") }
   return try body(path)
 }
