@@ -21,7 +21,7 @@ from harness.uapi import UAPIConnection
 from counts import CountPage, Memory, waits_for_work
 
 RECONFIGURATIONS = 100
-PATIENCE = 180  # seconds for the packets, on the slowest machine
+PATIENCE = 400  # seconds for the packets, on the slowest machine
 
 
 class CountedNode(Node):
