@@ -24,8 +24,8 @@ _Noreturn void sodium_small_assert_fail(const char *expression, const char *file
 }
 
 /// X25519 with the base point by the ordinary ladder instead of a table. Constant time like it.
-/// For boards where another implementation serves nearly every processor, as sandy2x does on
-/// x86-64 (all with AVX), so that the table would be dead weight. Slower: only key generation.
+/// For boards where its 37 KB count for more than the time: without it key generation, and that of
+/// the ephemeral key in a handshake, takes as long as any other exchange.
 int sodium_small_base(unsigned char *point, const unsigned char *scalar) {
     static const unsigned char base[crypto_scalarmult_curve25519_BYTES] = {9};
     return crypto_scalarmult_curve25519_ref10_implementation.mult(point, scalar, base);
