@@ -15,16 +15,17 @@
 
 // ChaCha20 rotates words by 16 and by 8 bits with shuffles whose masks libsodium calls rot16 and
 // rot8. NEON has an instruction for the first; for the second a 32-bit ARM needs two either way,
-// and of these the shifts need no table in one of its sixteen registers.
-static inline __m128i sodium_neon_rot16(__m128i words) {
+// and of these the shifts need no mask in one of its sixteen registers.
+static inline __m128i sodium_neon_rot16(__m128i words, __m128i mask) {
+    (void)mask;
     return simde__m128i_from_neon_u16(vrev32q_u16(simde__m128i_to_neon_u16(words)));
 }
 
-static inline __m128i sodium_neon_rot8(__m128i words) {
+static inline __m128i sodium_neon_rot8(__m128i words, __m128i mask) {
 #ifdef __aarch64__
-    const __m128i mask = _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
     return simde_mm_shuffle_epi8(words, mask);
 #else
+    (void)mask;
     const uint32x4_t whole = simde__m128i_to_neon_u32(words);
     return simde__m128i_from_neon_u32(vsriq_n_u32(vshlq_n_u32(whole, 8), whole, 24));
 #endif
@@ -39,6 +40,6 @@ static inline __m128i sodium_neon_load8(const void *bytes) {
 #undef _mm_loadl_epi64
 #define _mm_loadl_epi64(bytes) sodium_neon_load8(bytes)
 #undef _mm_shuffle_epi8
-#define _mm_shuffle_epi8(words, mask) sodium_neon_##mask(words)
+#define _mm_shuffle_epi8(words, mask) sodium_neon_##mask(words, mask)
 
 #endif

@@ -14,8 +14,8 @@ enum ComposedAEAD {
   /// What the length of a stream is rounded up to where single blocks would take longer.
   static let grainByteCount = 256
   /// The blocks that are sooner made one by one than as a grain. In AVX2 a block takes half as
-  /// long as four or eight together (105, 215 and 245 ns); in NEON, with its longer latencies, as
-  /// long as four.
+  /// long as four or eight together (105, 215 and 245 ns); in NEON, with its longer latencies,
+  /// nearly as long as four (estimated: Toolchain/README.md).
   #if arch(arm) || arch(arm64)
     static let looseBlockCount = 1
   #else
