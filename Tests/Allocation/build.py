@@ -58,7 +58,7 @@ def door_program() -> pathlib.Path:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     target, object_file = OUTPUT / "door", OUTPUT / "interposer.o"
     call(clang(), "-O2", "-Wall", "-Werror", "-c", SOURCE, "-o", object_file)
-    folder = ROOT / "Tests" / "CulvertTests" / "Door"
+    folder = ROOT / "Tests" / "Unit" / "CulvertTests" / "Door"
     worlds = [path for path in sorted(folder.glob("*.swift")) if path.stem != "DoorTests"]
     call(
         "swiftc",

@@ -1,7 +1,7 @@
 // Packets on their way to a TUN, joined and cut again. The input is a sequence of packets, each
 // behind two bytes: how it is made, and of how many bytes. Build and run: Tests/Fuzz/run join.
 //
-// `JoinWorld` (Tests/CulvertTests/Tunnel) checks that every packet comes out whole and in its
+// `JoinWorld` (Tests/Unit/CulvertTests/Tunnel) checks that every packet comes out whole and in its
 // place; `JoinModel` says which ones belong together.
 
 nonisolated(unsafe) private let world = JoinWorld()

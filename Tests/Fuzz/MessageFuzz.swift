@@ -1,6 +1,6 @@
 // The message door: whatever arrives from the network, in whatever order, at whatever time, at a
 // tunnel with a live session and four more peers. The input is a sequence of choices that
-// `DoorWorld` (Tests/CulvertTests/Door) follows. Build and run: Tests/Fuzz/run message.
+// `DoorWorld` (Tests/Unit/CulvertTests/Door) follows. Build and run: Tests/Fuzz/run message.
 
 nonisolated(unsafe) private let world: DoorWorld = {
   precondition(Sodium.start())

@@ -1,7 +1,7 @@
 // Fragments through the core and through its model. The input is a sequence of steps, each a byte
 // that says what is done and the bytes that this takes. Build and run: Tests/Fuzz/run reassembler.
 //
-// `ReassemblyWorld` (Tests/CulvertTests/Reassembly) compares, and looks at the room around packets.
+// `ReassemblyWorld` (Tests/Unit/CulvertTests/Fragments) compares, and looks at the room around packets.
 
 nonisolated(unsafe) private let world = ReassemblyWorld()
 

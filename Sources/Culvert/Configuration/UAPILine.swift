@@ -17,3 +17,51 @@ public enum UAPILine: Equatable, Sendable {
   /// The reply is this errno alone.
   case endFailed(UAPIError)
 }
+
+/// Why a UAPI request failed, as the errno that the reply carries negated (`errno=-22`). The
+/// numbers are those of the generic Linux ABI, which all boards share.
+public enum UAPIError: Int32, Error, Sendable {
+  /// EIO: the request could not be read or carried out.
+  case inputOutput = 5
+  /// EINVAL: a malformed value, an unknown key, an overlong line.
+  case invalid = 22
+  /// ENOSPC: a table that was sized at start is full.
+  case full = 28
+  /// ENOANO, wireguard-go's errno for what has no other.
+  case unknown = 55
+  /// EPROTO: an unknown operation, a line without `=`, or keys in the wrong order.
+  case wrongOrder = 71
+  /// EADDRINUSE: the listen port or the firewall mark could not be set.
+  case addressInUse = 98
+}
+
+/// A line of the device's section of a `set` request.
+public enum DeviceSetting: Equatable, Sendable {
+  /// 32 bytes in the parser's secret buffer, unclamped; all zero unsets the key.
+  case privateKey
+  /// 0 lets the system choose.
+  case listenPort(UInt16)
+  /// 0 removes the mark.
+  case fwmark(UInt32)
+  /// Peers that are not in this request go.
+  case replacePeers
+}
+
+/// A line of a peer's section of a `set` request.
+public enum PeerSetting: Equatable, Sendable {
+  /// Ends the section before and opens this peer's.
+  case publicKey(Key)
+  case remove
+  /// The peer is changed where it exists, never created.
+  case updateOnly
+  /// 32 bytes in the parser's secret buffer; all zero means none.
+  case presharedKey
+  /// Where the zone was given by name, `UAPIParser.zoneName` holds it and the scope is 0.
+  case endpoint(Endpoint)
+  /// Seconds; 0 turns it off.
+  case persistentKeepalive(UInt16)
+  case replaceAllowedIPs
+  case allowedIP(IPPrefix)
+  case removeAllowedIP(IPPrefix)
+  case protocolVersion1
+}

@@ -54,3 +54,86 @@ public struct Limits: Sendable {
     self.flows = flows
   }
 }
+
+/// The three sets of limits a user picks from with `--profile`.
+public enum Profile: UInt8, Sendable {
+  /// Pi Zero and routers with 32-64 MB.
+  case tiny
+  /// The default.
+  case standard
+  /// Thousands of peers, 131,072 allowed IPs.
+  case gateway
+
+  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  public static let count: UInt8 = 3
+
+  public var name: StaticString {
+    switch self {
+    case .tiny: "tiny"
+    case .standard: "standard"
+    case .gateway: "gateway"
+    }
+  }
+
+  public var limits: Limits {
+    switch self {
+    case .tiny:
+      Limits(
+        peers: 16, allowedIPs: 256, stagedPacketsPerPeer: 16, stagingSlots: 64,
+        handshakeRing: 64, rateLimiterEntries: 256, batchPackets: 128,
+        batchByteCount: 80 * 1024, maximumMTU: 65_475,
+        reassembledByteCount: 2048, flows: 64)
+    case .standard:
+      Limits(
+        peers: 256, allowedIPs: 8192, stagedPacketsPerPeer: 64, stagingSlots: 512,
+        handshakeRing: 512, rateLimiterEntries: 4096, batchPackets: 128,
+        batchByteCount: 144 * 1024, maximumMTU: 65_475,
+        reassembledByteCount: 65_575, flows: 256)
+    case .gateway:
+      Limits(
+        peers: 4096, allowedIPs: 131_072, stagedPacketsPerPeer: 128, stagingSlots: 4096,
+        handshakeRing: 4096, rateLimiterEntries: 16_384, batchPackets: 128,
+        batchByteCount: 144 * 1024, maximumMTU: 65_475,
+        reassembledByteCount: 65_575, flows: 4096)
+    }
+  }
+}
+
+/// A sum whose every addend names its owner: the ledger that `culvert budget` prints. It counts
+/// what is pinned, not what is useful.
+public struct Budget: Sendable {
+  public struct Addend: Sendable {
+    public let owner: StaticString
+    public fileprivate(set) var byteCount: Int
+  }
+
+  /// More than the owners there are; a test prints all profiles.
+  static let capacity = 40
+  private var addends = InlineArray<40, Addend>(repeating: Addend(owner: "", byteCount: 0))
+  public private(set) var count = 0
+
+  public init() {}
+
+  public subscript(index: Int) -> Addend {
+    precondition(index >= 0 && index < count)
+    return addends[index]
+  }
+
+  /// Adds to the ledger: one line for each owner.
+  public mutating func add(_ owner: StaticString, byteCount: Int) {
+    for index in 0..<count where addends[index].owner.utf8Start == owner.utf8Start {
+      addends[index].byteCount += byteCount
+      return
+    }
+    precondition(count < Budget.capacity, "more owners than lines in the ledger")
+    addends[count] = Addend(owner: owner, byteCount: byteCount)
+    count += 1
+  }
+
+  /// Bytes of all addends.
+  public var total: Int {
+    var sum = 0
+    for index in 0..<count { sum += addends[index].byteCount }
+    return sum
+  }
+}

@@ -144,3 +144,62 @@ struct SymmetricState {
     Secret.wipe(scratch, byteCount: SymmetricState.byteCount)
   }
 }
+
+/// Hash(construction) and Hash(Hash(construction) || identifier), whitepaper section 5.4, computed
+/// once at start.
+struct NoiseConstants: BitwiseCopyable {
+  let chainingKey: Key
+  let hash: Key
+
+  private static var construction: StaticString { "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s" }
+  private static var identifier: StaticString { "WireGuard v1 zx2c4 Jason@zx2c4.com" }
+
+  init() {
+    var first = Key.zero
+    var second = Key.zero
+    withUnsafeMutableBytes(of: &first) { output in
+      BLAKE2s.hash(into: output.baseAddress!, NoiseConstants.construction.bytes, .empty)
+    }
+    withUnsafeMutableBytes(of: &second) { output in
+      withUnsafeBytes(of: first) { first in
+        BLAKE2s.hash(into: output.baseAddress!, first, NoiseConstants.identifier.bytes)
+      }
+    }
+    chainingKey = first
+    hash = second
+  }
+}
+
+extension StaticString {
+  /// The string's UTF-8 bytes, which live as long as the program.
+  var bytes: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: utf8Start, count: utf8CodeUnitCount)
+  }
+}
+
+extension UnsafeRawBufferPointer {
+  static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
+}
+
+/// The device's own key pair. The private half lives in the locked part of the arena.
+struct StaticIdentity {
+  let privateKey: UnsafeMutableRawPointer
+  private(set) var publicKey = Key.zero
+  private(set) var isSet = false
+
+  init(carvingFrom arena: inout Arena) {
+    privateKey = arena.carveBytes(WireGuard.keyByteCount, owner: "secrets: device key").baseAddress!
+  }
+
+  /// Takes 32 bytes; all zero unset the identity (UAPI). Otherwise the key is clamped.
+  mutating func set(_ key: UnsafeRawPointer) {
+    privateKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
+    isSet = !Secret.isZero(privateKey, byteCount: WireGuard.keyByteCount)
+    publicKey = .zero
+    guard isSet else { return }
+    X25519.clamp(privateKey)
+    withUnsafeMutableBytes(of: &publicKey) { output in
+      X25519.publicKey(into: output.baseAddress!, secret: privateKey)
+    }
+  }
+}

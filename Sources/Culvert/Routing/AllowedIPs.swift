@@ -306,3 +306,85 @@ struct AllowedIPs: ~Copyable {
     ((position < 64 ? high : low) &>> UInt64(truncatingIfNeeded: 63 &- position)) & 1
   }
 }
+
+/// A node of the trie: what routing reads, 32 bytes, two to a cache line.
+struct AllowedIPNode: BitwiseCopyable {
+  /// The prefix, left-aligned as in `IPAddress`; the bits after `length` are 0.
+  var high: UInt64
+  var low: UInt64
+  /// Both children in one word, so that choosing one takes a shift, not a branch. 0 for none.
+  var children: UInt64
+  /// The peer that the prefix belongs to, or `nobody`.
+  var peer: UInt32
+  var length: UInt8
+  var family: IPAddress.Family
+  /// What `commitStaged` will do with the prefix.
+  var action: Action
+  /// Fills the stride (`Arena.carve`).
+  private let padding: UInt8 = 0
+
+  enum Action: UInt8, BitwiseCopyable {
+    case none
+    case add
+    case remove
+  }
+
+  /// What only changes and listings read; kept apart, so that routing does not load it.
+  struct Links: BitwiseCopyable {
+    /// The node above; 0 for the root. In a free node, the next free one.
+    var parent: UInt32
+    /// Neighbours among the prefixes of one peer, in the order they were added; 0 for none.
+    var next: UInt32
+    var previous: UInt32
+    /// The prefix staged next; 0 for none.
+    var nextStaged: UInt32
+  }
+
+  static let nobody = UInt32.max
+
+  /// - Parameter side: the bit after the node's own prefix, 0 or 1.
+  @inline(__always)
+  func child(_ side: UInt64) -> UInt32 {
+    UInt32(truncatingIfNeeded: children &>> (side &* 32))
+  }
+
+  @inline(__always)
+  mutating func setChild(_ side: UInt64, to node: UInt32) {
+    let shift = side &* 32
+    children = children & ~(0xffff_ffff &<< shift) | UInt64(node) &<< shift
+  }
+
+  /// True where the node stands for a prefix of its own, and not only for a fork.
+  @inline(__always)
+  var isHeld: Bool { peer != AllowedIPNode.nobody || action != .none }
+}
+
+/// Listing one peer's allowed IPs, in the order they were added.
+extension AllowedIPs {
+  /// Where a listing stands. It may be kept while the listing waits for a slow reader; a change in
+  /// between can cut the listing short or repeat a prefix, which `revision` gives away, but no
+  /// more than that.
+  struct Cursor: BitwiseCopyable {
+    fileprivate var node: UInt32
+    fileprivate let peer: UInt32
+  }
+
+  /// Before the first prefix of `peer`, which is less than the limit.
+  func cursor(of peer: UInt32) -> Cursor {
+    Cursor(node: firsts[slot(of: peer)], peer: peer)
+  }
+
+  /// The next prefix; nil at the end.
+  func next(_ cursor: inout Cursor) -> IPPrefix? {
+    guard cursor.node != 0 else { return nil }
+    let node = nodes + Int(cursor.node)
+    // The prefix that the listing stood at has been taken from the peer meanwhile.
+    guard node.pointee.peer == cursor.peer else { return nil }
+    cursor.node = links[Int(cursor.node)].next
+    let address =
+      node.pointee.family == .ipv4
+      ? IPAddress(ipv4: UInt32(truncatingIfNeeded: node.pointee.high >> 32))
+      : IPAddress(ipv6High: node.pointee.high, low: node.pointee.low)
+    return IPPrefix(address, length: Int(node.pointee.length))
+  }
+}

@@ -183,3 +183,48 @@ struct PeerTable: ~Copyable {
     return word ^ (word >> 31)
   }
 }
+
+/// One place of the peer table: the peer's public key, and its neighbours in configuration order.
+struct PeerEntry: BitwiseCopyable {
+  var key0: UInt64
+  var key1: UInt64
+  var key2: UInt64
+  var key3: UInt64
+  /// Odd while a peer lives here; moves on when one comes and when one goes.
+  var generation: UInt32
+  /// Place + 1 of the next peer, or of the next free place; 0 for none.
+  var next: UInt32
+  var previous: UInt32
+  /// Fills the stride (`Arena.carve`).
+  private let padding: UInt32 = 0
+
+  @inline(__always)
+  var isTaken: Bool { generation & 1 != 0 }
+}
+
+/// Names a peer's place in every per-peer table. The generation tells a place that was given away
+/// anew from the removed peer that a batch under way still names.
+public struct PeerID: Hashable, Sendable, BitwiseCopyable {
+  public var index: UInt32
+  public var generation: UInt32
+
+  @inline(__always)
+  public init(index: UInt32, generation: UInt32) {
+    self.index = index
+    self.generation = generation
+  }
+
+  /// The peer in 32 bits: those of the index that count, and of the generation what is left. Two
+  /// peers that share it are 65,536 removals apart.
+  public var sender: UInt32 { index & 0xffff | generation << 16 }
+
+  /// No peer; never a place of the table.
+  public static var none: PeerID { PeerID(index: .max, generation: 0) }
+}
+
+/// The least power of two that is not less than `count`, at least 2: sizes of hash tables.
+func powerOfTwo(atLeast count: Int) -> Int {
+  var power = 2
+  while power < count { power *= 2 }
+  return power
+}

@@ -42,3 +42,87 @@ struct InnerPacket: BitwiseCopyable {
     }
   }
 }
+
+/// What a whole IP packet carries: the header behind IPv4 options or IPv6 extension headers.
+struct TransportContent: BitwiseCopyable {
+  let source: IPAddress
+  let destination: IPAddress
+  let trafficClass: UInt8
+  let protocolNumber: UInt8
+  /// The transport header and what follows it.
+  let bytes: UnsafeMutableRawPointer
+  let byteCount: Int
+
+  /// Nil for a fragment, and where the lengths or the chain of headers make no sense.
+  init?(at start: UnsafeMutableRawPointer, byteCount: Int) {
+    if let header = IPv4Header(at: start, byteCount: byteCount) {
+      if header.isFragment { return nil }
+      self.init(
+        source: header.source, destination: header.destination,
+        trafficClass: header.trafficClass, protocolNumber: header.protocolNumber,
+        bytes: header.payload, byteCount: header.payloadByteCount)
+      return
+    }
+    guard let header = IPv6Header(at: start, byteCount: byteCount),
+      let chain = IPv6Extensions(of: header), chain.fragmentHeaderByteOffset == 0
+    else { return nil }
+    self.init(
+      source: header.source, destination: header.destination, trafficClass: header.trafficClass,
+      protocolNumber: chain.protocolNumber, bytes: start + chain.byteOffset,
+      byteCount: header.totalByteCount &- chain.byteOffset)
+  }
+
+  private init(
+    source: IPAddress, destination: IPAddress, trafficClass: UInt8, protocolNumber: UInt8,
+    bytes: UnsafeMutableRawPointer, byteCount: Int
+  ) {
+    self.source = source
+    self.destination = destination
+    self.trafficClass = trafficClass
+    self.protocolNumber = protocolNumber
+    self.bytes = bytes
+    self.byteCount = byteCount
+  }
+}
+
+/// Explicit congestion notification across the tunnel (RFC 6040). The codepoints are the two low
+/// bits of a traffic class.
+enum ECN {
+  static let mask: UInt8 = 0b11
+  static let notCapable: UInt8 = 0b00
+  static let capable1: UInt8 = 0b01
+  static let capable0: UInt8 = 0b10
+  static let congestionExperienced: UInt8 = 0b11
+
+  /// The outer traffic class of a packet: its ECN codepoint (RFC 6040 section 4.1, normal mode).
+  /// The DSCP stays inside; it would tell an observer what kind of packet this is.
+  @inline(__always)
+  static func encapsulate(_ trafficClass: UInt8) -> UInt8 {
+    trafficClass & mask
+  }
+
+  /// The codepoint that a packet leaves the tunnel with, or nil where it has to be dropped: the
+  /// network marked a packet whose sender does not react to marks (RFC 6040 section 4.2,
+  /// figure 4).
+  @inline(__always)
+  static func combine(inner: UInt8, outer: UInt8) -> UInt8? {
+    let inner = inner & mask
+    switch outer & mask {
+    case congestionExperienced: return inner == notCapable ? nil : congestionExperienced
+    case capable1: return inner == capable0 ? capable1 : inner
+    default: return inner
+    }
+  }
+}
+
+/// The protocol numbers that Culvert looks at (IANA "Assigned Internet Protocol Numbers").
+enum IPProtocol {
+  static let hopByHop: UInt8 = 0
+  static let icmp: UInt8 = 1
+  static let tcp: UInt8 = 6
+  static let udp: UInt8 = 17
+  static let routing: UInt8 = 43
+  static let fragment: UInt8 = 44
+  static let icmpv6: UInt8 = 58
+  static let destinationOptions: UInt8 = 60
+}

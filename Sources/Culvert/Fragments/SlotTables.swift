@@ -1,0 +1,216 @@
+/// How many slots each source of fragments holds, so that one who floods the ring pays for it
+/// itself (F4). A source is an IPv4 address or an IPv6 /64 behind one sender.
+struct SourceShares: BitwiseCopyable {
+  private struct Source: BitwiseCopyable {
+    var word: UInt64
+    var tail: UInt64
+    var count: Int
+  }
+
+  /// Where the sources' heads start in `slots`, and the buckets' heads in `buckets`.
+  private static let heads = Reassembler.slots
+  private static let bucketBits: UInt64 = 6
+
+  private let sources: UnsafeMutablePointer<Source>
+  /// The slots of each source, oldest first.
+  private let slots: LinkTable
+  /// The sources of each bucket.
+  private let buckets: LinkTable
+  private var free: UInt64 = .max
+  /// Sources with more than a fair share, a bit for each; three at most.
+  private var crowded: UInt64 = 0
+
+  init(carvingFrom arena: inout Arena) {
+    let owner = Reassembler.tablesOwner
+    sources = arena.carve(Source.self, count: Reassembler.slots, owner: owner).baseAddress!
+    slots = LinkTable(carvingFrom: &arena, count: 2 * Reassembler.slots, owner: owner)
+    buckets = LinkTable(
+      carvingFrom: &arena, count: Reassembler.slots + 1 << Int(SourceShares.bucketBits),
+      owner: owner)
+  }
+
+  mutating func prepare() {
+    slots.prepare()
+    buckets.prepare()
+    free = .max
+    crowded = 0
+  }
+
+  /// Charges a slot to the source of `key`. Returns the source's number, which `remove` wants.
+  @inline(__always)
+  mutating func add(_ slot: Int, _ key: FragmentKey, _ hash: FragmentHash) -> UInt8 {
+    let word = key.sourceWord
+    let tail = UInt64(key.sender) << 8 | UInt64(key.family.rawValue)
+    let head =
+      SourceShares.heads &+ hash.bucket(of: word, tail, bits: SourceShares.bucketBits)
+    var source = buckets.next(head)
+    while source != head, sources[source].word != word || sources[source].tail != tail {
+      source = buckets.next(source)
+    }
+    if source == head {
+      // There are as many sources as slots, so one is free.
+      source = free.trailingZeroBitCount
+      free &= free &- 1
+      sources[source] = Source(word: word, tail: tail, count: 0)
+      buckets.append(source, to: head)
+    }
+    sources[source].count &+= 1
+    if sources[source].count > Policy.fairShareOfSlots { crowded |= 1 &<< UInt64(source) }
+    slots.append(slot, to: SourceShares.heads &+ source)
+    return UInt8(truncatingIfNeeded: source)
+  }
+
+  @inline(__always)
+  mutating func remove(_ slot: Int, of source: UInt8) {
+    let source = Int(source)
+    slots.remove(slot)
+    sources[source].count &-= 1
+    if sources[source].count <= Policy.fairShareOfSlots { crowded &= ~(1 &<< UInt64(source)) }
+    guard sources[source].count == 0 else { return }
+    buckets.remove(source)
+    free |= 1 &<< UInt64(source)
+  }
+
+  /// The oldest slot of the source that holds the most, where it holds more than a fair share; of
+  /// two that hold as many, the older one. Nil where every source keeps to its share.
+  func oldestOfTheMost(_ datagrams: UnsafeMutablePointer<FragmentedDatagram>) -> Int? {
+    var rest = crowded
+    var most = 0
+    var found: Int?
+    while rest != 0 {
+      let source = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      let count = sources[source].count
+      let oldest = slots.next(SourceShares.heads &+ source)
+      if let other = found {
+        guard
+          count > most || count == most && datagrams[oldest].number < datagrams[other].number
+        else { continue }
+      }
+      most = count
+      found = oldest
+    }
+    return found
+  }
+}
+
+/// Doubly linked rings of small numbers, without branches: some numbers are elements, and some are
+/// the heads of rings that elements are put into. An element is in one ring at a time.
+struct LinkTable: BitwiseCopyable {
+  private struct Link: BitwiseCopyable {
+    var previous: UInt8
+    var next: UInt8
+  }
+
+  private let links: UnsafeMutablePointer<Link>
+  private let count: Int
+
+  /// - Parameter count: of elements and heads together, at most 256.
+  init(carvingFrom arena: inout Arena, count: Int, owner: StaticString) {
+    precondition(count <= 256)
+    links = arena.carve(Link.self, count: count, owner: owner).baseAddress!
+    self.count = count
+  }
+
+  /// Empties all rings; once, before anything else.
+  func prepare() {
+    for number in 0..<count {
+      let alone = UInt8(truncatingIfNeeded: number)
+      links[number] = Link(previous: alone, next: alone)
+    }
+  }
+
+  /// The element behind another or behind the head; the head itself behind the last.
+  @inline(__always)
+  func next(_ number: Int) -> Int {
+    Int(links[number].next)
+  }
+
+  /// Puts an element at the end of a ring.
+  @inline(__always)
+  func append(_ element: Int, to head: Int) {
+    let last = links[head].previous
+    let number = UInt8(truncatingIfNeeded: element)
+    links[element] = Link(previous: last, next: UInt8(truncatingIfNeeded: head))
+    links[Int(last)].next = number
+    links[head].previous = number
+  }
+
+  /// Takes an element out of its ring.
+  @inline(__always)
+  func remove(_ element: Int) {
+    let link = links[element]
+    links[Int(link.previous)].next = link.next
+    links[Int(link.next)].previous = link.previous
+  }
+}
+
+/// A hash for tables that strangers can fill: without the seed nobody can choose keys that meet
+/// in one bucket more often than chance has it.
+///
+/// Each word of input costs one multiplication ("pair-multiply-shift" in Thorup, "High speed
+/// hashing for integers and strings"). It is of 64 bits, so it suits small CPUs too.
+struct FragmentHash: BitwiseCopyable {
+  private let secret0: UInt64
+  private let secret1: UInt64
+  private let secret2: UInt64
+  private let secret3: UInt64
+  private let secret4: UInt64
+  private let secret5: UInt64
+  private let secret6: UInt64
+  private let secret7: UInt64
+  private let secret8: UInt64
+  private let secret9: UInt64
+
+  @inline(never)
+  init(seed: UInt64) {
+    var state = seed
+    secret0 = FragmentHash.next(&state)
+    secret1 = FragmentHash.next(&state)
+    secret2 = FragmentHash.next(&state)
+    secret3 = FragmentHash.next(&state)
+    secret4 = FragmentHash.next(&state)
+    secret5 = FragmentHash.next(&state)
+    secret6 = FragmentHash.next(&state)
+    secret7 = FragmentHash.next(&state)
+    secret8 = FragmentHash.next(&state)
+    secret9 = FragmentHash.next(&state)
+  }
+
+  /// A bucket, 0 up to `1 << bits`, of 1-32 bits.
+  @inline(__always)
+  func bucket(of key: FragmentKey, bits: UInt64) -> Int {
+    var sum =
+      FragmentHash.product(key.word0, secret0, secret1)
+      &+ FragmentHash.product(key.tail, secret2, secret3)
+    if key.family == .ipv6 {
+      sum &+= FragmentHash.product(key.word1, secret4, secret5)
+      sum &+= FragmentHash.product(key.word2, secret6, secret7)
+      sum &+= FragmentHash.product(key.word3, secret8, secret9)
+    }
+    return Int(truncatingIfNeeded: sum &>> (64 &- bits))
+  }
+
+  /// The same for two words.
+  @inline(__always)
+  func bucket(of first: UInt64, _ second: UInt64, bits: UInt64) -> Int {
+    let sum =
+      FragmentHash.product(first, secret4, secret5)
+      &+ FragmentHash.product(second, secret6, secret7)
+    return Int(truncatingIfNeeded: sum &>> (64 &- bits))
+  }
+
+  @inline(__always)
+  private static func product(_ word: UInt64, _ even: UInt64, _ odd: UInt64) -> UInt64 {
+    (even &+ (word & 0xffff_ffff)) &* (odd &+ (word &>> 32))
+  }
+
+  /// SplitMix64 (Steele, Lea, Flood 2014).
+  private static func next(_ state: inout UInt64) -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var word = state
+    word = (word ^ (word &>> 30)) &* 0xbf58_476d_1ce4_e5b9
+    word = (word ^ (word &>> 27)) &* 0x94d0_49bb_1331_11eb
+    return word ^ (word &>> 31)
+  }
+}
