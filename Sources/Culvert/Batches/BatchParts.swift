@@ -155,7 +155,6 @@ struct BatchSessions: ~Copyable {
   }
 
   /// There is one session per packet at most, so this cannot overflow.
-  @inline(never)
   mutating func append(_ session: BatchSession, key: UnsafeRawPointer?) -> UInt16 {
     precondition(count < capacity)
     let index = UInt16(truncatingIfNeeded: count)

@@ -106,7 +106,6 @@ public struct InboundBatch: ~Copyable {
   /// - Parameter offset: bytes into that room, where several datagrams were written into it apart.
   /// - Parameter segmentByteCount: where the kernel has put several datagrams into one buffer, the
   ///   size of each but the last, which may be shorter; 0 for a single datagram.
-  @inline(never)
   public mutating func append(
     byteCount: Int, at offset: Int = 0, from path: Path, trafficClass: UInt8, isTruncated: Bool,
     segmentByteCount: Int = 0

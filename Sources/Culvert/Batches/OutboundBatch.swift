@@ -71,7 +71,6 @@ public struct OutboundBatch: ~Copyable {
   }
 
   /// Empties the batch and wipes its keys.
-  @inline(never)
   public mutating func reset() {
     sessions.reset()
     outputs.reset()
@@ -87,7 +86,6 @@ public struct OutboundBatch: ~Copyable {
 
   /// Room for one more packet of up to `byteCount` bytes, with `headroom` bytes to use before it;
   /// nil when the batch is full.
-  @inline(never)
   public func room(for byteCount: Int) -> UnsafeMutableRawBufferPointer? {
     guard count < packets.count, hasRoom(for: byteCount) else { return nil }
     return UnsafeMutableRawBufferPointer(
@@ -104,7 +102,6 @@ public struct OutboundBatch: ~Copyable {
     _ = append(byteCount: byteCount, kind: .unplanned, offload: offload)
   }
 
-  @inline(never)
   mutating func append(
     byteCount: Int, kind: Packet.Kind, offload: PacketOffload = .none
   ) -> Int {
@@ -183,7 +180,6 @@ extension OutboundBatch {
 
   /// Cuts and encrypts what is planned, as much as there is room for. Returns false when nothing
   /// is left; otherwise the outputs are to be sent, and `seal` is to be called again.
-  @inline(never)
   public mutating func seal() -> Bool {
     tally()
     outputs.reset()

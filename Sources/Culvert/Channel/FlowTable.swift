@@ -116,7 +116,6 @@ struct FlowTable: ~Copyable {
   // MARK: Ends
 
   /// Closes an open flow.
-  @inline(never)
   mutating func close(_ place: UInt16, _ reason: FlowVerdict) {
     unlinkHash(place)
     use(place, as: .free, at: flow(place).pointee.lastUse)
@@ -201,7 +200,6 @@ struct FlowTable: ~Copyable {
   // MARK: Lists
 
   /// Puts a flow at the newest end of a stage's list.
-  @inline(never)
   private mutating func use(_ place: UInt16, as stage: Flow.Stage, at now: Instant) {
     unlink(place)
     flow(place).pointee.lastUse = now
@@ -269,7 +267,6 @@ struct FlowTable: ~Copyable {
   }
 
   /// One round of SplitMix64's finaliser.
-  @inline(never)
   private func mix(_ word: UInt64) -> UInt64 {
     var word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
     word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb

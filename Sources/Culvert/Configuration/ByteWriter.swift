@@ -36,23 +36,19 @@ public struct ByteWriter: ~Copyable {
     return start
   }
 
-  @inline(never)
   public mutating func append(_ byte: UInt8) {
     reserve(1)?.storeByte(byte, 0)
   }
 
-  @inline(never)
   public mutating func append(_ text: StaticString) {
     append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
-  @inline(never)
   public mutating func append(_ bytes: UnsafeRawBufferPointer) {
     guard bytes.count > 0, let source = bytes.baseAddress else { return }
     reserve(bytes.count)?.copyMemory(from: source, byteCount: bytes.count)
   }
 
-  @inline(never)
   public mutating func append(decimal value: UInt64) {
     var divisor: UInt64 = 1
     while value / divisor >= 10 { divisor *= 10 }

@@ -102,7 +102,6 @@ public struct ConfigParser: ~Copyable {
   }
 
   /// What the line says next; nil when it says nothing more.
-  @inline(never)
   public mutating func next() -> ConfigStatement? {
     forget()
     switch step {
@@ -136,7 +135,6 @@ public struct ConfigParser: ~Copyable {
     fail(ConfigError(reason, line: line))
   }
 
-  @inline(never)
   private mutating func fail(_ error: ConfigError) -> ConfigStatement {
     hasFailed = true
     step = .nothing
@@ -148,7 +146,6 @@ public struct ConfigParser: ~Copyable {
     return ConfigError(.noPublicKey, line: peerLine)
   }
 
-  @inline(never)
   private mutating func statement() -> ConfigStatement? {
     if rest[0] == 0x5b { return beginSection() }
     guard let separator = rest.firstPosition(of: 0x3d) else { return fail(.noAssignment) }

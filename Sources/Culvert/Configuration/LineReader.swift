@@ -32,7 +32,6 @@ public struct LineReader: ~Copyable {
   public var isEmpty: Bool { start == end && !isOverlong }
 
   /// Where the next bytes of the stream go. Never empty once `next` has returned `incomplete`.
-  @inline(never)
   public mutating func makeRoom() -> UnsafeMutableRawBufferPointer {
     let base = buffer.baseAddress!
     if start > 0 {

@@ -1,7 +1,6 @@
 /// Text as it arrives: ASCII bytes behind a pointer, never a String, which would allocate.
 extension UnsafeRawBufferPointer {
   /// True where these bytes are exactly `text`.
-  @inline(never)
   func isText(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     for index in 0..<count where self[index] != text.utf8Start[index] { return false }
@@ -21,14 +20,12 @@ extension UnsafeRawBufferPointer {
   }
 
   /// Index of the first `byte`, or nil.
-  @inline(never)
   func firstPosition(of byte: UInt8) -> Int? {
     for index in 0..<count where self[index] == byte { return index }
     return nil
   }
 
   /// Index of the last `byte`, or nil.
-  @inline(never)
   func lastPosition(of byte: UInt8) -> Int? {
     var index = count
     while index > 0 {
@@ -40,7 +37,6 @@ extension UnsafeRawBufferPointer {
 
   /// These bytes as an unsigned number in `radix` 10 or 16, or nil: empty, another character, or
   /// more than `maximum`. Leading zeros are allowed, signs and spaces are not.
-  @inline(never)
   func number(radix: UInt64 = 10, maximum: UInt32) -> UInt32? {
     guard count > 0 else { return nil }
     var value: UInt64 = 0
@@ -125,7 +121,6 @@ public enum Hex {
   }
 
   /// The value of a hexadecimal digit of either case, or -1.
-  @inline(never)
   static func value(of character: UInt8) -> Int32 {
     let digit = Int32(character) &- 0x30
     let letter = Int32(character | 0x20) &- 0x61
@@ -217,7 +212,6 @@ public enum Base64 {
   }
 
   /// The six bits of a character, or -1.
-  @inline(never)
   private static func value(of character: UInt8) -> Int32 {
     let character = Int32(character)
     let upper = character &- 0x41
@@ -233,7 +227,6 @@ public enum Base64 {
   }
 
   /// The character of six bits.
-  @inline(never)
   private static func character(of value: Int32) -> UInt8 {
     let upper = (value &+ 0x41) & Hex.mask(value, upTo: 25)
     let lower = (value &- 26 &+ 0x61) & Hex.mask(value &- 26, upTo: 25)

@@ -32,7 +32,6 @@ struct BLAKE2s: ~Copyable {
   }
 
   /// Appends `byteCount` bytes, 0 or more, to the input.
-  @inline(never)
   mutating func update(_ input: UnsafeRawPointer, byteCount: Int) {
     var input = input
     var left = byteCount
@@ -62,7 +61,6 @@ struct BLAKE2s: ~Copyable {
 
   /// Writes the digest and wipes the hash, which is of no further use. `digest` may be where any
   /// of the input stood.
-  @inline(never)
   mutating func finish(into digest: UnsafeMutableRawPointer) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -87,7 +85,6 @@ struct BLAKE2s: ~Copyable {
 
 extension BLAKE2s {
   /// HASH(a || b), 32 bytes (whitepaper section 5.4). `digest` may overlap the input.
-  @inline(never)
   static func hash(
     into digest: UnsafeMutableRawPointer, _ a: UnsafeRawBufferPointer,
     _ b: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
@@ -100,7 +97,6 @@ extension BLAKE2s {
 
   /// MAC(key, message), keyed BLAKE2s of 16 bytes (whitepaper section 5.4), under a key of 1 to
   /// 32 bytes. `mac` may overlap the message.
-  @inline(never)
   static func mac(
     into mac: UnsafeMutableRawPointer, key: UnsafeRawPointer, keyByteCount: Int,
     message: UnsafeRawPointer, byteCount: Int

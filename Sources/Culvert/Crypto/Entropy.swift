@@ -33,7 +33,6 @@ public struct Entropy {
   }
 
   /// Writes `byteCount` random bytes.
-  @inline(never)
   public mutating func fill(_ bytes: UnsafeMutableRawPointer, byteCount: Int) {
     guard let source else {
       var offset = 0
@@ -53,7 +52,6 @@ public struct Entropy {
     UInt32(truncatingIfNeeded: uint64())
   }
 
-  @inline(never)
   public mutating func uint64() -> UInt64 {
     guard let source else { return step() }
     var word: UInt64 = 0
@@ -62,7 +60,6 @@ public struct Entropy {
   }
 
   /// A number in 0..<bound, each equally likely; 0 where the bound is 0.
-  @inline(never)
   public mutating func below(_ bound: UInt64) -> UInt64 {
     guard bound > 1 else { return 0 }
     let mask = UInt64.max >> UInt64((bound &- 1).leadingZeroBitCount)

@@ -7,17 +7,17 @@ enum HKDF {
   ///   - chainingKey: 32 bytes.
   ///   - input: `byteCount` bytes, 0 or more.
   ///   - first: 32 bytes; it and the others may be the chaining key or the input, not each other.
-  @inline(never)
   static func derive(
     chainingKey: UnsafeRawPointer, input: UnsafeRawPointer, byteCount: Int,
     into first: UnsafeMutableRawPointer, second: UnsafeMutableRawPointer? = nil,
     third: UnsafeMutableRawPointer? = nil
   ) {
     extractAndExpand(chainingKey, input, byteCount, first, second, third)
-    // What the hashes held in registers lies spilled where that call had its frames.
+    // The hashes spilled registers into that call's stack frames.
     Secret.burnStack()
   }
 
+  /// Not inlined: `Secret.burnStack` overwrites only what lies below the frame of `derive`.
   @inline(never)
   private static func extractAndExpand(
     _ chainingKey: UnsafeRawPointer, _ input: UnsafeRawPointer, _ byteCount: Int,
@@ -42,7 +42,6 @@ enum HKDF {
   }
 
   /// T(number) = HMAC(key, T(number - 1) || number), RFC 5869 section 2.3.
-  @inline(never)
   private static func expand(
     into output: UnsafeMutableRawPointer, key: UnsafeRawPointer, after previous: UnsafeRawPointer?,
     number: UInt8
@@ -61,7 +60,6 @@ enum HKDF {
 /// derivation is made (whitepaper section 5.4). Not the MAC of messages, which is keyed BLAKE2s.
 enum HMAC {
   /// HMAC(key, a || b), 32 bytes, under a key of 0 to 64 bytes. `mac` may overlap key and input.
-  @inline(never)
   static func authenticate(
     into mac: UnsafeMutableRawPointer, key: UnsafeRawPointer, keyByteCount: Int,
     _ a: UnsafeRawBufferPointer,

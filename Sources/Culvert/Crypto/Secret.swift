@@ -51,13 +51,11 @@ public struct Key: Hashable, Sendable, BitwiseCopyable {
 
   /// Reads 32 bytes; the caller has proved that they are there.
   // A call: only handshakes and configuration do this, and without unaligned loads it is long.
-  @inline(never)
   public init(at bytes: UnsafeRawPointer) {
     self = bytes.loadUnaligned(as: Key.self)
   }
 
   /// Writes 32 bytes.
-  @inline(never)
   public func write(to bytes: UnsafeMutableRawPointer) {
     bytes.storeBytes(of: self, as: Key.self)
   }

@@ -150,7 +150,6 @@ extension TransportCipher {
 
   /// Nanoseconds for `count` packets of `byteCount` bytes at `text`, whose first 32 bytes serve as
   /// the key.
-  @inline(never)
   private func time(
     _ text: UnsafeMutableRawPointer, byteCount: Int, count: Int, now: () -> UInt64
   ) -> UInt64 {
@@ -170,7 +169,6 @@ extension TransportCipher {
 enum WholeAEAD {
   /// As `TransportCipher.seal`. The call knows nothing of padding, so the padding's bytes are
   /// zeroed at the input and put back.
-  @inline(never)
   static func seal(
     _ text: UnsafeMutableRawPointer, byteCount: Int, paddedByteCount: Int,
     to output: UnsafeMutableRawPointer, counter: UInt64, sender: UInt32, key: UnsafeRawPointer

@@ -81,7 +81,6 @@ public struct Fragmenter: BitwiseCopyable {
   }
 
   /// Writes fragment `index`, `byteCount(index)` bytes, which may not overlap the packet.
-  @inline(never)
   public func write(_ index: Int, to bytes: UnsafeMutableRawPointer) {
     precondition(index >= 0 && index < count)
     guard count > 1 else {

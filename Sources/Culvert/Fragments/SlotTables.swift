@@ -162,7 +162,6 @@ struct FragmentHash: BitwiseCopyable {
   private let secret8: UInt64
   private let secret9: UInt64
 
-  @inline(never)
   init(seed: UInt64) {
     var state = seed
     secret0 = FragmentHash.next(&state)

@@ -59,7 +59,6 @@ public struct Arena: ~Copyable {
   }
 
   /// `count` zeroed bytes, aligned to a cache line, charged to `owner`.
-  @inline(never)
   public mutating func carveBytes(
     _ count: Int, owner: StaticString
   ) -> UnsafeMutableRawBufferPointer {

@@ -9,19 +9,16 @@ enum Cookie {
   private static var labelCookie: StaticString { "cookie--" }
 
   /// HASH(LABEL_MAC1 || public key), 32 bytes.
-  @inline(never)
   static func deriveMAC1Key(into key: UnsafeMutableRawPointer, publicKey: Key) {
     withUnsafeBytes(of: publicKey) { BLAKE2s.hash(into: key, labelMAC1.bytes, $0) }
   }
 
   /// HASH(LABEL_COOKIE || public key), 32 bytes.
-  @inline(never)
   static func deriveCookieKey(into key: UnsafeMutableRawPointer, publicKey: Key) {
     withUnsafeBytes(of: publicKey) { BLAKE2s.hash(into: key, labelCookie.bytes, $0) }
   }
 
   /// mac1 of a message of `byteCount` bytes, at least the trailer's: over all before it.
-  @inline(never)
   static func computeMAC1(
     into mac: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
     key: UnsafeRawPointer

@@ -35,7 +35,6 @@ struct SymmetricState {
   var remoteStatic: UnsafeMutableRawPointer { scratch + Offset.remoteStatic }
 
   /// Starts at `initial` with the responder's static key mixed in: `<- s` before the first message.
-  @inline(never)
   func start(from initial: NoiseConstants, responder: Key) {
     initial.chainingKey.write(to: chainingKey)
     initial.hash.write(to: hash)
@@ -44,21 +43,18 @@ struct SymmetricState {
   }
 
   /// Goes on where an earlier message of the same handshake ended.
-  @inline(never)
   func resume(chainingKey: UnsafeRawPointer, hash: Key) {
     self.chainingKey.copyMemory(from: chainingKey, byteCount: WireGuard.keyByteCount)
     hash.write(to: self.hash)
   }
 
   /// A fresh ephemeral key pair: the private half stays in the scratch, the public half goes out.
-  @inline(never)
   func makeEphemeral(into publicKey: UnsafeMutableRawPointer, entropy: inout Entropy) {
     entropy.fill(ephemeralPrivate, byteCount: WireGuard.keyByteCount)
     X25519.clamp(ephemeralPrivate)
     X25519.publicKey(into: publicKey, secret: ephemeralPrivate)
   }
 
-  @inline(never)
   func mixHash(_ data: UnsafeRawPointer, byteCount: Int) {
     BLAKE2s.hash(
       into: hash,
@@ -67,7 +63,6 @@ struct SymmetricState {
   }
 
   /// Token `e` in a PSK handshake: the ephemeral enters both hash and chaining key.
-  @inline(never)
   func mixEphemeral(_ ephemeral: UnsafeRawPointer) {
     mixHash(ephemeral, byteCount: WireGuard.keyByteCount)
     HKDF.derive(
@@ -76,7 +71,6 @@ struct SymmetricState {
   }
 
   /// Tokens `ee`, `es`, `se`: false for a low-order point (R31).
-  @inline(never)
   func mixDH(secret: UnsafeRawPointer, point: UnsafeRawPointer, keyed: Bool = false) -> Bool {
     guard X25519.multiply(into: dh, secret: secret, point: point) else { return false }
     mixSecret(dh, keyed: keyed)
@@ -90,7 +84,6 @@ struct SymmetricState {
     return true
   }
 
-  @inline(never)
   private func mixSecret(_ secret: UnsafeRawPointer, keyed: Bool) {
     HKDF.derive(
       chainingKey: chainingKey, input: secret, byteCount: WireGuard.keyByteCount,
@@ -98,7 +91,6 @@ struct SymmetricState {
   }
 
   /// Token `psk`.
-  @inline(never)
   func mixPresharedKey(_ presharedKey: UnsafeRawPointer) {
     HKDF.derive(
       chainingKey: chainingKey, input: presharedKey, byteCount: WireGuard.keyByteCount,
@@ -107,7 +99,6 @@ struct SymmetricState {
   }
 
   /// Writes `byteCount + 16` bytes to `output`.
-  @inline(never)
   func encryptAndHash(
     _ plaintext: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) {
@@ -118,7 +109,6 @@ struct SymmetricState {
   }
 
   /// Reads `byteCount + 16` bytes from `message`; false where the tag is wrong.
-  @inline(never)
   func decryptAndHash(
     _ message: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) -> Bool {

@@ -52,7 +52,6 @@ extension AllowedIPs {
   }
 
   /// Forgets what was staged.
-  @inline(never)
   mutating func abandonStaged() {
     var index = staging.first
     while index != 0 {

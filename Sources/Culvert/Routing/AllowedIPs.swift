@@ -126,7 +126,6 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Links a node that is in the trie to the end of the peer's list.
-  @inline(never)
   mutating func give(_ index: UInt32, to peer: UInt32) {
     take(index)
     let slot = slot(of: peer)
@@ -140,7 +139,6 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Unlinks a node from its peer's list, if it is in one. It stays in the trie.
-  @inline(never)
   mutating func take(_ index: UInt32) {
     let peer = nodes[Int(index)].peer
     guard peer != AllowedIPNode.nobody else { return }
@@ -220,7 +218,6 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Gives up a node that neither a peer nor the staging holds any more.
-  @inline(never)
   mutating func releaseIfUnheld(_ index: UInt32) {
     guard !nodes[Int(index)].isHeld else { return }
     count -= 1
@@ -229,7 +226,6 @@ struct AllowedIPs: ~Copyable {
 
   /// Takes an unheld node out of the trie, unless it forks. Where that leaves the fork above it
   /// with one child, that goes too; never more than these two.
-  @inline(never)
   private mutating func prune(_ index: UInt32) {
     let node = nodes + Int(index)
     let (left, right) = (node.pointee.child(0), node.pointee.child(1))
@@ -259,7 +255,6 @@ struct AllowedIPs: ~Copyable {
 
   /// A node off the free list. There is one: forks are fewer than held nodes, and of those the
   /// caller has counted that there is room for one more.
-  @inline(never)
   private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
     let index: UInt32
     if firstFree != 0 {

@@ -89,7 +89,6 @@ struct PeerTable: ~Copyable {
   }
 
   /// True while the peer that was given this ID is configured.
-  @inline(never)
   func contains(_ id: PeerID) -> Bool {
     guard id.index < UInt32(entries.count) else { return false }
     let entry = entry(id.index &+ 1)

@@ -11,7 +11,6 @@ public enum Bench {
     public fileprivate(set) var nanoseconds: UInt64 = 0
 
     /// Of `unit` a second; 0 where nothing was measured.
-    @inline(never)
     public func perSecond(_ unit: UInt64 = 1) -> UInt64 {
       // In microseconds: minutes of work in bytes times 10^9 would not fit into 64 bits.
       let microseconds = nanoseconds / 1000
@@ -38,7 +37,6 @@ public enum Bench {
 
   /// - Parameter memory: `memoryByteCount` bytes, page-aligned, which are overwritten; as with the
   ///   others.
-  @_optimize(size)
   public static func packets(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Packets {
@@ -85,7 +83,6 @@ public enum Bench {
   }
 
   /// Products of Diffie-Hellman.
-  @_optimize(size)
   public static func x25519(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Measurement {
@@ -102,7 +99,6 @@ public enum Bench {
   }
 
   /// Handshakes answered: an initiation taken, the response made.
-  @_optimize(size)
   public static func handshakes(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Measurement {
@@ -122,7 +118,6 @@ public enum Bench {
   }
 
   /// Datagrams of IPv4 put together from so many fragments of 1500 bytes.
-  @_optimize(size)
   public static func reassembly(
     fragments count: Int, isReversed: Bool, memory: UnsafeMutableRawBufferPointer,
     duration: UInt64, now: Clock
@@ -162,7 +157,6 @@ public enum Bench {
   /// Of a datagram in seven fragments.
   private static let longestByteCount = 10_380
 
-  @_optimize(size)
   private static func makeLoopback(_ memory: UnsafeMutableRawBufferPointer) -> Loopback {
     memory.initializeMemory(as: UInt8.self, repeating: 0)
     var arena = Arena(region: memory)
@@ -174,7 +168,6 @@ public enum Bench {
 }
 
 extension Bench.Measurement {
-  @_optimize(size)
   fileprivate mutating func add(_ count: UInt64, _ nanoseconds: UInt64) {
     self.count &+= count
     self.nanoseconds &+= nanoseconds

@@ -25,7 +25,6 @@ struct Loopback: ~Copyable {
       rateLimiterEntries: 4, batchPackets: 64, batchByteCount: 80 * 1024, maximumMTU: 1500)
   }
 
-  @inline(never) @_optimize(size)
   init(carvingFrom arena: inout Arena, at now: Instant) {
     let limits = Loopback.limits
     key = arena.carveBytes(WireGuard.keyByteCount, owner: "selftest").baseAddress!
@@ -44,7 +43,6 @@ struct Loopback: ~Copyable {
 
   /// Private keys are 01, 02 ... and 41, 42 ..., a preshared key e0, e1 ...; each draw of fixed
   /// entropy gives 81, 82 ... or c1, c2 ...
-  @inline(never) @_optimize(size)
   func start(isSeeded: Bool, hasPresharedKey: Bool = false) {
     for side in 0..<2 {
       let fixed: Entropy.Fill =
@@ -68,7 +66,6 @@ struct Loopback: ~Copyable {
     }
   }
 
-  @inline(never) @_optimize(size)
   func setCipher(_ cipher: TransportCipher, of side: Int) {
     tunnels[side].cipher = cipher
   }
@@ -78,7 +75,6 @@ struct Loopback: ~Copyable {
   // MARK: Steps
 
   /// Fills the outbound batch with packets of IPv4, each of `byteCount` bytes: a header and zeros.
-  @inline(never) @_optimize(size)
   mutating func fill(_ count: Int, byteCount: Int) {
     outbound.reset()
     for _ in 0..<count {
@@ -89,14 +85,12 @@ struct Loopback: ~Copyable {
     }
   }
 
-  @inline(never) @_optimize(size)
   mutating func plan(_ side: Int) {
     let tunnel = tunnels + side
     tunnel.pointee.plan(&outbound, at: now)
   }
 
   /// Handshake messages and due timers, into the outbound batch.
-  @inline(never) @_optimize(size)
   mutating func advance(_ side: Int) {
     outbound.reset()
     let tunnel = tunnels + side
@@ -109,11 +103,9 @@ struct Loopback: ~Copyable {
 
   func nextDeadline(of side: Int) -> Deadline { tunnels[side].nextDeadline(at: now) }
 
-  @inline(never) @_optimize(size)
   mutating func seal() -> Bool { outbound.seal() }
 
   /// Copies what `seal` has made to the inbound batch, each datagram `copies` times.
-  @inline(never) @_optimize(size)
   mutating func move(copies: Int = 1) {
     for index in 0..<outbound.outputCount {
       guard case .datagram(let bytes, let path, _) = outbound.output(index) else { continue }
@@ -125,22 +117,18 @@ struct Loopback: ~Copyable {
     }
   }
 
-  @inline(never) @_optimize(size)
   mutating func emit(_ side: Int) {
     let tunnel = tunnels + side
     tunnel.pointee.emit(&outbound, at: now)
   }
 
-  @inline(never) @_optimize(size)
   mutating func accept(_ side: Int) {
     let tunnel = tunnels + side
     tunnel.pointee.accept(&inbound, at: now)
   }
 
-  @inline(never) @_optimize(size)
   mutating func open() { inbound.open() }
 
-  @inline(never) @_optimize(size)
   mutating func deliver(_ side: Int) {
     let tunnel = tunnels + side
     tunnel.pointee.deliver(&inbound, at: now)
@@ -149,7 +137,6 @@ struct Loopback: ~Copyable {
   // MARK: All of them
 
   /// What is planned by one end, into the inbound batch.
-  @inline(never) @_optimize(size)
   mutating func transfer(from side: Int, copies: Int = 1) {
     inbound.reset()
     while seal() { move(copies: copies) }
@@ -157,7 +144,6 @@ struct Loopback: ~Copyable {
   }
 
   /// From one end to the other.
-  @inline(never) @_optimize(size)
   mutating func carry(from side: Int, copies: Int = 1) {
     transfer(from: side, copies: copies)
     accept(1 - side)
@@ -166,7 +152,6 @@ struct Loopback: ~Copyable {
   }
 
   /// A packet of the initiator's that has to wait for a session.
-  @inline(never) @_optimize(size)
   mutating func stage(byteCount: Int) {
     fill(1, byteCount: byteCount)
     plan(Loopback.initiator)
@@ -174,7 +159,6 @@ struct Loopback: ~Copyable {
   }
 
   /// An initiation for a packet that finds its session too old, on its way in the inbound batch.
-  @inline(never) @_optimize(size)
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
@@ -184,7 +168,6 @@ struct Loopback: ~Copyable {
 
   /// The response, which stands in the outbound batch, and the packet that has waited. And the
   /// keepalive that answers it, or either end would soon ask for another session.
-  @inline(never) @_optimize(size)
   mutating func confirm() {
     carry(from: Loopback.responder)
     advance(Loopback.initiator)
@@ -196,7 +179,6 @@ struct Loopback: ~Copyable {
 }
 
 /// Writes bytes each of which is one more than the one before.
-@inline(never) @_optimize(size)
 private func ramp(_ bytes: UnsafeMutableRawPointer, _ byteCount: Int, from start: UInt8) {
   for index in 0..<byteCount {
     bytes.storeByte(start &+ UInt8(truncatingIfNeeded: index), index)
@@ -204,7 +186,6 @@ private func ramp(_ bytes: UnsafeMutableRawPointer, _ byteCount: Int, from start
 }
 
 /// A header of UDP from 10.0.0.1 to 10.0.0.2.
-@inline(never)
 func writeIPv4Header(
   at bytes: UnsafeMutableRawPointer, byteCount: Int, trafficClass: UInt8 = 0,
   identification: UInt16 = 0, fragmentField: UInt16 = 0
@@ -216,13 +197,11 @@ func writeIPv4Header(
 }
 
 /// Writes a fragment; a call for all who do.
-@inline(never)
 func write(_ index: Int, of fragmenter: Fragmenter, to bytes: UnsafeMutableRawPointer) {
   fragmenter.write(index, to: bytes)
 }
 
 /// Cuts a packet; a call for all who do.
-@inline(never)
 func cut(
   _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
 ) -> Fragmenter? {

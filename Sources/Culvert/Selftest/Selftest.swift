@@ -14,7 +14,6 @@ public enum Selftest {
 
   /// The digest over all groups, from that over those before and that of the next one. The first
   /// of them comes after 0. It is the same on every board and in both builds.
-  @_optimize(size)
   public static func chain(_ total: UInt64, _ digest: UInt64) -> UInt64 {
     var chain = SelftestDigest()
     chain.add(total)
@@ -25,7 +24,6 @@ public enum Selftest {
   /// The digest of one group.
   ///
   /// - Parameter memory: `memoryByteCount` bytes, page-aligned, which are overwritten.
-  @_optimize(size)
   public static func digest(
     of group: SelftestGroup, memory: UnsafeMutableRawBufferPointer
   ) -> UInt64 {
@@ -113,27 +111,21 @@ struct SelftestDigest: ~Copyable {
   private var hash = BLAKE2s()
 
   // Calls, as there are many of them and none is hot.
-  @inline(never)
-  @_optimize(size)
   mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
     hash.update(bytes, byteCount: byteCount)
   }
 
   /// Eight bytes, little-endian.
-  @inline(never)
-  @_optimize(size)
   mutating func add(_ number: UInt64) {
     withUnsafeBytes(of: number.littleEndian) { hash.update($0) }
   }
 
-  @_optimize(size)
   mutating func add(_ isTrue: Bool) {
     add(isTrue ? 1 : 0)
   }
 
   /// The hash's first eight bytes, as a number whose hexadecimal digits are theirs in order. The
   /// digest is of no further use.
-  @_optimize(size)
   mutating func finish() -> UInt64 {
     var bytes = Key.zero
     withUnsafeMutableBytes(of: &bytes) { hash.finish(into: $0.baseAddress!) }
@@ -148,13 +140,11 @@ struct SelftestRun: ~Copyable {
   var random: Entropy
   var arena: Arena
 
-  @_optimize(size)
   init(memory: UnsafeMutableRawBufferPointer, seed: UInt64) {
     random = .seeded(seed)
     arena = Arena(region: memory)
   }
 
-  @_optimize(size)
   mutating func run(_ group: SelftestGroup) {
     switch group {
     case .blake2s: blake2s()
@@ -179,15 +169,11 @@ struct SelftestRun: ~Copyable {
   }
 
   /// Zeroed bytes.
-  @inline(never)
-  @_optimize(size)
   mutating func bytes(_ byteCount: Int) -> UnsafeMutableRawPointer {
     arena.carveBytes(byteCount, owner: "selftest").baseAddress!
   }
 
   /// Bytes off the seed's stream.
-  @inline(never)
-  @_optimize(size)
   mutating func randomBytes(_ byteCount: Int) -> UnsafeMutableRawPointer {
     let bytes = bytes(byteCount)
     random.fill(bytes, byteCount: byteCount)
@@ -195,8 +181,6 @@ struct SelftestRun: ~Copyable {
   }
 
   /// A number below `bound`, a power of two.
-  @inline(never)
-  @_optimize(size)
   mutating func number(below bound: Int) -> Int {
     Int(truncatingIfNeeded: random.uint64() & UInt64(bound - 1))
   }
@@ -204,7 +188,6 @@ struct SelftestRun: ~Copyable {
   /// The numbers at which an integer of some width ends: each power of two, and its neighbours.
   static let edgeCount = 3 * 64 + 1
 
-  @_optimize(size)
   static func edge(_ index: Int) -> UInt64 {
     let power: UInt64 = 1 &<< UInt64(truncatingIfNeeded: index / 3)
     return index == edgeCount - 1 ? .max : power &- 1 &+ UInt64(truncatingIfNeeded: index % 3)

@@ -1,7 +1,6 @@
 /// Known answers of the primitives.
 extension SelftestRun {
   /// Plain, keyed and cut at every place, up to five blocks.
-  @_optimize(size)
   mutating func blake2s() {
     let key = randomBytes(32)
     let text = randomBytes(512)
@@ -20,7 +19,6 @@ extension SelftestRun {
     }
   }
 
-  @_optimize(size)
   mutating func hmac() {
     let key = randomBytes(64)
     let text = randomBytes(160)
@@ -34,7 +32,6 @@ extension SelftestRun {
   }
 
   /// Each chaining key is the output before.
-  @_optimize(size)
   mutating func hkdf() {
     let text = randomBytes(80)
     let outputs = bytes(96)
@@ -46,7 +43,6 @@ extension SelftestRun {
     }
   }
 
-  @_optimize(size)
   mutating func siphash() {
     let hash = KeyedHash(key: &random)
     let text = randomBytes(64)
@@ -54,7 +50,6 @@ extension SelftestRun {
   }
 
   /// The vectors of RFC 7748 section 5.2, its iteration, and points of low order.
-  @_optimize(size)
   mutating func x25519() {
     let scalar = bytes(32)
     let point = bytes(32)
@@ -82,7 +77,6 @@ extension SelftestRun {
     digest.add(output, byteCount: 32)
   }
 
-  @inline(never) @_optimize(size)
   private mutating func multiply(
     _ output: UnsafeMutableRawPointer, _ scalar: UnsafeRawPointer, _ point: UnsafeRawPointer
   ) {
@@ -90,14 +84,12 @@ extension SelftestRun {
     digest.add(output, byteCount: 32)
   }
 
-  @inline(never) @_optimize(size)
   private mutating func load(_ bytes: UnsafeMutableRawPointer, _ text: StaticString) {
     _ = Hex.decodeKey(text.bytes, into: bytes)
   }
 
   /// Transport data of all lengths up to 1536, padded ones among them, under counters of more than
   /// 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
-  @_optimize(size)
   mutating func aead() {
     let longest = 1536
     let room = TransportCipher.headroom + longest + 32 + TransportCipher.slack
@@ -129,7 +121,6 @@ extension SelftestRun {
 
   /// A call, so that the cipher's code is here only once.
   @inline(never)
-  @_optimize(size)
   private func open(
     _ cipher: TransportCipher, _ message: UnsafeMutableRawPointer, _ byteCount: Int,
     _ output: UnsafeMutableRawPointer, _ counter: UInt64, _ key: UnsafeRawPointer
@@ -137,12 +128,10 @@ extension SelftestRun {
     cipher.open(message, byteCount: byteCount, to: output, counter: counter, key: key)
   }
 
-  @_optimize(size)
   private func other(_ index: Int) -> TransportCipher {
     index == 0 ? .whole : .composed(stride: index == 1 ? 64 : 256)
   }
 
-  @_optimize(size)
   mutating func xaead() {
     let key = randomBytes(32)
     let nonce = randomBytes(24)
@@ -169,7 +158,6 @@ extension SelftestRun {
 /// Whole handshakes with fixed keys and entropy, byte by byte: Tests/Selftest computes the same
 /// with an implementation of its own.
 extension SelftestRun {
-  @_optimize(size)
   mutating func handshake(hasPresharedKey: Bool) {
     var loopback = Loopback(
       carvingFrom: &arena, at: Instant(nanoseconds: 1_800_000_000_123_456_789))
@@ -200,7 +188,6 @@ extension SelftestRun {
   }
 
   /// Hashes the datagrams, and the packets that come out of them.
-  @inline(never) @_optimize(size)
   private mutating func carry(_ loopback: inout Loopback, from side: Int, copies: Int) {
     loopback.carry(from: side, copies: copies)
     for index in 0..<loopback.inbound.count {

@@ -2,7 +2,6 @@
 /// set, a list and a dictionary.
 extension SelftestRun {
   /// Counters on both sides of 2^32, and the last ones that there are.
-  @_optimize(size)
   mutating func replay() {
     let bits = arena.carve(UInt64.self, count: ReplayWindow.wordCount, owner: "selftest")
     var window = ReplayWindow(bits: bits.baseAddress!)
@@ -29,7 +28,6 @@ extension SelftestRun {
   }
 
   /// Prefixes of few different bits, so that most lie in others.
-  @_optimize(size)
   mutating func routing() {
     let limits = Limits(
       peers: 4, allowedIPs: 48, stagedPacketsPerPeer: 1, stagingSlots: 1, handshakeRing: 1,
@@ -59,7 +57,6 @@ extension SelftestRun {
 
   /// Which of many deadlines is due first, and what one peer's timers do when nobody answers:
   /// initiations until it is given up, then the wiping of its keys. In the 293rd year of uptime.
-  @_optimize(size)
   mutating func timers() {
     var schedule = Schedule(carvingFrom: &arena, peers: 32)
     for _ in 0..<4096 {
@@ -80,7 +77,6 @@ extension SelftestRun {
     silence()
   }
 
-  @inline(never) @_optimize(size)
   private mutating func silence() {
     var loopback = Loopback(carvingFrom: &arena, at: Instant(nanoseconds: 1 << 63 | 1))
     loopback.start(isSeeded: false)
@@ -96,7 +92,6 @@ extension SelftestRun {
   }
 
   /// Instants, deadlines and stamps at the edges of 32 and 64 bits.
-  @_optimize(size)
   mutating func time() {
     let stamp = bytes(12)
     for index in 0..<SelftestRun.edgeCount {
@@ -133,13 +128,11 @@ struct SelftestFragments {
   /// The peer that the last fragment came from.
   private(set) var sender: UInt32 = 0
 
-  @_optimize(size)
   init(seed: UInt64) {
     random = .seeded(seed)
   }
 
   /// Writes the next one to `room`, of `maximumPacketByteCount` bytes; its length.
-  @_optimize(size)
   mutating func next(into room: UnsafeMutableRawPointer) -> Int {
     let draw = random.uint64()
     let isIPv4 = draw & 1 == 0
@@ -196,7 +189,6 @@ struct SelftestFragments {
 /// What reads and writes packets.
 extension SelftestRun {
   /// All lengths up to 512 at all alignments, odd ones among them, and the longest.
-  @_optimize(size)
   mutating func checksum() {
     let text = randomBytes(520)
     for byteCount in 0...512 {
@@ -218,7 +210,6 @@ extension SelftestRun {
   }
 
   /// Packets of both families cut for links of all kinds.
-  @_optimize(size)
   mutating func fragments() {
     let packet = randomBytes(4096)
     let output = bytes(4096)
@@ -252,7 +243,6 @@ extension SelftestRun {
 
   /// Fragments of many datagrams, some of which contradict others; what becomes of each, and the
   /// whole packets.
-  @_optimize(size)
   mutating func reassembly() {
     var reassembler = Reassembler(
       carvingFrom: &arena, maximumPacketByteCount: SelftestFragments.maximumPacketByteCount)

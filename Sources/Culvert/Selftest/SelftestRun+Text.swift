@@ -2,7 +2,6 @@
 extension SelftestRun {
   /// Keys in base64 and in hexadecimal, right and wrong; numbers at the edges of 32 bits;
   /// addresses.
-  @_optimize(size)
   mutating func text() {
     let key = bytes(32)
     let text = UnsafeMutableRawBufferPointer(start: bytes(64), count: 64)
@@ -36,7 +35,6 @@ extension SelftestRun {
   }
 
   /// An address written, and read again.
-  @_optimize(size)
   private mutating func address(_ address: IPAddress, _ text: UnsafeMutableRawBufferPointer) {
     var writer = ByteWriter(text)
     AddressText.append(address, to: &writer)
@@ -45,7 +43,6 @@ extension SelftestRun {
   }
 
   /// A file that says everything, and files that are wrong at the edges.
-  @_optimize(size)
   mutating func configuration() {
     parse(SelftestRun.everything)
     parse("[Interface]\nListenPort = 65536")
@@ -79,7 +76,6 @@ extension SelftestRun {
     """
   }
 
-  @_optimize(size)
   private mutating func parse(_ text: StaticString) {
     var parser = ConfigParser(memory: bytes(ConfigParser.byteCount))
     var rest = text.bytes
@@ -94,7 +90,6 @@ extension SelftestRun {
   }
 
   /// A number of its own for each kind, and what it holds.
-  @_optimize(size)
   private mutating func add(_ statement: ConfigStatement, _ parser: borrowing ConfigParser) {
     switch statement {
     case .beginInterface: digest.add(1)
@@ -122,19 +117,16 @@ extension SelftestRun {
     }
   }
 
-  @_optimize(size)
   private mutating func add(_ kind: UInt64, _ value: UInt64) {
     digest.add(kind)
     digest.add(value)
   }
 
-  @_optimize(size)
   private mutating func add(_ kind: UInt64, _ address: IPAddress, _ length: UInt8) {
     add(kind, address.high)
     add(address.low, UInt64(length))
   }
 
-  @_optimize(size)
   private mutating func add(_ error: ConfigError?) {
     guard let error else { return }
     add(UInt64(error.reason.rawValue), UInt64(error.line))

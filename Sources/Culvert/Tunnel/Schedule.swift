@@ -23,7 +23,6 @@ struct Schedule: ~Copyable {
   }
 
   /// Makes sure that `peer` comes up at `deadline` or before.
-  @inline(never)
   mutating func lower(_ peer: UInt32, to deadline: Deadline) {
     guard deadline.isSet else { return }
     if positions[Int(peer)] == 0 {
@@ -39,7 +38,6 @@ struct Schedule: ~Copyable {
   }
 
   /// Puts the top peer where `deadline` belongs, or takes it out for `never`.
-  @inline(never)
   mutating func replaceTop(_ deadline: Deadline) {
     guard count > 0 else { return }
     guard deadline.isSet else {
@@ -50,7 +48,6 @@ struct Schedule: ~Copyable {
     siftDown(0)
   }
 
-  @inline(never)
   mutating func remove(_ peer: UInt32) {
     let position = Int(positions[Int(peer)])
     guard position > 0 else { return }
@@ -68,7 +65,6 @@ struct Schedule: ~Copyable {
     positions[Int(peer)] = UInt32(truncatingIfNeeded: position &+ 1)
   }
 
-  @inline(never)
   private func siftUp(_ start: Int) {
     var position = start
     let peer = heap[position]
@@ -82,7 +78,6 @@ struct Schedule: ~Copyable {
     place(peer, at: position)
   }
 
-  @inline(never)
   private func siftDown(_ start: Int) {
     var position = start
     let peer = heap[position]

@@ -65,7 +65,6 @@ struct StagedPackets: BitwiseCopyable {
   }
 
   /// Drops the oldest packet.
-  @inline(never)
   mutating func dropOldest(from pool: BufferPool) {
     guard packetCount > 0 else { return }
     for _ in 0..<StagedPackets.slots(for: header(of: first, in: pool)) {

@@ -50,7 +50,6 @@ extension Tunnel {
   }
 
   /// Up: timers run, keepalives go out. Down: sessions end, keys are wiped, nothing is sent.
-  @inline(never)
   public mutating func setUp(_ isUp: Bool, at now: Instant) {
     guard isUp != self.isUp else { return }
     self.isUp = isUp
@@ -86,7 +85,6 @@ extension Tunnel {
   }
 
   /// Adds a peer, or finds the one that has this key.
-  @inline(never)
   public mutating func addPeer(_ publicKey: Key) throws(ConfigurationError) -> PeerID {
     if let id = findPeer(publicKey) { return id }
     publicKey.write(to: noise.remoteStatic)
@@ -98,7 +96,6 @@ extension Tunnel {
     return id
   }
 
-  @inline(never)
   public mutating func removePeer(_ id: PeerID) {
     guard let peer = peer(id) else { return }
     allowedIPs.removeAll(peer: id.index)
@@ -123,7 +120,6 @@ extension Tunnel {
     peer.pointee.handshake.presharedKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
   }
 
-  @inline(never)
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard let peer = peer(id) else { return }
     move(peer, to: Path(to: endpoint))
@@ -141,7 +137,6 @@ extension Tunnel {
 
   /// Sends one now, and goes on trying where that is not possible yet, for want of an endpoint or
   /// of the private key.
-  @inline(never)
   private mutating func startKeepalives(to peer: UnsafeMutablePointer<Peer>, at now: Instant) {
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
     peer.pointee.timers.wantKeepalive(at: now)

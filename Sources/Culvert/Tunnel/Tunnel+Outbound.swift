@@ -156,7 +156,6 @@ extension Tunnel {
   // MARK: emit
 
   /// Counts what was sent and moves the timers.
-  @inline(never)
   public mutating func emit(_ batch: inout OutboundBatch, at now: Instant) {
     batch.tally()
     batch.outputs.reset()
@@ -166,7 +165,6 @@ extension Tunnel {
   }
 
   /// Timers of one session that a batch has sent on.
-  @inline(never)
   private mutating func settle(_ session: BatchSession, at now: Instant) {
     guard session.didTry else { return }
     counters.add(.sent, UInt64(session.sentCount))

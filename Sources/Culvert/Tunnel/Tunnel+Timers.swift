@@ -6,7 +6,6 @@ extension Tunnel {
   private static let handshakesPerCall = 16
 
   /// When `advance` has something to do; `never` for an idle tunnel, which therefore never wakes.
-  @inline(never)
   public mutating func nextDeadline(at now: Instant) -> Deadline {
     guard isUp else { return .never }
     if !handshakeRing.isEmpty { return Deadline(now) }
@@ -88,7 +87,6 @@ extension Tunnel {
   }
 
   /// The peer does not answer: perhaps because our local address is no longer the right one.
-  @inline(never)
   private func forgetSource(of peer: UnsafeMutablePointer<Peer>) {
     if let path = peer.pointee.path { peer.pointee.path = Path(to: path.endpoint) }
   }

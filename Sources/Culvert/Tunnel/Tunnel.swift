@@ -113,13 +113,11 @@ public struct Tunnel: ~Copyable {
     Handshake.secretByteCount + Keypairs.secretByteCount + ReceivedCookie.secretByteCount
 
   /// Carves an outbound batch for one worker.
-  @inline(never)
   public mutating func makeOutboundBatch(carvingFrom arena: inout Arena) -> OutboundBatch {
     OutboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
   }
 
   /// Carves an inbound batch for one worker.
-  @inline(never)
   public mutating func makeInboundBatch(carvingFrom arena: inout Arena) -> InboundBatch {
     InboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
   }
@@ -176,7 +174,6 @@ public struct Tunnel: ~Copyable {
   // MARK: Indices
 
   /// A random index that no other session of this interface has (R6).
-  @inline(never)
   mutating func makeIndex(for peer: PeerID, kind: IndexKind) -> UInt32? {
     // The table is never more than half full, so a second draw is already rare.
     for _ in 0..<64 {
@@ -192,14 +189,12 @@ public struct Tunnel: ~Copyable {
   }
 
   /// Ends the handshake in progress.
-  @inline(never)
   mutating func resetHandshake(_ peer: UnsafeMutablePointer<Peer>) {
     freeIndex(peer.pointee.handshake.localIndex)
     peer.pointee.handshake.reset()
   }
 
   /// Ends all sessions and wipes their keys.
-  @inline(never)
   mutating func eraseKeypairs(_ peer: UnsafeMutablePointer<Peer>) {
     freeIndex(peer.pointee.keypairs.current.localIndex)
     freeIndex(peer.pointee.keypairs.previous.localIndex)

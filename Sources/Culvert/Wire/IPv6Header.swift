@@ -7,7 +7,6 @@ struct IPv6Header: BitwiseCopyable {
 
   /// Nil unless the buffer starts with an IPv6 header whose payload lies within the buffer (R14).
   /// Jumbograms are refused: no Culvert buffer can hold one (RFC 2675 section 2).
-  @inline(never)
   init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     guard byteCount >= IPv6Header.byteCount, bytes.byte(0) >> 4 == 6 else { return nil }
     let payloadByteCount = Int(bytes.loadBig(4, as: UInt16.self))

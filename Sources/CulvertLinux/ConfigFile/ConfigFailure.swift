@@ -39,7 +39,6 @@ public struct ConfigFailure: Error, @unchecked Sendable {
   }
 
   /// "exit.conf:7: 'Adress': unknown key; ...", without a newline.
-  @inline(never)
   public func append(to text: inout Line) {
     text.append(cString: path)
     if line > 0 {

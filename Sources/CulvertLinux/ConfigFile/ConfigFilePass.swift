@@ -18,7 +18,6 @@ struct ConfigFilePass {
     self.presharedKey = presharedKey
   }
 
-  @inline(never)
   private func failure(_ reason: ConfigFailure.Reason) -> ConfigFailure {
     ConfigFailure(reason, path: path, line: line)
   }
@@ -105,7 +104,6 @@ struct ConfigFilePass {
     }
   }
 
-  @inline(never)
   private func stage(
     _ prefix: IPPrefix, add: Bool, _ tunnel: inout Tunnel
   ) throws(ConfigFailure) {
@@ -118,7 +116,6 @@ struct ConfigFilePass {
   }
 
   /// Carries out the peer's section that ends here, if there is one.
-  @inline(never)
   mutating func endSection(
     _ tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {

@@ -351,7 +351,6 @@ struct UAPISection: BitwiseCopyable {
   }
 
   /// Carries the section out.
-  @inline(never)
   func commit(
     to tunnel: inout Tunnel, presharedKey: UnsafeRawPointer, at now: Instant
   ) throws(ConfigurationError) {

@@ -57,7 +57,6 @@ struct UAPIServer: ~Copyable {
   func isPresent() -> Bool { listener.isPresent() }
 
   /// Takes all connections that there is a place for, and serves what they have sent already.
-  @inline(never)
   mutating func accept(
     _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -96,7 +95,6 @@ struct UAPIServer: ~Copyable {
   }
 
   /// Serves a connection that is ready, and wakes those that waited for it.
-  @inline(never)
   mutating func serve(
     _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -127,7 +125,6 @@ struct UAPIServer: ~Copyable {
     return true
   }
 
-  @inline(never)
   private mutating func settle(
     _ index: Int, _ outcome: UAPIConnection.Outcome, _ interface: inout Interface,
     _ epoll: borrowing Epoll
@@ -151,7 +148,6 @@ struct UAPIServer: ~Copyable {
   }
 
   /// Those that want to begin a `set` now may.
-  @inline(never)
   private func wakeWaiting(_ epoll: borrowing Epoll) {
     for index in 0..<UAPIServer.maximumConnections
     where connections[index].isOpen && connections[index].wantsToSet {

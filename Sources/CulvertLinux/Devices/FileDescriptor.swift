@@ -19,7 +19,6 @@ public struct FileDescriptor: ~Copyable {
 
   deinit { FileDescriptor.close(raw) }
 
-  @inline(never)
   private static func close(_ raw: Int32) {
     if raw >= 0 { _ = clinux_file_close(raw) }
   }

@@ -48,7 +48,6 @@ public struct InterfaceName: Equatable, Sendable, BitwiseCopyable {
   public var hasRoomForHops: Bool { ofHop(1) != nil }
 
   /// The name of a hop around this interface: "wg0-1" for the first. Nil where that is too long.
-  @inline(never)
   func ofHop(_ number: Int) -> InterfaceName? {
     if number == 0 { return self }
     return withUnsafeTemporaryAllocation(byteCount: 32, alignment: 1) { buffer in

@@ -120,7 +120,6 @@ extension Hops {
 /// What SIGUSR1 asks for.
 extension Hops {
   /// Every verdict that was given at least once, on standard error, by hop where there are several.
-  @inline(never)
   func writeCounters() {
     for hop in 0..<count {
       for value in 0..<Verdict.count {
@@ -146,7 +145,6 @@ extension Hops {
     }
   }
 
-  @inline(never)
   func writeCounter(
     _ hop: Int, _ name: StaticString, _ count: UInt64, prefix: StaticString = ""
   ) {

@@ -47,7 +47,6 @@ struct Interface: ~Copyable {
   // MARK: Link
 
   /// Follows the interface's MTU and up/down state.
-  @inline(never)
   mutating func apply(_ state: LinkState, at now: Instant) {
     log.name = state.name
     let mtu = Int(state.mtu)
@@ -96,7 +95,6 @@ struct Interface: ~Copyable {
     }
   }
 
-  @inline(never)
   mutating func setUp(_ isUp: Bool, at now: Instant) {
     if isUp {
       do throws(SystemError) {
@@ -126,7 +124,6 @@ struct Interface: ~Copyable {
     }
   }
 
-  @inline(never)
   private mutating func bind(_ port: UInt16) throws(SystemError) {
     if let channel {
       if port == 0 || port != channel.pointee.firstPort { open(channel, port) }
@@ -173,7 +170,6 @@ struct Interface: ~Copyable {
   }
 
   /// Counts and logs what went wrong with a batch.
-  @inline(never)
   mutating func report(_ result: LaneResult, _ what: StaticString, at now: Instant) {
     if result.failedWriteCount > 0 { tunnel.didFailToDeliver(result.failedWriteCount) }
     report(result.error, what, at: now)
@@ -192,7 +188,6 @@ struct Interface: ~Copyable {
   }
 
   /// Logs an error of the data path; the log limits its own rate (R20).
-  @inline(never)
   mutating func report(_ error: SystemError?, _ what: StaticString, at now: Instant) {
     guard let error else { return }
     log.verbose(at: now) {

@@ -37,7 +37,6 @@ struct DatagramSender: ~Copyable {
   }
 
   @discardableResult
-  @inline(never)
   private func sendOne(
     _ batch: UnsafeMutablePointer<OutboundBatch>, _ index: Int,
     _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult

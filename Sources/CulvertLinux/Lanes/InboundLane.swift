@@ -88,7 +88,6 @@ struct InboundLane: ~Copyable {
     handOn(hopCount - 1, hops, lock, &result, at: now)
   }
 
-  @inline(never)
   private func handOn(
     _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
   ) {

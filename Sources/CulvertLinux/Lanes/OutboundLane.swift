@@ -126,7 +126,6 @@ struct OutboundLane: ~Copyable {
 
   // MARK: Sending
 
-  @inline(never)
   private func sendThroughSockets(_ hop: Int, _ hops: Hops, _ result: inout LaneResult) {
     let batch = batches + hop
     var index = 0

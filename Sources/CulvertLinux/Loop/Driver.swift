@@ -292,7 +292,6 @@ public struct Driver: ~Copyable {
     return hasMoved ? min(next, nextMTU) : next
   }
 
-  @inline(never)
   private mutating func followMTU(at now: Instant) {
     seenEndpointChanges = hops.endpointChanges
     wantsMTU = false
@@ -356,7 +355,6 @@ public struct Driver: ~Copyable {
   }
 
   /// Sends what stands in one hop's batch, with no other batch on its way.
-  @inline(never)
   private func sendAlone(
     _ hop: Int, _ lane: UnsafeMutablePointer<OutboundLane>, _ result: inout LaneResult,
     at now: Instant
@@ -381,7 +379,6 @@ public struct Driver: ~Copyable {
   /// Ends a start that failed half way.
   mutating func cancel() { isRunning = false }
 
-  @inline(never)
   private mutating func stop(_ reason: StaticString) {
     isRunning = false
     hops.innermost.pointee.log.verbose(at: Clock.boottime()) { $0.append(reason) }
@@ -441,7 +438,6 @@ public struct Driver: ~Copyable {
     }
   }
 
-  @inline(never)
   private mutating func readState(at now: Instant) {
     if hops.isForwarding { return hops.followMTU(at: now) }
     do throws(SystemError) {
@@ -452,7 +448,6 @@ public struct Driver: ~Copyable {
     }
   }
 
-  @inline(never)
   private mutating func registerSockets() {
     guard hops.outermost.pointee.hasNewSockets else { return }
     hops.outermost.pointee.hasNewSockets = false

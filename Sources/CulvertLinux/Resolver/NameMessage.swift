@@ -266,7 +266,6 @@ struct NameReader {
 
   /// The next label of a name, the root last; nil where it is not within the message, where a
   /// pointer does not lead back, and where the name is too long.
-  @inline(never)
   private func next(_ cursor: inout Cursor) -> Label? {
     while cursor.position >= 0, cursor.position < message.count {
       let length = Int(message[cursor.position])

@@ -102,7 +102,6 @@ public struct Resolver {
   }
 
   /// The servers of resolv.conf, at least one.
-  @inline(never)
   private func readServers(
     into servers: UnsafeMutableBufferPointer<Endpoint>
   ) -> UnsafeBufferPointer<Endpoint> {

@@ -13,7 +13,6 @@ enum ResolverLines {
     }
 
     /// The next word; nil at the end.
-    @inline(never)
     mutating func next() -> UnsafeRawBufferPointer? {
       while position < line.count, isBlank(line[position]) { position += 1 }
       let start = position
@@ -33,7 +32,6 @@ enum ResolverLines {
   /// more than 1023 bytes are left out.
   ///
   /// - Parameter path: NUL-terminated.
-  @inline(never)
   static func read(_ path: UnsafePointer<CChar>, _ body: (inout Words) -> Void) {
     var traits: UInt32 = 0
     let file = FileDescriptor(taking: clinux_file_open(path, &traits))
@@ -56,7 +54,6 @@ enum ResolverLines {
     }
   }
 
-  @inline(never)
   private static func take(_ reader: inout LineReader, _ body: (inout Words) -> Void) {
     while true {
       switch reader.next() {

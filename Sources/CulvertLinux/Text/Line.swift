@@ -16,7 +16,6 @@ public struct Line {
     UnsafeRawBufferPointer(rebasing: buffer[..<count])
   }
 
-  @inline(never)
   public mutating func append(byte: UInt8) {
     guard count < buffer.count else {
       isTruncated = true
@@ -26,18 +25,15 @@ public struct Line {
     count += 1
   }
 
-  @inline(never)
   public mutating func append(_ text: StaticString) {
     append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
-  @inline(never)
   public mutating func append(_ bytes: UnsafeRawBufferPointer) {
     for byte in bytes { append(byte: byte) }
   }
 
   /// A NUL-terminated string. Labelled, since Swift would turn a literal into a String for it.
-  @inline(never)
   public mutating func append(cString string: UnsafePointer<CChar>) {
     var position = 0
     while string[position] != 0 {
@@ -46,13 +42,11 @@ public struct Line {
     }
   }
 
-  @inline(never)
   public mutating func append(_ name: InterfaceName) {
     name.withBytes { append($0) }
   }
 
   /// "No such file or directory (ENOENT)"; the number where there is no name.
-  @inline(never)
   public mutating func append(_ error: SystemError) {
     append(cString: error.text)
     append(" (")
@@ -60,14 +54,12 @@ public struct Line {
     append(")")
   }
 
-  @inline(never)
   public mutating func append(decimal value: Int) {
     if value < 0 { append(byte: 0x2d) }
     append(decimal: UInt64(value.magnitude))
   }
 
   /// - Parameter width: digits at least; zeros fill up.
-  @inline(never)
   public mutating func append(decimal value: UInt64, width: Int = 1) {
     var divisor: UInt64 = 1
     var digits = 1

@@ -62,14 +62,12 @@ public struct Log: Sendable {
 
   // What follows stays out of line: `write` is specialised for the text of every caller.
 
-  @inline(never)
   private mutating func admit(at now: Instant) -> Bool {
     let isAdmitted = isAdmitted(at: now)
     if !isAdmitted { suppressedCount &+= 1 }
     return isAdmitted
   }
 
-  @inline(never)
   private mutating func appendHead(_ prefix: StaticString, _ line: inout Line) {
     line.append(prefix)
     line.append(name)
@@ -150,7 +148,6 @@ public enum Output {
     }
   }
 
-  @inline(never)
   private static func end(_ line: Line, in buffer: UnsafeMutableRawBufferPointer, to raw: Int32) {
     buffer[line.count] = 0x0a
     write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
