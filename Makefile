@@ -11,7 +11,7 @@ STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
 SOURCES := Package.swift $(shell find Sources -type f)
 TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
-  Toolchain/libsodium-small.c $(wildcard Toolchain/boards/*)
+  $(wildcard Toolchain/boards/* Toolchain/libsodium/*)
 # The limit, in bytes, of each shipped binary.
 SIZE_MAX := 393216
 # Swift packages: warnings are errors in the manifest itself.
@@ -47,8 +47,7 @@ $(ORDINARY): $(SOURCES)
 .PHONY: static
 static: deps $(STATIC) ## the shipped build: one static Embedded Swift binary, build/x86_64/culvert
 
-# A binary is made anew when a source, the scripts or a board's flags changed, not when a package's
-# files did.
+# Only sources, these scripts and the boards' flags cause a new build; packaging does not.
 build/%/culvert: $(SOURCES) $(TOOLCHAIN)
 	@Toolchain/build-static $*
 	@touch $@
