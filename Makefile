@@ -135,13 +135,13 @@ sanitize: deps peers ## unit tests under the address and thread sanitizers
 
 .PHONY: size
 size: static ## the static binary is static, stripped and small (size-boards: each board's)
-	@Toolchain/check-static $(STATIC)
-	@Toolchain/check-size $(STATIC) $(SIZE_MAX)
+	@Toolchain/checks/check-static $(STATIC)
+	@Toolchain/checks/check-size $(STATIC) $(SIZE_MAX)
 
 .PHONY: size-boards
 size-boards: boards
-	@for board in $(filter-out x86_64,$(BOARDS)); do Toolchain/check-static build/$$board/culvert && \
-	  Toolchain/check-size build/$$board/culvert $(SIZE_MAX) || exit 1; done
+	@for board in $(filter-out x86_64,$(BOARDS)); do Toolchain/checks/check-static build/$$board/culvert && \
+	  Toolchain/checks/check-size build/$$board/culvert $(SIZE_MAX) || exit 1; done
 
 .PHONY: test-boards
 test-boards: boards peers ## each board's binary under qemu-user, against real peers
@@ -157,15 +157,15 @@ test-static-sdk: deps ## what `make static-sdk` says and hands to Swift, with a 
 
 .PHONY: layers
 layers: ## each folder of the core uses only what it may
-	@Toolchain/check-layers
+	@Toolchain/checks/check-layers
 
 .PHONY: requirements
 requirements: ## every requirement has a test that carries its number
-	@Toolchain/check-requirements
+	@Toolchain/checks/check-requirements
 
 .PHONY: lint
-lint: ## swift-format's rules and the house numbers
-	@Toolchain/check-style
+lint: ## swift-format's rules and the house rules
+	@Toolchain/checks/check-style
 
 .PHONY: format
 format: ## format the sources in place
@@ -179,15 +179,15 @@ clean: ## remove what was built (not what was fetched)
 
 .PHONY: deb
 deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
-	@Toolchain/make-deb $(ARCH)
+	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
 tarball: build/$(ARCH)/culvert ## the same for OpenWrt, OpenRC and others, with an install.sh
-	@Toolchain/make-tarball $(ARCH)
+	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
 flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
-	@Toolchain/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
+	@Toolchain/packaging/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages

@@ -24,8 +24,8 @@ from collections.abc import Iterator
 
 # Not on PATH by design; it is part of apt.
 HELPER = "/usr/lib/apt/apt-helper"
-# With no package installed, no preferences and no hooks. apt reads a file given by -c after those of
-# the system, so that this one decides.
+# No package is installed, and there are no preferences and no hooks. apt reads the file given by -c
+# after those of the system, so this one decides.
 CONFIGURATION = """\
 #clear APT::Architectures;
 #clear APT::Update::Pre-Invoke;
