@@ -140,7 +140,8 @@ size: static ## the static binary is static, stripped and small (size-boards: ea
 
 .PHONY: size-boards
 size-boards: boards
-	@for board in $(filter-out x86_64,$(BOARDS)); do Toolchain/checks/check-static build/$$board/culvert && \
+	@for board in $(filter-out x86_64,$(BOARDS)); do \
+	  Toolchain/checks/check-static build/$$board/culvert && \
 	  Toolchain/checks/check-size build/$$board/culvert $(SIZE_MAX) || exit 1; done
 
 .PHONY: test-boards
@@ -164,8 +165,8 @@ requirements: ## every requirement has a test that carries its number
 	@Toolchain/checks/check-requirements
 
 .PHONY: lint
-lint: ## swift-format's rules and the house rules
-	@Toolchain/checks/check-style
+lint: ## the house rules, and swift-format's (RULE=columns: only one)
+	@Toolchain/checks/check-style $(RULE)
 
 .PHONY: format
 format: ## format the sources in place

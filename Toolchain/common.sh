@@ -23,8 +23,8 @@ need() {
 find_compilers() {
     command -v swiftc >/dev/null 2>&1 ||
         die "missing: swiftc on PATH; install Swift 6.3 (swift.org)"
-    # swiftc may be a link: the other tools are beside its target. If it is a version manager's proxy,
-    # the compiler itself reports where its library is, and from that follows its bin folder.
+    # swiftc may be a link: the other tools are beside its target. If it is a version manager's
+    # proxy, the compiler itself reports where its library is, and from that follows its bin folder.
     bin=$(dirname -- "$(readlink -f -- "$(command -v swiftc)")")
     if [ ! -x "$bin/clang" ]; then
         bin=$(swiftc -print-target-info |

@@ -30,8 +30,8 @@ static inline __m128i sodium_neon_rot8(__m128i words, __m128i mask) {
 #endif
 }
 
-// libsodium reads the message with this, at any address. SIMDe promises the compiler that the address
-// is a multiple of 8, and then a 32-bit ARM traps if it is not.
+// libsodium reads the message with this, at any address. SIMDe promises the compiler that the
+// address is a multiple of 8, and then a 32-bit ARM traps if it is not.
 static inline __m128i sodium_neon_load8(const void *bytes) {
     return simde__m128i_from_neon_u8(vcombine_u8(vld1_u8(bytes), vdup_n_u8(0)));
 }

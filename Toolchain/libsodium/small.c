@@ -1,6 +1,6 @@
-// Compiled into our libsodium.a by make-sdk, which redirects three of libsodium's names to this file so
-// that the linker can drop what WireGuard never calls: 51 KB of Argon2, BLAKE2b and Salsa20, 11 KB
-// of printf, and, if the board's configuration asks for it, 37 KB of Ed25519 tables.
+// Compiled into our libsodium.a by make-sdk, which redirects three of libsodium's names to this
+// file so that the linker can drop what WireGuard never calls: 51 KB of Argon2, BLAKE2b and
+// Salsa20, 11 KB of printf, and, if the board's configuration asks for it, 37 KB of Ed25519 tables.
 
 #include <stdlib.h>
 
@@ -23,9 +23,9 @@ _Noreturn void sodium_small_assert_fail(const char *expression, const char *file
     abort();
 }
 
-/// X25519 of the base point with the ordinary ladder instead of a table; constant time like the table.
-/// For boards that need the table's 37 KB more than the time: without it, generating a key, also the
-/// ephemeral key of a handshake, takes as long as any other exchange.
+/// X25519 of the base point with the ordinary ladder instead of a table; constant time like the
+/// table. For boards that need the table's 37 KB more than the time: without it, generating a key,
+/// also the ephemeral key of a handshake, takes as long as any other exchange.
 int sodium_small_base(unsigned char *point, const unsigned char *scalar) {
     static const unsigned char base[crypto_scalarmult_curve25519_BYTES] = {9};
     return crypto_scalarmult_curve25519_ref10_implementation.mult(point, scalar, base);

@@ -186,8 +186,8 @@ class Writer:
     def put(self, mode: int, path: str, content: bytes | None) -> None:
         """A file of the card. None stands for content that a dry run does not have yet.
 
-        It is written beside the target and renamed: nobody finds half of it, and a link in its place
-        is replaced, not followed.
+        It is written beside the target and renamed: nobody finds half of it, and a link in its
+        place is replaced, not followed.
         """
         folder, _, name = path.rpartition("/")
         target = self.folder(folder) / name
