@@ -1,9 +1,9 @@
 #!/bin/sh
 # install.sh [--root DIR] [--system systemd|openrc|openwrt]: installs Culvert from this folder.
-# install.sh --remove: takes it away again; what lies in /etc/culvert stays.
+# install.sh --remove: removes it; the files in /etc/culvert stay.
 #
-# It needs nothing but a shell such as BusyBox's, cp, mkdir, chmod and mv. What you have changed below
-# /etc is kept. Nothing is started: the last lines say how.
+# It needs only a shell such as BusyBox's, cp, mkdir, chmod and mv. It keeps your changes below
+# /etc, and starts nothing: the last lines tell you how to.
 
 set -eu
 umask 022
@@ -50,13 +50,14 @@ case $system in
 esac
 [ -n "$root" ] || [ "$(id -u)" -eq 0 ] || die "needs root, or --root DIR"
 
-# Run from a checkout there is no program beside this file; run on the wrong device it does not start.
+# In a checkout there is no program beside this file, and on the wrong device it does not start.
 [ -f "$here/culvert" ] || die "the program culvert is missing here"
 if [ -z "$root" ] && [ "$is_removing" = no ]; then
-    "$here/culvert" version >/dev/null 2>&1 || die "the program does not run here; is this the right board?"
+    "$here/culvert" version >/dev/null 2>&1 ||
+        die "the program does not run here; is this the right board?"
 fi
 
-# is_kept TARGET: the administrator's, once it is there.
+# is_kept TARGET: an existing file belongs to the administrator.
 is_kept() {
     case $1 in
         /etc/init.d/*) return 1 ;;
@@ -65,8 +66,7 @@ is_kept() {
     return 1
 }
 
-# put MODE FILE TARGET: beside the target and then moved there, as a program that runs cannot be
-# written over.
+# put MODE FILE TARGET: renamed into place, because a running program cannot be overwritten.
 put() {
     target=$root$3
     if is_kept "$3" && [ -e "$target" ]; then
@@ -76,7 +76,7 @@ put() {
     [ -d "${target%/*}" ] || mkdir -p "${target%/*}"
     [ ! -d "$target" ] || die "$target is a folder"
     cp "$here/$2" "$target.new"
-    # As another user into --root, it stays that user's.
+    # If another user installs into --root, the files stay that user's.
     [ "$(id -u)" -ne 0 ] || chown 0:0 "$target.new"
     chmod "$1" "$target.new"
     mv -f "$target.new" "$target"
@@ -103,11 +103,11 @@ each() {
 
 if [ "$is_removing" = yes ]; then
     each drop
-    echo "What lies in $root/etc/culvert, with private keys, is left to you."
+    echo "$root/etc/culvert stays: it may contain private keys."
     exit 0
 fi
 
-# Before anything is in it: private keys will be.
+# Before it contains private keys.
 if [ ! -d "$root/etc/culvert" ]; then
     mkdir -p "$root/etc/culvert"
     chmod 700 "$root/etc/culvert"
@@ -115,16 +115,17 @@ fi
 each put
 
 echo
-echo "Put a tunnel's configuration into /etc/culvert/NAME.conf, of mode 0600 (example.conf beside it"
+echo "Copy a tunnel's configuration to /etc/culvert/NAME.conf with mode 0600; see example.conf there."
+echo "Then:"
 case $system in
     systemd)
-        echo "shows one), then: systemctl daemon-reload && systemctl enable --now culvert@NAME"
+        echo "    systemctl daemon-reload && systemctl enable --now culvert@NAME"
         ;;
     openrc)
-        echo "shows one), then: ln -s culvert /etc/init.d/culvert.NAME && rc-update add culvert.NAME &&"
-        echo "rc-service culvert.NAME start"
+        echo "    ln -s culvert /etc/init.d/culvert.NAME"
+        echo "    rc-update add culvert.NAME && rc-service culvert.NAME start"
         ;;
     openwrt)
-        echo "shows one), then: service culvert enable && service culvert start"
+        echo "    service culvert enable && service culvert start"
         ;;
 esac

@@ -6,7 +6,7 @@ _culvert() {
         --offload --no-offload --max-peers --max-allowed-ips --max-staged --staging-slots
         --handshake-ring --batch-packets --foreground --help --version'
     COMPREPLY=()
-    # bash takes --name=value apart at the sign.
+    # bash splits --name=value at the equals sign.
     if [ "$current" = = ]; then
         current=''
     elif [ "$previous" = = ]; then
@@ -28,7 +28,7 @@ _culvert() {
             return
             ;;
         --offload)
-            # The last name of a list.
+            # Complete the last name of a list.
             mapfile -t COMPREPLY < <(compgen -P "${current%"${current##*,}"}" \
                 -W 'checksum tso uso gso gro mmsg all none' -- "${current##*,}")
             return
