@@ -115,7 +115,7 @@ fi
 each put
 
 echo
-echo "Copy a tunnel's configuration to /etc/culvert/NAME.conf with mode 0600; see example.conf there."
+echo "Copy a configuration to /etc/culvert/NAME.conf with mode 0600 (see example.conf)."
 echo "Then:"
 case $system in
     systemd)
