@@ -21,7 +21,7 @@ SWIFT_BUILD := swift build -c release --product culvert
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-# --- what everything needs
+# --- dependencies
 
 .PHONY: deps
 deps: ## install the Debian packages that building and testing need (as root)
@@ -53,7 +53,7 @@ build/%/culvert: $(SOURCES) $(TOOLCHAIN)
 	@touch $@
 
 .PHONY: sdk
-sdk: deps ## the Swift SDKs of all boards, from Debian's sources of musl and libsodium
+sdk: deps ## the Swift SDKs of all boards, built from Debian's sources of musl and libsodium
 	@for board in $(BOARDS); do Toolchain/make-sdk $$board || exit 1; done
 
 .PHONY: $(BOARDS)
@@ -62,15 +62,15 @@ $(BOARDS): %: deps build/%/culvert # one board's static binary, build/BOARD/culv
 .PHONY: boards
 boards: deps $(BOARDS:%=build/%/culvert) ## a static binary for each board: build/BOARD/culvert
 
-# The official SDK's triple, in build/TRIPLE/culvert.
+# The triple of the official SDK; the result is build/TRIPLE/culvert.
 SDK := aarch64-swift-linux-musl
 
 .PHONY: static-sdk
-static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
+static-sdk: deps ## ordinary Swift, with the official Static Linux SDK (SDK=x86_64-swift-linux-musl)
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps ## for a release: ordinary Swift and tests on emulated arm64 (1.3 GB to fetch)
+ordinary-arm64: deps ## for a release: ordinary Swift and its tests on emulated arm64 (downloads 1.3 GB)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
@@ -157,11 +157,11 @@ test-static-sdk: deps ## what `make static-sdk` says and hands to Swift, with a 
 	@Tests/StaticSDK/run
 
 .PHONY: layers
-layers: ## each folder of the core uses only what it may
+layers: ## each folder uses only the folders that its layer allows
 	@Toolchain/checks/check-layers
 
 .PHONY: requirements
-requirements: ## every requirement has a test that carries its number
+requirements: ## every requirement has a test with its number
 	@Toolchain/checks/check-requirements
 
 .PHONY: lint
@@ -173,7 +173,7 @@ format: ## format the sources in place
 	@swift format --in-place --parallel --recursive Sources Tests Package.swift
 
 .PHONY: clean
-clean: ## remove what was built (not what was fetched)
+clean: ## remove what was built (not what was downloaded)
 	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
 
 # --- packages
@@ -183,11 +183,11 @@ deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64
 	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
-tarball: build/$(ARCH)/culvert ## the same for OpenWrt, OpenRC and others, with an install.sh
+tarball: build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
 	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
-flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
+flash: ## install Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
 	@Toolchain/packaging/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 

@@ -75,9 +75,11 @@ class Archive:
     options: tuple[tuple[str, str], ...]
 
     @property
-    def is_debians_own(self) -> bool:
-        """False for one with another key, which is another project's, or a mirror signed anew."""
-        return "debian-archive" in dict(self.options).get("signed-by", "debian-archive")
+    def order(self) -> tuple[bool, bool]:
+        """Last are archives with another key, and at unusual addresses: other projects', probably."""
+        key = dict(self.options).get("signed-by", "")
+        has_own_key = key.startswith("/") and "debian-archive" not in key
+        return has_own_key, not self.uri.endswith("/debian")
 
     def entry(self, types: str, suites: list[str]) -> str:
         """A stanza of a .sources file."""
@@ -143,7 +145,7 @@ def configured_files() -> list[pathlib.Path]:
 
 
 def configured() -> list[Archive]:
-    """The Debian archives that apt is configured with, those with Debian's own key first."""
+    """The Debian archives that apt is configured with, the likeliest first."""
     found: dict[tuple[str, bool], Archive] = {}
     for path in configured_files():
         read = stanzas if path.suffix == ".sources" else lines
@@ -161,7 +163,7 @@ def configured() -> list[Archive]:
                         found.setdefault((archive.uri, archive.is_security), archive)
     if not any(not it.is_security for it in found.values()):
         raise AptError("apt has no source of Debian's packages (a deb line with `main`)")
-    return sorted(found.values(), key=lambda archive: not archive.is_debians_own)
+    return sorted(found.values(), key=lambda archive: archive.order)
 
 
 def addresses(uri: str) -> list[str]:
