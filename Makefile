@@ -70,7 +70,7 @@ static-sdk: deps ## ordinary Swift, with the official Static Linux SDK (SDK=x86_
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps ## for a release: ordinary Swift and its tests on emulated arm64 (downloads 1.3 GB)
+ordinary-arm64: deps ## for a release: ordinary Swift, tested on emulated arm64 (downloads 1.3 GB)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
