@@ -76,7 +76,7 @@ class Archive:
 
     @property
     def order(self) -> tuple[bool, bool]:
-        """Archives with another key, or at unusual addresses, come last: they may be other projects."""
+        """Last are archives with another key or address: they may be other projects."""
         key = dict(self.options).get("signed-by", "")
         has_own_key = key.startswith("/") and "debian-archive" not in key
         return has_own_key, not self.uri.endswith("/debian")
