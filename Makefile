@@ -11,7 +11,7 @@ STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
 SOURCES := Package.swift $(shell find Sources -type f)
 TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
-  Toolchain/libsodium-small.c $(wildcard Toolchain/boards/*)
+  $(wildcard Toolchain/boards/* Toolchain/libsodium/*)
 # The limit, in bytes, of each shipped binary.
 SIZE_MAX := 393216
 # Swift packages: warnings are errors in the manifest itself.
@@ -21,7 +21,7 @@ SWIFT_BUILD := swift build -c release --product culvert
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-# --- what everything needs
+# --- dependencies
 
 .PHONY: deps
 deps: ## install the Debian packages that building and testing need (as root)
@@ -47,14 +47,13 @@ $(ORDINARY): $(SOURCES)
 .PHONY: static
 static: deps $(STATIC) ## the shipped build: one static Embedded Swift binary, build/x86_64/culvert
 
-# A binary is made anew when a source, the scripts or a board's flags changed, not when a package's
-# files did.
+# Only sources, these scripts and the boards' flags cause a new build; packaging does not.
 build/%/culvert: $(SOURCES) $(TOOLCHAIN)
 	@Toolchain/build-static $*
 	@touch $@
 
 .PHONY: sdk
-sdk: deps ## the Swift SDKs of all boards, from Debian's sources of musl and libsodium
+sdk: deps ## the Swift SDKs of all boards, built from Debian's sources of musl and libsodium
 	@for board in $(BOARDS); do Toolchain/make-sdk $$board || exit 1; done
 
 .PHONY: $(BOARDS)
@@ -63,15 +62,15 @@ $(BOARDS): %: deps build/%/culvert # one board's static binary, build/BOARD/culv
 .PHONY: boards
 boards: deps $(BOARDS:%=build/%/culvert) ## a static binary for each board: build/BOARD/culvert
 
-# The official SDK's triple, in build/TRIPLE/culvert.
+# The triple of the official SDK; the result is build/TRIPLE/culvert.
 SDK := aarch64-swift-linux-musl
 
 .PHONY: static-sdk
-static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
+static-sdk: deps ## ordinary Swift, with the official Static Linux SDK (SDK=x86_64-swift-linux-musl)
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps ## for a release: ordinary Swift and tests on emulated arm64 (1.3 GB to fetch)
+ordinary-arm64: deps ## for a release: ordinary Swift, tested on emulated arm64 (downloads 1.3 GB)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
@@ -136,13 +135,14 @@ sanitize: deps peers ## unit tests under the address and thread sanitizers
 
 .PHONY: size
 size: static ## the static binary is static, stripped and small (size-boards: each board's)
-	@Toolchain/check-static $(STATIC)
-	@Toolchain/check-size $(STATIC) $(SIZE_MAX)
+	@Toolchain/checks/check-static $(STATIC)
+	@Toolchain/checks/check-size $(STATIC) $(SIZE_MAX)
 
 .PHONY: size-boards
 size-boards: boards
-	@for board in $(filter-out x86_64,$(BOARDS)); do Toolchain/check-static build/$$board/culvert && \
-	  Toolchain/check-size build/$$board/culvert $(SIZE_MAX) || exit 1; done
+	@for board in $(filter-out x86_64,$(BOARDS)); do \
+	  Toolchain/checks/check-static build/$$board/culvert && \
+	  Toolchain/checks/check-size build/$$board/culvert $(SIZE_MAX) || exit 1; done
 
 .PHONY: test-boards
 test-boards: boards peers ## each board's binary under qemu-user, against real peers
@@ -157,38 +157,38 @@ test-static-sdk: deps ## what `make static-sdk` says and hands to Swift, with a 
 	@Tests/StaticSDK/run
 
 .PHONY: layers
-layers: ## each folder of the core uses only what it may
-	@Toolchain/check-layers
+layers: ## each folder uses only the folders that its layer allows
+	@Toolchain/checks/check-layers
 
 .PHONY: requirements
-requirements: ## every requirement has a test that carries its number
-	@Toolchain/check-requirements
+requirements: ## every requirement has a test with its number
+	@Toolchain/checks/check-requirements
 
 .PHONY: lint
-lint: ## swift-format's rules and the house numbers
-	@Toolchain/check-style
+lint: ## the house rules, and swift-format's (RULE=columns: only one)
+	@Toolchain/checks/check-style $(RULE)
 
 .PHONY: format
 format: ## format the sources in place
 	@swift format --in-place --parallel --recursive Sources Tests Package.swift
 
 .PHONY: clean
-clean: ## remove what was built (not what was fetched)
+clean: ## remove what was built (not what was downloaded)
 	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
 
 # --- packages
 
 .PHONY: deb
 deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
-	@Toolchain/make-deb $(ARCH)
+	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
-tarball: build/$(ARCH)/culvert ## the same for OpenWrt, OpenRC and others, with an install.sh
-	@Toolchain/make-tarball $(ARCH)
+tarball: build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
+	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
-flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
-	@Toolchain/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
+flash: ## install Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
+	@Toolchain/packaging/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages

@@ -10,7 +10,7 @@ from . import roots
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 TOOLCHAIN = REPOSITORY / "Toolchain"
-PACKAGE = TOOLCHAIN / "package"
+PACKAGE = TOOLCHAIN / "packaging/package"
 # Board, Debian's name, suffix of the version, and the processor's number and class in ELF.
 BOARDS = {
     "aarch64": ("arm64", "", 0xB7, 2),
@@ -88,10 +88,10 @@ class PackageCase(unittest.TestCase):
     def make(
         self, kind: str, board: str, root: pathlib.Path | None = None, **env: str
     ) -> pathlib.Path:
-        """Have Toolchain/make-KIND make a package, not in the repository; its path."""
+        """Have Toolchain/packaging/make-KIND make a package, not in the repository; its path."""
         root = root or built(board)
         made = {"SOURCE_DATE_EPOCH": EPOCH, "MAINTAINER": "Nobody <nobody@example.org>"} | env
-        line = self.output(root / "Toolchain" / f"make-{kind}", board, env=made)
+        line = self.output(root / "Toolchain/packaging" / f"make-{kind}", board, env=made)
         return root / line.splitlines()[-1]
 
     def assert_enabled(self, root: pathlib.Path) -> None:

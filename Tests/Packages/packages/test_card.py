@@ -16,7 +16,7 @@ class Card(PackageCase):
         self.card = roots.root("arm64")
 
     def flash(self, *words) -> str:
-        flash = self.checkout / "Toolchain/flash"
+        flash = self.checkout / "Toolchain/packaging/flash"
         return self.output(flash, *words, self.card, env={"SOURCE_DATE_EPOCH": "1"})
 
     def emulated(self, *words, **options) -> str:
