@@ -1,11 +1,10 @@
-"""Measuring WireGuard programs against each other.
+"""Measures WireGuard programs against each other.
 
-options      what is asked for on the command line;  competitors  who takes part
-race         rounds in which the programs take turns at each step
-  steps, handshake_step, start_step, peer_step, idle    what one program does, and its figures
-measures     what each figure is called, its unit and whether more is better
-results      the figures of all rounds: median, spread, ratio
-other_work   how busy the machine is with something else
-limits       what --check demands
-report, plots, machine    what is written down in the end
+options    the command line, and which programs take part
+race       rounds in which the programs take turns at each step
+steps      what one program does in a step, and its figures;  nests  the same with tunnels nested
+measures   the name of each figure, its unit, and whether more is better
+results    the figures of all rounds: median, spread, ratio
+limits     what --check demands
+report, plots, machine    what is written at the end
 """

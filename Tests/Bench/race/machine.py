@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from harness.settings import Program
-from race import competitors
+from race.options import version as version_of
 from race.results import Results, Spread
 
 
@@ -73,7 +73,7 @@ def describe(program: Program) -> dict:
     """Which build it was."""
     content = program.path.read_bytes()
     return {
-        "version": competitors.version(program),
+        "version": version_of(program),
         "bytes": len(content),
         "SHA-256": hashlib.sha256(content).hexdigest()[:16],
     }

@@ -1,10 +1,12 @@
 """The benchmark's command line."""
 
 import argparse
+import os
 import pathlib
+import re
+import shlex
 
 from harness.settings import CULVERT, DEBIAN12, NEWEST, REPOSITORY, Program, check_programs
-from race import competitors
 from race.measures import GROUPS, PEER_COUNTS
 
 LATEST = REPOSITORY / "docs" / "benchmarks"  # where a whole run is written down
@@ -69,7 +71,7 @@ def find_reference(parser: argparse.ArgumentParser, options: argparse.Namespace)
     names = [it.name for it in options.programs]
     if options.reference and options.reference not in names:
         parser.error(f"--reference: no program is called {options.reference}")
-    newest = competitors.REFERENCE
+    newest = REFERENCE
     return options.reference or (newest if newest in names else names[0])
 
 
@@ -78,10 +80,50 @@ def find_programs(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     if not options.no_peers:
         check_programs(parser, DEBIAN12, NEWEST)
     try:
-        programs = [competitors.parse(it) for it in options.program or [CULVERT]]
-        programs += [] if options.no_peers else competitors.fetched()
-        programs += competitors.parse_list(options.peers)
-        competitors.check_names(programs)
+        programs = [parse_program(it) for it in options.program or [CULVERT]]
+        programs += [] if options.no_peers else fetched()
+        programs += parse_list(options.peers)
+        check_names(programs)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return programs
+
+
+# Who takes part: programs given by name and command line, and the wireguard-go fetched.
+
+NAMED = re.compile(r"([\w.+-]+)=(.+)", re.DOTALL)
+REFERENCE = "wireguard-go newest"  # what ratios refer to
+
+
+def parse_program(text: str) -> Program:
+    """`[NAME=]COMMAND`; the interface's name comes last, after -f, or where the command has {}.
+
+    Raises FileNotFoundError when the command's first word is no program.
+    """
+    found = NAMED.fullmatch(text.strip())
+    name, command = found.groups() if found else ("", text.strip())
+    path, *arguments = shlex.split(command)
+    return Program(os.path.expanduser(path), tuple(arguments), name)
+
+
+def parse_list(text: str) -> list[Program]:
+    """Several of them, with `;` or line ends between."""
+    return [parse_program(part) for part in re.split(r"[;\n]", text) if part.strip()]
+
+
+def fetched() -> list[Program]:
+    """wireguard-go of Debian 12 and the newest, under names that tell them apart."""
+    return [Program(DEBIAN12, name="wireguard-go Debian 12"), Program(NEWEST, name=REFERENCE)]
+
+
+def version(program: Program) -> str:
+    """What the program says of itself; of a fetched one the package's version."""
+    note = pathlib.Path(f"{program.path}.version")
+    return f"package {note.read_text().strip()}" if note.is_file() else program.version
+
+
+def check_names(programs: list[Program]) -> None:
+    """Raises ValueError when two have one name."""
+    names = [it.name for it in programs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two programs are called {', '.join(sorted(twice))}; give NAME=COMMAND")

@@ -16,9 +16,8 @@ from race import steps
 from race.machine import busy_percent
 from race.measures import BY_KEY, SIZES
 from race.nests import ARRANGEMENTS, NestedRun
-from race.peer_step import peers
 from race.results import Results
-from race.steps import handshakes, quiet_pair, start, wake_ups
+from race.steps import handshakes, peers, quiet_pair, start, wake_ups
 
 STARTS = 3  # of each program in a round
 WATCHED = 10  # seconds of idleness

@@ -1,5 +1,7 @@
 """What is done with a tunnel whose ends both run one program, and the figures it gives."""
 
+import base64
+import os
 import re
 import statistics
 import threading
@@ -225,3 +227,46 @@ def count(pair: Pair) -> int:
     """So far."""
     pids = [pid for node in pair.nodes for pid in procfs.family(node.pid)]
     return sum(procfs.wake_ups(pid) for pid in pids)
+
+
+# What many configured peers cost the one that is used.
+
+PINGS = 200
+STANDARD_PEERS = 256  # what Culvert takes without a larger profile
+
+
+def peers(program: Program, count: int, seconds: float) -> Figures:
+    """One end with so many peers, the last of which is the other end; the rest are nobody's."""
+    lab = Lab()
+    try:
+        profile = "gateway" if count > STANDARD_PEERS else ""
+        quiet = {"level": "error", "peer_level": "error"}
+        pair = build_pair(lab, program, program, profile=profile, **quiet)
+        path = configuration_file(pair, count)
+        begin = time.monotonic()
+        pair.ours.wg("setconf", pair.ours.interface, path)
+        configured = time.monotonic() - begin
+        pair.handshake(20)
+        idle = percentile(ping_times(pair, PINGS, IDLE_INTERVAL), 0.5)
+        run = run_tcp(pair, seconds)
+        peak = peak_memory(pair.ours)
+    finally:
+        lab.close()
+    figures = {"setconf": 1000 * configured, "tcp": run.megabits, "ping": idle, "rss": peak}
+    return {f"peers{count}_{name}": value for name, value in figures.items()}
+
+
+def configuration_file(pair: Pair, count: int) -> str:
+    """The path of a file for `wg setconf`; each peer has an address of 10.128.0.0/9 of its own."""
+    ours, theirs = pair.nodes
+    lines = ["[Interface]", f"PrivateKey = {ours.keys.private}", f"ListenPort = {ours.port}"]
+    for number in range(count - 1):
+        key = base64.b64encode(os.urandom(32)).decode()
+        address = f"10.128.{number >> 8}.{number & 255}/32"
+        lines += ["[Peer]", f"PublicKey = {key}", f"AllowedIPs = {address}"]
+    lines += ["[Peer]", f"PublicKey = {theirs.keys.public}", f"Endpoint = {theirs.endpoint()}"]
+    lines.append(f"AllowedIPs = {theirs.allowed_ips}")
+    path = LOGS / f"{ours.interface}.conf"
+    path.touch(0o600)
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)

@@ -1,11 +1,10 @@
-"""Network namespaces, WireGuard programs and traffic for the interoperability tests.
+"""Network namespaces, WireGuard programs and traffic, for all system tests.
 
-isolation   private mounts, processes and network: nothing outlives the run
+isolation   private mounts, processes and network: nothing outlives a run
 settings    which program is tested, against which peer
-lab         one test's namespaces and nodes, taken down and checked for leftovers
-  namespace, node, program, pair
-traffic     ping, iperf3, transfers with checksums, numbered flows
-uapi        the configuration protocol by raw socket
-capture     packets on the wire
-case        the base of all test cases;  runner  runs them side by side
+case        the base of test cases;  runner  runs them side by side;  report  prints results
+command     checks that only run commands
+apt         Debian's archives, as this machine's apt reaches them
+lab/        the namespaces and programs of one test: namespace, node, pair, chain, forward
+traffic/    ping, streams with checksums, numbered datagrams, captures, bad networks
 """

@@ -115,6 +115,6 @@ def check_programs(parser: argparse.ArgumentParser, *paths: str | pathlib.Path) 
     for path in paths:
         if not os.access(path, os.X_OK):
             hint = (
-                "; Tests/Interop/fetch-peers gets it" if PEERS in pathlib.Path(path).parents else ""
+                "; `make peers` fetches it" if PEERS in pathlib.Path(path).parents else ""
             )
             parser.error(f"no program at {path}{hint}")

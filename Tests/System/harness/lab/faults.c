@@ -41,7 +41,7 @@
 #define TUN_F_USO6 0x40
 #endif
 
-// In the order of CALLS in harness/faults.py.
+// In the order of CALLS in faults.py.
 enum call {
   SENDMSG, SEGMENTS, SENDMMSG, RECVMSG, RECVMMSG, SET_GRO, SET_SEGMENT, VNET, OFFLOAD, USO, WRITEV,
   CALLS

@@ -1,4 +1,4 @@
-"""System calls of a program that fail on purpose: see Tests/Interop/faults.c."""
+"""System calls of a program that fail on purpose: see faults.c."""
 
 import dataclasses
 import itertools

@@ -1,6 +1,6 @@
 """A link that loses packets and changes their order, between two namespaces.
 
-Unlike harness/relay.py it knows nothing of datagrams: it carries packets of both families, and so
+Unlike relay.py it knows nothing of datagrams: it carries packets of both families, and so
 loses single fragments. For kernels that have no netem.
 """
 

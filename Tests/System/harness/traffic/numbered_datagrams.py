@@ -7,7 +7,7 @@
 "options" is plain, with a record route in each IPv4 header.
 
 The receiver says "ready", and after its standard input was closed and nothing came for a while, a
-line of JSON; the sender says such a line at its end. See harness/datagrams.py.
+line of JSON; the sender says such a line at its end. See datagrams.py.
 """
 
 import json

@@ -29,7 +29,7 @@ class DigestTests(InteropCase):
         self.assertEqual(here, self.selftest(NATIVE))
 
     def test_the_digest_is_what_the_specifications_say(self) -> None:
-        """Tests/Selftest works the answers out on its own."""
+        """Tests/System/known_answers computes them on its own."""
         with tempfile.NamedTemporaryFile("w") as file:
             file.write(self.selftest(self.settings.program.path))
             file.flush()

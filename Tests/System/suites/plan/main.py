@@ -1,4 +1,4 @@
-"""The parts of `make test` and of `make test-all`, and the command line."""
+"""The parts of `make test`, and of `make test-rest`, which is what `make test-all` adds."""
 
 import argparse
 import fnmatch
@@ -100,8 +100,12 @@ def rest_parts() -> list[Part]:
         Part("a million streams", make("models")),
         Part("embedding", make("embedding")),
         Part("official SDK, with a stand-in", make("test-static-sdk"), needs=("boards, build",)),
-        Part("program under the thread sanitizer", (RUN, "sanitize", "-k", "workers"),
-             Lane.ALONE, ("peers",)),  # fmt: skip
+        Part(
+            "program under the thread sanitizer",
+            (RUN, "sanitize", "-k", "workers"),
+            Lane.ALONE,
+            ("peers",),
+        ),  # fmt: skip
         Part("single operations", ("Tests/Microbench/run",), Lane.ALONE),
     ]
 
@@ -114,7 +118,7 @@ PLANS = {
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", choices=PLANS, help="test: make test; test-rest: what test-all adds")
+    parser.add_argument("plan", choices=PLANS, help="the target of make")
     parser.add_argument("-k", dest="pattern", help="only parts whose name matches, and their needs")
     parser.add_argument("--list", action="store_true", help="print the names only")
     options = parser.parse_args(arguments)

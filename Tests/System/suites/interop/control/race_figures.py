@@ -1,7 +1,7 @@
 """The benchmark's own arithmetic: a wrong median or limit would lie about every program."""
 
 from harness.case import InteropCase, quick
-from race import competitors, limits
+from race import limits, options
 from race.report import times
 from race.results import Results, Spread, percentile
 
@@ -46,13 +46,13 @@ class RaceFigureTests(InteropCase):
     def test_programs_are_given_by_name_and_command(self) -> None:
         """The interface's name comes last after -f, or where the command wants it."""
         path = self.settings.program.path
-        first, second = competitors.parse_list(f"a={path} --x 'y z'; {path} --on {{}} --now")
+        first, second = options.parse_list(f"a={path} --x 'y z'; {path} --on {{}} --now")
         self.assertEqual(first.name, "a")
         self.assertEqual(first.command("wg0"), [str(path), "--x", "y z", "-f", "wg0"])
         self.assertEqual(second.name, path.name)
         self.assertEqual(second.command("wg0"), [str(path), "--on", "wg0", "--now"])
-        self.assertRaises(ValueError, competitors.check_names, [first, first])
-        self.assertRaises(FileNotFoundError, competitors.parse, "a=/no/such/program")
+        self.assertRaises(ValueError, options.check_names, [first, first])
+        self.assertRaises(FileNotFoundError, options.parse_program, "a=/no/such/program")
 
     def results(self, subject: dict, other: dict) -> Results:
         results = Results([SUBJECT, OTHER])

@@ -38,7 +38,7 @@ class SelftestTests(InteropCase):
     @quick
     @culvert_only
     def test_every_answer_is_what_the_specifications_say(self) -> None:
-        """The digests are those that Tests/Selftest works out on its own."""
+        """The digests are those that known_answers computes on its own."""
         result = self.call("selftest")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
         with tempfile.NamedTemporaryFile("w", suffix=".selftest") as file:
