@@ -3,11 +3,13 @@
 import argparse
 import fnmatch
 import importlib
+import os
 import pathlib
 import queue
 import threading
 import time
 import unittest
+from collections.abc import Callable
 
 from harness.case import InteropCase
 from harness.report import Report, Result, short_name
@@ -78,9 +80,10 @@ def run_one(test: unittest.TestCase, report: Report, reason: str | None = None) 
 
 
 def run_all(tests: list[InteropCase], settings: Settings, jobs: int) -> int:
-    """Run the tests on `jobs` threads, heavy ones one at a time; the exit status.
+    """Run the tests on `jobs` threads; the exit status.
 
-    Tests that wait for long timers start first, as they decide when the run ends.
+    Tests that wait for long timers start first, as they decide when the run ends. Of the heavy
+    tests one runs at a time beside the others, and one for each processor when those are through.
     """
     InteropCase.settings = settings
     report = Report(len(tests))
@@ -97,11 +100,15 @@ def run_all(tests: list[InteropCase], settings: Settings, jobs: int) -> int:
                     break
                 run_one(test, report, skip_reason(test, settings))
 
-    # One thread for the heavy tests, which then helps with the others.
-    plans = [(heavy, light)] + [(light,)] * max(1, jobs - 1)
+    helpers = min(jobs, os.cpu_count() or 1) - 1
+    plans = [(heavy, light)] + [(light, heavy)] * helpers
+    run_threads(work, plans + [(light,)] * (jobs - len(plans)))
+    return report.close()
+
+
+def run_threads(work: Callable, plans: list[tuple]) -> None:
     threads = [threading.Thread(target=work, args=plan) for plan in plans]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return report.close()

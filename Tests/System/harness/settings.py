@@ -114,7 +114,5 @@ def check_programs(parser: argparse.ArgumentParser, *paths: str | pathlib.Path) 
     """End with the parser's usage and a hint when a program is not there."""
     for path in paths:
         if not os.access(path, os.X_OK):
-            hint = (
-                "; `make peers` fetches it" if PEERS in pathlib.Path(path).parents else ""
-            )
+            hint = "; `make peers` fetches it" if PEERS in pathlib.Path(path).parents else ""
             parser.error(f"no program at {path}{hint}")

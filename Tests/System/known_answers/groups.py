@@ -1,4 +1,4 @@
-"""What each group of `culvert selftest` has to hash, from the specifications and from naive models.
+"""The expected input of each hash in `culvert selftest`, from specifications and naive models.
 
 The inputs are drawn as in Sources/Culvert/Selftest, from the same seeds; nothing else is shared.
 """
@@ -101,7 +101,7 @@ def aead_group(digest: Digest, random: Random) -> None:
     for count in range(1537):
         padded = text[: count - count % 8] + bytes(count % 8)
         sealed = primitives.seal(key, counter_nonce(count * 0x1_0000_0001), padded)
-        # Two ciphers, of which one tells the ciphertext too; both open it; a forgery is refused.
+        # Two ciphers, one of which also returns the ciphertext; both open it; a forgery is refused.
         digest.add(sealed, 1, sealed[count:], 1, 1)
 
 
@@ -131,8 +131,8 @@ def timers_group(digest: Digest, random: Random) -> None:
             case _:
                 due[peer] = min(due.get(peer, deadline), deadline)
         digest.add(min(due.values(), default=LONG))
-    # Whitepaper 6.1 and 6.3: a try, then each five seconds and jitter later another, 18 of them;
-    # then the peer is given up, and after nine minutes there are no more keys. Sent: one each, 0.
+    # Whitepaper 6.1 and 6.3: a try, then another after five seconds and jitter, 18 in all; then
+    # the peer is given up, and after nine minutes its keys are erased. Sent: one each, 0.
     now, retry = (1 << 63) + 1, 5 * SECOND + 0x8887868584838281 % (1 << 29)
     for _ in range(18):
         digest.add(now, 1)
@@ -204,7 +204,7 @@ def time_group(digest: Digest, random: Random) -> None:
     for edge in edges():
         duration = random.word() >> (edge & 63)
         later = min(edge + duration, LONG)
-        # A clock's last nanosecond stands for "never", which is not due.
+        # A clock's last nanosecond means "never", which is never due.
         is_due = later <= edge and later != LONG
         end = min(edge + duration, LONG)
         digest.add(later, later - edge, max(0, edge - duration), int(is_due))
@@ -255,7 +255,7 @@ def fragments_group(digest: Digest, random: Random) -> None:
         count = random.below(4096) % (4096 - 40)
         mtu = (60 if is_ipv4 else 1270) + random.below(1024)
         identification = random.word() & WORD
-        # What a header is written over stays so for the packets after it.
+        # The bytes that a header overwrites stay changed for the following packets.
         if is_ipv4:
             may_not = random.below(8) == 0
             total = 20 + count
@@ -266,7 +266,7 @@ def fragments_group(digest: Digest, random: Random) -> None:
             total = 40 + count
             filler[:40] = ipv6(count, 17)
             room, least = (mtu - 48) // 8 * 8, 1280
-        # An IPv6 header with nothing behind it is a packet like any other.
+        # An IPv6 header without a payload is a valid packet.
         if mtu < least or (total > mtu and may_not):
             digest.add(LONG)
             continue
@@ -293,7 +293,7 @@ def decode_base64(text: bytes) -> bytes | None:
         key = base64.b64decode(text, validate=True)
     except binascii.Error:
         return None
-    # Python takes unused bits that are set; they would give a key a second name.
+    # Python accepts unused bits that are set; then a key would have two encodings.
     return key if len(key) == 32 and base64.b64encode(key) == text else None
 
 
@@ -332,7 +332,7 @@ def text_group(digest: Digest, random: Random) -> None:
 
 
 def configuration_group(digest: Digest, _: Random) -> None:
-    """Read off the file by hand: kinds as in `SelftestRun.add`, errors as in `ConfigError`."""
+    """Derived from the file by hand: kinds as in `SelftestRun.add`, errors as in `ConfigError`."""
     key = bytes(range(32))
 
     def address(kind: int, text: str, length: int) -> tuple[int, int, int, int]:
@@ -371,7 +371,7 @@ GROUPS = {
 
 
 def digests() -> dict[str, str]:
-    """Expected digests by group, of all that can be worked out here."""
+    """Expected digests by group, of all groups that can be computed here."""
     primitives.check_published()
     result = {}
     for seed, name in enumerate(NAMES):
@@ -383,7 +383,7 @@ def digests() -> dict[str, str]:
 
 
 def total(values: list[str]) -> str:
-    """The digest over those of all groups, in their order: a chain from 0 on."""
+    """The digest over those of all groups, in their order: a chain that starts at 0."""
     chain = 0
     for value in values:
         link = struct.pack("<QQ", chain, int(value, 16))

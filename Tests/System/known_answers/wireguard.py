@@ -7,7 +7,7 @@ from primitives import BASE, blake2s, counter_nonce, hkdf, seal, x25519, xseal
 CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
 IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 SECOND = 10**9
-# 127.0.0.1:51820, which is where both are.
+# 127.0.0.1:51820, the address of both ends.
 ENDPOINT = bytes([127, 0, 0, 1]) + struct.pack(">H", 51820)
 MTU = 1420
 # A new initiation after five seconds and jitter, which is drawn from the same fixed bytes.
@@ -28,7 +28,7 @@ def public(key: bytes) -> bytes:
 
 
 class End:
-    """A private key, and what each draw of entropy gives."""
+    """A private key, and the result of each draw of entropy."""
 
     def __init__(self, private: int, entropy: int) -> None:
         self.private = clamp(ramp(private))
@@ -80,7 +80,7 @@ def add_macs(message: bytes, receiver: bytes, cookie: bytes | None) -> bytes:
 
 
 def inner(count: int) -> bytes:
-    """The packet that travels: a header of IPv4, and zeros."""
+    """The packet that is sent: an IPv4 header and zeros."""
     head = struct.pack(">BBHHHBBH", 0x45, 0, count, 0, 0, 64, 17, 0)
     head += bytes([10, 0, 0, 1, 10, 0, 0, 2])
     value = sum(word for (word,) in struct.iter_unpack(">H", head))
@@ -110,7 +110,7 @@ def handshake(digest, preshared: bytes) -> None:
         return add_macs(message, two.public, cookie), noise
 
     first, _ = initiation(None)
-    # It comes twice, and each is answered with a cookie.
+    # It is received twice, and each is answered with a cookie.
     cookie = blake2s(ENDPOINT, 16, two.secret)
     sealed = xseal(blake2s(b"cookie--" + two.public), two.nonce, cookie, first[-32:-16])
     reply = b"\3\0\0\0" + one.index + two.nonce + sealed
@@ -137,8 +137,8 @@ def handshake(digest, preshared: bytes) -> None:
     digest.add(send(0, inner(100)), inner(100))
     for index in range(9):
         packet = inner(20 + 175 * index)
-        # Both datagrams, each twice, then the packets that come out; the replays bring none.
+        # Both datagrams, each twice, then the packets that are delivered; replays deliver none.
         one_way, other = send(index % 2, packet), send(index % 2, packet)
         digest.add(one_way, one_way, other, other, packet, packet)
-    # Counted where they arrive.
+    # Counted at the receiving end.
     digest.add(8, 10)

@@ -1,4 +1,4 @@
-"""Builds what the count needs: the interposer, the door program, the counted static binary."""
+"""Builds the programs of the count: interposer, door program, counted static binary."""
 
 import os
 import pathlib
@@ -36,7 +36,7 @@ def call(*command: str | pathlib.Path) -> str:
 
 
 def clang() -> pathlib.Path:
-    """The Swift toolchain's own, which is there wherever swiftc is."""
+    """The Swift toolchain's own clang, which is installed wherever swiftc is."""
     swiftc = pathlib.Path(os.path.realpath(shutil.which("swiftc") or "swiftc"))
     return swiftc.parent / "clang"
 
@@ -46,7 +46,7 @@ def core() -> list[pathlib.Path]:
 
 
 def preload() -> pathlib.Path:
-    """The library that counts for a dynamically linked program."""
+    """The library that counts the calls of a dynamically linked program."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     target = OUTPUT / "interposer.so"
     call(clang(), "-O2", "-Wall", "-Werror", "-shared", "-fPIC", SOURCE, "-o", target)
@@ -71,7 +71,7 @@ def door_program() -> pathlib.Path:
 
 
 def static_proof() -> None:
-    """The compiler's own: with -no-allocations it refuses any code that takes memory."""
+    """With -no-allocations the compiler refuses any code that allocates."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     call(
         "swiftc",
@@ -82,7 +82,7 @@ def static_proof() -> None:
 
 
 def counted_static(board: str) -> pathlib.Path:
-    """The shipped binary once more, with the linker leading every door through the interposer."""
+    """The shipped binary again, with the linker wrapping every allocator by the interposer."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     bundle = ROOT / "build" / "sdk" / "culvert.artifactbundle"
     sysroot = bundle / board / "sysroot"

@@ -1,4 +1,4 @@
-"""The hard day of a tunnel inside a tunnel: fragments both ways, changes at each hop, a flood."""
+"""A stress run of nested tunnels: fragments both ways, changes at each hop, a flood."""
 
 import contextlib
 import itertools
@@ -26,22 +26,21 @@ from harness.traffic.streams import stream
 from harness.waiting import wait_until
 from suites.allocation.tunnel import CountPage, Memory, waits_for_work
 
-# The exit's datagrams come in fragments over this leg; and the client's are larger than what the
-# outer tunnel takes.
+# Over this leg the exit's datagrams are fragmented; the client's exceed the outer tunnel's MTU.
 LEG_MTU, INNER_MTU = 576, 2000
 LARGE = 1900  # bytes of a ping that needs fragments both ways
 RECONFIGURATIONS = 30  # of each hop
 FLOOD_SECONDS = 3.0
 STRANGER = "203.0.113.2"
-# Of the reassembler, and of what fills it: bytes of a datagram, and of a fragment's data.
+# Slots of the reassembler, and in bytes: the largest datagram, and the data of a fragment.
 SLOTS, LARGEST, FRAGMENT = 64, 65_000, 1400
-# What the program has besides its arena: a stack, page tables' worth of its data.
+# Memory of the program outside its arena: stack and static data.
 BESIDES = 256 << 10
 TOTAL = re.compile(r"(\d+)  total of the arena")
 
 
 class CountedNestedNode(NestedNode):
-    """A nested node that nobody talks to before its memory has been looked at."""
+    """A nested node that receives nothing before its memory has been read."""
 
     @property
     def is_ready(self) -> bool:
@@ -49,7 +48,7 @@ class CountedNestedNode(NestedNode):
 
 
 class CountedChain(Chain):
-    """A chain of two servers whose client is counted."""
+    """A chain of two servers; the client's allocations are counted."""
 
     def make_ends(self) -> None:
         inner = CountedNestedNode(self.home, self.program, "client")
@@ -61,7 +60,7 @@ class CountedChain(Chain):
 
 
 class NestedScenario:
-    """One program under test, both of whose tunnels lead to servers of another."""
+    """One program under test with two nested tunnels to servers of another program."""
 
     def __init__(self, lab: Lab, program: Program, peer: Program, interposer: str | None):
         self.chain = CountedChain(lab, program, peer, Shape((4, 4), mtus=(1500, LEG_MTU)))
@@ -91,10 +90,10 @@ class NestedScenario:
         ]  # fmt: skip
         return tuple(self.chain.words(paths))
 
-    # The day
+    # The run
 
     def run(self) -> list[tuple[str, Memory]]:
-        """What each part has taken, in order."""
+        """The memory that each part has allocated, in order."""
         parts = [
             ("first handshakes", self.handshake),
             ("packets, in fragments both ways", self.send),
@@ -120,7 +119,7 @@ class NestedScenario:
     # Packets
 
     def send(self) -> None:
-        """Of all sizes, in both directions and families; many had to be cut and put together."""
+        """All sizes, both directions and families; many have to be fragmented and reassembled."""
         before = self.client.counters()
         for source, target in ((self.client, self.exit), (self.exit, self.client)):
             for address in (target.inner4, target.inner6):
@@ -142,7 +141,7 @@ class NestedScenario:
     # Configuration
 
     def reconfigure(self) -> None:
-        """Every kind of change at each hop in turn, over and over."""
+        """Every kind of change, at each hop, repeatedly."""
         kinds = (
             self.add_stranger,
             self.change_stranger,
@@ -181,7 +180,7 @@ class NestedScenario:
             node.set("peer", other.keys.public, secrets={"preshared-key": key})
 
     def synchronise(self, end: Node, _server: Node) -> None:
-        """The whole configuration through `wg syncconf`, with one allowed IP more."""
+        """The whole configuration by `wg syncconf`, with one more allowed IP."""
         text = end.wg("showconf", end.interface)
         path = pathlib.Path(LOGS, "synchronised.conf")
         path.touch(0o600)
@@ -189,7 +188,7 @@ class NestedScenario:
         end.wg("syncconf", end.interface, str(path))
 
     def renew(self) -> None:
-        """The peer of each hop goes and comes back, and then each hop has a new key."""
+        """Remove and add the peer of each hop, then give each hop a new key."""
         for number, (end, server) in enumerate(self.hops):
             key = preshared_key()
             end.set("peer", server.keys.public, "remove")
@@ -208,7 +207,7 @@ class NestedScenario:
     # Disturbances
 
     def disturb(self) -> None:
-        """What should not be, and what happens seldom."""
+        """Malformed input and rare events."""
         for end in self.chain.ends:
             for text in ("set=1\nlisten_port=x\n\n", "get=2\n\n", "set=1\npublic_key=1\n\n"):
                 with UAPIConnection(end.socket_path) as connection:
@@ -218,7 +217,7 @@ class NestedScenario:
             self.send_noise(source, end)
         for state in ("down", "up"):
             self.chain.home.ip(f"link set {self.client.interface} {state}")
-        # Linux has taken the IPv6 address away.
+        # Linux removes the IPv6 address when a link is set down.
         address = f"{self.client.inner6}/64 dev {self.client.interface} nodad"
         self.chain.home.ip(f"addr replace {address}")
         self.chain.home.ip(f"link set {self.client.interface} mtu 1280")
@@ -226,7 +225,7 @@ class NestedScenario:
         self.chain.home.ip(f"link set {self.client.interface} mtu {INNER_MTU}")
 
     def send_noise(self, source: Node, end: Node) -> None:
-        """Datagrams that are no messages, at a hop's port; large ones come in fragments."""
+        """Send datagrams that are no messages to a hop's port; large ones are fragmented."""
         port = int(end.wg("show", end.interface, "listen-port"))
         outer = "198.51.101.1" if end is self.chain.ends[0] else end.outer4
         with source.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -235,7 +234,7 @@ class NestedScenario:
                 sender.sendto(head + os.urandom(number), (outer, port))
 
     def flood(self) -> None:
-        """Fragments that never make a datagram, while others do; memory within its promise."""
+        """Fragments of incomplete datagrams, beside complete ones; memory stays within limits."""
         with self.flooding() as running:
             while running.poll() is None:
                 ping(self.exit, self.client.inner4, size=LARGE, wait=0.2)
@@ -248,7 +247,7 @@ class NestedScenario:
         self.handshake()
 
     def fill(self) -> None:
-        """Every slot holds a datagram of the greatest size, but for one fragment of each."""
+        """Fill every slot with a datagram of the largest size that lacks one fragment."""
         before = procfs.anonymous_memory(self.client.pid)
         addresses = [socket.inet_aton(it) for it in (STRANGER, self.client.outer4)]
         kind = socket.IPPROTO_UDP
@@ -260,7 +259,7 @@ class NestedScenario:
                         *(0x45, 0, 20 + FRAGMENT, 1 + number, field, 64, kind, 0), *addresses
                     )
                     raw.sendto(header + bytes(FRAGMENT), (self.client.outer4, 0))
-                time.sleep(0.005)  # so that no queue on the way overflows
+                time.sleep(0.005)  # so that no queue on the path overflows
         wait_until(
             lambda: procfs.anonymous_memory(self.client.pid) - before > SLOTS * LARGEST // 2,
             "slots that are full",
@@ -268,7 +267,7 @@ class NestedScenario:
 
     @contextlib.contextmanager
     def flooding(self) -> Iterator[subprocess.Popen]:
-        """From a host beside the entry, to the client's address in the outer tunnel."""
+        """Flood the client's address in the outer tunnel, from a host beside the entry."""
         entry, self.stranger_space = self.chain.entry.namespace, self.lab.namespace("stranger")
         join(entry, self.stranger_space, "stranger", "outer")
         entry.ip("addr add 203.0.113.1/24 dev stranger")
@@ -289,7 +288,7 @@ class NestedScenario:
             running.stdout.close()
 
     def check_resident(self) -> None:
-        """What is resident of its own is in the ledger of so many hops."""
+        """Resident memory is within what `culvert budget` prints for so many hops."""
         program, pid = self.client.program, self.client.pid
         command = [str(program.path), "budget", "--through", "x"]
         ledger = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -298,7 +297,7 @@ class NestedScenario:
             resident = procfs.status_field(pid, "VmRSS") << 10
             allowed = budget + program.path.stat().st_size + BESIDES
         else:
-            # Of a build with Swift's runtime in shared libraries, what it takes for itself.
+            # With Swift's runtime in shared libraries, only the process's own memory counts.
             resident, allowed = procfs.anonymous_memory(pid), budget + self.anonymous
         print(f"  resident under the flood: {resident >> 10} KiB of {allowed >> 10}")
         if resident > allowed:

@@ -1,16 +1,16 @@
-"""Count what Culvert allocates after start-up. The answer is nothing.
+"""Counts what Culvert allocates after startup: nothing.
 
-Eight views of it, each of which can be asked for alone with --only:
+Eight views, each of which can be run alone with --only:
 
-  proof     the Embedded compiler, with -no-allocations, refuses any code in the core that would
+  proof     the Embedded compiler, with -no-allocations, refuses any code in the core that does
   door      a million bad datagrams and a million configuration lines, in process
   ordinary  the ordinary build in a real tunnel, with malloc(3) and the like interposed
-  static    the static build, its doors led through the same counter by the linker
-  shipped   the very binary that is shipped: its address space does not grow by a page
+  static    the static build, its allocators wrapped by the same counter in the linker
+  shipped   the shipped binary itself: its address space does not grow by a page
   nested-ordinary, nested-static, nested-shipped: each with a tunnel inside its tunnel
 
 In a tunnel: a million packets, a hundred reconfigurations, handshakes, errors, signals. In nested
-ones: fragments both ways and a flood of them, changes of each hop.
+tunnels: fragments both ways, a flood of fragments, changes at each hop.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from suites.allocation.tunnel import Scenario
 def count_R12_in_a_tunnel(
     path: pathlib.Path, interposer: str | None, is_nested: bool, options: argparse.Namespace
 ) -> int:
-    """Run the scenario; 0 when nothing was taken. `interposer` None: look at the kernel only."""
+    """Run the scenario; 0 if nothing was allocated. `interposer` None: ask only the kernel."""
     lab = Lab()
     kind = NestedScenario if is_nested else functools.partial(Scenario, packets=options.packets)
     try:
         scenario = kind(lab, Program(path), Program(options.peer), interposer)
         if interposer is not None:
-            print(f"  at start-up: {scenario.start.allocations} allocations")
+            print(f"  at startup: {scenario.start.allocations} allocations")
         results = scenario.run()
-        print(f"  {scenario.changes} reconfigurations, {scenario.handshakes} handshakes asked for")
+        print(f"  {scenario.changes} reconfigurations, {scenario.handshakes} handshakes requested")
     except BaseException:
         print(lab.logs(), file=sys.stderr)
         raise
@@ -64,7 +64,7 @@ def count_R12_in_a_tunnel(
 def isolated(
     path: pathlib.Path, interposer: str | None, is_nested: bool, options: argparse.Namespace
 ) -> int:
-    """In a process of its own, for each can have namespaces of its own only once."""
+    """Run in a new process, as a process can get namespaces of its own only once."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -102,7 +102,7 @@ def views(options: argparse.Namespace) -> dict[str, Callable[[], int]]:
         "proof": prove_R12_for_the_core,
         "door": lambda: count_R12_at_the_door(options),
     }
-    # What is built for two views is built once.
+    # Programs that two views use are built once.
     preload, static = functools.cache(build.preload), functools.cache(build.counted_static)
     for prefix, is_nested in (("", False), ("nested-", True)):
         run = functools.partial(isolated, is_nested=is_nested, options=options)

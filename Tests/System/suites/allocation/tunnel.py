@@ -1,4 +1,4 @@
-"""What the interposer counts, and what the kernel knows of a program's memory."""
+"""Memory of a program as the interposer and the kernel count it, and a stress run of a tunnel."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ EPOLL_CALLS = {"232", "281", "441", "22"}
 
 
 class CountPage:
-    """The interposer's shared page."""
+    """The page that the interposer shares."""
 
     def __init__(self, path: pathlib.Path):
         path.write_bytes(bytes(4096))
@@ -50,7 +50,7 @@ class Memory:
 
     allocations: int
     frees: int
-    # KiB of address space, of private writable memory, and of what is resident.
+    # In KiB: address space, private writable memory, resident memory.
     mapped: int
     data: int
     resident: int
@@ -67,29 +67,29 @@ class Memory:
 
     @property
     def problem(self) -> str:
-        """What of this difference is memory taken; residence may grow within what is mapped."""
+        """What of this difference is an allocation; resident memory may grow within mappings."""
         names = ("allocations", "frees", "mapped", "data")
         taken = [f"{name} {getattr(self, name):+d}" for name in names if getattr(self, name)]
         return ", ".join(taken)
 
 
 def waits_for_work(pid: int) -> bool:
-    """Whether the program has come to its loop, and so the arena is sealed.
+    """Whether the program has reached its loop, so that the arena is sealed.
 
-    One of its workers sleeps in epoll then, not always the first.
+    Then one of its workers sleeps in epoll, not always the first.
     """
     calls = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/syscall")]
     return any(call.split(" ", 1)[0].strip() in EPOLL_CALLS for call in calls)
 
 
-# A tunnel's hard day: a million packets, handshakes, a hundred reconfigurations.
+# A stress run of a tunnel: a million packets, handshakes, a hundred reconfigurations.
 
 RECONFIGURATIONS = 100
 PATIENCE = 400  # seconds for the packets, on the slowest machine
 
 
 class CountedNode(Node):
-    """A node that nobody talks to before its memory has been looked at."""
+    """A node that receives nothing before its memory has been read."""
 
     @property
     def is_ready(self) -> bool:
@@ -123,10 +123,10 @@ class Scenario:
         self.theirs.start()
         self.handshakes = self.changes = 0
 
-    # The day
+    # The run
 
     def run(self) -> list[tuple[str, Memory]]:
-        """What each part has taken, in order."""
+        """The memory that each part has allocated, in order."""
         packets = self.packets
         parts = [
             ("configuration and first handshake", self.begin),
@@ -151,7 +151,7 @@ class Scenario:
         self.handshake()
 
     def handshake(self) -> None:
-        """Until there is an answer through the tunnel."""
+        """Ping until there is an answer through the tunnel."""
         wait_until(
             lambda: ping(self.ours, self.theirs.inner4, count=1).received == 1,
             "an answer through the tunnel",
@@ -162,13 +162,13 @@ class Scenario:
     # Packets
 
     def counted_packets(self) -> tuple[int, int]:
-        """Packets that the interface has received and sent, as the kernel counts."""
+        """Packets that the interface has received and sent, by the kernel's counters."""
         text = self.ours.namespace.run("ip", "-s", "-j", "link", "show", self.ours.interface)
         stats = json.loads(text)[0]["stats64"]
         return stats["rx"]["packets"], stats["tx"]["packets"]
 
     def send(self, packets: int) -> None:
-        """Small datagrams, until half of the packets have gone each way."""
+        """Send small datagrams until half of the packets have been carried each way."""
         end = time.monotonic() + PATIENCE
         start = self.counted_packets()
         for number in itertools.count():
@@ -191,7 +191,7 @@ class Scenario:
     # Configuration
 
     def reconfigure(self) -> None:
-        """Every kind of change, over and over."""
+        """Every kind of change, repeatedly."""
         stranger = KeyPair.generate()
         kinds = (
             lambda: self.ours.set(
@@ -231,7 +231,7 @@ class Scenario:
             node.set("peer", other.keys.public, secrets={"preshared-key": key})
 
     def synchronise(self) -> None:
-        """The whole configuration through `wg syncconf`, with one allowed IP more."""
+        """The whole configuration by `wg syncconf`, with one more allowed IP."""
         text = self.ours.wg("showconf", self.ours.interface)
         path = pathlib.Path(LOGS, "synchronised.conf")
         path.touch(0o600)
@@ -250,7 +250,7 @@ class Scenario:
         self.ours.set(*(word for peer in peers for word in ("peer", peer, "remove")))
 
     def replace_peer(self) -> None:
-        """The peer goes and comes back: a new handshake."""
+        """Remove and add the peer: a new handshake."""
         self.ours.set("peer", self.theirs.keys.public, "remove")
         key = preshared_key()
         self.ours.add_peer(self.theirs, self.theirs.endpoint(), None, key)
@@ -269,7 +269,7 @@ class Scenario:
     # Disturbances
 
     def disturb(self) -> None:
-        """What should not be, and what happens seldom."""
+        """Malformed input and rare events."""
         for text in ("set=1\nlisten_port=x\n\n", "get=2\n\n", "set=1\npublic_key=1\n\n"):
             with UAPIConnection(self.ours.socket_path) as connection:
                 connection.command(text)
@@ -285,7 +285,7 @@ class Scenario:
         self.handshake()
 
     def send_noise(self) -> None:
-        """Datagrams that are no messages, at the outer port."""
+        """Send datagrams that are no messages to the outer port."""
         with self.theirs.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for number in range(20_000):
                 head = bytes([number % 6, 0, 0, 0])

@@ -1,4 +1,4 @@
-"""The boards, and how the program of each is run on this machine."""
+"""The boards, and how this machine runs the program of each."""
 
 import dataclasses
 import pathlib
@@ -16,12 +16,12 @@ MARK = "fwmark"
 
 @dataclasses.dataclass(frozen=True)
 class Board:
-    """A board's program, build/NAME/culvert, is reached through scripts that start the emulator."""
+    """A board; scripts start the emulator with its program, build/NAME/culvert."""
 
     name: str
     emulator: str
     cpu: str = ""
-    # Of a counter in the program's heap, see guest.py.
+    # In bytes, of a counter in the program's heap: see guest.py.
     word_size: int = 8
 
     @property
@@ -39,11 +39,11 @@ class Board:
 
     @property
     def missing(self) -> str:
-        """What keeps this machine from running the board; empty when nothing does."""
+        """What this machine lacks to run the board; empty if it lacks nothing."""
         return "" if shutil.which(self.emulator) else "install qemu-user-static"
 
     def write_scripts(self) -> None:
-        """`culvert` is the program; `traced` the same, its system calls told to $TRACE."""
+        """`culvert` runs the program; `traced` also logs its system calls to $TRACE."""
         trace = [sys.executable, "-B", str(TRACED), *self.command]
         self.folder.mkdir(exist_ok=True)
         for name, command in (("culvert", self.command), ("traced", trace)):

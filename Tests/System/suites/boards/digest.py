@@ -1,4 +1,4 @@
-"""`culvert selftest`: every board computes the same."""
+"""`culvert selftest`: all boards compute the same."""
 
 import pathlib
 import subprocess
@@ -13,7 +13,7 @@ EXPECTED = REPOSITORY / "Tests" / "System" / "known_answers" / "expected"
 
 class DigestTests(InteropCase):
     def selftest(self, program: pathlib.Path) -> str:
-        # Where there is no such command the word is the name of an interface to make.
+        # A program without this command would take the word for the name of an interface.
         if "culvert selftest" not in self.output(program, "--help"):
             self.skipTest(f"{program} has no selftest")
         return self.output(program, "selftest")
@@ -29,7 +29,7 @@ class DigestTests(InteropCase):
         self.assertEqual(here, self.selftest(NATIVE))
 
     def test_the_digest_is_what_the_specifications_say(self) -> None:
-        """Tests/System/known_answers computes them on its own."""
+        """Tests/System/known_answers computes the lines independently."""
         with tempfile.NamedTemporaryFile("w") as file:
             file.write(self.selftest(self.settings.program.path))
             file.flush()

@@ -1,4 +1,4 @@
-"""What an emulated program has mapped, and its heap, seen from outside.
+"""The mappings and the heap of an emulated program, seen from outside.
 
 The program is static and stripped, so nothing can be put in front of posix_memalign. But its heap
 (Sources/CLinux/allocation.c) counts each call that takes or gives memory, and keeps the count and
@@ -12,9 +12,9 @@ import re
 import struct
 import typing
 
-# Where qemu-user puts a guest: around its program, far from the emulator's own memory.
+# qemu-user maps a guest around its program, far from the emulator's own memory.
 BELOW, ABOVE = 1 << 30, 1 << 31
-# System calls that give a program memory or take it back; munmap ends with "munmap".
+# System calls that allocate or free memory.
 MEMORY_CALL = re.compile(rb"\b(?:brk|mmap2?|munmap|mremap|madvise)\(")
 
 
@@ -28,7 +28,7 @@ class Mapping:
 
 @dataclasses.dataclass(frozen=True)
 class Heap:
-    """The heap's own account: how often it was called, what is free, the block given out last."""
+    """The heap's counters: calls, the bounds of free memory, the newest block."""
 
     calls: int
     mark: int
@@ -76,7 +76,7 @@ def guest_mappings(pid: int, program: pathlib.Path) -> list[Mapping]:
 
 
 def joined(mappings: list[Mapping]) -> tuple[tuple[int, int], ...]:
-    """The writable memory; the kernel's boundaries within it change with mlock(2)."""
+    """Writable memory, with adjacent ranges joined: mlock(2) splits and joins them."""
     ranges: list[tuple[int, int]] = []
     for it in mappings:
         if "w" not in it.access:
@@ -89,7 +89,7 @@ def joined(mappings: list[Mapping]) -> tuple[tuple[int, int], ...]:
 
 
 def resident(pid: int, program: pathlib.Path) -> int:
-    """Bytes of the guest that are in RAM: its program, its stack and what it has taken."""
+    """Resident bytes of the guest: its program, its stack and its heap."""
     starts = {it.start for it in guest_mappings(pid, program) if it.access[:3] != "---"}
     total, counts = 0, False
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Nothing is allocated after start: R12 on the boards, whose programs nothing can be put before."""
+"""Nothing is allocated after startup: R12 on the boards, where no function can be interposed."""
 
 import pathlib
 import re
@@ -12,13 +12,13 @@ from suites.boards.boards import BOARDS, Board
 from suites.boards.guest import MEMORY_CALL, Account, resident
 
 TRACED_PACKETS, PACKETS = 2_000, 10_000
-# Beside its file and the arena: stack, zeroed variables, what the start took of the heap.
+# Besides its file and the arena: stack, zeroed variables, heap allocated at startup.
 REST = 128 << 10
-LEAST = 200 << 10  # tables that are written to at start, and the program
+LEAST = 200 << 10  # tables that are written at startup, and the program
 
 
 class MemoryTests(InteropCase):
-    """A hard day: handshakes, packets, every kind of reconfiguration, rubbish, link down and up."""
+    """Handshakes, packets, every kind of reconfiguration, noise, link down and up."""
 
     @property
     def board(self) -> Board:
@@ -28,9 +28,9 @@ class MemoryTests(InteropCase):
         return Scenario(self.lab, program, self.settings.peer, None, packets)
 
     def check_day(self, scenario: Scenario) -> None:
-        """The heap's account and what is mapped are the same after each part of the day."""
+        """The heap's counters and the mappings are the same after each part of the run."""
         before = self.account(scenario)
-        self.assertGreater(before.heap.calls, 0, "the heap's account knows nothing of the start")
+        self.assertGreater(before.heap.calls, 0, "the heap did not count the startup")
         parts = (
             scenario.begin,
             lambda: scenario.send(scenario.packets),
@@ -47,15 +47,15 @@ class MemoryTests(InteropCase):
 
     @heavy
     def test_R12_no_system_call_takes_memory(self) -> None:
-        """With every system call written down."""
+        """With every system call logged."""
         trace = LOGS / f"{self.board.name}.trace"
         scenario = self.start(self.traced(trace), TRACED_PACKETS)
         start = trace.stat().st_size
-        self.assertRegex(trace.read_bytes(), MEMORY_CALL, "nothing seen of the start")
+        self.assertRegex(trace.read_bytes(), MEMORY_CALL, "no call logged at startup")
         self.check_day(scenario)
         self.assertEqual(memory_calls(trace, start), [])
         self.assertEqual(scenario.ours.stop(), 0)
-        self.assertNotEqual(memory_calls(trace, start), [], "nothing seen of the end")
+        self.assertNotEqual(memory_calls(trace, start), [], "no call logged at the end")
 
     def traced(self, trace: pathlib.Path) -> Program:
         script = LOGS / f"traced-{self.board.name}"
@@ -65,7 +65,7 @@ class MemoryTests(InteropCase):
 
     @heavy
     def test_R12_what_is_resident_was_taken_at_start(self) -> None:
-        """With more packets: the program, its stack and at most what the budget tells."""
+        """With more packets: the program, its stack and at most its budget are resident."""
         scenario = self.start(self.settings.program, PACKETS)
         self.check_day(scenario)
         used = resident(scenario.ours.pid, self.board.path)
@@ -73,10 +73,10 @@ class MemoryTests(InteropCase):
         self.assertLess(used, self.board.path.stat().st_size + self.budget() + REST)
 
     def budget(self) -> int:
-        """Bytes of the arena, as `culvert budget` tells them."""
+        """Bytes of the arena, as `culvert budget` prints them."""
         command = [str(self.settings.program.path), "budget"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return int(re.search(r"(\d+) +total of the arena", told)[1])
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return int(re.search(r"(\d+) +total of the arena", printed)[1])
 
 
 def memory_calls(trace: pathlib.Path, start: int) -> list[bytes]:

@@ -1,8 +1,8 @@
 """Which of the interoperability tests a board runs.
 
-All that depends on the processor, the word size or the kernel's interfaces as the emulator passes
-them on. Command lines, error texts and the like are the same on every board: one 64-bit and one
-32-bit board run those as well.
+Every board runs what depends on the processor, the word size or the kernel's interfaces as the
+emulator passes them on. Command lines, error texts and the like are the same on all boards: one
+64-bit and one 32-bit board run those as well.
 """
 
 import fnmatch
@@ -71,6 +71,6 @@ def lacking_tests() -> list[InteropCase]:
 
 
 def tests_of_pairs(boards: list[str]) -> list[InteropCase]:
-    """Those between two boards that are both wanted."""
+    """The tests of each pair of these boards."""
     tests = [test for test in load_tests(OWN + "tunnels") if "NeighbourTests" in test.id()]
     return [test for test in tests if sum(name in test.id() for name in boards) == 2]

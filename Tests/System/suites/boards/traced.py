@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""traced.py EMULATOR WORDS...: start qemu-user with the program's system calls told to $TRACE.
+"""traced.py EMULATOR WORDS...: start qemu-user and log the program's system calls to $TRACE.
 
-qemu 7.2 ends with an assertion when it writes down a successful TUNGETDEVNETNS. So that call fails
-here, as it does on kernels that do not know it, by a filter that the emulator inherits.
+qemu 7.2 aborts with an assertion when it logs a successful TUNGETDEVNETNS. A filter that the
+emulator inherits therefore makes that call fail, as it does on kernels that do not know it.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What the emulator lacks is told by the program, and stops nothing."""
+"""Tunnels between boards, and what the program reports about an emulator that lacks something."""
 
 import itertools
 
@@ -19,8 +19,8 @@ NO_SUCH_OPTION = "(ENOPROTOOPT)"
 
 
 class LackingTests(InteropCase):
-    def test_a_mark_that_cannot_be_set_is_told(self) -> None:
-        """An error to who asked, a line in the log, and the tunnel goes on; or the mark is set."""
+    def test_a_mark_that_cannot_be_set_is_reported(self) -> None:
+        """The request fails, the log has a line, and the tunnel goes on; or the mark is set."""
         pair = self.pair()
         pair.handshake()
         with UAPIConnection(pair.ours.socket_path) as connection:
@@ -35,8 +35,8 @@ class LackingTests(InteropCase):
         for source, target in (pair.nodes, pair.nodes[::-1]):
             self.assertEqual(ping(source, target.inner4).received, 3)
 
-    def test_a_mark_in_a_file_is_told(self) -> None:
-        """The program starts all the same; the line names the mark, for the port is free."""
+    def test_a_mark_in_a_file_is_reported(self) -> None:
+        """The program starts nevertheless; the log names the mark, as the port is free."""
         node = self.node()
         path = LOGS / f"{node.interface}.conf"
         path.touch(0o600)
@@ -53,8 +53,8 @@ FwMark = 77
             self.assertEqual(node.wg("show", node.interface, "fwmark").strip(), "0x4d")
             self.assertNotIn(REFUSED, node.log)
 
-    def test_a_plain_start_tells_of_nothing(self) -> None:
-        """Nothing that it needs for itself is missing; an error line would say so."""
+    def test_a_plain_start_reports_nothing(self) -> None:
+        """The emulator has everything that the program needs; otherwise the log had an error."""
         pair = self.pair()
         pair.handshake()
         self.assertNotIn("ERROR", pair.ours.log)
@@ -62,14 +62,14 @@ FwMark = 77
 
 
 def find_lacks(program: Program) -> dict[str, str]:
-    """What the system under the program does not have, by the program's own log."""
+    """What the system under the program lacks, by the program's own log."""
     lab = Lab()
     try:
         node = lab.node(lab.namespace("probe"), program, "probe")
         node.start()
         node.set("listen-port", "41000")
         node.namespace.ip(f"link set {node.interface} up")
-        # A mark without a socket is kept for later, and nobody is asked.
+        # Without a socket a mark is only stored.
         wait_until(lambda: procfs.udp_sockets(node.pid), "open sockets")
         with UAPIConnection(node.socket_path) as connection:
             is_refused = connection.set("fwmark=1") != 0
@@ -81,7 +81,7 @@ def find_lacks(program: Program) -> dict[str, str]:
         assert not complaints, complaints
 
 
-# Each board against each other board.
+# Each board with each other board.
 
 PAIRS = tuple("_".join(pair) for pair in itertools.combinations(BOARDS, 2))
 
@@ -91,7 +91,7 @@ class NeighbourTests(InteropCase):
     def test_two_boards(self, boards: str, role: str) -> None:
         """Pings and bytes compared by SHA-256, both families inside and outside, both ways."""
         left, right = (BOARDS[name].program() for name in boards.split("_"))
-        # IPv4 for one role, IPv6 for the other: either end calls, over either family.
+        # IPv4 for one role, IPv6 for the other: either end initiates, over either family.
         outer = FAMILIES[ROLES.index(role)]
         pair = build_pair(self.lab, left, right, role, outer=outer, psk=True)
         pair.handshake(30)

@@ -1,4 +1,4 @@
-"""Cards that are only as much of a device as `flash` looks at."""
+"""Root file systems with only those parts of a device that `flash` examines."""
 
 import pathlib
 import struct
@@ -12,7 +12,7 @@ CONFIG = f"[Interface]\nPrivateKey = {KEY}\nAddress = 10.9.0.1/24\n"
 
 
 def arm(flags: int, architecture: int | None = None) -> bytes:
-    """An ARM program; with the attributes that tell for which (6: v6, 10: v7), or without any."""
+    """An ARM program, with the attribute of its architecture (6: v6, 10: v7) or without any."""
     head = elf(0x28, 1, flags)
     if architecture is None:
         return head
@@ -24,7 +24,7 @@ def arm(flags: int, architecture: int | None = None) -> bytes:
     names = b"\0.ARM.attributes\0.shstrtab\0"
     start = 52 + len(attributes) + len(names)
     program = bytearray(head[:52]) + attributes + names
-    # Where the sections are, what a header of each takes, how many, and which holds the names.
+    # Offset of the section headers, size of one, their number, the index of the names.
     struct.pack_into("<I", program, 32, start)
     struct.pack_into("<HHHHHH", program, 40, 52, 0, 0, 40, 3, 2)
     program += bytes(40)
@@ -40,14 +40,14 @@ PROGRAMS = {
 
 
 def card(shell: bytes, system: str = "systemd", release: str = "ID=debian") -> pathlib.Path:
-    """A root file system with this shell, laid out as merged Debian is."""
+    """A root file system with this shell, laid out as merged-/usr Debian is."""
     path = roots.folder("card")
     for name in ("etc", "usr/bin", "usr/lib", "usr/sbin", "var"):
         (path / name).mkdir(parents=True)
     for name in ("bin", "lib", "sbin"):
         (path / name).symlink_to(f"usr/{name}")
     (path / "usr/bin/dash").write_bytes(shell)
-    # As a device has it: a link from its own root.
+    # As on a device: an absolute link.
     (path / "usr/bin/sh").symlink_to("/bin/dash")
     (path / "usr/lib/os-release").write_text(f'{release}\nNAME="Some"\n')
     (path / "etc/os-release").symlink_to("../usr/lib/os-release")
@@ -63,7 +63,7 @@ def card(shell: bytes, system: str = "systemd", release: str = "ID=debian") -> p
 
 
 def snapshot(path: pathlib.Path) -> dict[str, tuple]:
-    """All that a write would change."""
+    """Everything that a write would change."""
     found = {}
     for file in sorted(path.rglob("*")):
         status = file.lstat()

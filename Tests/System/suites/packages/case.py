@@ -1,4 +1,4 @@
-"""What the tests have in common."""
+"""The base of the tests of packages."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ EPOCH = "1700000000"
 
 
 def elf(machine: int, bits: int, flags: int = 0, order: int = 1) -> bytes:
-    """The head of a program: enough to tell what it is for, too little to run."""
+    """An ELF header: enough to identify the processor, too little to run."""
     endian = "little" if order == 1 else "big"
     head = bytearray(64)
     head[:7] = b"\x7fELF" + bytes((bits, order, 1))
@@ -35,7 +35,7 @@ def elf(machine: int, bits: int, flags: int = 0, order: int = 1) -> bytes:
 
 
 def program(board: str) -> pathlib.Path:
-    """The binary of a board; skips the test where it has not been built."""
+    """The binary of a board; skips the test if it has not been built."""
     path = REPOSITORY / "build" / board / "culvert"
     if not path.exists():
         raise unittest.SkipTest(f"build/{board}/culvert is missing; make {board}")
@@ -48,7 +48,7 @@ def need(tool: str, package: str | None = None) -> None:
 
 
 def checkout(boards: dict[str, bytes]) -> pathlib.Path:
-    """What of the repository makes packages, elsewhere, with these programs."""
+    """A copy of the files that make packages, with these programs."""
     path = roots.folder("checkout")
     shutil.copytree(TOOLCHAIN, path / "Toolchain", symlinks=True)
     for name in ("Sources/culvert/Help.swift", "CHANGELOG.md", "LICENSE"):
@@ -70,7 +70,7 @@ class PackageCase(unittest.TestCase):
     maxDiff = None
 
     def output(self, *command: str, status: int = 0, **options) -> str:
-        """What a command prints, of both kinds; it has to end with this status."""
+        """What a command prints, standard and error output; it has to exit with this status."""
         environment = os.environ | options.pop("env", {})
         result = subprocess.run(
             [str(word) for word in command],
@@ -88,14 +88,14 @@ class PackageCase(unittest.TestCase):
     def make(
         self, kind: str, board: str, root: pathlib.Path | None = None, **env: str
     ) -> pathlib.Path:
-        """Have Toolchain/make-KIND make a package, not in the repository; its path."""
+        """Run Toolchain/make-KIND in a copy of the repository; the path of the package."""
         root = root or built(board)
         made = {"SOURCE_DATE_EPOCH": EPOCH, "MAINTAINER": "Nobody <nobody@example.org>"} | env
         line = self.output(root / "Toolchain" / f"make-{kind}", board, env=made)
         return root / line.splitlines()[-1]
 
     def assert_enabled(self, root: pathlib.Path) -> None:
-        """As systemd sees it, if there is one here to ask."""
+        """systemd reports the tunnel's unit as enabled; skipped without systemd."""
         need("systemctl", "systemd")
         said = self.output("systemctl", f"--root={root}", "is-enabled", "culvert@wg0")
         self.assertEqual(said.strip(), "enabled")

@@ -1,4 +1,4 @@
-"""Root file systems to throw away: each test has one of its own, above a common one in memory."""
+"""Temporary root file systems: each test has an overlay over a common one in memory."""
 
 import fcntl
 import functools
@@ -18,7 +18,7 @@ ARCHITECTURES = ("amd64", "arm64")
 SUITE = "bookworm"
 # Besides the minimum: what starts the services, and what shows that they work.
 EXTRA = "systemd,systemd-sysv,iproute2,iputils-ping"
-# A private /run, in memory; it goes with the namespaces of the run.
+# On the private /run in memory, which disappears with the namespaces of the run.
 SCRATCH = pathlib.Path("/run/packages")
 
 
@@ -72,7 +72,7 @@ def unpack(command: list[str], work: str, archive: apt.Archive) -> None:
 
 
 def pack(work: pathlib.Path, tarball: pathlib.Path) -> None:
-    """Without what nobody needs there: the packages have been unpacked, no more are installed."""
+    """Make the tarball, without package files and lists, as no more packages are installed."""
     for pattern in ("var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_*"):
         for path in work.glob(pattern):
             path.unlink()
@@ -90,7 +90,7 @@ def prepare() -> None:
 
 
 def folder(name: str) -> pathlib.Path:
-    """A new folder that goes with the run."""
+    """A new folder that disappears with the run."""
     return pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=SCRATCH))
 
 
@@ -112,7 +112,7 @@ def unpacked(architecture: str) -> pathlib.Path:
 
 
 def root(architecture: str) -> pathlib.Path:
-    """A Debian 12 that may be changed; skips the test where there can be none."""
+    """A Debian 12 that may be changed; skips the test if this machine cannot have one."""
     if reason := missing(architecture):
         raise unittest.SkipTest(reason)
     upper, work, target = (folder(name) for name in ("upper", "work", "root"))
@@ -123,7 +123,7 @@ def root(architecture: str) -> pathlib.Path:
 
 
 class Chroot:
-    """A root to run programs in, with /proc, /dev and a /run of its own."""
+    """A root to run programs in, with /proc, /dev, and its own /run and /tmp."""
 
     def __init__(self, architecture: str):
         self.path = root(architecture)
@@ -132,7 +132,7 @@ class Chroot:
         subprocess.run(["mount", "--rbind", "/dev", self.path / "dev"], check=True)
 
     def run(self, *command: str, **options) -> subprocess.CompletedProcess:
-        """Run a command; its output, of both kinds, is text."""
+        """Run a command; standard and error output are one text."""
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "DEBIAN_FRONTEND": "noninteractive",
@@ -150,7 +150,7 @@ class Chroot:
         )
 
     def files(self) -> dict[str, str]:
-        """Every file's kind, mode, owner and, of links, target; not of what lies in memory."""
+        """Kind, mode, owner and link target of every file on the root's own file system."""
         found = subprocess.check_output(
             ["find", ".", "-xdev", "-printf", r"%P\t%y %m %U:%G %l\n"], cwd=self.path, text=True
         )

@@ -1,18 +1,18 @@
-"""Two ends of a tunnel: files with keys that fit."""
+"""Configuration files of the two ends of a tunnel."""
 
 import pathlib
 import subprocess
 
 
 def key(program: pathlib.Path) -> tuple[str, str]:
-    """A private key and its public one."""
+    """A private key and its public key."""
     private = subprocess.check_output([program, "genkey"], text=True).strip()
     public = subprocess.check_output([program, "pubkey"], input=private, text=True).strip()
     return private, public
 
 
 def pair(program: pathlib.Path, ours: str, theirs: str) -> tuple[str, str]:
-    """Two configurations, with the outer addresses of both ends; inside 10.9.0.1 and 10.9.0.2."""
+    """Both configurations, for these outer addresses; the inner ones are 10.9.0.1 and 10.9.0.2."""
     keys = key(program), key(program)
     texts = []
     for index, endpoint in enumerate((theirs, ours)):

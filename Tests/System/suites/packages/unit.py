@@ -1,4 +1,4 @@
-"""The systemd unit, read: what it allows is asked of it, not written down a second time."""
+"""The systemd unit's settings, read from its file so that no test repeats them."""
 
 import subprocess
 
@@ -18,7 +18,7 @@ def words(key: str) -> list[str]:
 
 
 def command(name: str) -> list[str]:
-    """What it runs for a tunnel, without the options that are the administrator's."""
+    """The command that it runs for a tunnel, without the administrator's options."""
     (start,) = values("ExecStart")
     return [word.replace("%i", name) for word in start.split() if not word.startswith("$")]
 
@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
 
 
 def system_calls(name: str) -> set[str]:
-    """Those of a group, as systemd has it."""
+    """The system calls of a group, as systemd lists them."""
     if not name.startswith("@"):
         return {name}
     text = subprocess.check_output(["systemd-analyze", "syscall-filter", name], text=True)

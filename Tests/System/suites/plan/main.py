@@ -27,6 +27,7 @@ def test_parts() -> list[Part]:
             (RUN, "interop", "--program", STATIC, "-j", "16"),
             Lane.NETWORK,
             ("static build", "peers"),
+            width=2,
         ),
         *(board_build(board) for board in BOARDS),
         Part(
@@ -80,6 +81,7 @@ def rest_parts() -> list[Part]:
             (RUN, "interop", "--program", ORDINARY, "-j", "16"),
             Lane.NETWORK,
             (*ordinary, "peers"),
+            width=2,
         ),
         Part(
             "boards, tunnels",

@@ -26,7 +26,7 @@ class Lane(enum.Enum):
     # Only computes: runs when no other process wants the processor.
     COMPUTE = os.cpu_count() or 1
     # Uses network namespaces, and waits for timers most of the time.
-    NETWORK = 1
+    NETWORK = 2
     # Measures time or processor use: nothing else runs meanwhile.
     ALONE = 0
 
@@ -38,6 +38,8 @@ class Part:
     lane: Lane = Lane.COMPUTE
     # Parts that have to pass before.
     needs: tuple[str, ...] = ()
+    # How much of its lane it takes.
+    width: int = 1
 
 
 class Running:
@@ -138,7 +140,7 @@ class Schedule:
                 self.running.append(Running(part))
 
     def has_room(self, part: Part) -> bool:
-        lanes = [it.part.lane for it in self.running]
+        lanes = [it.part.lane for it in self.running for _ in range(it.part.width)]
         if part.lane is Lane.ALONE:
             # What can run beside others goes first.
             return not lanes and not any(it.lane is not Lane.ALONE for it in self.waiting)
@@ -148,7 +150,7 @@ class Schedule:
         if part.lane is Lane.COMPUTE:
             # A part of the first lane has a processor.
             room -= lanes.count(Lane.FIRST)
-        return lanes.count(part.lane) < room
+        return lanes.count(part.lane) + part.width <= room
 
     def drop_unreachable(self) -> None:
         """Skip the parts that need one that did not pass."""

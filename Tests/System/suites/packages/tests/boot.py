@@ -1,4 +1,4 @@
-"""A Debian 12 with systemd as its first process: there the unit itself starts the tunnel."""
+"""A Debian 12 with systemd as its first process: the unit itself starts the tunnel."""
 
 import pathlib
 import shutil
@@ -9,9 +9,9 @@ from suites.packages import roots, tunnel
 from suites.packages.case import PackageCase, program
 
 BOOT = pathlib.Path(__file__).resolve().parents[1] / "boot"
-# The exit status of a machine that cannot do it.
+# Exit status of `boot` on a machine that cannot run it.
 SKIPPED = 77
-# The device at the other end, in a namespace of its own, with a program of its own.
+# The other end: a device in a namespace of its own, with a program of its own.
 PEER = """
 ip netns add peer
 ip link add out type veth peer name in netns peer
@@ -26,7 +26,7 @@ STEPS = {
     "enable": "systemctl enable culvert@wg0",
     "peer": PEER,
     "start": "systemctl start culvert@wg0",
-    # Only what is complete when `start` returns is there.
+    # All of it has to be complete when `start` returns.
     "address": "ip -brief address show dev wg0",
     "ping": "ping -c 3 -W 2 10.9.0.2 && ping -c 3 -W 2 fd09::2",
     "status": f"grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/{PID}/status",
@@ -37,7 +37,7 @@ STEPS = {
     "upgrade": "dpkg -i /root/new.deb",
     "upgraded": f"systemctl is-active culvert@wg0 && echo {PID}",
     "ping-again": "ping -c 3 -W 2 10.9.0.2",
-    # What is killed comes back after 5 s.
+    # A killed service is restarted after 5 s.
     "kill": f"kill -9 {PID} && sleep 8 && systemctl is-active culvert@wg0 && "
     "ping -c 3 -W 2 10.9.0.2",
     "stop": "systemctl stop culvert@wg0 && systemctl is-active culvert@wg0",
@@ -56,7 +56,7 @@ STEPS = {
 
 
 class Boot(PackageCase):
-    """One boot; each test looks at some of what was done in it."""
+    """One boot; each test examines some of its steps."""
 
     results: dict[str, tuple[int, str]] = {}
     failure: BaseException | None = None
@@ -71,7 +71,7 @@ class Boot(PackageCase):
             raise Boot.failure
 
     def prepare(self) -> pathlib.Path:
-        """A root that does the steps when it is booted."""
+        """A root that runs the steps when it is booted."""
         binary = program("x86_64")
         root = roots.root("amd64")
         for name, version in (("old", {}), ("new", {"VERSION": "99.1"})):
@@ -106,7 +106,7 @@ class Boot(PackageCase):
         return found
 
     def step(self, name: str, status: int = 0) -> str:
-        """What a step has printed; it has to have ended with this status."""
+        """What a step has printed; it must have exited with this status."""
         found, text = self.results[name]
         self.assertEqual(found, status, f"{name}:\n{text}")
         return text
@@ -124,7 +124,7 @@ class Boot(PackageCase):
         self.assertEqual((found["CapEff"], found["CapBnd"]), (rights, rights))
         self.assertEqual((found["NoNewPrivs"], found["Seccomp"]), ("1", "2"))
         self.assertIn("Read-only file system", self.step("writing", 1))
-        # There is a file in /home, and it does not see it.
+        # There is a file in /home, which the service does not see.
         self.assertEqual(self.step("sight").split(), ["/dev/net:", "tun", "/home:"])
 
     def test_state_is_kept_privately(self):

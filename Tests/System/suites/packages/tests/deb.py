@@ -1,4 +1,4 @@
-"""The Debian package: its form, and what becomes of it in a Debian 12."""
+"""The Debian package: its form, and its installation, upgrade and removal in a Debian 12."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import shutil
 from suites.packages import roots
 from suites.packages.case import BOARDS, EPOCH, PackageCase, built, checkout, elf, need
 
-# What dpkg writes for itself, whatever the package does.
+# Files that dpkg writes for any package.
 DPKG = ("var/lib/dpkg", "var/log", "var/cache", "var/lib/systemd/deb-systemd-helper")
 FAKE_SYSTEMCTL = '#!/bin/sh\necho "$*" >>/run/systemctl.log\n'
 
@@ -27,7 +27,7 @@ class Form(PackageCase):
             self.assertEqual(deb.name, f"culvert_{found[2]}_{architecture}.deb")
             described = "ARMv6" in self.fields(deb, "Description")[0]
             self.assertEqual(described, board == "armv6")
-        # Where both are offered, the one that runs on both is taken.
+        # If both are available, apt prefers the one that runs on both.
         six, seven = (self.fields(made[board], "Version")[0] for board in ("armv6", "armv7"))
         self.output("dpkg", "--compare-versions", six, "gt", seven)
 
@@ -102,14 +102,14 @@ class Life(PackageCase):
         self.log = self.chroot.path / "run" / "systemctl.log"
 
     def pretend_systemd(self):
-        """The scripts take systemd for running, and what they ask of it is written down."""
+        """The scripts find systemd running; their requests to it are logged."""
         (self.chroot.path / "run/systemd/system").mkdir(parents=True)
         fake = self.chroot.path / "usr/local/bin/systemctl"
         fake.write_text(FAKE_SYSTEMCTL)
         fake.chmod(0o755)
 
     def asked(self) -> list[str]:
-        """What has been asked of systemd since this was last asked."""
+        """The requests to systemd since the last call."""
         text = self.log.read_text() if self.log.exists() else ""
         self.log.unlink(missing_ok=True)
         return text.splitlines()
@@ -118,7 +118,7 @@ class Life(PackageCase):
         if action == "-i":
             shutil.copy(what, self.chroot.path / "tmp")
             what = f"/tmp/{what.name}"
-        # A question would be an error: there is nobody to answer it.
+        # A question would be an error: no one can answer it.
         return self.inside(self.chroot, "dpkg", action, str(what))
 
     def test_life_without_systemd(self):

@@ -1,4 +1,4 @@
-"""The board is read off the card, links stay inside, mistakes are found before writing."""
+"""`flash` detects the board, keeps links inside the card, and checks before it writes."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ class FlashCase(PackageCase):
         return said
 
     def board(self, path: pathlib.Path, *words) -> str:
-        """Which one it finds, without writing."""
+        """The board that it detects, without writing."""
         return self.flash("--dry-run", *words, path).split("board ")[1].split()[0]
 
 
@@ -198,7 +198,7 @@ class Writing(FlashCase):
 
 
 class Links(FlashCase):
-    """A card is whose it is: what its links lead to is never outside of it."""
+    """No link on the card leads outside of it."""
 
     def setUp(self):
         super().setUp()
@@ -323,7 +323,7 @@ class Mistakes(FlashCase):
         self.output(*user, self.root / "Toolchain/flash", "--dry-run", path, env=env)
 
 
-# A card with a real Debian for another processor, and its flashed program run there.
+# A card with a real Debian for another processor, where the flashed program is run.
 
 QEMU = "/usr/bin/qemu-aarch64-static"
 
@@ -339,7 +339,7 @@ class Card(PackageCase):
         return self.output(flash, *words, self.card, env={"SOURCE_DATE_EPOCH": "1"})
 
     def emulated(self, *words, **options) -> str:
-        """A program of the card, run from inside."""
+        """Run a program of the card inside it."""
         shutil.copy(QEMU, self.card / "tmp/qemu")
         return self.output("chroot", self.card, "/tmp/qemu", *words, **options)
 

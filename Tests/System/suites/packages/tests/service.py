@@ -1,4 +1,4 @@
-"""The unit's words are understood, and the program lives with what the unit leaves to it."""
+"""systemd understands the unit, and the program works within its restrictions."""
 
 import os
 import re
@@ -25,7 +25,7 @@ class Service(PackageCase):
         self.config.chmod(0o600)
 
     def test_systemd_understands_every_word(self):
-        # It says nothing about a good unit, and goes on after what it does not know.
+        # It prints nothing about a good unit, and continues after what it does not know.
         said = self.inside(
             self.chroot, "systemd-analyze", "verify", "--man=no", "culvert@wg0.service"
         )
@@ -38,7 +38,7 @@ class Service(PackageCase):
         self.assertIn("ProtectHomes", said)
 
     def test_little_is_exposed(self):
-        # In tenths; 100 is a service without any of it.
+        # In tenths; 100 is a service without any restriction.
         self.inside(
             self.chroot,
             *("systemd-analyze", "security", "--offline=true", "--threshold=25"),
@@ -53,7 +53,7 @@ class Service(PackageCase):
         self.assertIn("net_admin", rights)
         command = ["chroot", self.chroot.path, "setpriv", "--no-new-privs"]
         command += ["--bounding-set", f"-all,{rights}", "--inh-caps", f"-all,{rights}"]
-        # The chroot takes what the unit forbids, so rights are dropped inside.
+        # chroot(8) needs rights that the unit forbids, so they are dropped inside.
         return subprocess.Popen(
             [*before, *command, *unit.command("wg0"), "--foreground"],
             env={"PATH": os.environ["PATH"]} | unit.environment(),
@@ -94,7 +94,7 @@ class Service(PackageCase):
         trace = roots.SCRATCH / "trace"
         process = self.restricted("strace", "-f", "-qq", "-o", str(trace))
         self.wait_for_address(process)
-        # Something for the tunnel to carry, and a look at it.
+        # Traffic through the tunnel, and a request for its state.
         subprocess.run(["ping", "-c", "2", "-W", "1", "10.9.0.2"], capture_output=True)
         (child,) = subprocess.check_output(["ps", "-o", "pid=", "-C", "culvert"], text=True).split()
         os.kill(int(child), signal.SIGUSR1)
@@ -102,7 +102,7 @@ class Service(PackageCase):
         os.kill(int(child), signal.SIGTERM)
         process.communicate(timeout=20)
         lines = trace.read_text().splitlines()
-        # setpriv is over with the last execve.
+        # setpriv ends with the last execve.
         start = max(index for index, line in enumerate(lines) if " execve(" in line)
         used = set(re.findall(r"(?m)^\d+ +(\w+)\(", "\n".join(lines[start:])))
         self.assertLess({"ioctl", "epoll_pwait", "socket", "unlink"}, used)

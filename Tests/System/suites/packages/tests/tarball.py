@@ -1,4 +1,4 @@
-"""The tarball's install.sh under BusyBox alone, and what the init scripts would run."""
+"""The tarball's install.sh with only BusyBox, and the commands of the init scripts."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import subprocess
 from suites.packages import roots
 from suites.packages.case import PACKAGE, PackageCase, built, need
 
-# What makes each kind of system, for install.sh.
+# The files by which install.sh recognises each kind of system.
 KINDS = {
     "openwrt": "etc/openwrt_release",
     "openrc": "sbin/openrc-run",
@@ -40,7 +40,7 @@ class Install(PackageCase):
         (self.folder,) = place.iterdir()
 
     def install(self, *words, status: int = 0) -> str:
-        """With no other tool than those of BusyBox."""
+        """Run it with only the tools of BusyBox."""
         script = self.folder / "install.sh"
         command = (self.tools / "sh", script, *words)
         return self.output(*command, status=status, env={"PATH": str(self.tools)})
@@ -87,7 +87,7 @@ class Install(PackageCase):
             (root / "etc/culvert/wg0.conf").write_text("key")
             self.install("--root", root, "--remove")
             left = {name for name in tree(root) if "culvert" in name}
-            # Its settings, where it has some, were made to be changed.
+            # Its settings file, if it has one, is meant to be changed.
             left -= {"etc/default/culvert", "etc/conf.d/culvert"}
             self.assertEqual(left, {"etc/culvert/example.conf", "etc/culvert/wg0.conf"}, kind)
 
@@ -114,7 +114,7 @@ class Install(PackageCase):
 
 
 class InitScripts(PackageCase):
-    """What procd and OpenRC are asked to run, by the scripts themselves."""
+    """The commands that the scripts give to procd and OpenRC."""
 
     def setUp(self):
         need("busybox")
@@ -128,7 +128,7 @@ class InitScripts(PackageCase):
         return self.output("busybox", "sh", "-c", command, env=env).splitlines()
 
     def start_openwrt(self) -> list[str]:
-        """The parameters that procd gets."""
+        """The parameters that procd receives."""
         before = "procd_open_instance() { echo open $1; }; procd_close_instance() { echo close; };"
         before += "procd_set_param() { echo $*; }"
         return self.sourced("openwrt", before, "start_service")

@@ -1,4 +1,4 @@
-"""The man page and the completions know every option and command; scripts are sound."""
+"""The man page and the completions have every option and command; scripts pass shellcheck."""
 
 import re
 
@@ -54,7 +54,7 @@ class Texts(PackageCase):
         self.assertEqual(complaints, [])
 
     def complete(self, line: str) -> list[str]:
-        """What bash offers for the last word of a line."""
+        """The completions that bash offers for the last word of a line."""
         script = (
             'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _culvert; '
             'printf "%s\\n" "${COMPREPLY[@]}"'
