@@ -40,14 +40,14 @@ def trait(name: str) -> Callable:
     return mark
 
 
-# quick: part of the short run. long: started first, because it mostly waits.
-# heavy: wants a processor to itself. culvert_only: others are not expected to do it.
+# quick: part of the short run. long: started first, as it waits for a long timer.
+# heavy: needs a processor to itself. culvert_only: other programs need not pass it.
 quick, long, heavy = trait("quick"), trait("long"), trait("heavy")
 culvert_only = trait("culvert_only")
 
 
 def needs(what: str) -> Callable:
-    """Skip the test, with the reason, where the program's system lacks this: see Program.lacks."""
+    """Skip the test, with the reason, if the program's system lacks this: see Program.lacks."""
 
     def mark(function: Callable) -> Callable:
         function.needs = what
@@ -81,7 +81,7 @@ class InteropCase(unittest.TestCase):
         return getattr(type(self), self._testMethodName)
 
     def firewall_mark(self, value: int) -> int:
-        """A firewall mark, 0 where there are none."""
+        """A firewall mark, or 0 if the system has none."""
         return 0 if "fwmark" in self.settings.program.lacks else value
 
     def pair(self, role: str = "initiator", **options) -> Pair:
@@ -111,7 +111,7 @@ def expand(cls: type, name: str, function: Callable) -> None:
 
 
 def label(key: str, value: object) -> str:
-    """How a choice reads in a test's name: the word itself, or e.g. outer6, with_psk."""
+    """A choice as it is written in a test's name: the word itself, or e.g. outer6, with_psk."""
     if isinstance(value, bool):
         return f"{'with' if value else 'without'}_{key}"
     if isinstance(value, enum.Enum):
@@ -119,7 +119,7 @@ def label(key: str, value: object) -> str:
     return (value or "empty") if isinstance(value, str) else f"{key}{value}"
 
 
-# The base of the tests that speak the configuration protocol by raw socket.
+# The base of the tests that use the configuration protocol by raw socket.
 
 EINVAL, EPROTO = -errno.EINVAL, -errno.EPROTO
 ZERO_KEY = "00" * 32
@@ -164,7 +164,7 @@ class UAPICase(InteropCase):
         return set(self.peers()[peer].get("allowed_ip", []))
 
 
-# The base of the tests of tunnels inside tunnels.
+# The base of the tests of nested tunnels.
 
 IPV4_AND_ICMP, IPV6_AND_ICMP = 28, 48
 
@@ -184,7 +184,7 @@ class NestingCase(InteropCase):
         lines: dict[str, tuple[str, ...]] | None = None,
         **shape,
     ) -> Chain:
-        """A chain with sessions in all its tunnels; the servers are the peer unless told."""
+        """A chain with sessions in all its tunnels; the servers run the peer by default."""
         chain = Chain(
             self.lab,
             self.settings.program,
@@ -209,7 +209,7 @@ class NestingCase(InteropCase):
                 stream(source, target, address, byte_count)
 
     def await_large(self, source: Node, target: Node, size: int) -> None:
-        """Pings of a size, until all sockets on the way know what they have to cut."""
+        """Ping with a size until all sockets on the path know their path MTU."""
         for address in self.addresses(target):
             wait_until(
                 lambda: ping(source, address, size=size, wait=0.5).received == 3,
@@ -217,11 +217,11 @@ class NestingCase(InteropCase):
             )
 
     def send(self, source: Node, target: Node, count: int, sizes: tuple[int, int]) -> Arrivals:
-        """Numbered datagrams, so slowly that no queue on the way overflows."""
+        """Send numbered datagrams, so slowly that no queue on the path overflows."""
         return send_datagrams(source, target, target.inner4, count, sizes, rate=2000)
 
     def check_arrivals(self, arrivals: Arrivals, least: float = 1.0) -> None:
-        """None changed, doubled or late, and of those sent at least this share has come."""
+        """None is changed, doubled or late, and at least this share of them has arrived."""
         wrong = arrivals.changed, arrivals.doubled, arrivals.late
         self.assertEqual(wrong, (0, 0, 0), f"changed, doubled, late: {arrivals}")
         self.assertGreaterEqual(arrivals.received, least * arrivals.sent, arrivals)

@@ -1,4 +1,4 @@
-"""Run the suite in namespaces of its own, so that nothing outlives it.
+"""Runs a suite in namespaces of its own, so that nothing outlives it.
 
 The mounts, the process ids and the network of a run are private. When the run ends for whatever
 reason, SIGKILL included, the kernel takes down the processes, then the network namespaces, their
@@ -20,7 +20,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class IsolationError(Exception):
-    """Something that every run needs is missing; the text says what."""
+    """Something that every run needs is missing; the text names it."""
 
 
 def check(result: int, what: str) -> None:
@@ -54,7 +54,7 @@ def run_isolated(body: Callable[[], int]) -> int:
 
 
 def wait_for(child: int) -> int:
-    """Wait for the first process; on a signal to us, end it, and all of its world with it."""
+    """Wait for the first process; on a signal, end it, and with it all of its processes."""
 
     def end(number, _frame):
         os.kill(child, signal.SIGKILL)
@@ -68,7 +68,7 @@ def wait_for(child: int) -> int:
 
 
 def be_first_process(body: Callable[[], int]) -> None:
-    """Process 1 of the private world: prepares it, runs `body` in a child, reaps. No return."""
+    """Process 1 of the namespaces: prepares them, runs `body` in a child, reaps. Does not return."""
     # A session of its own: Ctrl-C reaches only the parent, which ends this process by SIGKILL.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -84,7 +84,7 @@ def be_first_process(body: Callable[[], int]) -> None:
             if pid == worker:
                 status = os.waitstatus_to_exitcode(ended)
         os._exit(status if status >= 0 else 128 - status)
-    except BaseException as error:  # nothing may climb back into the caller's stack
+    except BaseException as error:  # nothing may propagate into the caller's stack
         os.write(2, f"isolation: {error}\n".encode())
         os._exit(1)
 
@@ -107,7 +107,7 @@ def prepare_mounts() -> None:
 
 
 def run_worker(body: Callable[[], int]) -> None:
-    """Run `body` and leave with its status. No return."""
+    """Run `body` and exit with its status. Does not return."""
     status = 1
     try:
         status = body()

@@ -1,4 +1,4 @@
-"""What /proc tells of a process."""
+"""State of a process, from /proc."""
 
 import os
 import pathlib
@@ -19,12 +19,12 @@ def peak_memory(pid: int) -> int:
 
 
 def anonymous_memory(pid: int) -> int:
-    """Resident memory that is no file's, in bytes: what the process has taken for itself."""
+    """Resident memory without that of files, in bytes."""
     return status_field(pid, "RssAnon") * 1024
 
 
 def wake_ups(pid: int) -> int:
-    """How often the threads of the process have gone to sleep of their own will, so far."""
+    """Voluntary context switches of all threads of the process so far."""
     tasks = [int(task) for task in os.listdir(f"/proc/{pid}/task")]
     return sum(status_field(pid, "voluntary_ctxt_switches", task) for task in tasks)
 
@@ -37,16 +37,16 @@ def cpu_seconds(pid: int) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """The process and all that it has started, directly or not, and that still runs."""
+    """The process and all of its running descendants."""
     found = [pid]
-    for member in found:  # which grows meanwhile
+    for member in found:  # grows in the loop
         for listing in pathlib.Path(f"/proc/{member}/task").glob("*/children"):
             found += [int(child) for child in listing.read_text().split()]
     return found
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """The open descriptors and what they lead to, e.g. 5: "socket:[1234]"."""
+    """The open descriptors and their targets, e.g. 5: "socket:[1234]"."""
     found = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -77,7 +77,7 @@ def is_listening(pid: int, port: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether any thread of the process is there and not a zombie.
+    """Whether any thread of the process exists and is not a zombie.
 
     The first thread of an ending process is a zombie while the others still hold its descriptors.
     """

@@ -1,4 +1,4 @@
-"""A WireGuard program: Culvert, or one that it stands in for."""
+"""The WireGuard programs that the tests run: Culvert, or one that it replaces."""
 
 import argparse
 import dataclasses
@@ -7,11 +7,11 @@ import pathlib
 import shutil
 import subprocess
 
-PLACE = "{}"  # where a command line of one's own may want the interface's name
+PLACE = "{}"  # the place of the interface's name in a custom command line
 
 
 class Program:
-    """A program started as `PROGRAM [-f] INTERFACE`, with words of its own in between if need be.
+    """A program started as `PROGRAM [-f] INTERFACE`, with further words in between.
 
     `arguments` may hold "{}", which then stands for the interface's name: nothing is added.
     `lacks` names what the system under the program does not have ("fwmark"), and why.
@@ -35,13 +35,13 @@ class Program:
 
     @property
     def is_static(self) -> bool:
-        """Whether it runs without a dynamic linker, whose path stands in the first page."""
+        """Whether it runs without a dynamic linker, whose path would be in the first page."""
         with self.path.open("rb") as file:
             return b"/ld-linux" not in file.read(4096)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What asks for the foreground where -f is left to the command line."""
+        """Asks for the foreground if a custom command line has no -f."""
         return {"WG_PROCESS_FOREGROUND": "1"} if PLACE in self.arguments else {}
 
     def ask_version(self) -> str:
@@ -65,7 +65,7 @@ class Program:
         return result.stdout.partition("\n")[0]
 
     def command(self, interface: str, foreground: bool = True, profile: str = "") -> list[str]:
-        """The command line; a profile is for Culvert alone and left out for others."""
+        """The command line; a profile is only passed to Culvert."""
         options = ["--profile", profile] if profile and self.is_culvert else []
         if PLACE in self.arguments:
             words = [interface if word == PLACE else word for word in self.arguments]
@@ -100,18 +100,18 @@ class Settings:
 
     program: Program
     peer: Program
-    # Run also what only Culvert is expected to do, to see where another program differs.
+    # Also run the tests that only Culvert must pass, to see how another program differs.
     strict: bool = False
 
 
 def missing_tools() -> str:
-    """What to install before anything can run; empty when nothing is missing."""
+    """What to install before anything can run; empty if nothing is missing."""
     packages = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
     return f"install {' '.join(packages)}" if packages else ""
 
 
 def check_programs(parser: argparse.ArgumentParser, *paths: str | pathlib.Path) -> None:
-    """End with the parser's usage and a hint when a program is not there."""
+    """Exit with the parser's usage and a hint if a program does not exist."""
     for path in paths:
         if not os.access(path, os.X_OK):
             hint = "; `make peers` fetches it" if PEERS in pathlib.Path(path).parents else ""

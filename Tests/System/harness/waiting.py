@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 class DeadlineError(AssertionError):
-    """Something awaited did not happen in time; an assertion, so that a test fails by it."""
+    """Something did not happen in time; an assertion, so that the test fails."""
 
 
 def wait_until(

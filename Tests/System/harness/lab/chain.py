@@ -29,21 +29,21 @@ from harness.waiting import wait_until
 IPV6_MINIMUM, LARGEST_TUNNEL = 1280, 1420
 OVERHEAD = {4: 60, 6: 80}  # IP, UDP, data header, tag
 FIRST_PORT = 51820
-# Of the counters that SIGUSR1 tells:
+# Names of counters that SIGUSR1 prints:
 REASSEMBLED, WRONG_CHECKSUM = "fragment-reassembled", "datagram-bad-checksum"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a chain is made of: for each hop the family of its endpoint and its leg's MTU."""
+    """The shape of a chain: for each hop the family of its endpoint and its leg's MTU."""
 
     families: tuple[int, ...] = (4, 4)
     mtus: tuple[int, ...] = ()
-    # Legs that pass a BadLink, by number.
+    # Legs with a BadLink, by number.
     bad: tuple[int, ...] = ()
     # The exit sends packets that do not fit into the tunnels before it.
     large: bool = False
-    # The innermost tunnel has IPv6 even where its packets are then too large for the others.
+    # The innermost tunnel has IPv6 even if its packets are then too large for the others.
     ipv6: bool = False
 
     def mtu_of(self, leg: int) -> int:
@@ -103,14 +103,14 @@ class Chain:
         return self.servers[-1]
 
     def inner_addresses(self, number: int, side: int) -> tuple[str, str]:
-        """Of the two ends of a tunnel; Linux has no IPv6 where the MTU is too small for it."""
+        """Of both ends of a tunnel; Linux has no IPv6 on an interface whose MTU is too small."""
         has_ipv6 = self.shape.tunnel_mtus[number] >= IPV6_MINIMUM
         return f"10.{71 + number}.0.{side}", f"fd{71 + number}::{side}" if has_ipv6 else ""
 
-    # The servers and what joins them
+    # The servers and their links
 
     def join_leg(self, number: int) -> None:
-        """Addresses on both sides of a leg, and the way back to what comes out of the tunnel."""
+        """Addresses on both sides of a leg, and the route back into the tunnel."""
         server, mtu = self.servers[number], self.shape.mtu_of(number)
         before = self.home if number == 0 else self.servers[number - 1].namespace
         names = "onward", "outer"
@@ -129,14 +129,14 @@ class Chain:
             self.route_back(number)
 
     def route_back(self, number: int) -> None:
-        """A server finds the client's address in the tunnel before through the server before."""
+        """A server's route to the client's address in the previous tunnel, by the previous server."""
         namespace, leg = self.servers[number].namespace, 101 + number
         namespace.ip(f"route replace 10.{70 + number}.0.0/24 via 198.51.{leg}.1")
         if self.shape.mtu_of(number) >= IPV6_MINIMUM:
             namespace.ip(f"route replace fd{70 + number}::/64 via 2001:db8:{leg}::1")
 
     def start_server(self, number: int) -> None:
-        """Start one with its keys and its one peer, which has to call; again after its end."""
+        """Start a server, also after it ended, with its one peer, which has to initiate."""
         server = self.servers[number]
         if self.shape.has_fragments and not server.program.is_culvert:
             start_on_plain_tun(server)
@@ -148,7 +148,7 @@ class Chain:
         lengthen_queue(server)
 
     def move_server(self, number: int, side: int) -> None:
-        """Another address on its leg, and no longer the one it had."""
+        """Replace its address on its leg."""
         server, leg = self.servers[number], 101 + number
         old4, old6 = server.outer4, server.outer6
         server.outer4, server.outer6 = f"198.51.{leg}.{side}", f"2001:db8:{leg}::{side}"
@@ -163,13 +163,13 @@ class Chain:
             self.route_back(number)
 
     def kill_server(self, number: int) -> None:
-        """As a crash does it: nothing is said, nothing is put away."""
+        """End it as a crash does, without a message or cleaning up."""
         kill(self.servers[number])
 
     # The client
 
     def make_ends(self) -> None:
-        """The client's nodes, not started; the innermost is the program's own."""
+        """The client's nodes, not started; only the innermost has a process."""
         hops = len(self.servers)
         if self.program.is_culvert:
             inner = NestedNode(self.home, self.program, "client")
@@ -206,7 +206,7 @@ class Chain:
         lengthen_queue(self.client)
 
     def words(self, paths: list[str]) -> list[str]:
-        """The options that name the files, which are in the order of the way."""
+        """The options that name the files, given from the entry to the exit."""
         *outward, inner = paths
         found = ["--config", inner]
         for path in reversed(outward):
@@ -215,11 +215,11 @@ class Chain:
 
     def kill_client(self) -> None:
         for end in self.ends:
-            if end.process:  # one holds all hops, or each has its own
+            if end.process:  # one process for all hops, or one for each
                 kill(end)
 
     def move_client(self, side: int) -> None:
-        """Another address on the first leg."""
+        """Replace the address on the first leg."""
         end = self.ends[0]
         old4, old6 = end.outer4, end.outer6
         end.outer4, end.outer6 = f"198.51.101.{side}", f"2001:db8:101::{side}"
@@ -227,7 +227,7 @@ class Chain:
         self.home.ip(f"addr add {end.outer6}/64 dev onward nodad", f"addr del {old6}/64 dev onward")
 
     def start_stack(self) -> None:
-        """A program for each hop, and the kernel routes each one's datagrams into the next.
+        """A process for each hop; the kernel routes the datagrams of one into the next.
 
         Nothing is nested then: it shows that the chain itself works, with any program.
         """
@@ -248,16 +248,16 @@ class Chain:
 
     @property
     def reassembled(self) -> int:
-        """Datagrams that the client has put together from fragments, of all hops."""
+        """Datagrams that the client has reassembled, of all hops."""
         return self.counted(REASSEMBLED, "Ip.ReasmOKs", "Ip6ReasmOKs")
 
     @property
     def wrong_checksums(self) -> int:
-        """Datagrams that the client has refused for their UDP checksum, of all hops."""
+        """Datagrams that the client dropped for a wrong UDP checksum, of all hops."""
         return self.counted(WRONG_CHECKSUM, "Udp.InCsumErrors", "Udp6InCsumErrors")
 
     def counted(self, ours: str, *kernels: str) -> int:
-        """A counter of the client, which is the kernel's where that carries the hops."""
+        """A counter of the client, or of the kernel if that connects the hops."""
         if isinstance(self.client, NestedNode):
             counters = self.client.counters().items()
             return sum(count for (_, name), count in counters if name == ours)
@@ -265,7 +265,7 @@ class Chain:
         return sum(counters[name] for name in kernels)
 
     def handshake(self, seconds: float = 15) -> None:
-        """Ask the exit until it answers through all tunnels.
+        """Ping the exit until it answers through all tunnels.
 
         In both families: the kernel may take its time until an IPv6 address is of use.
         """
@@ -278,7 +278,7 @@ class Chain:
 
 
 def lengthen_queue(node: Node) -> None:
-    """A pause of the machine is to cost no packets: the tests count them."""
+    """A pause of the machine must not lose packets, as the tests count them."""
     node.namespace.ip(f"link set {node.interface} txqueuelen {QUEUED}")
 
 
@@ -288,7 +288,7 @@ def kill(node: Node) -> None:
 
 
 def let_through(namespace: Namespace) -> None:
-    """Make it a router that sends on whatever source it sees."""
+    """Make it a router that forwards packets of any source."""
     namespace.set_sysctl("net/ipv4/ip_forward", "1")
     namespace.set_sysctl("net/ipv6/conf/all/forwarding", "1")
     for scope in ("all", "default"):

@@ -1,4 +1,4 @@
-"""The configuration protocol, spoken by raw socket."""
+"""The configuration protocol by raw socket, and configuration files."""
 
 import pathlib
 import socket
@@ -42,14 +42,14 @@ class UAPIConnection:
         return self.reply()
 
     def get(self) -> list[tuple[str, str]]:
-        """All lines of `get=1` but the errno, which must be 0."""
+        """All lines of `get=1` without the errno, which must be 0."""
         *lines, (_, number) = self.command("get=1\n\n")
         if number != "0":
             raise AssertionError(f"get answered errno={number}")
         return lines
 
     def set(self, *lines: str) -> int:
-        """The errno that `set=1` with these lines answers."""
+        """The errno in the reply to `set=1` with these lines."""
         ((_, number),) = self.command("".join(f"{line}\n" for line in ("set=1", *lines, "")))
         return int(number)
 
@@ -70,7 +70,7 @@ def wg_file(
     interface: tuple[str, ...] = (),
     peer: tuple[str, ...] = (),
 ) -> str:
-    """The path of a file for a node's end of its tunnel with another.
+    """The path of a configuration file for a node's end of its tunnel with another.
 
     With `address` and `port` the file tells the node's own; `interface` and `peer` are further
     lines of the two sections.
@@ -88,7 +88,7 @@ def wg_file(
 
 
 def write_file(name: str, text: str) -> str:
-    """Readable by its owner only, as wg(8) wants it; the path."""
+    """Write a file that only its owner can read, as wg(8) demands; the path."""
     path = LOGS / name
     path.touch(0o600)
     path.write_text(text)

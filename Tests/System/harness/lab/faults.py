@@ -1,4 +1,4 @@
-"""System calls of a program that fail on purpose: see faults.c."""
+"""System calls that fail on purpose (see faults.c), and the kernel's counters of errors."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ class Count:
 
 
 class Faults:
-    """Rules for one program, "CALL[@PORT]:ERROR:WHEN" each, and what became of them."""
+    """Rules for one program, "CALL[@PORT]:ERROR:WHEN" each, and their counts."""
 
     def __init__(self, *rules: str):
         self.rules = rules
@@ -76,7 +76,7 @@ def build() -> None:
     fresh.rename(LIBRARY)
 
 
-# What the kernel has counted in a namespace: checksums that were wrong, segments sent again.
+# Counters of the kernel in a namespace: wrong checksums, retransmitted segments.
 
 WRONG = ("Ip.InHdrErrors", "Tcp.InCsumErrors", "Udp.InCsumErrors", "Icmp.InCsumErrors",
          "Udp6InCsumErrors", "Icmp6InCsumErrors", "Ip6InHdrErrors")  # fmt: skip
@@ -92,7 +92,7 @@ class Counters:
     def of(cls, namespace: Namespace) -> "Counters":
         values: dict[str, int] = {}
         with namespace.entered():
-            # /proc/net would be that of the process's first thread.
+            # /proc/net is that of the process's first thread.
             folder = pathlib.Path("/proc/thread-self/net")
             for table in ("snmp", "netstat"):
                 lines = folder.joinpath(table).read_text().splitlines()
@@ -109,17 +109,17 @@ class Counters:
         return self.values[name]
 
     def since(self, earlier: "Counters") -> "Counters":
-        # Some of the kernel's lines come with their first count.
+        # Some of the kernel's lines appear with their first count.
         return Counters(
             {name: value - earlier.values.get(name, 0) for name, value in self.values.items()}
         )
 
     @property
     def wrong(self) -> dict[str, int]:
-        """Of packets whose headers or checksums were wrong, the counters that are not 0."""
+        """The counters of wrong headers and checksums that are not 0."""
         return {name: self[name] for name in WRONG if self[name] != 0}
 
     @property
     def retransmitted_share(self) -> float:
-        """Of the TCP segments that were sent, those that were sent again."""
+        """The share of TCP segments that were retransmitted."""
         return self["Tcp.RetransSegs"] / max(1, self["Tcp.OutSegs"])

@@ -1,4 +1,4 @@
-"""`culvert forward`: a program without an interface, run by a user without rights."""
+"""`culvert forward`: a program without an interface, run by an unprivileged user."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ PATIENCE = 10.0  # seconds for one answer; the first one waits for a handshake
 
 
 def at(address: str, port: int) -> str:
-    """An address and a port as the command line wants them."""
+    """An address and a port as written on the command line."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
@@ -47,11 +47,11 @@ class Mapping:
 
 
 class Forward:
-    """The program in a namespace; like a Node to the lab, but for the interface."""
+    """The program in a namespace: to the lab like a Node, but without an interface."""
 
     def __init__(self, namespace: Namespace, program: Program):
         self.namespace, self.program, self.role = namespace, program, "forward"
-        # Unique in the run, for all share one /var/lib.
+        # Unique in the run, as all share one /var/lib.
         self.name = f"fwd{next(numbers)}"
         self.interface = ""
         self.inner4, self.inner6 = "10.7.0.1", "fd07::1"
@@ -105,7 +105,7 @@ class Forward:
         return False
 
     def dropped_by_kernel(self, port: int) -> int:
-        """Datagrams to a local IPv4 port that found its socket full."""
+        """Datagrams to a local IPv4 port that were dropped because its socket was full."""
         lines = pathlib.Path(f"/proc/{self.pid}/net/udp").read_text().splitlines()[1:]
         rows = [line.split() for line in lines]
         return sum(int(row[-1]) for row in rows if row[1].endswith(f":{port:04X}"))
@@ -142,7 +142,7 @@ class Forward:
         """What SIGUSR1 prints, by name."""
         before = len(self.log)
         self.process.send_signal(signal.SIGUSR1)
-        # The lines come one by one.
+        # The lines are written one by one.
         wait_until(lambda: len(self.log) > before, "counters")
         size = -1
         while size != len(self.log):
@@ -151,7 +151,7 @@ class Forward:
         return counters_in(self.log[before:])
 
     def wait_for_counter(self, name: str, least: int = 1, seconds: float = 10) -> dict[str, int]:
-        """The counters, once `name` has come to `least`."""
+        """The counters, once `name` has reached `least`."""
         found: dict[str, int] = {}
 
         def has_come() -> bool:
@@ -163,7 +163,7 @@ class Forward:
 
 
 def counters_in(text: str) -> dict[str, int]:
-    """Lines of a name and a number, those of the innermost tunnel where there are several."""
+    """Lines of a name and a number, of the innermost tunnel if there are several."""
     found: dict[str, int] = {}
     for line in text.splitlines():
         words = line.split()
@@ -198,7 +198,7 @@ def build_forward(lab: Lab, ours: Program, theirs: Program, outer: int = 4) -> F
 
 
 def build_nested(lab: Lab, ours: Program, theirs: Program) -> ForwardLab:
-    """The same with a second tunnel around: the peer is reached through it alone."""
+    """The same inside a second tunnel, which is the only path to the peer."""
     near, middle, far = lab.namespace("near"), lab.namespace("middle"), lab.namespace("far")
     lab.connect(near, middle)
     join(middle, far, "back", "back")
@@ -210,8 +210,8 @@ def build_nested(lab: Lab, ours: Program, theirs: Program) -> ForwardLab:
     around.start()
     around.set("listen-port", str(AROUND_PORT), secrets={"private-key": around.keys.private})
     around.bring_up()
-    # What fits into the tunnel around; else its first large datagram would be lost to the
-    # discovery of that.
+    # An MTU that fits into the outer tunnel; otherwise path MTU discovery would cost the first
+    # large datagram.
     node = start_peer(lab, far, theirs, THEIR_PORT, mtu=1360)
     node.outer4 = "203.0.113.2"
     forward = add_forward(lab, near, ours)
@@ -270,7 +270,7 @@ AllowedIPs = {node.inner4}/32, {node.inner6}/128
 
 
 class EchoServer:
-    """Answers every datagram with itself, and remembers who has asked."""
+    """Answers every datagram with itself, and remembers the senders."""
 
     def __init__(self, node: Node, port: int, family: int = 4):
         self.socket = node.namespace.socket(FAMILY[family], socket.SOCK_DGRAM)
@@ -278,7 +278,7 @@ class EchoServer:
         self.socket.bind((node.inner4 if family == 4 else node.inner6, port))
         self.socket.settimeout(0.1)
         self.askers: list[tuple] = []
-        # What is sent in the answer's place, by whom; for tests of what must not arrive.
+        # Sent instead of the answer, and by which socket; for tests of what must not arrive.
         self.answer = lambda data, asker: self.socket.sendto(data, asker)
         self.is_running = True
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -320,7 +320,7 @@ class Client:
         self.socket.sendto(data, (to, self.target[1]) if to else self.target)
 
     def receive(self, seconds: float = PATIENCE) -> tuple[bytes, tuple] | None:
-        """The next datagram and its sender, if any comes in time."""
+        """The next datagram and its sender, if one arrives in time."""
         self.socket.settimeout(seconds)
         try:
             return self.socket.recvfrom(1 << 17)

@@ -8,7 +8,7 @@ from harness.settings import Program
 
 
 class Lab:
-    """What a test builds. close() takes it down and tells what the programs left behind."""
+    """What a test builds. close() removes it and returns what the programs left behind."""
 
     def __init__(self) -> None:
         self.namespaces: list[Namespace] = []
@@ -39,7 +39,7 @@ class Lab:
         )
 
     def close(self) -> list[str]:
-        """End all programs; what went wrong doing so, in words."""
+        """End all programs; what went wrong, in words."""
         complaints = []
         for node in self.nodes:
             if node.is_running:

@@ -58,7 +58,7 @@ class Namespace:
     def attempt(
         self, *command: str, seconds: float = 30, text: str | None = None, **options
     ) -> subprocess.CompletedProcess:
-        """Run a command inside whose failure may be what is wanted."""
+        """Run a command inside that may be expected to fail."""
         with self.entered():
             process = subprocess.Popen(
                 command,
@@ -102,7 +102,7 @@ class Namespace:
             pathlib.Path("/proc/sys", path).write_text(value)
 
     def disable_ipv6(self) -> None:
-        """Turn IPv6 off for all interfaces, those to come as well."""
+        """Turn IPv6 off for all present and future interfaces."""
         self.has_ipv6 = False
         for scope in ("all", "default"):
             self.set_sysctl(f"net/ipv6/conf/{scope}/disable_ipv6", "1")
@@ -113,7 +113,7 @@ class Namespace:
 
     def pids(self) -> list[int]:
         """The processes that live in this namespace."""
-        # Asked from outside, so that the asking process is not among them.
+        # `ip` runs outside, so that it is not among them.
         command = ["ip", "netns", "pids", self.name]
         listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         return [int(pid) for pid in listed.split()]

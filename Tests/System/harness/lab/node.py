@@ -1,4 +1,4 @@
-"""Keys, made by wg(8) itself."""
+"""A node: a namespace, a WireGuard program in it, its interface and its keys."""
 
 import base64
 import dataclasses
@@ -46,15 +46,13 @@ def hexadecimal(key: str) -> str:
     return base64.b64decode(key).hex()
 
 
-# A node: a namespace, a WireGuard program in it, its interface and its keys.
-
 SOCKETS = pathlib.Path("/var/run/wireguard")
 LOGS = pathlib.Path("/run/interop")
 numbers = itertools.count(1)
 
 
 class Node:
-    """A program with one interface; the name is unique in the run, for all share one /run."""
+    """A program with one interface; its name is unique in the run, as all share one /run."""
 
     def __init__(self, namespace: Namespace, program: Program, role: str):
         number = next(numbers)
@@ -93,7 +91,7 @@ class Node:
         interval: float = 0.02,
         **popen,
     ) -> None:
-        """Start the program in the foreground and wait until interface and socket are there.
+        """Start the program in the foreground and wait until interface and socket exist.
 
         `interval` is in seconds, between looks whether they are.
         """
@@ -122,7 +120,7 @@ class Node:
 
     @property
     def answers(self) -> bool:
-        """Whether somebody accepts connections at the UAPI socket."""
+        """Whether the program accepts connections at the UAPI socket."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(self.socket_path))
@@ -137,14 +135,14 @@ class Node:
         return self.wait(seconds)
 
     def wait(self, seconds: float = 15) -> int:
-        """The exit status, when the program ends by itself."""
+        """The exit status of a program that ends by itself."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.role} still runs after {seconds:g} s") from None
 
     def leftovers(self) -> list[str]:
-        """What the program should have taken along when it ended."""
+        """What the program should have removed when it ended."""
         found = []
         if os.path.lexists(self.socket_path) and stat.S_ISSOCK(self.socket_path.lstat().st_mode):
             found.append(str(self.socket_path))
@@ -202,7 +200,7 @@ class Node:
             lines.append(f"addr add {self.inner6}/64 dev {self.interface} nodad")
         self.namespace.ip(*lines)
         if self.inner6:
-            # A busy kernel takes its time until it knows the address as its own.
+            # On a busy machine the kernel adds the local route late.
             wait_until(
                 lambda: self.namespace.run(
                     "ip", "-6", "route", "show", "table", "local", self.inner6
@@ -211,7 +209,7 @@ class Node:
             )
 
     def endpoint(self, outer: int = 4) -> str:
-        """Where others reach this node."""
+        """The endpoint by which others reach this node."""
         return f"{self.outer4}:{self.port}" if outer == 4 else f"[{self.outer6}]:{self.port}"
 
     # Questions to wg(8)
@@ -233,7 +231,7 @@ class Node:
         return procfs.peak_memory(self.pid)
 
 
-# One process with the tunnels of several hops, each inside the next.
+# One process with nested tunnels, one for each hop.
 
 # "wg0-1 sent 17"; with one tunnel the name of the interface is left out.
 COUNTER_LINE = re.compile(r"(?:(\S+) )?([a-z0-9-]+) (\d+)")
@@ -241,7 +239,7 @@ QUIET = 0.15  # seconds without another line
 
 
 class NestedNode(Node):
-    """Itself it is the end of the innermost tunnel, which alone has an interface.
+    """The end of the innermost tunnel, the only one that has an interface.
 
     `hops[0]` is the end of the tunnel around it, as `wg show IFNAME-1` tells it, and so on outward.
     """
@@ -265,7 +263,7 @@ class NestedNode(Node):
         return super().leftovers() + outward
 
     def counters(self) -> dict[tuple[str, str], int]:
-        """What SIGUSR1 tells, by interface ("wg0", "wg0-1") and name."""
+        """The counters that SIGUSR1 prints, by interface ("wg0", "wg0-1") and name."""
         start = self.log_path.stat().st_size
         os.kill(self.pid, signal.SIGUSR1)
         size = start

@@ -1,4 +1,4 @@
-"""Two nodes with a tunnel between them, the commonest thing to test."""
+"""Two nodes with a tunnel between them."""
 
 import dataclasses
 
@@ -68,7 +68,7 @@ def build_pair(
 
 
 def place(ours: Node, theirs: Node, inner6: bool = True) -> None:
-    """Write down the addresses that Lab.connect gives, and choose the inner ones."""
+    """Set the addresses that Lab.connect assigns, and choose the inner ones."""
     for number, node, port in ((1, ours, OURS_PORT), (2, theirs, THEIRS_PORT)):
         node.outer4, node.outer6, node.port = f"198.51.100.{number}", f"2001:db8::{number}", port
         node.inner4, node.inner6 = f"10.7.0.{number}", f"fd07::{number}" if inner6 else ""
@@ -82,7 +82,7 @@ def introduce(initiator: Node, responder: Node, outer: int, preshared: str | Non
     responder.add_peer(initiator, preshared=preshared)
 
 
-# A tunnel whose two ends are started each with words and environment of its own.
+# A tunnel whose ends are started with different options and environments.
 
 QUEUED = 8192  # packets in front of a tunnel
 
@@ -116,7 +116,7 @@ def build_tunnel(
     introduce(*nodes, outer, preshared_key() if psk else None)
     for node in nodes:
         node.bring_up(mtu)
-        # A pause of the machine is to cost no packets: the tests count them.
+        # A pause of the machine must not lose packets, as the tests count them.
         node.namespace.ip(f"link set {node.interface} txqueuelen {QUEUED}")
     pair = Pair(*nodes, *nodes)
     pair.handshake()

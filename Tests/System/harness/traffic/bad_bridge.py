@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""bad_bridge.py LEFT RIGHT: carries packets between two interfaces, badly if told so.
+"""bad_bridge.py LEFT RIGHT: carries packets between two interfaces; may lose, delay, double them.
 
 Each line on standard input, "LOSS JITTER DOUBLE", says from then on which share of the packets is
 lost, how many seconds the others are late at most, and which share is sent twice. When it is

@@ -22,16 +22,16 @@ SIOCETHTOOL, ETHTOOL_STXCSUM, ETHTOOL_SGSO = 0x8946, 0x17, 0x24
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """What became of the packets, both directions together."""
+    """Counts of packets, both directions together."""
 
     passed: int
     lost: int
-    late: int  # sent after one that had come later
+    late: int  # sent after one that arrived later
     doubled: int
 
 
 class BadLink:
-    """Starts as a good link; `worsen` makes it bad, `finish` tells what it did."""
+    """Starts as a good link; `worsen` makes it bad, `finish` returns its counts."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class BadLink:
         assert self.process.stdout.readline() == "ready\n", "the link did not start"
 
     def worsen(self, loss: float = 0.0, jitter: float = 0.0, double: float = 0.0) -> None:
-        """From now on: the share that is lost, the most seconds of delay, the share sent twice."""
+        """From now on: the share that is lost, the maximum delay in seconds, the share doubled."""
         self.process.stdin.write(f"{loss} {jitter} {double}\n")
         self.process.stdin.flush()
 
@@ -62,7 +62,7 @@ class BadLink:
 
 
 def send_plain_packets(namespace: Namespace, interface: str) -> None:
-    """The interface's packets leave with checksums, and each on its own, as on a real wire."""
+    """Send the interface's packets with checksums and unjoined, as on a real wire."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for command in (ETHTOOL_SGSO, ETHTOOL_STXCSUM):
             value = ctypes.create_string_buffer(struct.pack("=II", command, 0), 8)

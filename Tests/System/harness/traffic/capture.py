@@ -13,7 +13,7 @@ ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 ETHERNET_HEADER = 14
 # Of <asm-generic/socket.h>; the control message has the number of the option and two int64.
 SO_TIMESTAMPNS_NEW, SO_RCVBUFFORCE = 64, 33
-BUFFER = 16 << 20  # bytes; what may pile up while this process does not run
+BUFFER = 16 << 20  # bytes; for the time in which this process does not run
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 
 
@@ -51,7 +51,7 @@ class Packet:
 
 
 def parse(packet: bytes, time: float = 0.0) -> Packet | None:
-    """An IP packet's parts, None when it is not one."""
+    """The parts of an IP packet, or None if it is none."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         source, target = (socket.inet_ntop(socket.AF_INET, packet[i : i + 4]) for i in (12, 16))
         # "More fragments" and the offset, but not "don't fragment".
@@ -82,7 +82,7 @@ class Capture:
         self.thread = threading.Thread(target=self.receive, daemon=True)
 
     def receive(self) -> None:
-        """Until `end`, and then what has been waiting since before."""
+        """Read until `end`, and then what has been queued before."""
         seen = 0.0
         while seen < self.end:
             try:
@@ -91,7 +91,7 @@ class Capture:
                 seen = time.time()
                 continue
             except OSError:
-                return  # the interface went away
+                return  # the interface was removed
             seen = kernel_time(control)
             if packet := parse(content[self.skip :], seen):
                 self.packets.append(packet)
@@ -125,7 +125,7 @@ class Capture:
 
 
 def kernel_time(control: list[tuple[int, int, bytes]]) -> float:
-    """The time stamp among a message's control data, or the present."""
+    """The time stamp in a message's control data, or the present time."""
     for level, kind, data in control:
         if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW):
             seconds, nanoseconds = struct.unpack("=qq", data[:16])

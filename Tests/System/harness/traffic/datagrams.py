@@ -17,15 +17,15 @@ ports = itertools.cycle(range(20000, 30000))
 
 @dataclasses.dataclass
 class Arrivals:
-    """What became of the datagrams. They are numbered from 0."""
+    """Counts of datagrams, which are numbered from 0."""
 
     sent: int = 0
-    refused: int = 0  # sends that gave an error
+    refused: int = 0  # sends that failed
     received: int = 0
-    changed: int = 0  # other bytes, or another length
+    changed: int = 0  # other bytes or another length
     late: int = 0  # after one with a higher number
     doubled: int = 0
-    joined: int = 0  # receive calls that brought several at once
+    joined: int = 0  # receive calls that returned several at once
     highest: int = -1
     lost: list = dataclasses.field(default_factory=list)  # runs: [first, count]
     latest: list = dataclasses.field(default_factory=list)  # some of the late: [number, highest]
@@ -36,7 +36,7 @@ class Arrivals:
 
 
 class Datagrams:
-    """A stream that runs; `finish` ends it."""
+    """A running stream; `finish` ends it."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Datagrams:
         return self.sender.poll() is None
 
     def finish(self, seconds: float = 120) -> Arrivals:
-        """Wait for the sender's end, and for what is still on its way."""
+        """Wait until the sender ends, and for datagrams in flight."""
         told, _ = self.sender.communicate(timeout=seconds)
         counted, _ = self.receiver.communicate(timeout=seconds)
         return Arrivals(**json.loads(told), **json.loads(counted))

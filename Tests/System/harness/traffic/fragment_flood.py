@@ -17,7 +17,7 @@ FRAGMENT = struct.Struct(">BBHI")
 MORE_IPV4, MORE_IPV6 = 0x2000, 1
 PREPARED = 8192  # datagrams
 AT_ONCE = 32  # datagrams between two looks at the clock
-FARTHEST = 1400  # bytes; so far into its datagram a last fragment may lie
+FARTHEST = 1400  # bytes; the largest offset of a last fragment
 SO_SNDBUFFORCE, BUFFER = 32, 8 << 20
 
 
@@ -48,7 +48,7 @@ def flood(raw: socket.socket, target: tuple, packets: list, seconds: float, rate
                 send(last, target)
                 sent += 2
             except OSError:
-                pass  # no room just now
+                pass  # the queue is full
         place = (place + AT_ONCE) % len(packets)
     return sent
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""One end of a numbered stream of UDP datagrams: a process of its own, for it is to be fast.
+"""One end of a numbered stream of UDP datagrams: a process of its own, to be fast.
 
     numbered_datagrams.py receive ADDRESS PORT gro|plain
     numbered_datagrams.py send ADDRESS PORT segments|options|plain SIZE-SIZE COUNT RATE
@@ -39,7 +39,7 @@ def checksum(number: int, size: int, payload: bytes) -> int:
 
 
 class Receiver:
-    """Counts what arrives, and how."""
+    """Counts what arrives."""
 
     def __init__(self, address: str, port: int, gro: bool):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -55,7 +55,7 @@ class Receiver:
         self.latest: list[tuple[int, int]] = []
 
     def run(self) -> None:
-        """Until standard input is closed and nothing comes any more."""
+        """Run until standard input is closed and nothing arrives any more."""
         inputs = [self.socket, sys.stdin]
         print("ready", flush=True)
         while True:
@@ -136,7 +136,7 @@ class Sender:
         self.sent = self.refused = 0
 
     def run(self, count: int, rate: float) -> None:
-        """`count` datagrams, `rate` a second; 0: as fast as it goes."""
+        """`count` datagrams, `rate` a second; 0: as fast as possible."""
         start = time.monotonic()
         while self.sent < count:
             if rate:

@@ -17,7 +17,7 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
 def start_on_plain_tun(node: Node, **options) -> None:
-    """As Node.start does, with an interface that brings one packet at a time."""
+    """Like Node.start, with an interface that returns one packet at a time."""
     with open_tun(node) as tun:
         number = tun.fileno()
         node.start(environment={"WG_TUN_FD": str(number)}, pass_fds=(number,), **options)
@@ -30,7 +30,7 @@ def open_tun(node: Node) -> io.RawIOBase:
     return tun
 
 
-# A small set of combinations in which any two choices meet: no full product, and no chance.
+# A small set of combinations in which any two choices meet, always the same.
 
 
 def pairwise(**factors: tuple) -> list[dict]:

@@ -24,7 +24,7 @@ identifiers = itertools.cycle(range(1, 65536))
 
 @dataclasses.dataclass
 class PingResult:
-    """How many requests went out and how many came back unchanged, each counted once."""
+    """How many requests were sent and how many returned unchanged, each counted once."""
 
     sent: int
     times: list[float]
@@ -99,7 +99,7 @@ def collect(
     seconds: float,
     is_last: bool,
 ) -> None:
-    """Take in answers for some seconds; after the last request only until all are in."""
+    """Receive answers for some seconds; after the last request only until all have arrived."""
     end = time.monotonic() + seconds
     while not (is_last and not sent_at):
         remaining = end - time.monotonic()
@@ -110,7 +110,7 @@ def collect(
         except OSError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED):
                 raise
-            continue  # what an ICMP error told the socket; the request counts as lost
+            continue  # an ICMP error; the request counts as lost
         if echo.family == socket.AF_INET:
             packet = packet[(packet[0] & 15) * 4 :]
         number = int.from_bytes(packet[6:8], "big")

@@ -11,11 +11,11 @@ import time
 from harness.lab.namespace import Namespace
 
 PORT = 51900
-SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; what may pile up while this process does not run
+SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; for the time in which this process does not run
 
 
 class Relay:
-    """Stands between an initiator, which is told the relay's address, and a responder.
+    """Relays between an initiator, which is given the relay's address, and a responder.
 
     Runs in a thread, with its sockets in the given namespace. `seed` makes the loss repeatable.
     """
@@ -68,7 +68,7 @@ class Relay:
                 try:
                     out.sendto(datagram, target)
                 except OSError:
-                    pass  # an end that is gone
+                    pass  # an end that was closed
 
     def receive(self, end: socket.socket) -> None:
         try:

@@ -20,7 +20,7 @@ IPERF_PORT, TRANSFER_PORT = 5201, 5301
 
 @dataclasses.dataclass
 class Throughput:
-    """What the receiving end of an iperf3 run counted."""
+    """The figures of the receiving end of an iperf3 run."""
 
     bits_per_second: float
     bytes: int
@@ -162,7 +162,7 @@ def stream(
     write_up_to: int = 0,
     port: int = PORT,
 ) -> None:
-    """Send random bytes and compare; AssertionError where they differ.
+    """Send random bytes and compare; AssertionError if they differ.
 
     `max_segment` is the MSS of both ends (0: the kernel's); with `write_up_to` each write is of its
     own random size up to that, and is sent at once.
@@ -194,7 +194,7 @@ def stream(
 
 
 def collect(listener: socket.socket, received, arrived: list[int]) -> None:
-    """Hash what the first connection brings, and count it."""
+    """Hash and count the bytes of the first connection."""
     with contextlib.suppress(OSError):
         connection, _ = listener.accept()
         with connection:

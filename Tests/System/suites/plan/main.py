@@ -121,22 +121,32 @@ PLANS = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plan", choices=PLANS, help="the target of make")
-    parser.add_argument("-k", dest="pattern", help="only parts whose name matches, and their needs")
+    parser.add_argument(
+        "-k",
+        dest="patterns",
+        action="append",
+        help="only parts whose name matches (*, ?), and their needs; may be repeated",
+    )
     parser.add_argument("--list", action="store_true", help="print the names only")
     options = parser.parse_args(arguments)
     parts = PLANS[options.plan]()
-    if options.pattern:
-        parts = wanted(parts, options.pattern)
+    if options.patterns:
+        parts = wanted(parts, options.patterns)
     if not parts:
-        parser.error(f"no part matches '{options.pattern}'")
+        parser.error(f"no part matches {' or '.join(options.patterns)}")
     if options.list:
         print("\n".join(part.name for part in parts))
         return 0
     return Schedule(options.plan, parts).run()
 
 
-def wanted(parts: list[Part], pattern: str) -> list[Part]:
-    names = {part.name for part in parts if fnmatch.fnmatch(part.name, f"*{pattern}*")}
+def wanted(parts: list[Part], patterns: list[str]) -> list[Part]:
+    """The parts that match a pattern, and the parts that they need."""
+    names = {
+        part.name
+        for part in parts
+        if any(fnmatch.fnmatch(part.name, f"*{pattern}*") for pattern in patterns)
+    }
     for part in reversed(parts):
         if part.name in names:
             names.update(part.needs)
