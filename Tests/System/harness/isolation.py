@@ -68,7 +68,7 @@ def wait_for(child: int) -> int:
 
 
 def be_first_process(body: Callable[[], int]) -> None:
-    """Process 1 of the namespaces: prepares them, runs `body` in a child, reaps. Does not return."""
+    """Process 1 of the namespaces: prepares them, runs `body` in a child, reaps. No return."""
     # A session of its own: Ctrl-C reaches only the parent, which ends this process by SIGKILL.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -129,7 +129,7 @@ class Chain:
             self.route_back(number)
 
     def route_back(self, number: int) -> None:
-        """A server's route to the client's address in the previous tunnel, by the previous server."""
+        """Route the client's address in the previous tunnel through the previous server."""
         namespace, leg = self.servers[number].namespace, 101 + number
         namespace.ip(f"route replace 10.{70 + number}.0.0/24 via 198.51.{leg}.1")
         if self.shape.mtu_of(number) >= IPV6_MINIMUM:

@@ -19,16 +19,20 @@ ENDED = re.compile(r"(?:ok|skip|FAIL) ")
 
 
 class Lane(enum.Enum):
-    """What a part may run beside; the value is how many of its kind run at a time."""
+    """What a part may run beside."""
 
     # Needed by the others: starts at once, at normal priority.
-    FIRST = 1
+    FIRST = enum.auto()
     # Only computes: runs when no other process wants the processor.
-    COMPUTE = os.cpu_count() or 1
+    COMPUTE = enum.auto()
     # Uses network namespaces, and waits for timers most of the time.
-    NETWORK = 2
+    NETWORK = enum.auto()
     # Measures time or processor use: nothing else runs meanwhile.
-    ALONE = 0
+    ALONE = enum.auto()
+
+
+# How many parts of a lane run at a time.
+ROOM = {Lane.FIRST: 1, Lane.COMPUTE: os.cpu_count() or 1, Lane.NETWORK: 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Schedule:
             return not lanes and not any(it.lane is not Lane.ALONE for it in self.waiting)
         if Lane.ALONE in lanes:
             return False
-        room = part.lane.value
+        room = ROOM[part.lane]
         if part.lane is Lane.COMPUTE:
             # A part of the first lane has a processor.
             room -= lanes.count(Lane.FIRST)

@@ -1,4 +1,4 @@
-"""What is said on the command line, and what is answered there."""
+"""The command line: options, errors, keys, the budget."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ class CommandLineTests(InteropCase):
     @culvert_only
     @each(mistake=tuple(WRONG))
     def test_a_mistake_is_told_in_one_line(self, mistake: str) -> None:
-        """Exit status 2, and a line that names what is wrong."""
+        """Exit status 2, and a line that names the mistake."""
         arguments, culprit = WRONG[mistake]
         result = self.call(*arguments)
         self.assertEqual((result.returncode, result.stdout), (2, ""))
@@ -50,7 +50,7 @@ class CommandLineTests(InteropCase):
 
     @culvert_only
     def test_R33_an_mtu_raised_beyond_the_buffers_is_told(self) -> None:
-        """The interface's MTU is its owner's, but the log says what the tunnel can carry."""
+        """The owner sets the interface's MTU, but the log has what the tunnel can carry."""
         pair = self.pair(level="error")
         pair.handshake()
         pair.ours.namespace.ip(f"link set {pair.ours.interface} mtu {LARGEST_MTU + 40}")
@@ -99,7 +99,7 @@ class CommandLineTests(InteropCase):
     @culvert_only
     @each(profile=("tiny", "standard", "gateway"))
     def test_the_budget_adds_up(self, profile: str) -> None:
-        """The lines before the total make the total, and a limit makes it smaller."""
+        """The lines add up to the total, and a limit makes it smaller."""
         total = self.budget("--profile", profile)
         self.assertLess(self.budget("--profile", profile, "--max-peers", "1"), total)
 
@@ -117,7 +117,7 @@ class CommandLineTests(InteropCase):
 
     @culvert_only
     def test_a_table_that_is_full_is_an_error(self) -> None:
-        """ENOSPC for the peer or the allowed IP that is one too many; the others stay."""
+        """ENOSPC for the first peer or allowed IP above the limit; the others stay."""
         node = self.node()
         node.start(options=("--max-peers", "2", "--max-allowed-ips", "3"))
         first, second, third = (f"public_key={os.urandom(32).hex()}" for _ in range(3))

@@ -23,7 +23,7 @@ ENDINGS = (signal.SIGTERM, signal.SIGINT)
 class DaemonTests(InteropCase):
     @quick
     def test_returns_once_interface_and_socket_are_there(self) -> None:
-        """Without -f the command ends with 0, and there is nothing left to wait for."""
+        """Without -f the command exits with 0, and the interface is ready."""
         node = self.node()
         result = node.namespace.attempt(*self.daemon(node))
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -34,7 +34,7 @@ class DaemonTests(InteropCase):
     @quick
     @each(number=ENDINGS)
     def test_the_daemon_ends_on_a_signal(self, number: int) -> None:
-        """And takes its socket and interface along."""
+        """It exits, and removes its socket and interface."""
         node = self.node()
         self.assertEqual(node.namespace.attempt(*self.daemon(node)).returncode, 0)
         with UAPIConnection(node.socket_path) as connection:
@@ -46,7 +46,7 @@ class DaemonTests(InteropCase):
 
     @culvert_only
     def test_the_daemon_heeds_signals_at_once(self) -> None:
-        """It is ready when the command returns: a signal right then leaves nothing behind."""
+        """It is ready when the command returns: a signal at that moment leaves nothing behind."""
         node = self.node()
         self.assertEqual(node.namespace.attempt(*self.daemon(node)).returncode, 0)
         (pid,) = node.namespace.pids()
@@ -56,7 +56,7 @@ class DaemonTests(InteropCase):
 
     @culvert_only
     def test_the_daemon_is_detached(self) -> None:
-        """It has a session of its own and holds nothing of ours open."""
+        """It has a session of its own and none of our descriptors."""
         node = self.node()
         self.assertEqual(node.namespace.attempt(*self.daemon(node)).returncode, 0)
         (pid,) = node.namespace.pids()
@@ -72,7 +72,7 @@ class ForegroundTests(InteropCase):
     @quick
     @each(number=ENDINGS)
     def test_ends_cleanly_on_a_signal(self, number: int) -> None:
-        """Status 0, no socket, no interface, with traffic and all."""
+        """Status 0, no socket, no interface, even under traffic."""
         pair = self.pair()
         pair.handshake()
         self.assertEqual(pair.ours.stop(number), 0)
@@ -80,12 +80,12 @@ class ForegroundTests(InteropCase):
 
     @culvert_only
     def test_a_signal_during_the_start_leaves_nothing_behind(self) -> None:
-        """From the moment that there is a socket's file, its program takes it along."""
+        """As soon as the socket's file exists, the program removes it when it ends."""
         for _ in range(10):
             node = self.node()
             node.process = node.namespace.start(*self.settings.program.command(node.interface))
             end = time.monotonic() + 15
-            # Not waited for by polling: that is too late.
+            # Polling would notice it too late.
             while not os.path.lexists(node.socket_path) and time.monotonic() < end:
                 pass
             self.assertEqual(node.stop(), 0)
@@ -117,7 +117,7 @@ class ForegroundTests(InteropCase):
 
     @quick
     def test_a_busy_interface_is_refused(self) -> None:
-        """Status 1, and the first process goes on."""
+        """Status 1, and the first process continues."""
         node = self.started()
         result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=15)
         self.assertEqual(result.returncode, 1, result.stderr)
@@ -126,7 +126,7 @@ class ForegroundTests(InteropCase):
 
     @culvert_only
     def test_a_busy_interface_is_told_in_one_line(self) -> None:
-        """Also when it is not one of ours: here the device was made by ip(8)."""
+        """Also if another program made it: here ip(8) made the device."""
         node = self.node()
         node.namespace.ip(f"link add {node.interface} type veth peer name other")
         result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=15)
@@ -136,13 +136,13 @@ class ForegroundTests(InteropCase):
         node.namespace.ip(f"link del {node.interface}")
 
     def test_impossible_names_are_refused(self) -> None:
-        """Too long by one, or not a file's name: no interface, no success."""
+        """Too long by one, or not a valid file name: status 1, and no interface."""
         for name in ("sixteen_bytes_it", "with/slash"):
             self.check_refused(name)
 
     @culvert_only
     def test_an_empty_name_is_refused(self) -> None:
-        """The kernel would choose one, which nobody asked for."""
+        """The kernel would choose a name, which the user did not ask for."""
         self.check_refused("")
 
     def check_refused(self, name: str) -> None:
@@ -158,7 +158,7 @@ class ForegroundTests(InteropCase):
         self.assertEqual(node.namespace.interfaces(), {"lo"})
 
     def started(self) -> Node:
-        """A node that serves: who deletes its interface before that has kept it from starting."""
+        """A node that is ready: a deletion before that would only prevent its start."""
         node = self.node()
         node.start()
         with UAPIConnection(node.socket_path) as connection:
@@ -177,7 +177,7 @@ class EnvironmentTests(InteropCase):
         self.check_tunnel_answers(node)
 
     def test_WG_UAPI_FD_is_used(self) -> None:
-        """The program accepts at the socket it was given."""
+        """The program accepts connections at the socket that it inherited."""
         node = self.node()
         os.makedirs(SOCKETS, mode=0o700, exist_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
@@ -203,7 +203,7 @@ class EnvironmentTests(InteropCase):
 
     @each(level=("silent", "error", "verbose"))
     def test_LOG_LEVEL(self, level: str) -> None:
-        """Silent says nothing in ordinary life; verbose tells of a handshake."""
+        """At silent nothing is logged in normal operation; at verbose a handshake is."""
         pair = self.pair(level=level)
         pair.handshake()
         log = pair.ours.log.lower()
@@ -219,7 +219,7 @@ class EnvironmentTests(InteropCase):
 
 
 def open_tun(node: Node, flags: int) -> io.RawIOBase:
-    """A TUN device made the way a service manager would hand it over."""
+    """A TUN device as a service manager would pass it."""
     with node.namespace.entered():
         tun = pathlib.Path("/dev/net/tun").open("r+b", buffering=0)
         flags |= IFF_TUN | IFF_NO_PI

@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: a wrong median or limit would lie about every program."""
+"""The benchmark's arithmetic: a wrong median or limit would misreport every program."""
 
 from harness.case import InteropCase, quick
 from race import limits, options
@@ -19,7 +19,7 @@ class RaceFigureTests(InteropCase):
 
     @quick
     def test_spreads_and_ratios(self) -> None:
-        """Ratios are the turns' where each has one, and none where nothing can be divided by."""
+        """Ratios are those of the turns if all have one; there is none for a divisor of zero."""
         subject = {"a": [3, 1, 2], "b": [1, 1, 1], "c": [6, 8]}
         results = self.results(subject, {"a": [4, 4, 100], "b": [0, 0, 1], "c": [1, 2, 3]})
         self.assertEqual(results.spread(SUBJECT, "a"), Spread(2, 1, 3))
@@ -44,7 +44,7 @@ class RaceFigureTests(InteropCase):
 
     @quick
     def test_programs_are_given_by_name_and_command(self) -> None:
-        """The interface's name comes last after -f, or where the command wants it."""
+        """The interface's name comes last after -f, or at its place in the command."""
         path = self.settings.program.path
         first, second = options.parse_list(f"a={path} --x 'y z'; {path} --on {{}} --now")
         self.assertEqual(first.name, "a")

@@ -1,4 +1,4 @@
-"""Changing a running tunnel costs what it must and nothing more."""
+"""Changes of a running tunnel lose no more than they must."""
 
 from harness import procfs
 from harness.case import ROLES, InteropCase, culvert_only, each, long, quick
@@ -30,7 +30,7 @@ class KeyChangeTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_R26_a_preshared_key_replaced(self, role: str) -> None:
-        """The session goes on; the next handshake uses the new key."""
+        """The session stays; the next handshake uses the new key."""
         pair = self.pair(role, psk=True)
         pair.handshake()
         ours, theirs = pair.nodes
@@ -43,7 +43,7 @@ class KeyChangeTests(InteropCase):
             flow.await_progress(50)
         self.assertEqual(flow.lost, [])
         self.assertEqual(ours.latest_handshake(theirs), before)
-        # The peer forgets its session, and only the new key makes another.
+        # The peer forgets its session; only the new key can make another.
         theirs.set("peer", ours.keys.public, "remove")
         theirs.add_peer(ours, ours.endpoint() if role == "responder" else None, None, key)
         # Our end, when it initiates, notices after 15 s without an answer (whitepaper 6.5).
@@ -55,7 +55,7 @@ class PeerTests(InteropCase):
     @quick
     @each(role=ROLES)
     def test_a_peer_removed_while_traffic_flows(self, role: str) -> None:
-        """Traffic stops at once, the program goes on, and the peer can come back."""
+        """Traffic stops at once, the program continues, and the peer can be added again."""
         pair = self.pair(role)
         pair.handshake()
         ours, theirs = pair.nodes
@@ -69,7 +69,7 @@ class PeerTests(InteropCase):
             back.await_progress()
 
     def await_silence(self, *flows: Flow) -> None:
-        """Of each flow, a hundred datagrams more have been sent and none has arrived, soon."""
+        """Wait until a hundred more datagrams of each flow have been sent and none has arrived."""
 
         def is_silent() -> bool:
             received, sent = ([len(it.received) for it in flows], [it.sent for it in flows])
@@ -103,7 +103,7 @@ class PortTests(InteropCase):
     @quick
     @each(role=ROLES)
     def test_the_listen_port_changed_live(self, role: str) -> None:
-        """Traffic goes on from the new port, which the other end learns."""
+        """Traffic continues from the new port, which the other end learns."""
         pair = self.pair(role)
         pair.handshake()
         ours, theirs = pair.nodes
@@ -117,7 +117,7 @@ class PortTests(InteropCase):
 
     @culvert_only
     def test_R39_the_same_listen_port_recreates_nothing(self) -> None:
-        """The very same sockets, by inode, and nothing lost."""
+        """The same sockets, by inode, and nothing lost."""
         pair = self.pair()
         pair.handshake()
         before = procfs.udp_sockets(pair.ours.pid)
@@ -131,7 +131,7 @@ class PortTests(InteropCase):
 
     @quick
     def test_the_interface_down_and_up(self) -> None:
-        """The configuration survives, the port stays the same, and traffic comes back."""
+        """The configuration survives, the port stays the same, and traffic resumes."""
         pair = self.pair()
         pair.handshake()
         ours, theirs = pair.nodes

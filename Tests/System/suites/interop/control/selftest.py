@@ -1,4 +1,4 @@
-"""`culvert selftest` and `culvert bench`, as they are run on a device."""
+"""`culvert selftest` and `culvert bench`."""
 
 import os
 import pathlib
@@ -10,9 +10,9 @@ from harness.case import InteropCase, culvert_only, heavy, quick
 from harness.settings import REPOSITORY
 
 EXPECTED = REPOSITORY / "Tests" / "System" / "known_answers" / "expected"
-# A digit of a scalar that the group x25519 reads: it stands in the program as text.
+# A scalar of the group x25519, which the program contains as text.
 SCALAR = b"a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"
-# What bench prints, line by line; how large each figure has to be on anything that runs this.
+# The lines that bench prints, and the least figure of each on any machine.
 ROWS = (
     (10, "MB/s sealed, packets of 1420 bytes"),
     (10, "MB/s opened"),
@@ -38,7 +38,7 @@ class SelftestTests(InteropCase):
     @quick
     @culvert_only
     def test_every_answer_is_what_the_specifications_say(self) -> None:
-        """The digests are those that known_answers computes on its own."""
+        """The digests are those that known_answers computes independently."""
         result = self.call("selftest")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
         with tempfile.NamedTemporaryFile("w", suffix=".selftest") as file:
@@ -53,7 +53,7 @@ class SelftestTests(InteropCase):
     @quick
     @culvert_only
     def test_a_wrong_answer_is_told(self) -> None:
-        """In a copy of the program one digit of one vector is another."""
+        """One digit of one vector is changed in a copy of the program."""
         data = pathlib.Path(self.settings.program.path).read_bytes()
         self.assertEqual(data.count(SCALAR), 1)
         before = self.call("selftest").stdout.splitlines()
@@ -75,7 +75,7 @@ class SelftestTests(InteropCase):
     @quick
     @culvert_only
     def test_it_asks_for_no_rights(self) -> None:
-        """Anybody may run it, wherever there is nothing to configure."""
+        """It needs no rights and no configuration."""
         nobody = {"user": 65534, "group": 65534, "extra_groups": []}
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o755)
@@ -88,7 +88,7 @@ class SelftestTests(InteropCase):
     @heavy
     @culvert_only
     def test_bench_tells_what_it_measures(self) -> None:
-        """Each line a number and what it is of; the promise is the slower lane's."""
+        """Each line is a number and its meaning; the last is that of the slower lane."""
         result = self.call("bench", "--seconds", "1")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         lines = result.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""The socket file: its modes, and what stands at its place already."""
+"""The configuration protocol by raw socket: file, commands, rules and errors."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from harness.waiting import wait_until
 class UAPISocketTests(InteropCase):
     @quick
     def test_the_socket_is_for_root_alone(self) -> None:
-        """Nobody but the owner may connect."""
+        """Only the owner may connect."""
         node = self.started()
         mode = stat.S_IMODE(os.stat(node.socket_path).st_mode)
         self.assertEqual(mode & 0o077, 0, oct(mode))
@@ -26,7 +26,7 @@ class UAPISocketTests(InteropCase):
 
     @culvert_only
     def test_directory_mode_0700(self) -> None:
-        """Seen in a mount namespace of its own, where the directory is not there before."""
+        """In a mount namespace of its own, where the directory does not exist before."""
         node = self.node()
         command = " ".join(self.settings.program.command(node.interface))
         script = f"mount -t tmpfs none /run && exec {command}"
@@ -63,13 +63,13 @@ class UAPISocketTests(InteropCase):
         return node
 
 
-# get and set by raw socket: what is told, and what several clients may do.
+# get and set, and several clients at once.
 
 
 class UAPICommandTests(UAPICase):
     @quick
     def test_get_of_a_fresh_device(self) -> None:
-        """No key, no mark, no peers; it may have chosen a port already."""
+        """No key, no mark, no peers; it may have chosen a port."""
         device = self.device()
         self.assertEqual(device.get("private_key", ZERO_KEY), ZERO_KEY)
         self.assertEqual(device.get("fwmark", "0"), "0")
@@ -78,7 +78,7 @@ class UAPICommandTests(UAPICase):
     @quick
     @needs("fwmark")
     def test_everything_set_is_told_by_get(self) -> None:
-        """Every key of the protocol makes the round trip."""
+        """Every key of the protocol is read back as it was set."""
         private = hexadecimal(KeyPair.generate().private)
         self.apply(
             f"private_key={private}",
@@ -114,21 +114,21 @@ class UAPICommandTests(UAPICase):
     @culvert_only
     @needs("fwmark")
     def test_several_commands_in_one_write(self) -> None:
-        """Each is answered in its turn, though they arrive together."""
+        """Each is answered, in order, although they arrive together."""
         self.uapi.send("get=1\n\nset=1\nfwmark=7\n\nget=1\n\n")
         replies = [self.uapi.reply() for _ in range(3)]
         self.assertEqual([reply[-1] for reply in replies], [("errno", "0")] * 3)
         self.assertIn(("fwmark", "7"), replies[2])
 
     def test_a_command_may_arrive_byte_by_byte(self) -> None:
-        """What counts is the lines, not the writes they came in."""
+        """Lines count, not the writes that they arrive in."""
         for character in f"set=1\npublic_key={self.peer}\nallowed_ip=10.1.0.0/24\n\n":
             self.uapi.send(character)
         self.assertEqual(self.uapi.reply(), [("errno", "0")])
         self.assertEqual(self.allowed_ips(self.peer), {"10.1.0.0/24"})
 
     def test_several_connections_at_a_time(self) -> None:
-        """A connection left open keeps no other one waiting."""
+        """An open connection does not delay another one."""
         others = [self.connect() for _ in range(5)]
         for connection in reversed(others):
             self.assertEqual(connection.command("get=1\n\n")[-1], ("errno", "0"))
@@ -143,7 +143,7 @@ class UAPICommandTests(UAPICase):
         self.assertNotIn("10.1.0.0/24", str(self.peers()))
 
     def test_a_long_line_ends_in_an_error_not_in_a_crash(self) -> None:
-        """A line of 200,000 bytes is refused or cut off; the program goes on."""
+        """A line of 200,000 bytes is refused or cut off; the program continues."""
         broken = self.connect()
         try:
             broken.send("set=1\nprivate_key=" + "a" * 200_000 + "\n\n")
@@ -264,7 +264,7 @@ class UAPIRuleTests(UAPICase):
         self.assertEqual(values, ["0"])
 
 
-# What is wrong is answered with its errno, and does no harm.
+# Errors are answered with their errno, and change nothing else.
 
 
 class UAPIErrorTests(UAPICase):
@@ -305,7 +305,7 @@ class UAPIErrorTests(UAPICase):
 
     @culvert_only
     def test_an_error_changes_nothing_of_that_peer(self) -> None:
-        """What stands before the bad line of a peer is not applied either."""
+        """The lines before the bad line of a peer are not applied either."""
         self.apply(f"public_key={self.peer}", "allowed_ip=10.1.0.0/24")
         lines = ["allowed_ip=10.2.0.0/24", "persistent_keepalive_interval=9", "allowed_ip=x"]
         self.assertEqual(self.refused(f"public_key={self.peer}", *lines), EINVAL)
@@ -320,7 +320,7 @@ class UAPIErrorTests(UAPICase):
 
     @culvert_only
     def test_a_connection_goes_on_after_an_error(self) -> None:
-        """The rest of the bad command, up to the blank line, is passed over."""
+        """The rest of the bad command, up to the blank line, is skipped."""
         self.assertEqual(self.uapi.set("fwmark=x", "listen_port=40001"), EINVAL)
         self.assertNotEqual(self.device().get("listen_port"), "40001")
         self.apply("listen_port=40002")
@@ -336,7 +336,7 @@ class UAPIErrorTests(UAPICase):
         self.assertEqual(self.peers(), {})
 
     def test_a_port_in_use_is_an_error_and_the_program_goes_on(self) -> None:
-        """EADDRINUSE is told; another port then works."""
+        """EADDRINUSE is returned; another port then works."""
         self.ours.bring_up()
         wait_until(lambda: procfs.udp_sockets(self.ours.pid), "open sockets")
         with self.ours.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:

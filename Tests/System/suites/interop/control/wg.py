@@ -1,4 +1,4 @@
-"""wg(8): every subcommand, every field."""
+"""wg(8), every subcommand and field, and wg-quick(8)."""
 
 import os
 import re
@@ -52,7 +52,7 @@ class WgToolTests(InteropCase):
         self.assertEqual(peers[0][7], "25")
 
     def test_R36_counters_agree_between_the_ends(self) -> None:
-        """What one end says it sent, the other says it received, to the byte."""
+        """What one end has sent, the other has received, to the byte."""
         pair = self.pair()
         pair.handshake()
         ours, theirs = pair.nodes
@@ -63,7 +63,7 @@ class WgToolTests(InteropCase):
         def counted(node: Node, other: Node) -> list[int]:
             return list(map(int, node.show("transfer")[other.keys.public].split()))
 
-        # A keepalive may be under way while they are asked.
+        # A keepalive may be in flight while they are asked.
         wait_until(
             lambda: counted(ours, theirs) == counted(theirs, ours)[::-1],
             "equal counts at both ends",
@@ -82,7 +82,7 @@ class WgToolTests(InteropCase):
 
     @quick
     def test_showconf_feeds_setconf(self) -> None:
-        """What showconf writes makes an equal configuration of another."""
+        """What showconf prints gives another interface an equal configuration."""
         pair = self.configured()
         text = pair.ours.wg("showconf", pair.ours.interface)
         other = self.node("other")
@@ -106,7 +106,7 @@ class WgToolTests(InteropCase):
 
     @quick
     def test_syncconf_keeps_sessions(self) -> None:
-        """One peer goes, one comes, and the one that stays loses no datagram."""
+        """One peer is removed, one is added, and the one that stays loses no datagram."""
         pair = self.configured()
         ours, theirs = pair.nodes
         leaving, coming = KeyPair.generate().public, KeyPair.generate().public
@@ -138,7 +138,7 @@ class WgToolTests(InteropCase):
 
     @property
     def shown_mark(self) -> str:
-        """What wg(8) shows of the mark that is set."""
+        """The mark as wg(8) shows it."""
         mark = self.firewall_mark(0x1234)
         return f"{mark:#x}" if mark else "off"
 
@@ -167,14 +167,14 @@ def peer_section(key: str, number: int) -> str:
 
 # wg-quick(8) brings the tunnel up and down, with everything routed through it.
 
-FAR4, FAR6 = "192.0.2.77", "2001:db8:77::1"  # reached through the tunnel alone
+FAR4, FAR6 = "192.0.2.77", "2001:db8:77::1"  # reached only through the tunnel
 
 
 class WgQuickTests(InteropCase):
     @quick
     @each(outer=FAMILIES)
     def test_up_and_down_with_everything_routed(self, outer: int) -> None:
-        """0.0.0.0/0 and ::/0 go through the tunnel, the outer packets go round it."""
+        """0.0.0.0/0 and ::/0 are routed through the tunnel, the outer packets around it."""
         ours, theirs = self.build()
         before = routing(ours)
         path = self.write_configuration(ours, theirs, outer)
@@ -202,7 +202,7 @@ class WgQuickTests(InteropCase):
         self.wg_quick(ours, "down", path)
 
     def test_save_and_strip_tell_the_configuration(self) -> None:
-        """`wg-quick save` writes what showconf tells; `strip` is fit for syncconf."""
+        """`wg-quick save` writes what showconf prints; syncconf accepts what `strip` prints."""
         ours, theirs = self.build()
         path = self.write_configuration(ours, theirs, 4)
         self.wg_quick(ours, "up", path)
@@ -228,7 +228,7 @@ class WgQuickTests(InteropCase):
         theirs.add_peer(ours)
         theirs.bring_up()
         right.ip(f"addr add {FAR4}/32 dev lo", f"addr add {FAR6}/128 dev lo")
-        # The far addresses answer through the tunnel only: a loop-hole would show.
+        # The far addresses answer only through the tunnel, so that a leak would show.
         right.nft(f"""
             table inet guard {{
                 chain input {{
@@ -256,7 +256,7 @@ Endpoint = {theirs.endpoint(outer)}
 
     @property
     def everything(self) -> str:
-        """In halves where there are no marks: wg-quick(8) would mark for a default route."""
+        """In halves if the system has no marks: wg-quick(8) marks packets for a default route."""
         marks = self.firewall_mark(1)
         return "0.0.0.0/0, ::/0" if marks else "0.0.0.0/1, 128.0.0.0/1, ::/1, 8000::/1"
 
@@ -281,7 +281,7 @@ Endpoint = {theirs.endpoint(outer)}
 
 
 def routing(node: Node) -> str:
-    """Rules and routes of both families, without what the kernel lets expire."""
+    """Rules and routes of both families, without those that expire."""
     listings = []
     for family in ("-4", "-6"):
         for what in (("rule",), ("route", "show", "table", "all")):

@@ -21,7 +21,7 @@ class ForwardCase(InteropCase):
 
     def check_echo(self, client: Client, size: int) -> None:
         data = os.urandom(size)
-        # Fragments and the machine's pauses: a datagram may be lost now and then, in the kernel.
+        # The kernel may lose a datagram, because of fragments or pauses of the machine.
         for _ in range(3):
             answer = client.ask(data)
             if answer is not None:

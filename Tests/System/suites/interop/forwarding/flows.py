@@ -20,7 +20,7 @@ class ClientTests(ForwardCase):
     @quick
     @culvert_only
     def test_each_client_gets_its_own_answer(self) -> None:
-        """Fifty at once, on two mappings, with the same ports of theirs on both."""
+        """Fifty at once, on two mappings, each with the same port of its own on both."""
         lab = self.lab_with((7000, ECHO), (7001, ECHO + 1))
         first, second = lab.mapping(7000, 0), lab.mapping(7001, 0)
         with EchoServer(lab.theirs, ECHO), EchoServer(lab.theirs, ECHO + 1):
@@ -41,7 +41,7 @@ class ClientTests(ForwardCase):
     @quick
     @culvert_only
     def test_answers_come_from_the_address_that_was_asked(self) -> None:
-        """On a socket for all addresses one client may ask at two of them."""
+        """On a socket for all addresses one client may use two of them."""
         lab = build_forward(self.lab, self.settings.program, self.settings.peer)
         mapping = Mapping("0.0.0.0", 7000, lab.theirs.inner4, ECHO)
         lab.forward.start([mapping])
@@ -49,7 +49,7 @@ class ClientTests(ForwardCase):
             for address in ("127.0.0.1", "127.0.0.9", "127.0.0.1"):
                 client.send(address.encode(), to=address)
                 self.assertEqual(client.receive(), (address.encode(), (address, 7000)))
-            # From elsewhere, and in the other direction of time.
+            # From another address, and in reverse order.
             client.send(b"one", to="127.0.0.1")
             client.send(b"nine", to="127.0.0.9")
             got = {client.receive() for _ in range(2)}
@@ -68,7 +68,7 @@ class ClientTests(ForwardCase):
 
     @culvert_only
     def test_the_traffic_class_goes_along(self) -> None:
-        """DSCP and ECN of a client's datagram arrive inside, and the answer's at the client."""
+        """DSCP and ECN of a datagram arrive inside, and those of the answer at the client."""
         lab = self.lab_with((7000, ECHO))
         server = lab.theirs.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with server, Client(lab.forward, lab.mapping(7000, 0)) as client:
@@ -99,7 +99,7 @@ class FlowTests(ForwardCase):
 
     @culvert_only
     def test_an_unreachable_host_ends_the_flow(self) -> None:
-        """Also over IPv6, where a router behind the tunnel says so."""
+        """Also over IPv6, where a router behind the tunnel reports it."""
         lab = build_forward(self.lab, self.settings.program, self.settings.peer)
         behind = "fd99::1"
         lab.theirs.namespace.ip(f"route add unreachable {behind}/128")
@@ -115,7 +115,7 @@ class FlowTests(ForwardCase):
     @long
     @culvert_only
     def test_idle_flows_expire(self) -> None:
-        """30 s after the last datagram where nobody has answered; answered ones live on."""
+        """30 s after the last datagram if there was no answer; answered flows stay."""
         lab = self.lab_with((7000, ECHO), (7001, ECHO + 1))
         with EchoServer(lab.theirs, ECHO), EchoServer(lab.theirs, ECHO + 1) as mute:
             mute.answer = lambda data, asker: None
@@ -139,7 +139,7 @@ class FlowTests(ForwardCase):
     @quick
     @culvert_only
     def test_a_thousand_clients_in_turn(self) -> None:
-        """Through 256 flows, a hundred at a time: none loses its answer."""
+        """In 256 flows, a hundred at a time: each gets its answer."""
         lab = self.lab_with((7000, ECHO))
         answered = 0
         with EchoServer(lab.theirs, ECHO):
@@ -155,7 +155,7 @@ class FlowTests(ForwardCase):
 
     @culvert_only
     def test_a_thousand_clients_at_once(self) -> None:
-        """No more is lost than was evicted, or refused while all flows were within their grace."""
+        """Only evicted flows lose datagrams, and those refused while no flow could be evicted."""
         lab = self.lab_with((7000, ECHO))
         with EchoServer(lab.theirs, ECHO):
             with Client(lab.forward, lab.mapping(7000, 0)) as client:
@@ -167,12 +167,12 @@ class FlowTests(ForwardCase):
         lost = counters.get("flow-evicted", 0) + refused + dropped
         self.assertGreaterEqual(answered, 1000 - lost)
         self.assertGreaterEqual(answered, 255)
-        # No datagram disappeared otherwise.
+        # No datagram was lost otherwise.
         self.assertEqual(counters["forward-sent"] + refused + dropped, 1001)
 
     def ask_all(self, lab: ForwardLab, numbers: range) -> int:
-        """How many of so many new clients get their own answer."""
-        # Ports that the kernel gives nobody: each client is another one.
+        """How many of `count` new clients get their own answer."""
+        # Ports that the kernel does not assign, so that each client is a new one.
         mapping = lab.mapping(7000, 0)
         clients = [Client(lab.forward, mapping, port=20_000 + number) for number in numbers]
         for number, client in zip(numbers, clients):
@@ -191,7 +191,7 @@ class FlowTests(ForwardCase):
 
     @culvert_only
     def test_the_table_can_be_smaller(self) -> None:
-        """--max-flows; what waits for an answer is not evicted within its grace."""
+        """--max-flows; a flow that waits for an answer is not evicted at once."""
         lab = self.lab_with((7000, ECHO), options=("--max-flows", "2"))
         with EchoServer(lab.theirs, ECHO) as server:
             answer, server.answer = server.answer, lambda data, asker: None

@@ -20,7 +20,7 @@ class ProcessTests(ForwardCase):
     @quick
     @culvert_only
     def test_it_has_no_rights_and_no_interface(self) -> None:
-        """Nobody's process, with sockets and timers, and nothing configured in the system."""
+        """A process of the user nobody; the system's configuration is unchanged."""
         lab = self.lab_with((7000, ECHO))
         self.assertEqual(procfs.status_field(lab.forward.pid, "Uid"), NOBODY)
         with open(f"/proc/{lab.forward.pid}/status") as status:
@@ -57,7 +57,7 @@ class ProcessTests(ForwardCase):
 
     @culvert_only
     def test_memory_stays_as_it_is(self) -> None:
-        """Resident memory after many flows and large datagrams is what it was."""
+        """Resident memory does not grow with many flows and large datagrams."""
         lab = self.lab_with((7000, ECHO))
         with EchoServer(lab.theirs, ECHO), Client(lab.forward, lab.mapping(7000, 0)) as client:
             for _ in range(70):
@@ -94,7 +94,7 @@ class ProcessTests(ForwardCase):
                     answered += answer is not None and answer[0] == data
             for client in clients:
                 client.socket.close()
-        # Some may be lost where the machine is busy, none may be changed.
+        # Some may be lost on a busy machine, none may be changed.
         self.assertGreater(answered, 1500)
 
 
@@ -176,7 +176,7 @@ class CommandLineTests(ForwardCase):
 
     @culvert_only
     def test_the_budget_knows_of_it(self) -> None:
-        """More with a forward, and more with more flows."""
+        """Larger with a forward, and larger with more flows."""
         totals = []
         for words in ((), ("--udp", ":53=10.0.0.1:53"),
                       ("--udp", ":53=10.0.0.1:53", "--max-flows", "16384")):  # fmt: skip

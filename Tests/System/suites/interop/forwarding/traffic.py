@@ -15,7 +15,7 @@ from harness.lab.node import Node
 from harness.waiting import wait_until
 from suites.interop.forwarding.case import DNS, ECHO, ForwardCase
 
-# IPv4 and UDP headers within the MTU of 1420, and what exceeds it by one.
+# The largest payload within the MTU of 1420, and one byte more.
 WHOLE, IN_TWO = 1392, 1393
 SIZES = (0, 1, 8, 1372, 1373, WHOLE, IN_TWO, 4000, 8000, 60_000)
 LARGEST = 65_507
@@ -47,7 +47,7 @@ class NameServerTests(ForwardCase):
     @culvert_only
     @each(listen=FAMILIES, inner=FAMILIES)
     def test_dig_is_answered(self, listen: int, inner: int) -> None:
-        """Over both families, also from one to the other."""
+        """Over both families, and from one to the other."""
         lab = self.lab_with((5353, DNS, listen, inner))
         self.serve(lab.theirs)
         answer = self.dig(lab.forward, listen, 5353, "+short", "host.test", "A")
@@ -59,7 +59,7 @@ class NameServerTests(ForwardCase):
     @culvert_only
     @each(inner=FAMILIES)
     def test_dig_gets_4_KB(self, inner: int) -> None:
-        """An answer that comes in fragments."""
+        """An answer that arrives in fragments."""
         lab = self.lab_with((5353, DNS, 4, inner))
         self.serve(lab.theirs)
         answer = self.dig(lab.forward, 4, 5353, "+bufsize=4096", "big.test", "TXT")
@@ -80,7 +80,7 @@ class NameServerTests(ForwardCase):
         self.assertEqual(answer.strip(), "192.0.2.77")
         answer = self.dig(lab.forward, 4, 5353, "+bufsize=4096", "big.test", "TXT")
         self.assertIn("p" * 250, answer)
-        # Only the tunnel around has a way to the peer.
+        # Only the outer tunnel has a route to the peer.
         self.assertEqual(lab.theirs.endpoint_of(lab.forward).split(":")[0], "10.8.0.1")
 
 
@@ -96,7 +96,7 @@ class DatagramTests(ForwardCase):
             for size in SIZES:
                 self.check_echo(client, size)
             counters = lab.forward.counters()
-        # Of IPv6 the header is larger by 20 bytes, and so two sizes more go in fragments.
+        # The IPv6 header is 20 bytes larger, so two more sizes need fragments.
         large = 4 if inner == 4 else 6
         self.assertGreaterEqual(counters["forward-datagram-sent-in-fragments"], large)
         self.assertEqual(counters["forward-sent"], counters["forward-answered"])
@@ -118,7 +118,7 @@ class DatagramTests(ForwardCase):
 
     @culvert_only
     def test_beyond_the_slots_of_the_smallest_profile(self) -> None:
-        """Answers larger than 2048 bytes are dropped and counted; the rest goes on."""
+        """Answers larger than 2048 bytes are dropped and counted; the others pass."""
         lab = self.lab_with((7000, ECHO), options=("--profile", "tiny"))
         with EchoServer(lab.theirs, ECHO), Client(lab.forward, lab.mapping(7000, 0)) as client:
             self.check_echo(client, 2048 - 28)

@@ -1,4 +1,4 @@
-"""What changes while traffic flows: addresses, ports, peers, keys, and servers that come and go."""
+"""Changes under traffic: addresses, ports, peers, keys, and servers that die and return."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from harness.waiting import wait_until
 HOPS = {"entry": 0, "exit": 1}
 BACK_PORT = 5402
 REKEY_AFTER_SECONDS = 120  # whitepaper 6.2
-# Seconds in which a dead session is noticed (15), and a few tries that are 5 apart.
+# Seconds to notice a dead session (15), and for a few tries at intervals of 5.
 RECOVERY = 60
 ALLOWED = EVERYTHING.replace(" ", "")
 
@@ -43,7 +43,7 @@ class RoamingTests(ChangeCase):
     @quick
     @each(server=tuple(HOPS))
     def test_a_server_told_by_its_new_address(self, server: str) -> None:
-        """`wg set` of the hop alone: the session goes on, and so do those inside it."""
+        """`wg set` of only that hop: its session stays, and so do those inside it."""
         chain = self.chain()
         number = HOPS[server]
         end, roaming = chain.ends[number], chain.servers[number]
@@ -81,7 +81,7 @@ class RoamingTests(ChangeCase):
     @quick
     @each(hop=tuple(HOPS))
     def test_a_listen_port_changed(self, hop: str) -> None:
-        """Each tunnel has one: that of an inner tunnel is a port of its address in the outer."""
+        """Each tunnel has one; an inner tunnel's is a port of its address in the outer tunnel."""
         chain = self.chain()
         end, server = chain.ends[HOPS[hop]], chain.servers[HOPS[hop]]
         with self.flows(chain) as flows:
@@ -94,12 +94,12 @@ class RoamingTests(ChangeCase):
 
     @each(hop=tuple(HOPS))
     def test_the_family_of_an_endpoint_changes(self, hop: str) -> None:
-        """From IPv4 to IPv6 and back, the session with it."""
+        """From IPv4 to IPv6 and back, with the same session."""
         chain = self.chain()
         number = HOPS[hop]
         end, server = chain.ends[number], chain.servers[number]
         handshakes = self.handshakes(chain)
-        # Nothing may come back meanwhile: the newest packet of either decides for both.
+        # Nothing may be returned meanwhile: the newest packet of either end decides for both.
         with Flow(chain.client, chain.exit) as flow:
             flow.await_progress()
             for family, address in ((6, end.outer6), (4, end.outer4)):
@@ -117,7 +117,7 @@ class PeerTests(ChangeCase):
     @quick
     @each(hop=tuple(HOPS))
     def test_a_peer_removed_and_added_again(self, hop: str) -> None:
-        """Nothing passes without it, not even that of the other tunnel, and then all again."""
+        """Without it nothing passes, not even in the other tunnel; then everything passes again."""
         chain = self.chain()
         number = HOPS[hop]
         end, server = chain.ends[number], chain.servers[number]
@@ -136,11 +136,11 @@ class PeerTests(ChangeCase):
         before = self.received(server, end)
         end.set("peer", server.keys.public, "persistent-keepalive", "1")
         self.assertEqual(end.show("persistent-keepalive")[server.keys.public], "1")
-        # Each is 32 bytes; a single one may be due to traffic before.
+        # Each is 32 bytes; one of them may be due to earlier traffic.
         wait_until(lambda: self.received(server, end) >= before + 3 * 32, "three keepalives")
 
     def test_a_key_replaced(self) -> None:
-        """Of the hop in between, while the inner session goes on."""
+        """Of the middle hop, while the inner session stays."""
         chain = self.chain()
         end, server = chain.ends[0], chain.entry
         inner = chain.client.latest_handshake(chain.exit)
@@ -158,7 +158,7 @@ class PeerTests(ChangeCase):
         )
 
     def await_silence(self, *flows: Flow) -> None:
-        """Of each flow, fifty datagrams more have been sent and none has arrived, soon."""
+        """Wait until fifty more datagrams of each flow have been sent and none has arrived."""
 
         def is_silent() -> bool:
             received, sent = [len(it.received) for it in flows], [it.sent for it in flows]
@@ -194,10 +194,10 @@ class RekeyTests(ChangeCase):
         self.assertEqual((there.duplicates, back.duplicates), (0, 0))
 
     def check_losses(self, chain: Chain, there: Flow, back: Flow) -> None:
-        """None, but those of the peer's own fault."""
+        """None, except for those that the peer itself breaks."""
         self.assertEqual(there.lost, [])
-        # One UDP checksum in 65,536 comes out as zero. wireguard-go leaves it so in what its TUN
-        # hands it for the next hop, and IPv6 forbids it (RFC 8200 8.1).
+        # One UDP checksum in 65,536 is zero. wireguard-go forwards it so to the next hop, which
+        # IPv6 forbids (RFC 8200 8.1).
         faults = 0 if chain.entry.program.is_culvert else min(chain.wrong_checksums, 2)
         self.assertLessEqual(len(back.lost), faults, back.lost)
 
@@ -206,7 +206,7 @@ class DeathTests(ChangeCase):
     @long
     @each(server=tuple(HOPS))
     def test_a_server_dies_and_comes_back(self, server: str) -> None:
-        """By SIGKILL, and with the same keys: traffic resumes without a word to the client."""
+        """By SIGKILL, and with the same keys: traffic resumes without any change at the client."""
         chain = self.chain()
         number = HOPS[server]
         before = chain.ends[0].latest_handshake(chain.entry)
@@ -218,14 +218,14 @@ class DeathTests(ChangeCase):
             there.finish(0.3)
         with Flow(chain.exit, chain.client) as back:
             back.await_progress()
-        # wireguard-go repeats a handshake now and then that succeeded before.
+        # wireguard-go sometimes repeats a handshake that has succeeded.
         if server == "exit" and self.settings.program.is_culvert:
             after = chain.ends[0].latest_handshake(chain.entry)
             self.assertEqual(after, before, f"the session with the entry: {before}")
 
     @quick
     def test_the_client_dies_and_comes_back(self) -> None:
-        """The sockets that it left are replaced, and new sessions made at once."""
+        """The socket files that it left are replaced, and new sessions made at once."""
         chain = self.chain()
         chain.kill_client()
         chain.start_client()

@@ -1,4 +1,4 @@
-"""A tunnel's datagrams that come out of the tunnel around them in fragments are put together."""
+"""An inner tunnel's datagrams that arrive in fragments are reassembled, under a flood as well."""
 
 import contextlib
 import os
@@ -25,15 +25,15 @@ from harness.traffic.capture import Capture, Packet
 from harness.traffic.datagrams import datagrams
 from harness.waiting import wait_until
 
-SERVERS_MTU = 1420  # what the servers' own interfaces have
+SERVERS_MTU = 1420  # of the servers' own interfaces
 FULL = SERVERS_MTU - IPV4_AND_ICMP
-DATAGRAMS, SIZES = 600, (1340, FULL)  # each too large for 1420 bytes, once it is sealed
+DATAGRAMS, SIZES = 600, (1340, FULL)  # too large for 1420 bytes when sealed
 SMALL_LINKS = {"ipv4_576": (4, 576), "ipv4_1280": (4, 1280), "ipv6_1280": (6, 1280)}
 
 
 class FragmentCase(NestingCase):
     def check_put_together(self, chain: Chain) -> None:
-        """Large datagrams of the exit arrive, and each had to be put together."""
+        """Large datagrams of the exit arrive, and each had to be reassembled."""
         self.await_large(chain.exit, chain.client, FULL)
         before = chain.reassembled
         self.check_arrivals(self.send(chain.exit, chain.client, DATAGRAMS, SIZES))
@@ -46,7 +46,7 @@ class FragmentCase(NestingCase):
 class LinkTests(FragmentCase):
     @each(link=tuple(SMALL_LINKS), server=("peer", "program"))
     def test_a_link_too_small_for_the_datagrams(self, link: str, server: str) -> None:
-        """Between the servers: both ends get fragments.
+        """Between the servers: both ends receive fragments.
 
         Over IPv4 the entry cuts what the client sends, over IPv6 it tells the client to do so.
         """
@@ -67,17 +67,17 @@ class LinkTests(FragmentCase):
 
     @each(exit=FAMILIES)
     def test_packets_larger_than_the_tunnel_before(self, exit: int) -> None:
-        """With ordinary links as well, where the exit sends as much as its own MTU allows."""
+        """Also with ordinary links, if the exit sends as much as its own MTU allows."""
         chain = self.chain(4, exit, large=True)
         self.check_put_together(chain)
         self.check_bytes(chain)
 
     @each(mtu=(1280, 576))
     def test_fragments_that_a_router_makes(self, mtu: int) -> None:
-        """The entry cuts what it sends into its tunnel; the exit does not forbid it."""
+        """The entry fragments what it sends into its tunnel, as the exit allows."""
         chain = self.chain(large=True)
         chain.exit.namespace.set_sysctl("net/ipv4/ip_no_pmtu_disc", "1")
-        chain.exit.set("listen-port", "0")  # sockets take the setting over when they are made
+        chain.exit.set("listen-port", "0")  # new sockets take the setting
         chain.exit.set("listen-port", str(chain.exit.port))
         chain.entry.namespace.ip(f"link set {chain.entry.interface} mtu {mtu}")
         with Capture(chain.exit.namespace, "outer") as leg:
@@ -89,17 +89,17 @@ class LinkTests(FragmentCase):
 class DeepTests(FragmentCase):
     @culvert_only
     def test_each_hop_puts_together_its_own(self) -> None:
-        """Large packets of the exit are cut for the second tunnel, and its datagrams for a link."""
+        """The exit's large packets are fragmented for the second tunnel, its datagrams for a link."""
         chain = self.chain(4, 4, 4, mtus=(1500, 1280, 1500))
         self.check_put_together(chain)
         counters = chain.client.counters()
         counts = [counters.get((end.interface, REASSEMBLED), 0) for end in chain.ends]
-        # The outermost tunnel's datagrams come from the kernel, which puts together its own.
+        # The kernel delivers the outermost tunnel's datagrams, and reassembles them itself.
         self.assertEqual(counts[0], 0)
         self.assertGreaterEqual(min(counts[1:]), DATAGRAMS)
 
     def test_ipv6_through_four_hops(self) -> None:
-        """Its packets are larger than what fits there: all that is large goes in fragments."""
+        """Its packets are larger than the outer MTU: all large ones are fragmented."""
         chain = self.chain(4, 4, 4, 4, large=True, ipv6=True)
         self.await_large(chain.client, chain.exit, 1280 - IPV6_AND_ICMP)
         self.await_large(chain.exit, chain.client, 1280 - IPV6_AND_ICMP)
@@ -108,28 +108,28 @@ class DeepTests(FragmentCase):
         self.assertGreater(chain.reassembled, before)
 
     def test_nothing_is_put_together_where_all_fits(self) -> None:
-        """With the MTU that follows from the hops no datagram is cut."""
+        """With the MTU that is derived from the hops no datagram is fragmented."""
         chain = self.chain()
         self.check_bytes(chain)
         wait_until(lambda: chain.client.latest_handshake(chain.exit), "a handshake")
         self.assertEqual(chain.reassembled, 0)
 
 
-# A flood of fragments that never make a datagram, from behind the entry (F1, F4).
+# A flood of fragments of incomplete datagrams, from behind the entry (F1, F4).
 #
-# INTEROP_FLOOD_SECONDS (10) says how long it lasts.
+# INTEROP_FLOOD_SECONDS (10) is its duration.
 
 PROGRAM = pathlib.Path(fragment_flood.__file__)
 SECONDS = float(os.environ.get("INTEROP_FLOOD_SECONDS", "10"))
 SMALLEST_LINK = {4: 576, 6: 1280}
-FLOOD_SIZES = (1200, 1300)  # of datagrams that come in fragments over either
-# Datagrams a second that the rest of the way carries without loss; the kernel's own reassembly
-# stops at as many.
+FLOOD_SIZES = (1200, 1300)  # of datagrams that arrive in fragments over either
+# Datagrams a second that the rest of the path carries without loss, which is the limit of the
+# kernel's own reassembly.
 PACED = 5000
-SLOW = 300  # datagrams a second beside a flood that takes what it can
+SLOW = 300  # datagrams a second beside a flood at full speed
 FRAGMENT_TIMEOUT = 30  # seconds, RFC 791
 MEMORY_NOISE = 64 << 10  # bytes; a few pages that are touched for the first time
-# What the entry forwards from the exit goes first, so that its queues are not what is tested.
+# The entry sends packets of the exit first, so that its queues are not tested.
 EXIT_FIRST = """
 table inet flood {
   chain forward {
@@ -144,7 +144,7 @@ class FloodTests(NestingCase):
     @heavy
     @culvert_only
     def test_F1_F4_a_flood_takes_no_memory_and_starves_nobody(self) -> None:
-        """As many as go: of the exit's datagrams still many arrive, and at the end all at once.
+        """At full speed: many of the exit's datagrams still arrive, and afterwards all at once.
 
         Linux itself puts nothing together any more at a fifth of that rate.
         """
@@ -183,14 +183,14 @@ class FloodTests(NestingCase):
         self.await_after(chain)
 
     def fragmented(self, exit: int) -> Chain:
-        """A chain where what the exit sends comes in fragments."""
+        """A chain in which the exit's datagrams arrive in fragments."""
         chain = self.chain(4, exit, mtus=(1500, SMALLEST_LINK[exit]))
         self.await_large(chain.exit, chain.client, FLOOD_SIZES[1])
         self.check_bytes(chain, 1 << 18)
         return chain
 
     def check_share(self, chain: Chain, count: int, least: float) -> None:
-        """Of large datagrams so many arrive; the best of three, for a busy machine loses some."""
+        """The large datagrams that arrive; the best of three, as a busy machine loses some."""
         best = 0
         for _ in range(3):
             arrivals = self.send(chain.exit, chain.client, count, FLOOD_SIZES)
@@ -201,7 +201,7 @@ class FloodTests(NestingCase):
         self.assertGreater(best, least * count, "datagrams that arrived")
 
     def await_after(self, chain: Chain) -> None:
-        """What the flood has left in the slots stands in nobody's way.
+        """Fragments that the flood left in the slots obstruct nothing.
 
         But for one identification in a thousand, where it carried the exit's own address.
         """
@@ -209,7 +209,7 @@ class FloodTests(NestingCase):
             self.await_large(source, target, FLOOD_SIZES[1])
 
     def check_evicted(self, chain: Chain, least: int) -> None:
-        """The flood did reach the reassembler."""
+        """The flood has reached the reassembler."""
         self.assertGreater(chain.client.count("fragment-evicted"), least)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The MTU of the innermost tunnel follows from the hops, and what it lets in passes whole."""
+"""The innermost tunnel's MTU is derived from the hops; packets up to it pass unfragmented."""
 
 import json
 import time
@@ -24,7 +24,7 @@ class MTUTests(NestingCase):
     @culvert_only
     @each(entry=FAMILIES, exit=FAMILIES)
     def test_an_mtu_that_follows_from_the_hops(self, entry: int, exit: int) -> None:
-        """Packets of that size pass whole, both ways, and not a byte more."""
+        """Packets of that size pass unfragmented, both ways, and not a byte more."""
         chain = self.chain(entry, exit)
         mtu = self.mtu(chain)
         self.assertEqual(mtu, chain.shape.tunnel_mtus[-1])
@@ -58,7 +58,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_a_large_first_link(self) -> None:
-        """More than 1500 is not taken for granted beyond it."""
+        """Beyond the first link no more than 1500 is assumed."""
         chain = self.chain(mtus=(9000, 1500))
         self.assertEqual(self.mtu(chain), chain.shape.tunnel_mtus[-1])
 
@@ -75,7 +75,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_an_mtu_that_the_outer_file_tells(self) -> None:
-        """It is then the measure of what is inside."""
+        """The MTUs of the inner tunnels are then derived from it."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         outward = wg_file(
             chain.ends[0], chain.entry, chain.endpoint(0), chain.preshared[0],
@@ -89,7 +89,7 @@ class MTUTests(NestingCase):
     @culvert_only
     @each(hop=("entry", "exit"))
     def test_an_endpoint_that_changes_its_family(self, hop: str) -> None:
-        """There and back; the interface has the new MTU at once, within the first link's 1460."""
+        """Both ways; the interface has the new MTU at once, within the first link's 1460."""
         chain = self.chain(4, 4, mtus=(1460, 1500))
         number = 0 if hop == "entry" else 1
         end, server = chain.ends[number], chain.servers[number]
@@ -102,7 +102,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_a_first_link_that_changes(self) -> None:
-        """Its MTU is watched: less and more again."""
+        """Its MTU is watched: smaller, and larger again."""
         chain = self.chain()
         for first in (1400, 1500):
             for namespace, name in ((chain.home, "onward"), (chain.entry.namespace, "outer")):
@@ -113,7 +113,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_an_mtu_set_by_hand_stays(self) -> None:
-        """Whoever sets it with ip(8) knows why; what changes outside no longer matters."""
+        """If it is set with ip(8), changes outside no longer change it."""
         chain = self.chain(4, 4, mtus=(1460, 1500))
         chain.home.ip(f"link set {chain.client.interface} mtu 1290")
         public = chain.exit.keys.public
@@ -134,7 +134,7 @@ class MTUTests(NestingCase):
         chain.home.ip(f"route add default dev {chain.client.interface} table 51820")
         chain.home.ip("rule add not fwmark 51820 table 51820")
         for mtu in (65000, 64000, 63000):
-            chain.home.ip(f"link set lo mtu {mtu}")  # news of a link that is not ours
+            chain.home.ip(f"link set lo mtu {mtu}")  # an event of a link that is not ours
             time.sleep(1.2)  # one look a second
         self.assertEqual(self.mtu(chain), before)
         self.check_answers(chain)

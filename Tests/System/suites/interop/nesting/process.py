@@ -1,4 +1,4 @@
-"""One process for all hops: its sockets, its end, its files, and what it says of mistakes."""
+"""One process for all hops: its sockets, its end, its files, and its error messages."""
 
 import contextlib
 import os
@@ -15,14 +15,14 @@ from harness.traffic.capture import Capture
 from harness.traffic.datagrams import datagrams
 from harness.waiting import wait_until
 
-LONGEST_NAME = 13  # so that "-1" to "-9" still make an interface's name
+LONGEST_NAME = 13  # with "-1" to "-9" it is still a valid interface name
 QUIET, WATCHED = 60, 8  # seconds until the timers of all hops have run out, and then
 
 
 class SocketTests(NestingCase):
     @quick
     def test_wg_shows_each_hop(self) -> None:
-        """As interfaces of their own, each with its peer and its handshake."""
+        """As separate interfaces, each with its peer and its handshake."""
         chain = self.chain(4, 6, 4)
         interfaces = chain.client.wg("show", "interfaces").split()
         everything = chain.client.wg("show", "all", "dump").splitlines()
@@ -39,7 +39,7 @@ class SocketTests(NestingCase):
 
     @culvert_only
     def test_the_names_count_outward(self) -> None:
-        """wg0, wg0-1, wg0-2; each socket is for its owner alone."""
+        """wg0, wg0-1, wg0-2; only the owner may use each socket."""
         chain = self.chain(4, 4, 4)
         name = chain.client.interface
         self.assertEqual([end.interface for end in chain.ends], [f"{name}-2", f"{name}-1", name])
@@ -52,7 +52,7 @@ class SocketTests(NestingCase):
     @culvert_only
     @each(signal_number=(signal.SIGTERM, signal.SIGINT))
     def test_a_signal_ends_all(self, signal_number: int) -> None:
-        """In the midst of traffic: status 0, and nothing is left behind."""
+        """Under traffic: status 0, and nothing is left behind."""
         chain = self.chain()
         with datagrams(chain.exit, chain.client, chain.client.inner4, 10**6, (64, 1300), 5000):
             with datagrams(chain.client, chain.exit, chain.exit.inner4, 10**6, (64, 1300), 5000):
@@ -76,13 +76,13 @@ class SocketTests(NestingCase):
 
     @culvert_only
     def test_a_second_process_is_refused(self) -> None:
-        """And harms nothing, whether the interface is taken or only one of the names outward."""
+        """Without harm, whether the interface exists or only one of the outer names."""
         chain = self.chain()
         command = [str(self.settings.program.path), *chain.words(self.files(chain)), "-f"]
         again = chain.home.attempt(*command, chain.client.interface, seconds=15)
         self.assertEqual(again.returncode, 1, again.stderr)
         self.check_answers(chain)
-        # The second would have "NAME-1" for its outer hop, which somebody has.
+        # The second needs "NAME-1" for its outer hop, which is in use.
         other = self.node()
         other.interface = f"{chain.client.interface}x"
         with self.live_socket(f"{other.interface}-1"):
@@ -94,7 +94,7 @@ class SocketTests(NestingCase):
 
     @culvert_only
     def test_the_daemon_is_ready_when_the_command_returns(self) -> None:
-        """All sockets are there then, and a signal leaves none of them."""
+        """All sockets exist then, and a signal leaves none of them."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         name = chain.client.interface
         command = [str(self.settings.program.path), *chain.words(self.files(chain)), name]
@@ -144,7 +144,7 @@ class ConfigurationTests(NestingCase):
 
     @culvert_only
     def test_files_as_vpn_providers_write_them(self) -> None:
-        """Comments, any case, words that are wg-quick's business, and no space at all."""
+        """Comments, any case, settings of wg-quick, and no spaces."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         entry, client = chain.ends[0], chain.client
         outward = write_file(
@@ -173,7 +173,7 @@ Endpoint={chain.endpoint(0)}
 
     @culvert_only
     def test_counters_of_every_hop(self) -> None:
-        """SIGUSR1 tells them by name; each hop has accepted a handshake and delivered."""
+        """SIGUSR1 prints them by name; each hop has accepted a handshake and delivered packets."""
         chain = self.chain(4, 6, 4)
         self.check_answers(chain)
         counters = chain.client.counters()
@@ -184,7 +184,7 @@ Endpoint={chain.endpoint(0)}
 
     @culvert_only
     def test_R27_changes_leak_no_descriptor(self) -> None:
-        """Ports and peers of every hop, again and again."""
+        """Ports and peers of every hop, repeatedly."""
         chain = self.chain()
         before = len(procfs.descriptors(chain.client.pid))
         stranger = KeyPair.generate().public
@@ -202,7 +202,7 @@ Endpoint={chain.endpoint(0)}
     def test_idle_tunnels_never_wake(self) -> None:
         """Once the timers of all hops have run out."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
-        # IPv6 multicasts of its own accord.
+        # IPv6 sends multicasts unasked.
         chain.home.disable_ipv6()
         for node in (*chain.ends, *chain.servers):
             node.inner6 = ""
@@ -210,7 +210,7 @@ Endpoint={chain.endpoint(0)}
         chain.handshake()
         time.sleep(QUIET)
         pid = chain.client.pid
-        # Another test's `wg show all` asks here as well, and so wakes it.
+        # Another test's `wg show all` asks this process as well, which wakes it up.
         for _ in range(3):
             with Capture(chain.home, "onward") as outside:
                 before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
@@ -225,7 +225,7 @@ KEY = "mJGmnCKkJaZL0PrT4kZgqE1pGfh6Y0kYjaGUQgnJ+3E="
 PEER = f"[Peer]\nPublicKey = {KEY}\nAllowedIPs = {EVERYTHING}\n"
 INTERFACE = f"[Interface]\nPrivateKey = {KEY}\n"
 ADDRESS, ENDPOINT = "Address = 10.1.0.1/32\n", "Endpoint = 198.51.100.2:51820\n"
-# What is wrong with the file of the outer hop, and its text.
+# Mistakes in the file of the outer hop, and its text.
 WRONG_FILES = {
     "without_address": INTERFACE + PEER + ENDPOINT,
     "without_peer": INTERFACE + ADDRESS,
@@ -262,7 +262,7 @@ class MistakeTests(NestingCase):
 
     @culvert_only
     def test_a_name_too_long_for_its_hops(self) -> None:
-        """It would do for one tunnel, but wg(8) could not name the outer hop."""
+        """It is valid for one tunnel, but wg(8) could not name the outer hop."""
         good = self.write("good.conf", GOOD_FILE)
         name = "cv" + "x" * (LONGEST_NAME - 1)
         self.check_refused(("--through", good), name, name)

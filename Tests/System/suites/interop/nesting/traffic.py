@@ -1,4 +1,4 @@
-"""Tunnels inside tunnels carry everything, over both families, through two to four hops."""
+"""Nested tunnels carry traffic, over both families, through two to four hops."""
 
 from harness.case import FAMILIES, NestingCase, culvert_only, each, heavy, long, quick
 from harness.lab.chain import Chain, Shape
@@ -52,7 +52,7 @@ class TrafficTests(NestingCase):
     @heavy
     @each(workers=(1, 2, 4))
     def test_workers(self, workers: int) -> None:
-        """Whatever their number, datagrams come unchanged and in order."""
+        """With any number of them, datagrams arrive unchanged and in order."""
         chain = self.chain(options=("--workers", str(workers)))
         for source, target in self.ways(chain):
             self.check_arrivals(self.send(source, target, 2000, (64, 1300)))
@@ -81,7 +81,7 @@ class TrafficTests(NestingCase):
         self.assertLess(lost, 1, where)
 
 
-# Two of the program under test, both with a tunnel inside a tunnel, and no server between them.
+# The program under test at both ends, with nested tunnels and no server between them.
 
 
 class TwinTests(NestingCase):
@@ -90,7 +90,7 @@ class TwinTests(NestingCase):
     @heavy
     @each(outer=FAMILIES, inner=FAMILIES)
     def test_both_ends_nested(self, outer: int, inner: int) -> None:
-        """The inner datagrams go from channel to channel."""
+        """The inner datagrams pass from channel to channel."""
         self.check_both(self.twins(outer, inner))
 
     @culvert_only
@@ -110,7 +110,7 @@ class TwinTests(NestingCase):
                 stream(source, target, address, 2 << 20)
 
     def twins(self, outer: int, inner: int, *lines: str) -> Pair:
-        """Both know where to find each other; either tunnel's number is in its addresses."""
+        """Both have the other's endpoints; the addresses contain the tunnel's number."""
         left, right = self.lab.namespace("left"), self.lab.namespace("right")
         self.lab.connect(left, right)
         nodes = [self.nested(it, role) for it, role in ((left, "left"), (right, "right"))]
@@ -123,8 +123,8 @@ class TwinTests(NestingCase):
         keys = preshared_key(), preshared_key()
         for node, other in (nodes, nodes[::-1]):
             hop, other_hop = node.hops[0], other.hops[0]
-            # Not for everything: Linux asks for routers at once, and before both have started the
-            # handshakes that this makes fail.
+            # Not for all addresses: Linux sends router solicitations at once, and the handshakes
+            # for them fail until both have started.
             inward = wg_file(
                 node, other, other.endpoint(inner), keys[0], other.allowed_ips, port=True,
                 interface=lines)  # fmt: skip
@@ -145,7 +145,7 @@ class TwinTests(NestingCase):
         node.port = 51800 + tunnel
 
 
-# Packets that are lost, late and doubled on one leg or the other, single fragments as well.
+# Packets are lost, delayed and doubled on one leg or the other, single fragments as well.
 
 LEGS = {"entry": 0, "exit": 1}
 BAD = {"loss": 0.01, "jitter": 0.003, "double": 0.01}
@@ -175,7 +175,7 @@ class BadNetworkTests(NestingCase):
 
     @long
     def test_handshakes_succeed_in_spite_of_loss(self) -> None:
-        """One packet in seven is lost on both legs; sessions come up, one in the other."""
+        """One packet in seven is lost on both legs; sessions are made nevertheless."""
         chain = Chain(
             self.lab, self.settings.program, self.settings.peer, Shape((4, 6), bad=(0, 1))
         )

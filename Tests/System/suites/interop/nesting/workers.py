@@ -1,4 +1,4 @@
-"""Several workers carry packets through all hops as one would, whatever changes at each of them.
+"""Several workers carry packets through all hops like one, whatever changes at each hop.
 
 Tests/sanitize runs this file as well, see workers.py.
 """
@@ -19,7 +19,7 @@ from harness.traffic.streams import stream
 
 WORKERS = ("--workers", "4")
 ALLOWED = EVERYTHING.replace(" ", "")
-# With "fragments" the exit's datagrams are cut by a small leg, and the client's by the client.
+# With "fragments" a small leg fragments the exit's datagrams, and the client its own.
 LEG_MTU, INNER_MTU = 576, 2000
 DATAGRAMS, SIZES, RATE = 30_000, (64, 1390), 4000
 LATE = DATAGRAMS // 1000
@@ -38,7 +38,7 @@ class NestedWorkersTests(NestingCase):
             for running in flows:
                 arrivals = running.finish()
                 self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
-                # What two CPUs forward waits in a queue of each; without order it is thousands.
+                # Each of two CPUs queues what it forwards; without order it is thousands.
                 self.assertLess(arrivals.late, LATE, arrivals)
                 self.assertGreater(arrivals.received, DATAGRAMS // 20, arrivals)
 
@@ -46,7 +46,7 @@ class NestedWorkersTests(NestingCase):
     @heavy
     @each(size=("whole", "fragments"))
     def test_changes_of_each_hop_while_traffic_flows(self, size: str) -> None:
-        """Peers, allowed IPs, keys and ports every 50 ms; and everybody asks what there is."""
+        """Peers, allowed IPs, keys and ports every 50 ms, and `wg show` beside them."""
         chain = self.with_workers(size)
         before = len(procfs.descriptors(chain.client.pid))
         with self.traffic(chain) as flows:
@@ -62,7 +62,7 @@ class NestedWorkersTests(NestingCase):
     @culvert_only
     @heavy
     def test_sessions_that_are_made_anew_while_traffic_flows(self) -> None:
-        """The peer of each hop goes, with its fragments, and comes back."""
+        """The peer of each hop is removed, with its fragments, and added again."""
         chain = self.with_workers("fragments")
         with self.traffic(chain) as flows:
             self.during(RECONFIGURED, self.renewals(chain), pause=0.3)
@@ -128,7 +128,7 @@ class NestedWorkersTests(NestingCase):
                 break
 
     def changes(self, chain: Chain):
-        """One after the other, at the hops in turn."""
+        """One after the other, at alternating hops."""
         stranger = KeyPair.generate().public
         for number in itertools.count():
             for end, server in zip(chain.ends, chain.servers):

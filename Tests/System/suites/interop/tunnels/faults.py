@@ -1,4 +1,4 @@
-"""Where the kernel refuses, less is used and traffic flows on; only what was refused is lost."""
+"""If the kernel refuses an offload, it is disabled; only what was refused is lost."""
 
 from harness.case import FAMILIES, InteropCase, culvert_only, each
 from harness.lab.faults import Counters, Faults
@@ -11,7 +11,7 @@ from harness.traffic.streams import stream
 from harness.waiting import wait_until
 
 REFUSED = "the kernel refuses the offload"
-# Of them the queues in front of the tunnel hold all: none is lost but by a fault.
+# The queues in front of the tunnel hold all of them: only faults lose any.
 DATAGRAMS, RATE, SIZES = 4000, 8000, (900, 1300)
 MEGABYTE = 1 << 20
 OLD_KERNELS = (
@@ -30,13 +30,13 @@ class FaultCase(InteropCase):
             self.skipTest("a static program has its own system calls")
 
     def tunnel(self, *rules: str, options: tuple[str, ...] = (), **shape) -> tuple[Pair, Faults]:
-        """A tunnel whose first end, ours, is refused things by the rules."""
+        """A tunnel whose first end, ours, has system calls that fail by the rules."""
         faults = Faults(*rules)
         ours = End(self.settings.program, options, faults.environment)
         return build_tunnel(self.lab, ours, End(self.settings.program), **shape), faults
 
     def send(self, source: Node, target: Node, segments: bool = True) -> Arrivals:
-        """Numbered datagrams, in segments (which our end cuts) as the application's choice."""
+        """Numbered datagrams, which the application may send as segments for our end to cut."""
         return send_datagrams(
             source, target, target.inner4, DATAGRAMS, SIZES, RATE, segments, segments
         )
@@ -52,7 +52,7 @@ class FaultCase(InteropCase):
         self.assertEqual(arrivals.lost_count, lost, arrivals)
 
     def check_told(self, pair: Pair, *offloads: str) -> None:
-        """Each is told once, and no other."""
+        """Each failure is logged once, and no other."""
         lines = [line for line in pair.ours.log.splitlines() if REFUSED in line]
         for name in offloads:
             told = [line for line in lines if f"{REFUSED} {name};" in line]
@@ -79,7 +79,7 @@ class SendingTests(FaultCase):
     @culvert_only
     @each(error=("EINVAL", "EMSGSIZE"))
     def test_R20_segments_refused_to_one_peer(self, error: str) -> None:
-        """They go to that peer one by one, without loss, and to the other as before."""
+        """They are sent to that peer one by one, without loss, and to the other as before."""
         faults = Faults(f"segments@51002:{error}:always")
         pair, third = self.triangle(faults)
         for target in (pair.theirs, third):
@@ -93,7 +93,7 @@ class SendingTests(FaultCase):
     @culvert_only
     @each(error=("ENOBUFS", "EAGAIN", "EPERM"), call=("segments", "sendmsg", "sendmmsg"))
     def test_R20_sends_refused_now_and_then(self, error: str, call: str) -> None:
-        """What that call carried is lost, or sent again; nothing else, and nothing is given up."""
+        """What that call carried is lost or retransmitted, nothing else; no offload is disabled."""
         ways = {"segments": (), "sendmsg": ("--no-offload",), "sendmmsg": ("--offload", "mmsg")}
         pair, faults = self.tunnel(f"{call}:{error}:every/20", options=ways[call])
         before = faults[call]
@@ -101,7 +101,7 @@ class SendingTests(FaultCase):
         counted = faults[call]
         lost = counted.packets - before.packets
         self.assertGreater(counted.failures, before.failures, counted)
-        # The first of many is tried alone, and that succeeds.
+        # The first one is then sent alone, which succeeds.
         self.check_arrivals(arrivals, 0 if call == "sendmmsg" else lost)
         self.check_flow(pair)
         self.assertGreater(faults[call].calls, counted.calls + 10)
@@ -118,7 +118,7 @@ class SendingTests(FaultCase):
 
     @culvert_only
     def test_R20_sendmmsg_in_part(self) -> None:
-        """The rest goes out with the next call, in order."""
+        """The rest is sent by the next call, in order."""
         pair, faults = self.tunnel("sendmmsg:PARTIAL:always", options=("--offload", "mmsg"))
         self.check_arrivals(self.send(*pair.nodes), 0)
         self.assertGreater(faults["sendmmsg"].calls, 10)
@@ -152,14 +152,14 @@ class ReceivingTests(FaultCase):
         pair, faults = self.tunnel("recvmmsg:ENOSYS:always", options=("--offload", "mmsg"))
         self.check_arrivals(self.send(*pair.nodes[::-1]), 0)
         self.check_flow(pair)
-        # The two sockets are found out once.
+        # Each of the two sockets finds it out once.
         self.assertLessEqual(faults["recvmmsg"].calls, 2)
         self.check_told(pair, "mmsg")
 
     @culvert_only
     @each(call=("recvmsg", "recvmmsg"), error=("ENOMEM", "ECONNREFUSED"))
     def test_R37_errors_of_receiving_now_and_then(self, call: str, error: str) -> None:
-        """Nothing is lost, for nothing was taken from the socket."""
+        """Nothing is lost, as nothing was read from the socket."""
         options = () if call == "recvmsg" else ("--offload", "mmsg")
         pair, faults = self.tunnel(f"{call}:{error}:every/7", options=options)
         self.check_arrivals(self.send(*pair.nodes[::-1]), 0)
@@ -172,7 +172,7 @@ class StartTests(FaultCase):
     @culvert_only
     @each(rule=OLD_KERNELS)
     def test_what_an_old_kernel_lacks(self, rule: str) -> None:
-        """It starts, and traffic flows both ways without it."""
+        """The program starts, and traffic flows both ways without it."""
         pair, faults = self.tunnel(rule)
         call = rule.partition(":")[0]
         self.assertGreater(faults[call].failures, 0)
@@ -186,7 +186,7 @@ class StartTests(FaultCase):
 
     @culvert_only
     def test_an_interface_without_virtio_headers(self) -> None:
-        """TUNSETIFF refuses them: it starts all the same, without."""
+        """TUNSETIFF refuses them: the program starts without them."""
         pair, faults = self.tunnel("vnet:EINVAL:always")
         self.assertEqual(faults["vnet"].failures, 1)
         self.check_flow(pair)
@@ -197,7 +197,7 @@ class WritingTests(FaultCase):
     @culvert_only
     @each(kind=("tso", "uso"))
     def test_joined_packets_refused(self, kind: str) -> None:
-        """Those of that call are lost, and from then on each goes alone."""
+        """Those of that call are lost; from then on each is sent alone."""
         pair, faults = self.tunnel("writev:EINVAL:always")
         lost = 0
         for _ in range(2):
@@ -215,7 +215,7 @@ class WritingTests(FaultCase):
 
     @culvert_only
     def test_joined_packets_refused_now_and_then(self) -> None:
-        """An error that says nothing about joining: what was written is lost, and no more."""
+        """An error that is unrelated to joining: only what was written is lost."""
         pair, faults = self.tunnel("writev:ENOBUFS:every/10")
         arrivals = self.send(*pair.nodes[::-1])
         self.assertGreater(faults["writev"].failures, 0)
@@ -228,7 +228,7 @@ class FragmentTests(InteropCase):
     @culvert_only
     @each(outer=FAMILIES, outer_mtu=(1280, 1400))
     def test_datagrams_that_do_not_fit_the_link(self, outer: int, outer_mtu: int) -> None:
-        """The kernel refuses such segments (EINVAL); each goes alone, in fragments, and arrives."""
+        """The kernel refuses such segments (EINVAL); each is sent alone, fragmented, and arrives."""
         end = End(self.settings.program)
         pair = build_tunnel(self.lab, end, end, outer, 1420, outer_mtu)
         before = [Counters.of(node.namespace) for node in pair.nodes]

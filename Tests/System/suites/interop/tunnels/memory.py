@@ -1,4 +1,4 @@
-"""Memory stays within its promise, and an idle tunnel never wakes."""
+"""Memory stays within its limits, and an idle tunnel never wakes up."""
 
 import base64
 import ipaddress
@@ -32,7 +32,7 @@ class MemoryTests(InteropCase):
         if program.is_static:
             used = pair.ours.peak_memory
         else:
-            # Of a build with Swift's runtime in shared libraries, what it takes for itself.
+            # With Swift's runtime in shared libraries, only the process's own memory counts.
             used = procfs.anonymous_memory(pair.ours.pid)
         self.assertLess(used, LIMITS[profile])
 
@@ -41,8 +41,8 @@ class IdleTests(InteropCase):
     @culvert_only
     @long
     def test_an_idle_tunnel_with_a_session_never_wakes(self) -> None:
-        """No thread wakes in ten seconds, once the session's own timers have run out."""
-        pair = self.pair(host_ipv6=False)  # IPv6 multicasts of its own accord
+        """No thread wakes up in ten seconds, once the session's own timers have run out."""
+        pair = self.pair(host_ipv6=False)  # IPv6 sends multicasts unasked
         pair.handshake()
         time.sleep(QUIET)
         self.check_asleep(pair.ours.pid)
@@ -50,7 +50,7 @@ class IdleTests(InteropCase):
     @culvert_only
     @long
     def test_an_idle_tunnel_without_a_session_never_wakes(self) -> None:
-        """Configured, up, and waiting to be called."""
+        """Configured, up, and waiting for a handshake."""
         pair = self.pair("responder", host_ipv6=False)
         time.sleep(3)
         self.check_asleep(pair.ours.pid)
@@ -69,7 +69,7 @@ MANY = 130_561
 
 class CapacityTests(InteropCase):
     def test_forty_peers_with_52_allowed_ips_each(self) -> None:
-        """`wg setconf` takes them all, `wg show` tells them all, and the real one works."""
+        """`wg setconf` accepts all, `wg show` prints all, and the peer that exists works."""
         pair = self.pair()
         ours, theirs = pair.nodes
         expected = {
@@ -89,7 +89,7 @@ class CapacityTests(InteropCase):
 
     @heavy
     def test_130561_allowed_ips_on_one_peer(self) -> None:
-        """A gateway's routing table, set and told in whole, with traffic at its far end."""
+        """A gateway's routing table, set and printed in whole, with traffic by its last entry."""
         pair = self.pair(profile="gateway")
         ours, theirs = pair.nodes
         first = int(ipaddress.ip_address("100.64.0.0"))
@@ -105,12 +105,12 @@ class CapacityTests(InteropCase):
         self.assertEqual(ping(ours, last).received, 3)
 
     def set_configuration(self, pair: Pair, peers: dict[str, list[str]]) -> None:
-        """Replace our end's whole configuration through `wg setconf`."""
+        """Replace our end's whole configuration by `wg setconf`."""
         ours, theirs = pair.nodes
         lines = ["[Interface]", f"PrivateKey = {ours.keys.private}", f"ListenPort = {ours.port}"]
         for key, ips in peers.items():
             lines += ["[Peer]", f"PublicKey = {key}"]
-            # wg(8) reads lines of any length, but people do not.
+            # wg(8) reads lines of any length; shorter ones are readable.
             chunks = [ips[start : start + 20] for start in range(0, len(ips), 20)]
             lines += [f"AllowedIPs = {', '.join(chunk)}" for chunk in chunks]
             if key == theirs.keys.public:
@@ -125,7 +125,7 @@ class CapacityTests(InteropCase):
 
 
 def addresses(number: int) -> list[str]:
-    """Half of them IPv4 networks, half IPv6, no two peers' alike."""
+    """Half of them IPv4 networks, half IPv6, each of one peer only."""
     half = IPS_PER_PEER // 2
     return [f"172.{16 + index % 16}.{number}.{index * 4}/30" for index in range(half)] + [
         f"fd99:{number + 1:x}:{index + 1:x}::/48" for index in range(half)

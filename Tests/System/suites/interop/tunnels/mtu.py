@@ -1,4 +1,4 @@
-"""Every size of packet passes, and exactly up to the MTU."""
+"""Packets pass exactly up to the MTU; ECN and DSCP of the outer headers."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ from harness.waiting import wait_until
 
 IPV4_AND_ICMP, IPV6_AND_ICMP = 28, 48
 IPV6_MINIMUM = 1280
-BULK_SECONDS = 3  # for 1 MiB; where batches are lost it takes ten
+BULK_SECONDS = 3  # for 1 MiB; it takes ten if batches are lost
 
 
 class MTUTests(InteropCase):
@@ -33,13 +33,13 @@ class MTUTests(InteropCase):
     @culvert_only
     @each(outer=(4, 6))
     def test_bulk_over_a_link_that_fragments(self, outer: int) -> None:
-        """What the kernel refuses to send as one batch of segments goes out one by one.
+        """A batch of segments that the kernel refuses is sent datagram by datagram.
 
         wireguard-go loses such batches, hence one direction only.
         """
         pair = self.pair(mtu=9000, outer=outer)
         pair.handshake()
-        for _ in range(3):  # the first that is quick enough: the machine may pause during one
+        for _ in range(3):  # one in time is enough, as the machine may pause during another
             start = time.monotonic()
             transfer(pair.ours, pair.theirs, pair.theirs.inner4, 1 << 20)
             seconds = time.monotonic() - start
@@ -48,7 +48,7 @@ class MTUTests(InteropCase):
         self.assertLess(seconds, BULK_SECONDS)
 
     def test_an_mtu_changed_while_running(self) -> None:
-        """The next packet already may use the new size."""
+        """The next packet may already have the new size."""
         pair = self.pair(outer_mtu=9100)
         pair.handshake()
         for mtu in (1300, 9000, 1420):
@@ -57,7 +57,7 @@ class MTUTests(InteropCase):
             self.check_sizes(pair, mtu)
 
     def test_R24_R33_extreme_mtus_never_trap(self) -> None:
-        """The smallest and the largest that the interface takes; some may be refused by name."""
+        """The smallest and the largest that the interface accepts; some may be refused by name."""
         pair = self.pair()
         pair.handshake()
         for mtu in (68, 1279, 65535, 1420):
@@ -91,7 +91,7 @@ class MTUTests(InteropCase):
         return found
 
 
-# What the outer headers tell: congestion notification, and the priority of handshakes.
+# The outer headers: congestion notification, and the priority of handshakes.
 
 NOT_ECT, ECT1, ECT0, CE = 0, 1, 2, 3
 HANDSHAKE_CLASS = 0x88  # AF41, as the kernel's WireGuard marks handshakes
@@ -122,11 +122,11 @@ class ECNTests(InteropCase):
         for ecn in (ECT0, ECT1):
             received = self.deliver(pair, inner, 0xB8 | ecn)
             self.assertEqual([it.traffic_class for it in received], [0xB8 | CE])
-        for packet in self.deliver(pair, inner, 0xB8 | NOT_ECT):  # RFC 6040: better dropped
+        for packet in self.deliver(pair, inner, 0xB8 | NOT_ECT):  # RFC 6040: should be dropped
             self.assertEqual(packet.traffic_class, 0xB8 | NOT_ECT)
 
     def deliver(self, pair: Pair, inner: int, traffic_class: int) -> list[Packet]:
-        """Send from theirs; what comes out of our interface."""
+        """Send from theirs; the packets that our interface delivers."""
         ours, theirs = pair.nodes
         with Capture(ours.namespace, ours.interface, has_ethernet=False) as inside:
             reverse = Pair(theirs, ours, theirs, ours)
@@ -147,7 +147,7 @@ class ECNTests(InteropCase):
             sender.sendto(b"marked", (target, PORT))
 
     def mark_congestion(self, pair: Pair, outer: int) -> None:
-        """A congested router on the way: everything from theirs to ours arrives as CE."""
+        """A congested router on the path: everything from theirs to ours arrives as CE."""
         field = "ip" if outer == 4 else "ip6"
         pair.ours.namespace.nft(f"""
             table inet congestion {{

@@ -1,4 +1,4 @@
-"""Datagrams late, lost, doubled and out of order."""
+"""Networks that lose, delay and reorder, translate addresses, or change."""
 
 import errno
 import socket
@@ -18,7 +18,7 @@ from harness.waiting import wait_until
 class BadNetworkTests(InteropCase):
     @each(role=ROLES)
     def test_R18_a_late_handshake_response_is_accepted(self, role: str) -> None:
-        """Four tenths of a second each way."""
+        """A delay of 0.4 s each way."""
         pair = self.pair(role)
         with self.relay(pair, delay=0.4):
             pair.handshake(20)
@@ -28,9 +28,9 @@ class BadNetworkTests(InteropCase):
 
     @each(role=ROLES)
     def test_doubled_and_reordered_datagrams(self, role: str) -> None:
-        """Each arrives once: the replay window lets late ones in and copies out."""
+        """Each arrives once: the replay window accepts late ones and drops copies."""
         pair = self.pair(role)
-        # What a second brings, 250 datagrams, fits into every queue on the way.
+        # The datagrams of a second, 250, fit into every queue on the path.
         with self.relay(pair, jitter=0.2, duplicate=0.5):
             pair.handshake()
             with Flow(*pair.nodes, 0.004) as there, Flow(*pair.nodes[::-1], 0.004, 5402) as back:
@@ -42,7 +42,7 @@ class BadNetworkTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_handshakes_succeed_in_spite_of_loss(self, role: str) -> None:
-        """A third of everything is lost; a session comes up all the same, and carries TCP."""
+        """A third of everything is lost; a session is made nevertheless, and carries TCP."""
         pair = self.pair(role)
         with self.relay(pair, loss=0.33, seed=5) as relay:
             wait_until(
@@ -54,7 +54,7 @@ class BadNetworkTests(InteropCase):
             transfer(pair.ours, pair.theirs, pair.theirs.inner4, 100_000)
 
     def relay(self, pair: Pair, **options) -> Relay:
-        """A relay beside the responder, whom the initiator knows by the relay's port only."""
+        """A relay beside the responder; the initiator only knows the relay's port."""
         target = pair.responder.outer4, pair.responder.port
         endpoint = f"{pair.responder.outer4}:{PORT}"
         pair.initiator.set("peer", pair.responder.keys.public, "endpoint", endpoint)
@@ -63,7 +63,7 @@ class BadNetworkTests(InteropCase):
 
 # A node behind network address translation stays reachable.
 
-# Seconds; a short-lived NAT, so that the test need not be long, and some keepalives may be late.
+# Seconds; the NAT forgets soon, to keep the test short; some keepalives may be late.
 TRANSLATION_TIMEOUT = 4
 AS_60000 = "meta l4proto udp masquerade to :60000-60100"
 
@@ -75,7 +75,7 @@ class NATTests(InteropCase):
         """The public end learns the translated endpoint, and reaches the inside after idling."""
         private, public = self.build(inside)
         public.add_peer(private)
-        # The first keepalive goes out at once, so the public end has to be ready by then.
+        # The first keepalive is sent at once, so the public end has to be ready by then.
         for node in (public, private):
             node.bring_up()
         private.add_peer(public, public.endpoint(), None, None, "persistent-keepalive", "1")
@@ -87,7 +87,7 @@ class NATTests(InteropCase):
 
     @long
     def test_a_changed_translation_is_followed(self) -> None:
-        """When the NAT forgets and gives another port, the next packet tells the new one."""
+        """When the NAT forgets and assigns another port, the next packet reveals it."""
         private, public = self.build("ours")
         private.add_peer(public, public.endpoint())
         public.add_peer(private)
@@ -97,7 +97,7 @@ class NATTests(InteropCase):
         before = public.endpoint_of(private)
         self.router.run("nft", *"add rule ip nat post oifname public".split(), *AS_60000.split())
         self.router.run("nft", *f"delete rule ip nat post handle {self.first_rule()}".split())
-        # Nothing may pass for a while, or the old translation lives on; a passive keepalive
+        # Nothing may pass for a while, or the old translation stays; a passive keepalive
         # is due 10 s after the last packet received.
         time.sleep(14 + TRANSLATION_TIMEOUT)
         wait_until(lambda: ping(private, public.inner4, 1).received, "an answer")
@@ -105,7 +105,7 @@ class NATTests(InteropCase):
         self.assertEqual(ping(public, private.inner4, count=1).received, 1)
 
     def build(self, inside: str) -> tuple[Node, Node]:
-        """(private, public), configured but for their peers, with the router between."""
+        """(private, public), configured except for their peers, with the router between them."""
         left, self.router, right = (self.lab.namespace(it) for it in ("private", "nat", "public"))
         join(left, self.router, "outer", "private")
         join(self.router, right, "public", "outer")
@@ -174,7 +174,7 @@ class RoamingTests(InteropCase):
                 roaming.set("peer", other.keys.public, "endpoint", other.endpoint(outer))
                 flow.await_progress()
                 wait_until(lambda: address in other.endpoint_of(roaming), f"endpoint {address}")
-        # Neighbour discovery and what is under way may cost a few, a handshake would cost more.
+        # Neighbour discovery and datagrams in flight may cost a few; a handshake would cost more.
         self.assertLess(len(flow.lost), 10)
         self.assertEqual(roaming.latest_handshake(other), handshake, "no new handshake was needed")
         self.check_alive(pair)
@@ -190,9 +190,9 @@ class RoamingTests(InteropCase):
             self.assertEqual(ping(source, target.inner4).received, 3)
 
 
-# Programs inside learn at once that there is no way, instead of waiting.
+# Programs inside are told at once that there is no route, instead of waiting.
 
-QUICK = 0.9  # seconds; the second SYN goes out after one
+QUICK = 0.9  # seconds; the second SYN is sent after one
 STRANGERS = ("10.7.0.99", "fd07::99")
 
 
@@ -207,8 +207,8 @@ class UnreachableTests(InteropCase):
     @culvert_only
     @each(family=(4, 6))
     def test_a_peer_without_an_endpoint(self, family: int) -> None:
-        """Nobody knows where to send: the same answer."""
-        pair = self.pair("responder")  # never told an endpoint, and nobody has called
+        """A peer without an endpoint: the same answer."""
+        pair = self.pair("responder")  # has no endpoint, and received no handshake
         self.check_unreachable(pair.ours, self.target(pair, family))
 
     def target(self, pair: Pair, family: int) -> str:
@@ -217,7 +217,7 @@ class UnreachableTests(InteropCase):
     def check_unreachable(self, node: Node, address: str) -> None:
         output = node.namespace.attempt("ping", "-n", "-c", "1", "-W", "5", address).stdout
         self.assertRegex(output, "Destination (Host|unreachable).*(Unreachable|unreachable)")
-        # The first of three that is quick enough: the machine may pause during one of them.
+        # One of three in time is enough, as the machine may pause during another.
         for _ in range(3):
             seconds = self.refusal(node, address)
             if seconds < QUICK:

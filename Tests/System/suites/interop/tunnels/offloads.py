@@ -1,4 +1,4 @@
-"""With any offloads at either end, what arrives is what was sent, and the kernel finds no fault.
+"""With any offloads at either end, data arrives unchanged, and the kernel counts no error.
 
 The combinations are pairwise: any two choices meet in some row. Each row moves INTEROP_MEGABYTES
 (16) by TCP; with 21 all rows together move a gigabyte.
@@ -28,11 +28,11 @@ COMMON = {"mtu": MTUS, "outer": FAMILIES, "inner": FAMILIES, "style": STYLES,
 BETWEEN_OURS = pairwise(tun=TUN, udp=UDP, their_tun=TUN, their_udp=UDP, **COMMON)
 WITH_OTHERS = pairwise(tun=TUN, udp=UDP, **COMMON)
 DATAGRAMS, DATAGRAM_RATE = 4000, 10_000
-# Loss in the tunnel's queues is how TCP finds its speed; more than this is a tunnel that loses.
+# TCP finds its speed by loss in the tunnel's queues; more than this is lost by the tunnel.
 MOST_RETRANSMITTED = 0.1
-# Below it wireguard-go drops what the kernel gives it in one piece: it has room for 128 segments.
+# Below it wireguard-go drops large packets of the kernel: it has room for 128 segments.
 PEERS_LEAST_MSS = 536
-# One datagram in a hundred, of those that bring transport data.
+# One in a hundred of the datagrams with transport data.
 LOSS = """
 table inet loss {
   chain in {
@@ -61,7 +61,7 @@ class ExactnessTests(InteropCase):
     @culvert_only
     @each(row=tuple(range(len(WITH_OTHERS))))
     def test_bytes_with_the_peer(self, row: int) -> None:
-        """The other end does as it always does."""
+        """The other end is started as usual."""
         self.check(WITH_OTHERS[row], End(self.settings.peer))
 
     def check(self, choice: dict, theirs: End) -> None:
@@ -92,7 +92,7 @@ class ExactnessTests(InteropCase):
             stream(source, target, address, 1 << 20, int(style[3:]), port=5302)
 
     def check_datagrams(self, source: Node, target: Node, choice: dict) -> None:
-        """Of all sizes up to the MTU; in segments up to what 64 KB hold."""
+        """All sizes up to the MTU; in segments, as many as 64 KB hold."""
         address = target.inner4 if choice["inner"] == 4 else target.inner6
         largest = choice["mtu"] - (28 if choice["inner"] == 4 else 48)
         arrivals = send_datagrams(
@@ -121,7 +121,7 @@ class ExactnessTests(InteropCase):
 
     @culvert_only
     def test_packets_with_ip_options_between_others(self) -> None:
-        """They are cut and joined with none, and change no other."""
+        """They are neither cut nor joined, and change no other packet."""
         end = End(self.settings.program)
         pair = build_tunnel(self.lab, end, end)
         before = [Counters.of(node.namespace) for node in pair.nodes]
@@ -150,8 +150,8 @@ class ExactnessTests(InteropCase):
         for node, other, earlier in zip(pair.nodes, pair.nodes[::-1], before):
             counted = Counters.of(node.namespace).since(earlier)
             wrong = counted.wrong
-            # One UDP checksum in 65,536 comes out as zero, and wireguard-go leaves it so when it
-            # cuts segments, which IPv6 forbids.
+            # One UDP checksum in 65,536 is zero, and wireguard-go leaves it so when it cuts
+            # segments, which IPv6 forbids.
             if not other.program.is_culvert and wrong.get("Udp6InCsumErrors", 0) <= 3:
                 wrong.pop("Udp6InCsumErrors", None)
             self.assertEqual(wrong, {}, f"{node.role}: packets that were wrong")

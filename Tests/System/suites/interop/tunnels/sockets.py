@@ -1,4 +1,4 @@
-"""The UDP sockets: ports, families, source addresses, marks, and sends that fail."""
+"""The UDP sockets: ports, families, source addresses, marks, failing sends, namespaces."""
 
 import errno
 import socket
@@ -22,7 +22,7 @@ LOW, HIGH = 40000, 40009
 
 class PortTests(InteropCase):
     def test_R22_a_port_free_in_one_family_only_is_not_taken(self) -> None:
-        """Half of ten ports are taken in IPv6; the program always finds a port free in both.
+        """Half of ten ports are in use in IPv6; the program always finds a port free in both.
 
         Each of the eight choices would fail half of the time without another try.
         """
@@ -59,7 +59,7 @@ class PortTests(InteropCase):
 
     @culvert_only
     def test_a_refused_port_leaves_the_old_one_working(self) -> None:
-        """The tunnel lives on as it was."""
+        """The tunnel continues unchanged."""
         pair = self.pair()
         pair.handshake()
         with pair.ours.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -75,7 +75,7 @@ class FamilyTests(InteropCase):
     @quick
     @each(role=ROLES)
     def test_R23_a_host_with_ipv6_disabled(self, role: str) -> None:
-        """IPv4 works where IPv6 is turned off for all interfaces."""
+        """IPv4 works if IPv6 is disabled on all interfaces."""
         pair = self.pair(role, host_ipv6=False)
         pair.handshake()
         self.assertEqual(ping(pair.ours, pair.theirs.inner4).received, 3)
@@ -98,7 +98,7 @@ class SendErrorTests(InteropCase):
     @culvert_only
     @each(error=("ENETUNREACH", "EPERM", "EHOSTUNREACH"))
     def test_R20_failing_sends_are_no_log_flood(self, error: str) -> None:
-        """Thousands of failing sends make a few lines at the level of errors."""
+        """Thousands of failing sends log only a few lines at the level of errors."""
         pair = self.pair(level="error")
         pair.handshake()
         lines = len(pair.ours.log.splitlines())
@@ -148,7 +148,7 @@ class SourceAddressTests(InteropCase):
         second = "198.51.100.99" if outer == 4 else "2001:db8::99"
         length = 24 if outer == 4 else "64 nodad"
         first = ours.outer4 if outer == 4 else ours.outer6
-        # The address that the kernel prefers is not the one that is addressed.
+        # The kernel prefers another source address than the one that was addressed.
         ours.namespace.ip(f"addr add {second}/{length} dev outer")
         self.prefer(ours, first, outer)
         endpoint = f"{second}:{ours.port}" if outer == 4 else f"[{second}]:{ours.port}"
@@ -163,7 +163,7 @@ class SourceAddressTests(InteropCase):
         self.assertEqual(theirs.endpoint_of(ours), endpoint)
 
     def test_the_source_address_taken_away(self) -> None:
-        """When the remembered source is gone, another one serves."""
+        """If the remembered source address is removed, another one is used."""
         pair = self.pair("responder")
         ours, theirs = pair.nodes
         ours.namespace.ip("addr add 198.51.100.99/24 dev outer")
@@ -183,7 +183,7 @@ class MarkTests(InteropCase):
     @each(outer=FAMILIES)
     @needs("fwmark")
     def test_the_fwmark_chooses_the_route(self, outer: int) -> None:
-        """Only marked packets find the way; without the mark there is none."""
+        """Only marked packets have a route."""
         pair = self.pair(outer=outer)
         ours = pair.ours
         prefix = "198.51.100.0/24" if outer == 4 else "2001:db8::/64"
@@ -194,7 +194,7 @@ class MarkTests(InteropCase):
         self.assertEqual(ping(ours, pair.theirs.inner4, count=1, wait=0.5).received, 0)
         ours.set("fwmark", "77")
         pair.handshake(25)
-        ours.set("listen-port", "51444")  # new sockets carry the mark as well
+        ours.set("listen-port", "51444")  # new sockets get the mark as well
         self.assertEqual(ping(ours, pair.theirs.inner4).received, 3)
         ours.set("fwmark", "0")
         self.assertEqual(ping(ours, pair.theirs.inner4, count=2, wait=0.5).received, 0)
@@ -203,7 +203,7 @@ class MarkTests(InteropCase):
 class HostileTests(InteropCase):
     @quick
     def test_R37_rubbish_does_not_end_reception(self) -> None:
-        """Datagrams of all lengths and types, and ICMP errors, then traffic as ever."""
+        """Datagrams of all lengths and types, and ICMP errors, then traffic as before."""
         pair = self.pair()
         pair.handshake()
         with pair.theirs.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as rubbish:
@@ -215,21 +215,21 @@ class HostileTests(InteropCase):
                         rubbish.sendto(payload, target)
                     except OSError as error:
                         self.assertEqual(error.errno, errno.EMSGSIZE)
-        # The peer's port closed: our sends come back as ICMP errors on our socket.
+        # The peer's port is closed: our sends cause ICMP errors on our socket.
         pair.theirs.namespace.ip(f"link set {pair.theirs.interface} down")
         ping(pair.ours, pair.theirs.inner4, count=5, wait=0.1)
         pair.theirs.namespace.ip(f"link set {pair.theirs.interface} up")
         pair.handshake(25)
 
 
-# The interface moved into another namespace: the classic way to confine a program.
+# The interface is moved into another namespace, which confines the programs there.
 
 
 class NamespaceMoveTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_the_outer_socket_stays_in_the_birth_namespace(self, role: str) -> None:
-        """The confined namespace has the tunnel alone, and wg(8) works from both."""
+        """The confined namespace has only the tunnel, and wg(8) works from both."""
         pair = self.pair(role)
         pair.handshake()
         birth, confined = self.move(pair)
@@ -238,7 +238,7 @@ class NamespaceMoveTests(InteropCase):
         # initiates, notices after 15 s without an answer (whitepaper 6.5).
         pair.handshake(40)
         for source, target in (pair.nodes, pair.nodes[::-1]):
-            # The first packet of a family may find its routes still being made.
+            # The first packet of a family may be sent before its routes are complete.
             wait_until(lambda: ping(source, target.inner6, 1).received, "an answer over IPv6")
             self.assertEqual(ping(source, target.inner6).received, 3)
             transfer(source, target, target.inner4)
@@ -250,7 +250,7 @@ class NamespaceMoveTests(InteropCase):
         self.assertEqual(pair.theirs.endpoint_of(pair.ours), f"{pair.ours.outer4}:51222")
 
     def test_R25_deleted_where_it_was_moved_to(self) -> None:
-        """The process ends though the interface was in another namespace."""
+        """The process ends although the interface is in another namespace."""
         pair = self.pair()
         _, confined = self.move(pair)
         confined.ip(f"link del {pair.ours.interface}")

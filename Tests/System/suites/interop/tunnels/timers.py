@@ -1,4 +1,4 @@
-"""Timers seen from the wire: keepalives and handshake retries."""
+"""Timers as seen on the wire: keepalives, handshake retries, rekeying."""
 
 import statistics
 import time
@@ -12,8 +12,8 @@ from harness.waiting import wait_until
 EMPTY = 8 + 16 + 16  # UDP header, data header, tag: a keepalive
 KEEPALIVE_TIMEOUT, REKEY_TIMEOUT = 10, 5  # seconds, whitepaper 6.1
 JITTER = 0.334
-LATE = 0.15  # seconds that most timers of a busy machine are not late by
-PAUSE = 1.1  # seconds that the machine may pause at any moment
+LATE = 0.15  # seconds; most timers of a busy machine are less late
+PAUSE = 1.1  # seconds for which the machine may pause at any moment
 TRIES = range(18, 21)  # the kernel sends 20 within 90 s and some, R17 speaks of 18
 
 
@@ -21,7 +21,7 @@ class KeepaliveTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_R16_a_keepalive_triggers_no_keepalive(self, role: str) -> None:
-        """The initiator, which got the last data, sends a few keepalives; none is answered."""
+        """The initiator, which received the last data, sends a few keepalives; none is answered."""
         pair = self.pair(role)
         with Capture(pair.theirs.namespace, "outer") as wire:
             pair.handshake()
@@ -32,12 +32,12 @@ class KeepaliveTests(InteropCase):
         self.assertEqual({len(it.payload) for it in later}, {EMPTY})
         ours = [it for it in later if it.source == pair.ours.outer4]
         # Two answers received close to each other are worth two keepalives (whitepaper 6.5), and
-        # a peer that shakes hands once more gets another.
+        # a peer that repeats its handshake gets another.
         self.assertIn(len(ours), range(1, 4) if role == "initiator" else (0,))
 
     @long
     def test_R16_the_passive_timer_runs_from_the_first_received_data(self) -> None:
-        """Data arriving all the time is answered every ten seconds, not put off for ever."""
+        """Constant data is answered every ten seconds: it does not restart the timer."""
         pair = self.pair()
         pair.handshake()
         ours, theirs = pair.nodes
@@ -55,8 +55,8 @@ class RetryTests(InteropCase):
         """Every five seconds and up to a third more, some 18 tries, then nothing until traffic."""
         pair = self.pair()
         ours, theirs = pair.nodes
-        ours.set("peer", theirs.keys.public, "endpoint", f"{theirs.outer4}:9")  # nobody there
-        # A port that answers with ICMP errors could cut a try short; a silent one is what we want.
+        ours.set("peer", theirs.keys.public, "endpoint", f"{theirs.outer4}:9")  # a closed port
+        # ICMP errors could shorten a try, so the port must be silent.
         theirs.namespace.nft("""
             table inet silence {
                 chain input {
@@ -85,7 +85,7 @@ class RetryTests(InteropCase):
         return is_silent or len(times) > TRIES[-1]
 
     def check_gaps(self, gaps: list[float]) -> None:
-        """Each from 5 to 5.334 s, evenly spread, but for what pauses of the machine do.
+        """Each from 5 to 5.334 s, evenly spread, except after pauses of the machine.
 
         A pause between a try's clock reading and its sending makes one gap longer and the next
         shorter, so the bounds of all gaps forgive one, and the quartiles are held to the rule.
@@ -112,7 +112,7 @@ class RekeyTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_a_rekey_loses_nothing(self, role: str) -> None:
-        """After 120 s the initiator shakes hands again; every datagram arrives, both ways."""
+        """After 120 s the initiator makes a new handshake; every datagram arrives, both ways."""
         pair = self.pair(role, psk=True)
         pair.handshake()
         first = pair.ours.latest_handshake(pair.theirs)

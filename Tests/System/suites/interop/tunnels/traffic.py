@@ -14,7 +14,7 @@ class PingTests(InteropCase):
     @quick
     @each(role=ROLES, outer=FAMILIES, psk=(False, True))
     def test_ping(self, role: str, outer: int, psk: bool) -> None:
-        """IPv4 and IPv6 pass in both directions, whoever shook hands first."""
+        """IPv4 and IPv6 pass in both directions, whichever end initiated."""
         pair = self.pair(role, outer=outer, psk=psk)
         pair.handshake()
         for source, target in (pair.nodes, pair.nodes[::-1]):
@@ -28,7 +28,7 @@ class PingTests(InteropCase):
     @quick
     @each(role=ROLES)
     def test_a_wrong_preshared_key_keeps_packets_out(self, role: str) -> None:
-        """What does not share the key does not get through, and nothing breaks."""
+        """Without the same key nothing passes, and nothing breaks."""
         pair = self.pair(role, psk=True)
         pair.handshake()
         pair.ours.set("peer", pair.theirs.keys.public, "remove")
@@ -48,7 +48,7 @@ class ThroughputTests(InteropCase):
     @heavy
     @each(role=ROLES, outer=FAMILIES)
     def test_tcp_and_udp(self, role: str, outer: int) -> None:
-        """TCP moves data both ways; UDP at a modest rate loses next to nothing."""
+        """TCP passes both ways; UDP at a low rate loses almost nothing."""
         pair = self.pair(role, outer=outer, psk=outer == 6)
         pair.handshake()
         for address in (pair.responder.inner4, pair.responder.inner6):
@@ -60,7 +60,7 @@ class ThroughputTests(InteropCase):
             self.assertLess(udp.lost_percent, MOST_LOST, f"UDP to {address}")
 
 
-# Two of the program under test against each other.
+# The program under test at both ends.
 
 
 class TwinTests(InteropCase):
@@ -68,7 +68,7 @@ class TwinTests(InteropCase):
     @heavy
     @each(outer=FAMILIES)
     def test_both_ends_alike(self, outer: int) -> None:
-        """Ping, TCP and UDP between two of them, with a preshared key."""
+        """Ping, TCP and UDP, with a preshared key."""
         program = self.settings.program
         pair = build_pair(self.lab, program, program, outer=outer, psk=True)
         pair.handshake()
@@ -81,10 +81,10 @@ class TwinTests(InteropCase):
             self.assertLess(udp.lost_percent, 3)
 
 
-# Rules for single packets: sources, padding, options, keys that are none.
+# Rules for single packets: sources, padding, options, invalid keys.
 
 UDP_HEADER, DATA_HEADER, TAG = 8, 16, 16
-# Points of small order on Curve25519: every private key makes the same secret with them.
+# Points of small order on Curve25519: with them every private key gives the same secret.
 LOW_ORDER = (
     bytes(32),
     b"\x01" + bytes(31),
@@ -132,7 +132,7 @@ class DataPathTests(InteropCase):
             command = ("ping", "-n", "-R", "-c", "3", "-i", "0.02", "-W", "3", target.inner4)
 
             def output() -> str:
-                """What ping(8) prints; it gives up early, on a busy machine too early."""
+                """What ping(8) prints; on a busy machine it may give up too early."""
                 text = source.namespace.attempt(*command).stdout
                 return text if " 3 received" in text else ""
 
@@ -140,7 +140,7 @@ class DataPathTests(InteropCase):
 
     @quick
     def test_R31_nothing_is_sent_to_a_low_order_public_key(self) -> None:
-        """Such a peer can be configured, and stays without a word."""
+        """Such a peer can be configured, but nothing is sent to it."""
         pair = self.pair()
         ours = pair.ours
         for number, key in enumerate(LOW_ORDER):

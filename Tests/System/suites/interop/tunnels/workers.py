@@ -1,4 +1,4 @@
-"""Several workers carry packets as one would: in order, through every change, to a clean end.
+"""Several workers carry packets like one: in order, through every change, to a clean end.
 
 Tests/sanitize runs this file with a program that the thread sanitizer watches; its findings make
 the program end with status 66, which the end of a test reports.
@@ -19,7 +19,7 @@ from harness.traffic.streams import stream
 from harness.waiting import wait_until
 
 WORKERS = ("--workers", "4")
-# Which of our workers a datagram passes.
+# The workers of ours that a datagram passes.
 ROUTES = ("both", "sending", "receiving")
 WAYS = {"all": (), "plain": ("--no-offload",), "mmsg": ("--offload", "mmsg")}
 DATAGRAMS, SIZES = 50_000, (64, 1392)
@@ -29,7 +29,7 @@ PAUSE = 0.05
 
 class WorkersCase(InteropCase):
     def tunnel(self, route: str = "both", way: str = "all") -> Pair:
-        """Our ends with four workers; `route` says which ends are ours."""
+        """Our ends with four workers; `route` names the ends that are ours."""
         ours = End(self.settings.program, (*WORKERS, *WAYS[way]))
         theirs = ours if route == "both" else End(self.settings.peer)
         return build_tunnel(self.lab, ours, theirs)
@@ -65,7 +65,7 @@ class OrderTests(WorkersCase):
     @heavy
     @each(route=ROUTES, way=tuple(WAYS))
     def test_a_flow_stays_in_order(self, route: str, way: str) -> None:
-        """As much UDP as goes, of all sizes, in both directions, beside TCP."""
+        """As much UDP as possible, of all sizes, in both directions, beside TCP."""
         pair = self.tunnel(route, way)
         ends = pair.nodes[::-1] if route == "receiving" else pair.nodes
         with self.streaming(*ends), datagrams(*ends, ends[1].inner4, DATAGRAMS, SIZES) as there:
@@ -78,7 +78,7 @@ class OrderTests(WorkersCase):
     @heavy
     @each(route=ROUTES)
     def test_segments_stay_in_order(self, route: str) -> None:
-        """What an application sends in segments of its own, and receives joined."""
+        """Segments as an application sends them, and receives them joined."""
         pair = self.tunnel(route)
         ends = pair.nodes[::-1] if route == "receiving" else pair.nodes
         with datagrams(
@@ -91,7 +91,7 @@ class ChangeTests(WorkersCase):
     @culvert_only
     @heavy
     def test_changes_while_traffic_flows(self) -> None:
-        """Peers, allowed IPs and keepalives every 50 ms, at both ends in turn."""
+        """Peers, allowed IPs and keepalives every 50 ms, alternately at both ends."""
         pair = self.tunnel()
         before = [self.descriptors(node) for node in pair.nodes]
         with datagrams(*pair.nodes, pair.theirs.inner4, 60_000, SIZES, rate=15_000) as there:
@@ -105,7 +105,7 @@ class ChangeTests(WorkersCase):
     @culvert_only
     @heavy
     def test_ports_that_change_while_traffic_flows(self) -> None:
-        """The sockets are new every 50 ms; afterwards all is as before."""
+        """The sockets are replaced every 50 ms; afterwards everything works as before."""
         pair = self.tunnel()
         before = [self.descriptors(node) for node in pair.nodes]
         with datagrams(*pair.nodes, pair.theirs.inner4, 60_000, SIZES, rate=15_000) as there:
@@ -120,7 +120,7 @@ class ChangeTests(WorkersCase):
     @culvert_only
     @heavy
     def test_sessions_that_are_made_anew_while_traffic_flows(self) -> None:
-        """A peer that is taken away and comes back makes a handshake and a session."""
+        """A peer that is removed and added again makes a handshake and a session."""
         pair = self.tunnel()
         with datagrams(*pair.nodes, pair.theirs.inner4, 60_000, SIZES, rate=15_000) as there:
             for _ in range(10):
@@ -134,7 +134,7 @@ class ChangeTests(WorkersCase):
 
     @culvert_only
     def test_the_end_comes_while_traffic_flows(self) -> None:
-        """SIGTERM in the middle of everything: status 0, nothing left behind."""
+        """SIGTERM under full traffic: status 0, nothing left behind."""
         pair = self.tunnel()
         with datagrams(*pair.nodes, pair.theirs.inner4, 10**6, SIZES):
             with datagrams(*pair.nodes[::-1], pair.ours.inner6, 10**6, SIZES):
@@ -152,7 +152,7 @@ class ChangeTests(WorkersCase):
                 break
 
     def peer_changes(self, pair: Pair):
-        """A stranger comes and goes, and the other end's addresses are set again and again."""
+        """A stranger is added and removed, and the other end's addresses are set repeatedly."""
         stranger = KeyPair.generate().public
         for number in itertools.count():
             node, other = pair.nodes if number % 2 else pair.nodes[::-1]
@@ -166,7 +166,7 @@ class ChangeTests(WorkersCase):
     def port_changes(self, pair: Pair):
         for number in itertools.count():
             yield pair.ours, ("listen-port", str(51100 + number % 20))
-            # Told, because the two may change at once, and then neither could find the other.
+            # Set, because both may change at once, and then neither could find the other.
             endpoint = f"{pair.ours.outer4}:{51100 + number % 20}"
             yield pair.theirs, ("peer", pair.ours.keys.public, "endpoint", endpoint)
 
