@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
+from harness import isolation
 from harness.runner import SKIPPED
 from harness.settings import REPOSITORY
 
@@ -60,7 +62,7 @@ class Running:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=yield_processor if part.lane is Lane.COMPUTE else None,
+                preexec_fn=lambda: prepare(part.lane),
             )
 
     @property
@@ -96,10 +98,17 @@ class Running:
         self.process.wait()
 
 
-def yield_processor() -> None:
-    """Run only when no other process wants the processor (SCHED_IDLE), in the child."""
-    os.nice(19)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def prepare(lane: Lane) -> None:
+    """In the child: end with the parent; a part that only computes yields to all others."""
+    isolation.libc.prctl(isolation.PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if lane is Lane.COMPUTE:
+        os.nice(19)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def end_by_signal(number: int, _frame: object) -> None:
+    """Unwind, so that the running parts are stopped."""
+    sys.exit(128 + number)
 
 
 class Schedule:
@@ -116,6 +125,8 @@ class Schedule:
     def run(self) -> int:
         """Run all parts; the exit status."""
         LOGS.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, end_by_signal)
         try:
             while self.waiting or self.running:
                 self.drop_unreachable()

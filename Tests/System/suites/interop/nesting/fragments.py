@@ -89,7 +89,7 @@ class LinkTests(FragmentCase):
 class DeepTests(FragmentCase):
     @culvert_only
     def test_each_hop_puts_together_its_own(self) -> None:
-        """The exit's large packets are fragmented for the second tunnel, its datagrams for a link."""
+        """Large packets are fragmented for the second tunnel, and its datagrams for a link."""
         chain = self.chain(4, 4, 4, mtus=(1500, 1280, 1500))
         self.check_put_together(chain)
         counters = chain.client.counters()

@@ -228,7 +228,7 @@ class FragmentTests(InteropCase):
     @culvert_only
     @each(outer=FAMILIES, outer_mtu=(1280, 1400))
     def test_datagrams_that_do_not_fit_the_link(self, outer: int, outer_mtu: int) -> None:
-        """The kernel refuses such segments (EINVAL); each is sent alone, fragmented, and arrives."""
+        """The kernel refuses such segments (EINVAL); each is sent alone, in fragments."""
         end = End(self.settings.program)
         pair = build_tunnel(self.lab, end, end, outer, 1420, outer_mtu)
         before = [Counters.of(node.namespace) for node in pair.nodes]
