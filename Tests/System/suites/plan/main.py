@@ -21,6 +21,9 @@ def test_parts() -> list[Part]:
     return [
         Part("static build", make("static", "size"), Lane.FIRST),
         Part("peers", make("peers"), Lane.NETWORK),
+        Part("requirements", make("requirements")),
+        Part("style", make("lint")),
+        Part("layers", make("layers")),
         Part("unit tests", make("unit")),
         Part(
             "interoperability",
@@ -37,9 +40,6 @@ def test_parts() -> list[Part]:
             (f"{TUNNEL_BOARD}, build", "static build", "peers"),
         ),
         *(digest(board) for board in BOARDS if board != TUNNEL_BOARD),
-        Part("style", make("lint")),
-        Part("layers", make("layers")),
-        Part("requirements", make("requirements")),
         Part(
             "allocation, in process",
             (RUN, "allocation", "--only", "proof", "--only", "door", "--datagrams", "200000"),
