@@ -108,7 +108,7 @@ def rest_parts() -> list[Part]:
             Lane.ALONE,
             ("peers",),
         ),  # fmt: skip
-        Part("single operations", ("Tests/Microbench/run",), Lane.ALONE),
+        Part("single operations", make("microbench"), Lane.ALONE),
     ]
 
 

@@ -84,9 +84,21 @@ class Running:
         return f"{self.part.name} ({ended} of {total[1]} tests)"
 
     @property
-    def summary(self) -> str:
-        """The last line of its output."""
+    def is_skipped(self) -> bool:
+        """Whether the machine cannot run it; make(1) exits with 2 and prints the status."""
+        status = self.process.returncode
+        return status == SKIPPED or status == 2 and f"Error {SKIPPED}" in self.last_line
+
+    @property
+    def last_line(self) -> str:
         lines = [line for line in self.text.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""
+
+    @property
+    def summary(self) -> str:
+        """The last line that the part itself has printed."""
+        lines = [line for line in self.text.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith("make: ***")]
         return lines[-1].strip()[:90] if lines else ""
 
     def stop(self) -> None:
@@ -184,7 +196,7 @@ class Schedule:
             if status is None:
                 continue
             self.running.remove(it)
-            result = {0: "passed", SKIPPED: "skipped"}.get(status, "failed")
+            result = "passed" if status == 0 else "skipped" if it.is_skipped else "failed"
             self.add(it.part.name, result, it.summary, it.seconds)
             if result == "failed":
                 self.show(it, status)
