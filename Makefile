@@ -19,7 +19,7 @@ SWIFT_BUILD := swift build -c release --product culvert
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 # --- what everything needs
 
@@ -50,7 +50,7 @@ $(ORDINARY): $(SOURCES)
 	@cp .build/release/culvert $@
 
 .PHONY: static
-static: deps-build $(STATIC) ## the shipped build: one static Embedded Swift binary, build/x86_64/culvert
+static: deps-build $(STATIC) ## the shipped build, Embedded Swift: build/x86_64/culvert
 
 # A binary is made anew when a source, the scripts or a board's flags changed, not when a package's
 # files did.
@@ -66,17 +66,17 @@ sdk: deps-build ## the Swift SDKs of all boards, from Debian's sources of musl a
 $(BOARDS): %: deps-build build/%/culvert # one board's static binary, build/BOARD/culvert
 
 .PHONY: boards
-boards: deps-build $(BOARDS:%=build/%/culvert) ## a static binary for each board: build/BOARD/culvert
+boards: deps-build $(BOARDS:%=build/%/culvert) ## a static binary for each board
 
 # The official SDK's triple, in build/TRIPLE/culvert.
 SDK := aarch64-swift-linux-musl
 
 .PHONY: static-sdk
-static-sdk: deps-build ## ordinary Swift with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
+static-sdk: deps-build ## with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps-build deps-boards ## for a release: ordinary Swift and tests on emulated arm64 (1.3 GB to fetch)
+ordinary-arm64: deps-build deps-boards ## for a release: emulated arm64 (downloads 1.3 GB)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
@@ -91,7 +91,8 @@ demo: static deps-system peers ## run a real tunnel against wireguard-go and pas
 	@Tests/System/demo --program $(STATIC)
 
 .PHONY: bench
-bench: static deps-system peers ## race it against wireguard-go (PEERS="name=command;..." ROUNDS= ONLY= QUICK=1)
+# PEERS="name=command;...", ROUNDS=, SECONDS= and ONLY= are in docs/TESTING.md.
+bench: static deps-system peers ## race it against wireguard-go (QUICK=1)
 	@Tests/Bench/install-plotting
 	$(if $(ONLY)$(QUICK),,@Tests/Microbench/run --times)
 	@Tests/Bench/run-race --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
@@ -134,7 +135,7 @@ embedding: deps-unit ## the program of docs/EMBEDDING.md, extracted, built and r
 	@$(SYSTEM) embedding
 
 .PHONY: interop
-interop: static deps-system peers ## real tunnels between namespaces, with the static binary (K='wg*')
+interop: static deps-system peers ## real tunnels between namespaces (K='wg*')
 	@$(SYSTEM) interop --program $(STATIC) $(FILTERED)
 
 .PHONY: interop-ordinary
@@ -166,7 +167,7 @@ $(BOARDS:%=size-%): size-%: % # form and size of one board's binary
 	@Toolchain/check-size build/$*/culvert $(SIZE_MAX)
 
 .PHONY: test-boards
-test-boards: boards deps-boards deps-system peers ## each board's binary under qemu-user, against peers
+test-boards: boards deps-boards deps-system peers ## each board's binary under qemu-user
 	@$(SYSTEM) boards $(if $(BOARD),--boards $(BOARD)) $(FILTERED)
 
 .PHONY: reproducible
