@@ -1,4 +1,4 @@
-"""Where and with what it was measured."""
+"""The machine and the programs that were measured."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,7 @@ class Machine:
 
     @classmethod
     def look(cls, options: argparse.Namespace, results: Results) -> "Machine":
-        """This machine, now."""
+        """This machine at present."""
         congestion = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
         facts = {
             "date": datetime.date.today().isoformat(),
@@ -70,7 +70,7 @@ def first_line(*command: str) -> str:
 
 
 def describe(program: Program) -> dict:
-    """Which build it was."""
+    """The build of a program."""
     content = program.path.read_bytes()
     return {
         "version": version_of(program),
@@ -79,7 +79,7 @@ def describe(program: Program) -> dict:
     }
 
 
-# How busy the machine is with what is not measured.
+# How busy the machine is with other work.
 
 IDLE_FIELDS = (3, 4)  # of the first line of /proc/stat: idle, and waiting for a disk
 
@@ -94,6 +94,6 @@ def busy_percent(seconds: float) -> float:
 
 
 def processor_times() -> list[int]:
-    """Clock ticks of all processors by what they did; guests' are part of the user's already."""
+    """Clock ticks of all processors by what they did; guests' time is part of the user's."""
     line = pathlib.Path("/proc/stat").read_text().partition("\n")[0]
     return [int(it) for it in line.split()[1:9]]

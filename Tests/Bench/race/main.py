@@ -1,4 +1,4 @@
-"""From the command line to the written report."""
+"""The benchmark: the race, its report and its limits."""
 
 import argparse
 import pathlib
@@ -12,11 +12,11 @@ from race.machine import Machine
 from race.race import Race
 from race.results import Results
 
-BUSY = 15  # percent of the processors; what other work may take without being told
+BUSY = 15  # percent of the processors; other work above this is reported
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """The race and all that is told of it; the exit status."""
+    """Run the race and print its report; the exit status."""
     reference = chosen.reference
     results = Race(chosen.programs, chosen).run()
     machine = Machine.look(chosen, results)
@@ -31,14 +31,14 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def write(folder: pathlib.Path, results: Results, machine: Machine, reference: str) -> None:
-    """Tables and plots."""
+    """Write tables and plots."""
     drawn, complaint = plots.draw(folder, results)
     report.write(folder, results, machine, reference, drawn)
     print(complaint or f"Written to {folder}: latest.md, latest.json, {', '.join(drawn)}.")
 
 
 def verdict(chosen: argparse.Namespace, results: Results, subject: str, reference: str) -> int:
-    """1 when the program under test failed somewhere, or with --check below a limit."""
+    """1 if the program under test failed a step or, with --check, a limit."""
     has_failed = any(name == subject for name, _ in results.notes)
     if chosen.check:
         print()

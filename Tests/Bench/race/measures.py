@@ -1,4 +1,4 @@
-"""What is measured: the figures' names, units and direction."""
+"""The figures: their names, units and direction."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ class Measure:
     unit: str
     digits: int
     more_is_better: bool = False
-    is_share: bool = False  # a ratio already
+    is_share: bool = False  # is itself a ratio
 
 
 WAYS = {"up": "from the initiator", "down": "to the initiator"}
@@ -44,7 +44,7 @@ UDP = [
     for size in SIZES
     for measure in (
         Measure(f"udp{size}_rate", "udp", f"UDP {size} B, received", "packets/s", 0, True),
-        Measure(f"udp{size}_loss", "udp", f"UDP {size} B, lost of what was offered", "%", 1),
+        Measure(f"udp{size}_loss", "udp", f"UDP {size} B, lost of those offered", "%", 1),
     )
 ]
 PING = [
@@ -95,5 +95,5 @@ NESTED += [
 ]
 ALL = [*TCP, *UDP, *PING, *START, *MEMORY, *IDLE, *PEERS, *NESTED]
 BY_KEY = {it.key: it for it in ALL}
-# What ONLY= selects; memory is looked at wherever there is traffic.
+# What ONLY= selects; memory is measured wherever there is traffic.
 GROUPS = tuple(dict.fromkeys(it.group for it in ALL if it not in MEMORY))

@@ -1,4 +1,4 @@
-"""What the group `nested` measures: one tunnel, and two hops made in different ways."""
+"""The group `nested`: one tunnel, and two hops in different arrangements."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ class Nest:
 
 
 class Stack(Chain):
-    """A chain whose client may also be a program for each hop, with all its offloads.
+    """A chain whose client may also be one process for each hop, with all offloads.
 
     The suite starts such programs without, because of what they do with datagrams that do not fit
     into the tunnel before. Here they all fit.
@@ -72,7 +72,7 @@ def twins(lab: Lab, program: Program) -> Nest:
 
 
 def place(node: Node, tunnel: int, number: int) -> None:
-    """Addresses and port that tell which tunnel it is."""
+    """Addresses and port, which contain the number of the tunnel."""
     node.inner4, node.inner6 = f"10.{tunnel}.0.{number}", f"fd{tunnel}::{number}"
     node.port = FIRST_PORT + tunnel - FIRST_TUNNEL
 
@@ -90,15 +90,15 @@ def chain(lab: Lab, program: Program) -> Nest:
     return Nest(Pair(built.client, built.exit, built.client, built.exit), [*ends, *built.servers])
 
 
-# By the names that the figures have.
+# By the names in the figures.
 ARRANGEMENTS = {"single": single, "twins": twins, "chain": chain}
 
 
-# What two hops cost, measured beside a single tunnel.
+# The cost of two hops, measured beside a single tunnel.
 
 
 class NestedRun:
-    """One program's part of a round: its arrangements, which stand side by side, in turn."""
+    """One program's part of a round: its arrangements, which exist side by side, take turns."""
 
     def __init__(self, program: Program):
         self.program, self.lab = program, Lab()
@@ -107,7 +107,7 @@ class NestedRun:
 
     @property
     def possible(self) -> list[str]:
-        """Only Culvert nests by itself, so only of it are there two that do."""
+        """The arrangements that a program can have: only Culvert nests by itself."""
         return [it for it in ARRANGEMENTS if it != "twins" or self.program.is_culvert]
 
     def build(self, name: str) -> None:
@@ -115,7 +115,7 @@ class NestedRun:
         self.nests[name] = ARRANGEMENTS[name](self.lab, self.program)
 
     def tcp(self, name: str, seconds: float) -> Figures:
-        """A flow each way, and what both together cost all processes of the arrangement."""
+        """A flow each way, and the processor time of all processes for both."""
         nest = self.nests[name]
         begin = sum(map(cpu_seconds, nest.nodes))
         runs = {way: run_tcp(nest.pair, seconds, reverse=way == "down") for way in WAYS}
@@ -126,7 +126,7 @@ class NestedRun:
         return figures | {f"nested_{name}_cpu": spent / gigabytes}
 
     def shares(self) -> Figures:
-        """What of the single tunnel's throughput is left, each way."""
+        """Throughput relative to the single tunnel, each way."""
         single = self.megabits.get("single", {})
         return {
             f"nested_{name}_{way}_share": megabits[way] / single[way]

@@ -1,4 +1,4 @@
-"""The benchmark's command line."""
+"""The benchmark's command line, and the programs that take part."""
 
 import argparse
 import os
@@ -9,8 +9,8 @@ import shlex
 from harness.settings import CULVERT, DEBIAN12, NEWEST, REPOSITORY, Program, check_programs
 from race.measures import GROUPS, PEER_COUNTS
 
-LATEST = REPOSITORY / "docs" / "benchmarks"  # where a whole run is written down
-SCRATCH = REPOSITORY / "build" / "benchmarks"  # where a part of one is
+LATEST = REPOSITORY / "docs" / "benchmarks"  # for a whole run
+SCRATCH = REPOSITORY / "build" / "benchmarks"  # for a part of one
 QUICK = {"rounds": 2, "seconds": 2.0}
 FULL = {"rounds": 4, "seconds": 5.0}
 
@@ -44,7 +44,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse(description: str) -> argparse.Namespace:
-    """The options, and `programs`, `groups`, `peer_counts` and `reference` made of them.
+    """The options, with `programs`, `groups`, `peer_counts` and `reference` derived from them.
 
     A mistake ends the process.
     """
@@ -67,7 +67,7 @@ def parse(description: str) -> argparse.Namespace:
 
 
 def find_reference(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
-    """The one asked for, else the newest wireguard-go, or without it the first program."""
+    """The one given, else the newest wireguard-go, or without it the first program."""
     names = [it.name for it in options.programs]
     if options.reference and options.reference not in names:
         parser.error(f"--reference: no program is called {options.reference}")
@@ -76,7 +76,7 @@ def find_reference(parser: argparse.ArgumentParser, options: argparse.Namespace)
 
 
 def find_programs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Program]:
-    """All that take part. Ends the process where one is missing or two have one name."""
+    """All programs. Exits if one is missing or two have the same name."""
     if not options.no_peers:
         check_programs(parser, DEBIAN12, NEWEST)
     try:
@@ -89,14 +89,14 @@ def find_programs(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     return programs
 
 
-# Who takes part: programs given by name and command line, and the wireguard-go fetched.
+# Programs given by name and command line, and both wireguard-go.
 
 NAMED = re.compile(r"([\w.+-]+)=(.+)", re.DOTALL)
 REFERENCE = "wireguard-go newest"  # what ratios refer to
 
 
 def parse_program(text: str) -> Program:
-    """`[NAME=]COMMAND`; the interface's name comes last, after -f, or where the command has {}.
+    """`[NAME=]COMMAND`; the interface's name comes last, after -f, or replaces {} in the command.
 
     Raises FileNotFoundError when the command's first word is no program.
     """
@@ -107,23 +107,23 @@ def parse_program(text: str) -> Program:
 
 
 def parse_list(text: str) -> list[Program]:
-    """Several of them, with `;` or line ends between."""
+    """Several of them, separated by `;` or line ends."""
     return [parse_program(part) for part in re.split(r"[;\n]", text) if part.strip()]
 
 
 def fetched() -> list[Program]:
-    """wireguard-go of Debian 12 and the newest, under names that tell them apart."""
+    """wireguard-go of Debian 12 and the newest, under different names."""
     return [Program(DEBIAN12, name="wireguard-go Debian 12"), Program(NEWEST, name=REFERENCE)]
 
 
 def version(program: Program) -> str:
-    """What the program says of itself; of a fetched one the package's version."""
+    """The program's own version line; of a fetched one the package's version."""
     note = pathlib.Path(f"{program.path}.version")
     return f"package {note.read_text().strip()}" if note.is_file() else program.version
 
 
 def check_names(programs: list[Program]) -> None:
-    """Raises ValueError when two have one name."""
+    """Raise ValueError if two have the same name."""
     names = [it.name for it in programs]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two programs are called {', '.join(sorted(twice))}; give NAME=COMMAND")

@@ -1,4 +1,4 @@
-"""The results as pictures, the same to the byte for the same figures."""
+"""The results as SVG charts; the same figures give the same bytes."""
 
 import math
 import os
@@ -10,10 +10,10 @@ from race.results import Results, Spread
 
 SUBJECT, REFERENCES = "#0b7285", ("#ced4da", "#868e96", "#e69f00", "#cc79a7", "#56b4e9")
 INK, GRID = "#343a40", "#e9ecef"
-WIDTH, HEIGHT, SHARE = 8.0, 3.6, 0.8  # inches; of the room between groups that bars take
+WIDTH, HEIGHT, SHARE = 8.0, 3.6, 0.8  # inches; the share of each group that bars fill
 SETTINGS = {
-    "svg.hashsalt": "culvert",  # the same names of parts in every run
-    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "culvert",  # the same identifiers in every run
+    "svg.fonttype": "none",  # text, not paths
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -22,7 +22,7 @@ SETTINGS = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-# File name, title, axis, whether by powers of ten, and per figure what stands below its bars.
+# File name, title, axis, whether by powers of ten, and per figure the label below its bars.
 CHARTS = (
     (
         "throughput",
@@ -87,7 +87,7 @@ CHARTS = (
 
 
 def draw(folder: pathlib.Path, results: Results) -> tuple[list[str], str]:
-    """Writes an SVG per chart that has figures; their names, and why there are none if so."""
+    """Write an SVG per chart that has figures; their names, and the reason if there are none."""
     os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / "build" / "matplotlib"))
     try:
         import matplotlib

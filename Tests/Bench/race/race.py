@@ -1,4 +1,4 @@
-"""Rounds in which the programs take turns, so that what else the machine does falls on all alike.
+"""Rounds in which the programs take turns, so that other work of the machine affects all alike.
 
 In each round every program has a tunnel, and each step is done by all of them in turn before the
 next step begins. Who is first changes from round to round.
@@ -21,12 +21,12 @@ from race.steps import handshakes, peers, quiet_pair, start, wake_ups
 
 STARTS = 3  # of each program in a round
 WATCHED = 10  # seconds of idleness
-LISTENED = 0.5  # seconds in which other work is looked for before a round
+LISTENED = 0.5  # seconds for which other work is measured before a round
 Step = tuple[str, Callable[[Pair], steps.Figures]]
 
 
 class Race:
-    """The whole benchmark; `run` gives the results."""
+    """The whole benchmark; `run` returns the results."""
 
     def __init__(self, programs: list[Program], options: argparse.Namespace):
         self.programs, self.options = programs, options
@@ -47,7 +47,7 @@ class Race:
         return self.results
 
     def plan(self) -> list[Step]:
-        """What is done in a round, in order."""
+        """The steps of a round, in order."""
         seconds, found = self.options.seconds, []
         if "ping" in self.options.groups:
             found.append(("ping, idle", steps.ping_idle))
@@ -108,7 +108,7 @@ class Race:
         """Each arrangement of the program under test and of the reference, in turn."""
         wanted = self.programs[0].name, self.options.reference
         runs = [NestedRun(it) for it in self.order(number) if it.is_culvert or it.name in wanted]
-        # Which is first changes here, too.
+        # The first one alternates here as well.
         names = [*ARRANGEMENTS] if number % 2 == 0 else [*reversed(ARRANGEMENTS)]
         turns = [(run, it) for it in names for run in runs if it in run.possible]
         seconds = self.options.seconds
@@ -155,7 +155,7 @@ class Race:
         return self.attempt(program, "afterwards", lambda: pair.handshake(10) or True) is True
 
     def attempt(self, program: Program, name: str, action: Callable):
-        """What the action gives; a failure is noted, and the others go on."""
+        """The result of the action; a failure is noted, and the others continue."""
         try:
             return action()
         except (AssertionError, OSError, ValueError, KeyError) as error:
@@ -170,7 +170,7 @@ class Race:
             self.tell(label, f"{program.name}: {told(figures)}")
 
     def run_idle(self) -> None:
-        """All programs at once: they do nothing."""
+        """All programs at once, without traffic."""
         labs = {program: Lab() for program in self.programs}
         try:
             pairs = {
@@ -193,7 +193,7 @@ class Race:
 
 
 def told(figures: steps.Figures) -> str:
-    """The figures in few words."""
+    """The figures in short."""
     words = []
     for key, value in figures.items():
         measure = BY_KEY[key]

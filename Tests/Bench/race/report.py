@@ -31,7 +31,7 @@ all programs of the arrangement together."""
 
 
 def table(results: Results, reference: str) -> str:
-    """Markdown: a line a figure, a column a program."""
+    """Markdown: a line per figure, a column per program."""
     names = list(results.values)
     rows = [["", *names]]
     for measure in ALL:
@@ -64,7 +64,7 @@ def cell(results: Results, name: str, reference: str, measure: Measure) -> str:
 
 
 def read(folder: pathlib.Path) -> tuple[Results, Machine, str]:
-    """What `write` wrote: the results, the machine and the reference's name."""
+    """Read what `write` wrote: the results, the machine and the reference's name."""
     content = json.loads((folder / "latest.json").read_text())
     results = Results(list(content["values"]))
     results.values, results.notes = content["values"], list(map(tuple, content["notes"]))
@@ -72,7 +72,7 @@ def read(folder: pathlib.Path) -> tuple[Results, Machine, str]:
 
 
 def times(ratio: float) -> str:
-    """E.g. x1.30; two digits that mean something below a tenth, none after the point above 100."""
+    """E.g. x1.30; two significant digits below a tenth, no decimals above 100."""
     if ratio >= 100:
         return f"x{ratio:,.0f}"
     return f"x{ratio:.2f}" if ratio >= 0.1 else f"x{ratio:.2g}"
@@ -91,7 +91,7 @@ def markdown(results: Results, machine: Machine, reference: str, plots: list[str
 def write(
     folder: pathlib.Path, results: Results, machine: Machine, reference: str, plots: list[str]
 ) -> None:
-    """latest.md and latest.json in the folder."""
+    """Write latest.md and latest.json to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "latest.md").write_text(markdown(results, machine, reference, plots))
     units = {it.key: it.unit for it in ALL if results.has(it.key)}

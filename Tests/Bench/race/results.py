@@ -25,17 +25,17 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def rounded(value: float) -> float:
-    """To six digits: more mean nothing."""
+    """Round to six digits."""
     return float(f"{value:.6g}")
 
 
 class Results:
-    """Per program and figure the values of all rounds, and what went wrong."""
+    """Per program and figure the values of all rounds, and the failures."""
 
     def __init__(self, names: list[str]):
         self.values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
         self.notes: list[tuple[str, str]] = []  # (program, what happened)
-        self.busy: list[float] = []  # percent of the processors that others took, before each round
+        self.busy: list[float] = []  # percent of the processors; other work before each round
 
     def add(self, name: str, figures: dict[str, float]) -> None:
         for key, value in figures.items():

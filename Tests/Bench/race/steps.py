@@ -1,4 +1,4 @@
-"""What is done with a tunnel whose ends both run one program, and the figures it gives."""
+"""The steps with a tunnel whose ends both run one program, and their figures."""
 
 import base64
 import os
@@ -26,7 +26,7 @@ Figures = dict[str, float]
 
 
 def tcp(pair: Pair, seconds: float, flows: int, direction: str) -> Figures:
-    """A run of TCP between the ends, and what it cost them."""
+    """A run of TCP between the ends, and its processor time."""
     before = [cpu_seconds(node) for node in pair.nodes]
     run = run_tcp(pair, seconds, flows, direction == "down")
     spent = [cpu_seconds(node) - it for node, it in zip(pair.nodes, before)]
@@ -44,7 +44,7 @@ def tcp(pair: Pair, seconds: float, flows: int, direction: str) -> Figures:
 
 
 def cpu_seconds(node: Node) -> float:
-    """Of the program, and of what it started should it be a script."""
+    """Of the program, and of its children if it is a script."""
     return sum(procfs.cpu_seconds(pid) for pid in procfs.family(node.pid))
 
 
@@ -80,7 +80,7 @@ def ping_load(pair: Pair, seconds: float) -> Figures:
     def load() -> None:
         try:
             run_tcp(pair, seconds + 2 * MARGIN)
-        except Exception as error:  # raised again below, in the thread that is listened to
+        except Exception as error:  # raised again below, in the calling thread
             failures.append(error)
 
     flow = threading.Thread(target=load)
@@ -110,9 +110,9 @@ def memory(pair: Pair) -> Figures:
     return {"rss": max(map(peak_memory, pair.nodes))}
 
 
-# How long it takes from the start of the process to the first answer through the tunnel.
+# The time from the start of the process to the first answer through the tunnel.
 
-READY_INTERVAL = 0.001  # seconds between looks whether the program takes configuration
+READY_INTERVAL = 0.001  # seconds between checks whether the program accepts configuration
 
 
 def start(program: Program) -> Figures:
@@ -139,7 +139,7 @@ def start(program: Program) -> Figures:
 
 
 def waiting_end(lab: Lab, program: Program) -> tuple[Node, Node]:
-    """(ours, theirs): the latter runs, and knows the former, which is not started."""
+    """(ours, theirs): theirs runs and has ours as its peer; ours is not started."""
     left, right = lab.namespace("ours"), lab.namespace("theirs")
     lab.connect(left, right)
     ours, theirs = lab.node(left, program, "ours"), lab.node(right, program, "theirs")
@@ -148,7 +148,7 @@ def waiting_end(lab: Lab, program: Program) -> tuple[Node, Node]:
     theirs.set("listen-port", str(theirs.port), secrets={"private-key": theirs.keys.private})
     theirs.add_peer(ours)
     theirs.bring_up()
-    # Address resolution outside the tunnel is not what is measured.
+    # Address resolution outside the tunnel is not measured.
     ping(ours, theirs.outer4, 1)
     return ours, theirs
 
@@ -168,7 +168,7 @@ Endpoint = {theirs.endpoint()}
     return str(path)
 
 
-# How long a handshake takes, seen by the packet that waits for it.
+# The time of a handshake, as seen by the packet that waits for it.
 
 COUNT = 40
 # Seconds between two; responders refuse more than 50 a second of one peer.
@@ -176,7 +176,7 @@ SPACE = 0.05
 
 
 def handshakes(pair: Pair) -> Figures:
-    """The initiator forgets its peer and is told it again; the next echo request brings a session.
+    """The initiator removes its peer and adds it again; the next echo request makes a session.
 
     Milliseconds from the request to its answer, the median of those that needed no second try.
     """
@@ -195,21 +195,21 @@ def handshakes(pair: Pair) -> Figures:
 
 
 def peer_lines(pair: Pair) -> list[str]:
-    """What makes the other end our peer."""
+    """The UAPI lines that make the other end our peer."""
     theirs = pair.theirs
     lines = [f"public_key={hexadecimal(theirs.keys.public)}", f"endpoint={theirs.endpoint()}"]
     return lines + [f"allowed_ip={it}" for it in theirs.allowed_ips.split(",")]
 
 
-# How often an idle tunnel wakes.
+# How often an idle tunnel wakes up.
 
 # Seconds after the last packet until the protocol itself has nothing left to do: the passive
-# keepalive comes after 10 s, the timer for a peer that has gone silent after 15.3 s.
+# keepalive is sent after 10 s, and the timer for a silent peer fires after 15.3 s.
 SETTLE = 28
 
 
 def quiet_pair(lab: Lab, program: Program) -> Pair:
-    """A tunnel with a session, without IPv6 on the hosts, which multicasts of its own accord."""
+    """A tunnel with a session, without IPv6 on the hosts, which sends multicasts unasked."""
     pair = build_pair(lab, program, program, level="error", peer_level="error", host_ipv6=False)
     pair.handshake(20)
     return pair
@@ -224,19 +224,19 @@ def wake_ups(pairs: dict[Program, Pair], seconds: float) -> dict[Program, int]:
 
 
 def count(pair: Pair) -> int:
-    """So far."""
+    """Wake-ups so far."""
     pids = [pid for node in pair.nodes for pid in procfs.family(node.pid)]
     return sum(procfs.wake_ups(pid) for pid in pids)
 
 
-# What many configured peers cost the one that is used.
+# The effect of many configured peers on the one that is used.
 
 PINGS = 200
-STANDARD_PEERS = 256  # what Culvert takes without a larger profile
+STANDARD_PEERS = 256  # the most that Culvert allows without a larger profile
 
 
 def peers(program: Program, count: int, seconds: float) -> Figures:
-    """One end with so many peers, the last of which is the other end; the rest are nobody's."""
+    """One end with `count` peers, of which only the last exists: the other end."""
     lab = Lab()
     try:
         profile = "gateway" if count > STANDARD_PEERS else ""
