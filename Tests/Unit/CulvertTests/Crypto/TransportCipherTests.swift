@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @testable import Culvert
@@ -179,5 +180,134 @@ import Testing
         counter: counter, sender: sender, key: key)
       #expect(output.holds(message), "case \(test["tcId"]!)")
     }
+  }
+}
+
+/// The choice of a cipher, by a clock that says what the test wants.
+@Suite struct CipherMeasuringTests {
+  /// The stride chosen, 0 for libsodium's AEAD call, where a timing takes what `times` says for
+  /// its round, candidate and size. The order is the one `measured` takes them in.
+  static func choice(_ times: (_ round: Int, _ candidate: Int, _ isLong: Bool) -> UInt64) -> Int {
+    let scratch = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: TransportCipher.scratchByteCount + 1, alignment: 16)
+    defer { scratch.deallocate() }
+    scratch[scratch.count - 1] = 0xee
+    var now: UInt64 = 1 << 40
+    var readings = 0
+    let cipher = TransportCipher.measured(
+      scratch: UnsafeMutableRawBufferPointer(rebasing: scratch.dropLast())
+    ) {
+      // Two readings a timing, two timings a candidate, four candidates a round.
+      if readings % 2 == 1 { now &+= times(readings / 16, readings / 4 % 4, readings / 2 % 2 == 0) }
+      readings += 1
+      return now
+    }
+    #expect(readings >= 5 * 16)
+    #expect(scratch[scratch.count - 1] == 0xee)
+    return cipher.stride
+  }
+
+  @Test(arguments: [0, 64, 256, 512].enumerated().map { ($0.offset, $0.element) })
+  func takesTheCheapest(cheapest: Int, stride: Int) {
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, _ in candidate == cheapest ? 9 : 10 } == stride)
+    // Cheap for one size, and not too dear for the other.
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == cheapest ? (isLong ? 50 : 30) : (isLong ? 60 : 29)
+      } == stride)
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == cheapest ? (isLong ? 61 : 20) : (isLong ? 60 : 29)
+      } == stride)
+  }
+
+  @Test func oneQuietRoundIsEnough() {
+    #expect(
+      CipherMeasuringTests.choice { round, candidate, _ in
+        candidate == 2 ? (round == 3 ? 9 : 1000) : 10
+      } == 256)
+    #expect(
+      CipherMeasuringTests.choice { round, candidate, _ in
+        candidate == 1 ? (round == 0 ? 9 : 1000) : 10
+      } == 64)
+  }
+
+  @Test func aClockThatStandsOrGoesBackChoosesTheAEADCall() {
+    #expect(CipherMeasuringTests.choice { _, _, _ in 0 } == 0)
+    #expect(CipherMeasuringTests.choice { _, _, _ in UInt64.max } == 0)
+  }
+
+  /// A candidate that the clock went back on is no bargain.
+  @Test func timesThatWrapAreTheDearest() {
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == 2 && isLong ? .max - 4 : 10
+      } == 0)
+  }
+}
+
+/// The input or the output of a `TransportCipher`: bytes with the room around them that the cipher
+/// may use, and more that it may not. Knows what stood there before.
+final class CipherBuffer {
+  private static let edgeByteCount = 32
+  private static let alignment = 64
+
+  /// Where the text begins.
+  private(set) var text: UnsafeMutableRawPointer
+  private let now: UnsafeMutableRawBufferPointer
+  private let before: UnsafeMutableRawBufferPointer
+  private let noise: UnsafeMutableRawBufferPointer
+
+  /// Room for `capacity` bytes of text, padding and tag.
+  init(capacity: Int) {
+    let byteCount =
+      2 * CipherBuffer.edgeByteCount + TransportCipher.headroom + CipherBuffer.alignment + capacity
+      + TransportCipher.slack
+    now = .allocate(byteCount: byteCount, alignment: CipherBuffer.alignment)
+    before = .allocate(byteCount: byteCount, alignment: CipherBuffer.alignment)
+    noise = .allocate(byteCount: byteCount, alignment: CipherBuffer.alignment)
+    for index in noise.indices { noise[index] = UInt8(truncatingIfNeeded: index &* 37 | 1) }
+    text = now.baseAddress!
+    lay([])
+  }
+
+  deinit {
+    now.deallocate()
+    before.deallocate()
+    noise.deallocate()
+  }
+
+  /// Lays `bytes` down, so many bytes off an aligned place, with noise all around.
+  func lay(_ bytes: [UInt8], misalignment: Int = 0) {
+    now.copyMemory(from: UnsafeRawBufferPointer(noise))
+    text = now.baseAddress! + CipherBuffer.edgeByteCount + TransportCipher.headroom + misalignment
+    bytes.withUnsafeBytes {
+      if let start = $0.baseAddress { text.copyMemory(from: start, byteCount: $0.count) }
+    }
+    before.copyMemory(from: UnsafeRawBufferPointer(now))
+  }
+
+  /// Whether everything is as it was.
+  var isUnchanged: Bool { memcmp(now.baseAddress!, before.baseAddress!, now.count) == 0 }
+
+  /// Whether all is as it was but `headroom` bytes before the text, `byteCount` from there on and
+  /// the slack behind these.
+  func isUnchangedAround(headroom: Int, byteCount: Int) -> Bool {
+    let front = text - now.baseAddress! - headroom
+    let back = text - now.baseAddress! + byteCount + TransportCipher.slack
+    return memcmp(now.baseAddress!, before.baseAddress!, front) == 0
+      && memcmp(now.baseAddress! + back, before.baseAddress! + back, now.count - back) == 0
+  }
+
+  func holds(_ bytes: [UInt8]) -> Bool { memcmp(text, bytes, bytes.count) == 0 }
+
+  /// Whether `byteCount` bytes are zero, from `start` bytes behind where the text begins.
+  func isZero(from start: Int = 0, byteCount: Int) -> Bool {
+    (start..<start + byteCount).allSatisfy { text.load(fromByteOffset: $0, as: UInt8.self) == 0 }
+  }
+
+  func bytes(_ byteCount: Int) -> [UInt8] {
+    Array(UnsafeRawBufferPointer(start: text, count: byteCount))
   }
 }
