@@ -1,10 +1,10 @@
 /// One tunnel of an end, with a batch of either lane, and the channel that takes its datagrams
 /// through the tunnel around it. The values live in the arena; a copy is the same hop.
 struct TunnelHop {
-  fileprivate let tunnelAddress: UnsafeMutablePointer<Tunnel>
-  fileprivate let outboundAddress: UnsafeMutablePointer<OutboundBatch>
-  fileprivate let inboundAddress: UnsafeMutablePointer<InboundBatch>
-  fileprivate let channelAddress: UnsafeMutablePointer<DatagramChannel>
+  let tunnelAddress: UnsafeMutablePointer<Tunnel>
+  let outboundAddress: UnsafeMutablePointer<OutboundBatch>
+  let inboundAddress: UnsafeMutablePointer<InboundBatch>
+  let channelAddress: UnsafeMutablePointer<DatagramChannel>
 
   var tunnel: Tunnel {
     unsafeAddress { UnsafePointer(tunnelAddress) }
@@ -177,7 +177,9 @@ struct TunnelEnd {
       precondition(next > before, "an empty batch has no room for a datagram")
       receive(hop - 1, at: now, observe)
       inner.channel.release()
-      precondition(inner.channel.lentCount == 0, "memory of the channel is lent for too long")
+      precondition(
+        inner.channel.lentCount == 0 && inner.channel.reassembler.completedCount == 0,
+        "the channel's memory is lent for too long")
     }
   }
 

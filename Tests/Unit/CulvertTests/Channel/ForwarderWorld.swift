@@ -84,7 +84,7 @@ final class ForwarderWorld {
       next = forwarder.carry(
         from: clients, at: next, &channel, into: &pair.a.outbound, at: pair.now)
       roundsOut += 1
-      for packet in pair.carryToB(finish(pair.a)) { serve(packet, &questions) }
+      for packet in pair.carryToB(pair.a.sendBatch(at: pair.now)) { serve(packet, &questions) }
     }
     return questions
   }
@@ -100,22 +100,6 @@ final class ForwarderWorld {
       }
     }
     servers.release()
-  }
-
-  /// As the shell's lane does it.
-  private func finish(_ node: TunnelNode) -> [Emission] {
-    var emissions: [Emission] = []
-    node.tunnel.plan(&node.outbound, at: pair.now)
-    while node.outbound.seal() {
-      for index in 0..<node.outbound.outputCount {
-        if case .datagram(let bytes, let path, let trafficClass) = node.outbound.output(index) {
-          emissions.append(
-            Emission(bytes: [UInt8](bytes), path: path, trafficClass: trafficClass))
-        }
-      }
-    }
-    node.tunnel.emit(&node.outbound, at: pair.now)
-    return emissions
   }
 
   // MARK: Inward
@@ -134,7 +118,7 @@ final class ForwarderWorld {
         _ = servers.send(
           payload, from: ForwarderWorld.port, to: question.asker,
           trafficClass: question.trafficClass, into: &pair.b.outbound, at: pair.now)
-        return finish(pair.b)
+        return pair.b.sendBatch(at: pair.now)
       }
     }
     return deliver(emissions)

@@ -34,12 +34,15 @@ private let strides = [0, 64, 256, 512]
   private final class Snapshot {
     private let memory: UnsafeRawBufferPointer
     private let before: UnsafeMutableRawBufferPointer
+    /// The tunnels and batches themselves, which note where they are at each step.
+    private let values: Area
 
-    init(_ node: NestedNode) {
+    init(_ node: TunnelNode) {
       // The secrets come first.
       let arena = node.memory
       memory = UnsafeRawBufferPointer(
         start: arena.arena.secrets.baseAddress, count: arena.arena.byteCount)
+      values = Area(node.values.baseAddress!, node.values.count)
       before = .allocate(byteCount: memory.count, alignment: 64)
       take()
     }
@@ -60,7 +63,9 @@ private let strides = [0, 64, 256, 512]
         guard memcmp(now, old, count) != 0 else { continue }
         for index in 0..<count where now.byte(index) != UnsafeRawPointer(old).byte(index) {
           let address = now + index
-          if !areas.contains(where: { $0.contains(address) }) { strays.append(offset + index) }
+          if !values.contains(address), !areas.contains(where: { $0.contains(address) }) {
+            strays.append(offset + index)
+          }
         }
       }
       #expect(strays.isEmpty, comment, sourceLocation: sourceLocation)
@@ -74,7 +79,7 @@ private let strides = [0, 64, 256, 512]
   }
 
   /// Lays noise everywhere that a batch keeps nothing, to find what relies on zeros.
-  private func fill(_ node: NestedNode, _ byte: UInt8) {
+  private func fill(_ node: TunnelNode, _ byte: UInt8) {
     for hop in node.hops {
       hop.outbound.reset()
       hop.inbound.reset()
@@ -87,11 +92,10 @@ private let strides = [0, 64, 256, 512]
   // MARK: Step by step
 
   /// Of two hops outward, with what each step may change.
-  private func sendStepByStep(_ node: NestedNode, _ packets: [[UInt8]], at now: Instant)
+  private func sendStepByStep(_ node: TunnelNode, _ packets: [[UInt8]], at now: Instant)
     -> [Emission]
   {
     let (inner, outer) = (node.hops[0], node.hops[1])
-    let channel = node.channels[0]
     inner.outbound.reset()
     for packet in packets {
       inner.outbound.room(for: packet.count)!.copyBytes(from: packet)
@@ -112,11 +116,11 @@ private let strides = [0, 64, 256, 512]
         outer.outbound.reset()
         snapshot.take()
         let first = next
-        next = channel.channel.carry(
+        next = inner.channel.carry(
           from: &inner.outbound, at: next, into: &outer.outbound, at: now)
         snapshot.expectChanges(
           only: headrooms(of: inner.outbound, first..<next) + [
-            Area(outer.outbound.bytes), Area(outer.outbound.packets), channelState(channel),
+            Area(outer.outbound.bytes), Area(outer.outbound.packets), channelState(inner),
           ], "carrying outward")
         outer.tunnel.plan(&outer.outbound, at: now)
         checkSealable(outer.outbound, of: node, cipher: outer.tunnel.cipher)
@@ -157,8 +161,8 @@ private let strides = [0, 64, 256, 512]
   }
 
   /// Counters stand in front of the paths and of what is lent.
-  private func channelState(_ channel: NestedChannel) -> Area {
-    withUnsafeBytes(of: channel.channel.counters) {
+  private func channelState(_ hop: TunnelHop) -> Area {
+    withUnsafeBytes(of: hop.channel.counters) {
       Area($0.load(as: UnsafeRawPointer.self), Int(DatagramVerdict.count) * 8)
     }
   }
@@ -166,7 +170,7 @@ private let strides = [0, 64, 256, 512]
   /// What the cipher reads around each packet lies in the process's memory, and within the area
   /// that the packet is in.
   private func checkSealable(
-    _ batch: borrowing OutboundBatch, of node: NestedNode, cipher: TransportCipher
+    _ batch: borrowing OutboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
     let areas = node.hops.flatMap { [Area($0.outbound.bytes), Area($0.outbound.outputs.bytes)] }
     for index in 0..<batch.count where batch.packets[index].kind == .text {
@@ -189,10 +193,9 @@ private let strides = [0, 64, 256, 512]
 
   /// The same inward.
   private func receiveStepByStep(
-    _ node: NestedNode, _ emissions: [Emission], at now: Instant
+    _ node: TunnelNode, _ emissions: [Emission], at now: Instant
   ) -> [[UInt8]] {
     let (inner, outer) = (node.hops[0], node.hops[1])
-    let channel = node.channels[0]
     var packets: [[UInt8]] = []
     var rest = emissions[...]
     let snapshot = Snapshot(node)
@@ -201,7 +204,7 @@ private let strides = [0, 64, 256, 512]
       while let emission = rest.first, let room = outer.inbound.room {
         room.copyBytes(from: emission.bytes)
         outer.inbound.append(
-          byteCount: emission.bytes.count, from: Path(to: NestedPair.network(1)),
+          byteCount: emission.bytes.count, from: Path(to: TunnelPair.network(1)),
           trafficClass: 0, isTruncated: false)
         rest = rest.dropFirst()
       }
@@ -214,7 +217,7 @@ private let strides = [0, 64, 256, 512]
       var next = 0
       while next < outer.inbound.count {
         inner.inbound.reset()
-        next = channel.channel.carry(
+        next = inner.channel.carry(
           from: outer.inbound, at: next, into: &inner.inbound, at: now)
         inner.tunnel.accept(&inner.inbound, at: now)
         checkOpenable(inner.inbound, of: node, cipher: inner.tunnel.cipher)
@@ -227,16 +230,17 @@ private let strides = [0, 64, 256, 512]
         for index in 0..<inner.inbound.count {
           if let packet = inner.inbound.delivered(index) { packets.append([UInt8](packet)) }
         }
-        channel.channel.release()
+        inner.channel.release()
       }
     }
     return packets
   }
 
   private func checkOpenable(
-    _ batch: borrowing InboundBatch, of node: NestedNode, cipher: TransportCipher
+    _ batch: borrowing InboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
-    let areas = node.hops.map { Area($0.inbound.texts) } + node.channels.flatMap { slots(of: $0) }
+    let areas =
+      node.hops.map { Area($0.inbound.texts) } + node.hops.dropLast().flatMap { slots(of: $0) }
     for index in 0..<batch.count where batch.packets[index].kind == .sealed {
       let message = UnsafeRawPointer(batch.packets[index].start) + 16
       let byteCount = Int(batch.packets[index].byteCount) - 32
@@ -256,8 +260,8 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  private func slots(of channel: NestedChannel) -> [Area] {
-    let start = { UnsafeRawPointer(channel.channel.reassembler.payload(of: $0)) }
+  private func slots(of hop: TunnelHop) -> [Area] {
+    let start = { UnsafeRawPointer(hop.channel.reassembler.payload(of: $0)) }
     let byteCount = start(1) - start(0)
     return (0..<Reassembler.slots).map {
       Area(start($0) - Reassembler.payloadByteOffset, byteCount)
@@ -270,13 +274,15 @@ private let strides = [0, 64, 256, 512]
     var limits = Limits.roomy
     limits.reassembledByteCount = 5000
     for other in [stride, strides[(strides.firstIndex(of: stride)! + 1) % 4]] {
-      let pair = try NestedPair(families: [family], limits: limits, strides: [stride, other])
+      let pair = try TunnelPair(
+        hops: 2, families: [family], limits: limits, strides: [stride, other])
       pair.connect()
+      pair.forget()
       fill(pair.a, 0xa5)
       fill(pair.b, 0x5a)
       // Whole, in fragments, and whole again; a batch of the smallest.
       for sizes in [[0, 1300, 1330, 3, 4000, 700], [1313], [Int](repeating: 0, count: 16)] {
-        let packets = sizes.map { NestedPair.packet(bytes($0, seed: UInt64($0))) }
+        let packets = sizes.map { TunnelPair.packet(bytes($0, seed: UInt64($0))) }
         let emissions = sendStepByStep(pair.a, packets, at: pair.now)
         #expect(receiveStepByStep(pair.b, emissions, at: pair.now) == packets)
       }
@@ -288,21 +294,22 @@ private let strides = [0, 64, 256, 512]
   @Test(arguments: families) func noErrorsAroundWhatStandsElsewhere(
     family: IPAddress.Family
   ) throws {
-    let pair = try NestedPair(families: [family])
+    let pair = try TunnelPair(hops: 2, families: [family])
     pair.connect()
+    pair.forget()
     let (inner, outer) = (pair.a.hops[0], pair.a.hops[1])
     let nowhere = family == .ipv4 ? ipv4(8, 8, 8, 8) : ipv6(0x2001_0db8 << 32, 8)
     inner.tunnel.setEndpoint(Endpoint(address: nowhere, port: 1), of: inner.firstPeer)
     inner.outbound.reset()
     for count in [200, 0, 300] {
-      let packet = NestedPair.packet(bytes(count, seed: 1))
+      let packet = TunnelPair.packet(bytes(count, seed: 1))
       inner.outbound.room(for: packet.count)!.copyBytes(from: packet)
       inner.outbound.append(byteCount: packet.count)
     }
     inner.tunnel.plan(&inner.outbound, at: pair.now)
     #expect(inner.outbound.seal() && inner.outbound.outputCount == 3)
     outer.outbound.reset()
-    let next = pair.a.channels[0].channel.carry(
+    let next = pair.a.hops[0].channel.carry(
       from: &inner.outbound, at: 0, into: &outer.outbound, at: pair.now)
     #expect(next == 3)
     let before = [UInt8](inner.outbound.outputs.bytes)
@@ -362,7 +369,7 @@ private let strides = [0, 64, 256, 512]
           let had = batch.hasRoomForAny
           guard
             batch.append(
-              at: datagram, byteCount: byteCount, from: Path(to: NestedPair.network(1)),
+              at: datagram, byteCount: byteCount, from: Path(to: TunnelPair.network(1)),
               trafficClass: 0)
           else {
             #expect(!had)

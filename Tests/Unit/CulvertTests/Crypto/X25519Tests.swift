@@ -133,10 +133,8 @@ enum TestVectors {
     if let folder = ProcessInfo.processInfo.environment["CULVERT_VECTORS"] {
       return FileManager.default.contents(atPath: folder + "/" + name)
     }
-    var root = URL(fileURLWithPath: #filePath)
-    for _ in 0..<4 { root.deleteLastPathComponent() }
     return FileManager.default.contents(
-      atPath: root.deletingLastPathComponent().path + "/shared/vectors/" + name)
+      atPath: repositoryRoot.deletingLastPathComponent().path + "/shared/vectors/" + name)
   }
 
   static func exists(_ name: String) -> Bool { file(name) != nil }

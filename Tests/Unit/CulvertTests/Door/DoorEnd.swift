@@ -4,14 +4,22 @@
 
 /// A tunnel with its two batches in a region of its own, and a saved state to go back to.
 final class DoorEnd {
-  var tunnel: Tunnel
-  var outbound: OutboundBatch
-  var inbound: InboundBatch
+  let end: TunnelEnd
   private let region: UnsafeMutableRawBufferPointer
-  /// Bytes of the region before the batches, which hold nothing between two uses.
-  private let stateByteCount: Int
-  /// The tunnel itself, and behind it its part of the region.
   private let saved: UnsafeMutableRawPointer
+
+  var tunnel: Tunnel {
+    unsafeAddress { UnsafePointer(end.innermost.tunnelAddress) }
+    unsafeMutableAddress { end.innermost.tunnelAddress }
+  }
+  var outbound: OutboundBatch {
+    unsafeAddress { UnsafePointer(end.innermost.outboundAddress) }
+    unsafeMutableAddress { end.innermost.outboundAddress }
+  }
+  var inbound: InboundBatch {
+    unsafeAddress { UnsafePointer(end.innermost.inboundAddress) }
+    unsafeMutableAddress { end.innermost.inboundAddress }
+  }
 
   /// Small, so that full tables and rings are everyday states.
   static let limits = Limits(
@@ -22,14 +30,10 @@ final class DoorEnd {
     region = .allocate(byteCount: 1 << 20, alignment: Arena.pageByteCount)
     region.initializeMemory(as: UInt8.self, repeating: 0)
     var arena = Arena(region: region)
-    var tunnel = Tunnel(carvingFrom: &arena, limits: DoorEnd.limits)
-    stateByteCount = arena.byteCount
-    outbound = tunnel.makeOutboundBatch(carvingFrom: &arena)
-    inbound = tunnel.makeInboundBatch(carvingFrom: &arena)
+    end = TunnelEnd(carvingFrom: &arena, limits: DoorEnd.limits)
     arena.seal()
+    saved = .allocate(byteCount: end.stateByteCount, alignment: 16)
     tunnel.start(entropy: .seeded(seed))
-    self.tunnel = tunnel
-    saved = .allocate(byteCount: MemoryLayout<Tunnel>.size + stateByteCount, alignment: 16)
   }
 
   deinit {
@@ -40,25 +44,17 @@ final class DoorEnd {
 
   // MARK: State
 
-  /// A tunnel is plain numbers and pointers into its region: its bytes are its state.
+  /// A tunnel is plain numbers and pointers into its region: the region's bytes are its state.
   func save() {
     fenceSlots(false)
     defer { fenceSlots(true) }
-    withUnsafeMutablePointer(to: &tunnel) {
-      saved.copyMemory(from: $0, byteCount: MemoryLayout<Tunnel>.size)
-    }
-    (saved + MemoryLayout<Tunnel>.size)
-      .copyMemory(from: region.baseAddress!, byteCount: stateByteCount)
+    saved.copyMemory(from: region.baseAddress!, byteCount: end.stateByteCount)
   }
 
   func restore() {
     fenceSlots(false)
     defer { fenceSlots(true) }
-    withUnsafeMutablePointer(to: &tunnel) {
-      UnsafeMutableRawPointer($0).copyMemory(from: saved, byteCount: MemoryLayout<Tunnel>.size)
-    }
-    region.baseAddress!
-      .copyMemory(from: saved + MemoryLayout<Tunnel>.size, byteCount: stateByteCount)
+    region.baseAddress!.copyMemory(from: saved, byteCount: end.stateByteCount)
   }
 
   /// Under the fuzzer, address sanitizer watches the end of each slot that a handshake message is

@@ -92,31 +92,25 @@ extension DoorWorld {
     near.outbound.reset()
   }
 
-  func advance(_ end: DoorEnd, into mail: DoorMail) {
-    end.outbound.reset()
-    end.tunnel.advance(&end.outbound, at: now, wall: wall)
-    while end.outbound.seal() {
-      for index in 0..<end.outbound.outputCount {
-        if case .datagram(let bytes, _, _) = end.outbound.output(index) { mail.push(bytes) }
+  func advance(_ door: DoorEnd, into mail: DoorMail) {
+    door.end.advance(at: now, wall: wall) { step, _ in
+      guard step == .sealed else { return }
+      for index in 0..<door.outbound.outputCount {
+        if case .datagram(let bytes, _, _) = door.outbound.output(index) { mail.push(bytes) }
       }
     }
-    end.tunnel.emit(&end.outbound, at: now)
-    end.outbound.reset()
   }
 
-  /// Everything under way to an end arrives there.
-  func deliverMail(to end: DoorEnd, from mail: DoorMail) {
-    end.inbound.reset()
-    while mail.count > 0, let room = end.inbound.room {
+  /// Everything on its way to an end arrives there.
+  func deliverMail(to door: DoorEnd, from mail: DoorMail) {
+    door.inbound.reset()
+    while mail.count > 0, let room = door.inbound.room {
       let byteCount = mail.copy(0, into: room.baseAddress!)
       mail.drop()
-      end.inbound.append(
+      door.inbound.append(
         byteCount: byteCount, from: path(0), trafficClass: 0, isTruncated: false)
     }
-    end.tunnel.accept(&end.inbound, at: now)
-    end.inbound.open()
-    end.tunnel.deliver(&end.inbound, at: now)
-    end.inbound.reset()
+    door.end.receive(0, at: now) { _, _ in }
   }
 
   func wantInitiation(_ end: DoorEnd) {

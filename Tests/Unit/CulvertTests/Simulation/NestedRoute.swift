@@ -9,7 +9,7 @@ import Testing
 /// everything.
 final class NestedRoute {
   private let seed: UInt64
-  private let client: NestedNode
+  private let client: TunnelNode
   /// The innermost tunnel's first.
   private let servers: [TunnelNode]
   private var hosts: [HostModel]
@@ -35,8 +35,8 @@ final class NestedRoute {
     }
     var limits = Bool.random(using: &random) ? Limits.narrow : .nested
     limits.reassembledByteCount = 8192
-    client = NestedNode(
-      hops: count, seed: seed, endpoint: NestedPair.network(1), limits: limits)
+    client = TunnelNode(
+      hops: count, seed: seed, endpoint: TunnelPair.network(1), limits: limits)
     let strides = [0, 64, 256, 512].shuffled(using: &random)
     client.setCiphers(strides)
     servers = (0..<count).map { hop in
@@ -61,11 +61,11 @@ final class NestedRoute {
       ? [
         IPPrefix(PacketLedger.address(of: 0), length: 32)!,
         IPPrefix(PacketLedger.address6(of: 0), length: 128)!,
-      ] : NestedPair.prefixes(hop, 1)
+      ] : TunnelPair.prefixes(hop, 1)
     try servers[hop].addPeer(client.hops[hop].publicKey, allowed: own)
     guard hop > 0 else { return }
     for family: IPAddress.Family in [.ipv4, .ipv6] {
-      client.channels[hop - 1].channel.setAddress(NestedPair.address(hop, 1, family))
+      client.hops[hop - 1].channel.setAddress(TunnelPair.address(hop, 1, family))
     }
   }
 
@@ -85,7 +85,7 @@ final class NestedRoute {
 
   /// Of a server behind another one, as all but the network know it.
   private func address(ofServer hop: Int) -> Endpoint {
-    Endpoint(address: NestedPair.address(hop + 1, 2, families[hop]), port: 51_820)
+    Endpoint(address: TunnelPair.address(hop + 1, 2, families[hop]), port: 51_820)
   }
 
   private func endpoint(ofServer hop: Int) -> Endpoint {
@@ -139,8 +139,8 @@ final class NestedRoute {
       let count = ledger.deliveries[pair, default: 0] - before[pair, default: 0]
       if count < sent - 2 { fail("\(count) of \(sent) packets arrive \(pair) after healing") }
     }
-    for channel in client.channels {
-      if channel.fragmentCount(.noSlot) > 0 { fail("memory was lent for too long") }
+    for hop in client.hops.dropLast() {
+      if hop.fragmentCount(.noSlot) > 0 { fail("memory was lent for too long") }
     }
   }
 

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @testable import Culvert
@@ -44,3 +45,14 @@ extension Limits {
       maximumMTU: 65_475)
   }
 }
+
+/// The checkout that these tests were compiled from.
+let repositoryRoot: URL = {
+  var folder = URL(fileURLWithPath: #filePath)
+  while folder.path != "/" {
+    folder.deleteLastPathComponent()
+    let manifest = folder.appendingPathComponent("Package.swift")
+    if FileManager.default.fileExists(atPath: manifest.path) { break }
+  }
+  return folder
+}()

@@ -100,14 +100,12 @@ import Testing
 
   /// Times cannot be measured here reliably; so this holds the code to its one door.
   @Test func R35_secretsAreComparedThroughOneConstantTimeDoor() throws {
-    let sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-      .appendingPathComponent("Sources")
+    let sources = repositoryRoot.appendingPathComponent("Sources")
     let shim = try String(
       contentsOf: sources.appendingPathComponent("CSodium/shim.h"), encoding: .utf8)
     #expect(shim.contains("sodium_memcmp(") && shim.contains("sodium_is_zero("))
     let checker = try String(
-      contentsOf: sources.appendingPathComponent("Culvert/Noise/CookieChecker.swift"),
+      contentsOf: sources.appendingPathComponent("Culvert/Noise/Cookies.swift"),
       encoding: .utf8)
     #expect(checker.components(separatedBy: "Secret.equal(").count == 3)
     for folder in ["Noise", "Crypto"] {
