@@ -88,13 +88,13 @@ demo: static peers ## bring up a real tunnel against wireguard-go, pass traffic,
 .PHONY: bench
 bench: static peers ## race it against wireguard-go (PEERS="name=command;..." ROUNDS= ONLY= QUICK=1)
 	@Tests/Interop/benchmark/install-plotting
-	$(if $(ONLY)$(QUICK),,@Tests/Microbench/run --times)
+	$(if $(ONLY)$(QUICK),,@Tests/Bench/Micro/run --times)
 	@Tests/Interop/bench --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 
 .PHONY: microbench
 microbench: deps ## instructions per operation against a baseline (BASELINE=write renews it)
-	@Tests/Microbench/run $(if $(filter write,$(BASELINE)),--write)
+	@Tests/Bench/Micro/run $(if $(filter write,$(BASELINE)),--write)
 
 # --- testing
 
@@ -108,7 +108,7 @@ unit: deps ## unit, model and simulation tests
 
 .PHONY: models
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
-	@Tests/Models/run $(or $(STREAMS),1000000)
+	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
 embedding: deps ## the program of docs/EMBEDDING.md, taken out, built and run

@@ -346,8 +346,3 @@ final class ChannelFuzz {
     require(channel.nextDeadline.isSet == (reassembler.incomplete > 0))
   }
 }
-
-/// `precondition` whose message is printed in release builds too.
-private func require(_ isTrue: Bool, _ promise: StaticString = "", line: UInt = #line) {
-  if !isTrue { fatalError("line \(line): \(promise)") }
-}

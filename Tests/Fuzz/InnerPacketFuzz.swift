@@ -192,8 +192,3 @@ enum InnerPacketFuzz {
     far.outbound.reset()
   }
 }
-
-/// `precondition` whose message is printed in release builds too.
-private func require(_ isTrue: Bool, _ promise: StaticString = "", line: UInt = #line) {
-  if !isTrue { fatalError("line \(line): \(promise)") }
-}
