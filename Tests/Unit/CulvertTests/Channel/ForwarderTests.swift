@@ -82,7 +82,7 @@ import Testing
     forwarder.close(Self.dns, from: route.port)
     let (count, closed) = (forwarder.flowCount, forwarder.counters[.unreachable])
     #expect(count == 0 && closed == 1)
-    // What still comes is nobody's, and the client's next datagram opens another flow.
+    // Late answers belong to no flow, and the client's next datagram opens another flow.
     expect(forwarder.answer(from: Self.dns, to: route.port, at: Self.now) == nil)
     let next = forwarder.route(0, from: Self.client(1000), at: Self.now)!
     #expect(next.port != route.port)
@@ -101,14 +101,14 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// 1,000 clients and 256 places: who asks one after the other has his answer, whatever the
-  /// grace.
+  /// 1,000 clients and 256 places: clients that ask one after the other get their answers, whatever
+  /// the grace period.
   @Test func athousandClientsInTurnLoseNothing() {
     let memory = TestArena()
     var forwarder = Self.forwarder(memory, flows: 256)
     expect(forwarder.addMapping(to: Self.dns))
     var lost = 0
-    // Up to 200 questions are on their way at a time.
+    // Up to 200 questions are in flight at a time.
     var waiting: [(route: Forwarder.Route, port: UInt16)] = []
     for port in 0..<1000 as Range<UInt16> {
       let route = forwarder.route(0, from: Self.client(port), at: Self.now)
@@ -125,8 +125,8 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// All at once: what is lost are the flows that were evicted, and those that found no place while
-  /// all others were within their grace. No answer goes to the wrong client.
+  /// All at once: the only losses are evicted flows, and flows that found no place while all others
+  /// were within their grace period. No answer reaches the wrong client.
   @Test(arguments: [0, 1_000_000] as [UInt64])
   func athousandClientsAtOnceLoseNoMoreThanTheEvictedAndRefused(grace: UInt64) {
     let memory = TestArena()
@@ -178,7 +178,7 @@ import Testing
       trafficClass: trafficClass)
   }
 
-  /// Whole and in fragments, over both families; the class goes along.
+  /// Whole and fragmented, over both families; the traffic class is kept.
   @Test(arguments: [0, 1]) func datagramsGoThroughAndBack(mapping: Int) throws {
     let world = try ForwarderWorld()
     for (index, count) in [0, 1, 8, 1372, 1373, 1392, 1393, 4000, 20_000].enumerated() {
@@ -193,9 +193,9 @@ import Testing
     #expect(counters[.sent] == 9 && counters[.opened] == 9 && counters[.unsent] == 0)
   }
 
-  /// Datagrams that do not find room in one batch go with the next, each once and in order.
+  /// Datagrams without room in one batch are sent in the next, each once and in order.
   @Test func aFullBatchIsNotTheEnd() throws {
-    // 16 packets at a time, and three fragments each.
+    // 16 packets at a time, with three fragments each.
     let world = try ForwarderWorld()
     let datagrams = (0..<20 as Range<UInt16>).map { Self.datagram(4000, port: $0) }
     #expect(world.receive(datagrams) == 20)
@@ -207,8 +207,8 @@ import Testing
     #expect(counters[.sent] == 20 && counters[.opened] == 20)
   }
 
-  /// Small ones stay where they are until they are sealed: none is overwritten by the next one's
-  /// headers.
+  /// Small datagrams stay where they are until they are sealed: none is overwritten by the headers
+  /// of the next.
   @Test(arguments: [0, 1]) func neighboursLeaveEachOtherAlone(mapping: Int) throws {
     let world = try ForwarderWorld()
     let datagrams = (0..<16 as Range<UInt16>).map {
@@ -238,7 +238,7 @@ import Testing
   @Test func clientsAreReceivedUntilTheBatchIsFull() throws {
     let world = try ForwarderWorld(places: 4)
     #expect(world.receive((0..<9).map { Self.datagram(10, port: $0) }) == 4)
-    // By bytes: 160 KB, and room for any size is asked for.
+    // The limit in bytes: 160 KB, and room is requested for the largest size.
     let other = try ForwarderWorld()
     #expect(other.receive((0..<9).map { Self.datagram(40_000, port: $0) }) == 3)
     #expect(other.clients[2].bytes.count == 40_000)
@@ -246,7 +246,7 @@ import Testing
     #expect(end <= other.clients[0].bytes.baseAddress! + 160 * 1024)
   }
 
-  /// More answers in one batch than the table takes at once.
+  /// More answers in one batch than the table holds.
   @Test func aFullTableOfAnswersIsNotTheEnd() throws {
     let world = try ForwarderWorld(places: 4)
     var datagrams: [Datagram] = []
@@ -261,7 +261,7 @@ import Testing
     #expect(world.roundsIn == 4)
   }
 
-  /// More answers in fragments than the reassembler lends at once.
+  /// More fragmented answers than the reassembler lends at once.
   @Test func theReassemblersMemoryComesBack() throws {
     var limits = Limits.roomy
     limits.batchPackets = 128
@@ -275,7 +275,7 @@ import Testing
     #expect(world.roundsIn >= 2 && lent == 0)
   }
 
-  /// An ICMP error about a flow's datagram ends the flow, and one about another's does not.
+  /// An ICMP error about a flow's datagram ends that flow and no other.
   @Test(arguments: [ICMPErrorKind.hostUnreachable, .administrativelyProhibited])
   func errorsEndTheirFlow(kind: ICMPErrorKind) throws {
     let world = try ForwarderWorld()

@@ -6,10 +6,10 @@ import Testing
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 private let strides = [0, 64, 256, 512]
 
-/// Nothing is copied between nested tunnels, so each cipher works in the other's memory: what it
-/// needs around a packet is there, and it leaves everything as it was but its own areas.
+/// Nothing is copied between nested tunnels, so each cipher works in the other's memory. The room
+/// that it needs around a packet must be there, and it must change nothing outside its own areas.
 @Suite struct NestingMemoryTests {
-  /// What a step may change.
+  /// Memory that a step may change.
   private struct Area {
     var start: UnsafeRawPointer
     var byteCount: Int
@@ -51,7 +51,7 @@ private let strides = [0, 64, 256, 512]
 
     func take() { before.copyMemory(from: memory) }
 
-    /// That nothing has changed since but in these areas; then takes the next one.
+    /// Checks that only these areas have changed since the last snapshot, and takes the next one.
     func expectChanges(
       only areas: [Area], _ comment: Comment, sourceLocation: SourceLocation = #_sourceLocation
     ) {
@@ -78,7 +78,7 @@ private let strides = [0, 64, 256, 512]
     return random.bytes(count)
   }
 
-  /// Lays noise everywhere that a batch keeps nothing, to find what relies on zeros.
+  /// Fills all memory in which a batch keeps nothing with noise, to find code that relies on zeros.
   private func fill(_ node: TunnelNode, _ byte: UInt8) {
     for hop in node.hops {
       hop.outbound.reset()
@@ -91,7 +91,7 @@ private let strides = [0, 64, 256, 512]
 
   // MARK: Step by step
 
-  /// Of two hops outward, with what each step may change.
+  /// Sends through two hops, and checks what each step changes.
   private func sendStepByStep(_ node: TunnelNode, _ packets: [[UInt8]], at now: Instant)
     -> [Emission]
   {
@@ -105,7 +105,7 @@ private let strides = [0, 64, 256, 512]
     let snapshot = Snapshot(node)
     var emissions: [Emission] = []
     while inner.outbound.seal() {
-      // The tables of outputs and sessions, the outputs themselves.
+      // The tables of outputs and sessions, and the outputs.
       snapshot.expectChanges(
         only: [
           Area(inner.outbound.outputs.bytes), Area(inner.outbound.outputs.datagrams),
@@ -126,7 +126,7 @@ private let strides = [0, 64, 256, 512]
         checkSealable(outer.outbound, of: node, cipher: outer.tunnel.cipher)
         snapshot.take()
         while outer.outbound.seal() {
-          // The input is as it was: the inner tunnel's outputs too.
+          // The input is unchanged, including the inner tunnel's outputs.
           snapshot.expectChanges(
             only: [
               Area(outer.outbound.outputs.bytes), Area(outer.outbound.outputs.datagrams),
@@ -148,7 +148,7 @@ private let strides = [0, 64, 256, 512]
     return emissions
   }
 
-  /// What is just before each output, for headers.
+  /// The headroom of each output.
   private func headrooms(of batch: borrowing OutboundBatch, _ range: Range<Int>) -> [Area] {
     range.map {
       Area(
@@ -160,15 +160,14 @@ private let strides = [0, 64, 256, 512]
     Area(batch.sessions[0], batch.packets.count * MemoryLayout<BatchSession>.stride)
   }
 
-  /// Counters stand in front of the paths and of what is lent.
+  /// The counters precede the path table and the list of lent slots.
   private func channelState(_ hop: TunnelHop) -> Area {
     withUnsafeBytes(of: hop.channel.counters) {
       Area($0.load(as: UnsafeRawPointer.self), Int(DatagramVerdict.count) * 8)
     }
   }
 
-  /// What the cipher reads around each packet lies in the process's memory, and within the area
-  /// that the packet is in.
+  /// All that the cipher reads around a packet is within the area that holds the packet.
   private func checkSealable(
     _ batch: borrowing OutboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
@@ -191,7 +190,7 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// The same inward.
+  /// The same for the inbound direction.
   private func receiveStepByStep(
     _ node: TunnelNode, _ emissions: [Emission], at now: Instant
   ) -> [[UInt8]] {
@@ -223,7 +222,7 @@ private let strides = [0, 64, 256, 512]
         checkOpenable(inner.inbound, of: node, cipher: inner.tunnel.cipher)
         snapshot.take()
         inner.inbound.open()
-        // The outer texts and the reassembler's slots are as they were.
+        // The outer texts and the reassembler's slots are unchanged.
         snapshot.expectChanges(
           only: [Area(inner.inbound.texts), Area(inner.inbound.packets)], "opening the inner ones")
         inner.tunnel.deliver(&inner.inbound, at: now)
@@ -254,7 +253,7 @@ private let strides = [0, 64, 256, 512]
       #expect(message - TransportCipher.headroom >= area.start)
       let end = area.start + area.byteCount
       #expect(message + (stream - 64) <= end)
-      // The tag, and what stands behind it while the lengths are there.
+      // The tag, and the block of lengths that is written behind it.
       #expect(message + byteCount + 32 <= end)
       #expect(message + byteCount + TransportCipher.slack <= end)
     }
@@ -280,7 +279,7 @@ private let strides = [0, 64, 256, 512]
       pair.forget()
       fill(pair.a, 0xa5)
       fill(pair.b, 0x5a)
-      // Whole, in fragments, and whole again; a batch of the smallest.
+      // Whole, fragmented, and whole again; then a batch of the smallest packets.
       for sizes in [[0, 1300, 1330, 3, 4000, 700], [1313], [Int](repeating: 0, count: 16)] {
         let packets = sizes.map { TunnelPair.packet(bytes($0, seed: UInt64($0))) }
         let emissions = sendStepByStep(pair.a, packets, at: pair.now)
@@ -289,8 +288,8 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// A packet of the inner tunnel that the outer one has no way for is answered with nothing: the
-  /// error would be written over the datagram before it.
+  /// If the outer tunnel cannot route a packet of the inner one, it sends no ICMP error: the error
+  /// would overwrite the datagram before it.
   @Test(arguments: families) func noErrorsAroundWhatStandsElsewhere(
     family: IPAddress.Family
   ) throws {
@@ -323,7 +322,7 @@ private let strides = [0, 64, 256, 512]
 
   // MARK: By construction
 
-  /// Output areas with and without room for headers, filled to the brim with any sizes: nothing
+  /// Output areas with and without room for headers, filled with packets of any size: nothing
   /// overlaps, the first has `lead` before its headers, the last has `slack` behind it.
   @Test(arguments: 0..<40 as Range<UInt64>) func outputAreas(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
@@ -351,8 +350,8 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// Datagrams that stand elsewhere need room for their texts, which is counted as if they stood
-  /// in the batch: the last text has what the cipher overwrites behind it.
+  /// Datagrams outside the batch need room for their texts, counted as if they were in the batch:
+  /// the last text has room behind it for what the cipher overwrites.
   @Test(arguments: 0..<12 as Range<UInt64>) func textAreas(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     for limits in [Limits.nested, .narrow, Profile.tiny.limits] {
@@ -375,7 +374,7 @@ private let strides = [0, 64, 256, 512]
             #expect(!had)
             break
           }
-          // As `open` lays them.
+          // As `open` places them.
           let offset = roundUp(used + BatchLayout.headroom, to: BatchLayout.alignment)
           used = offset + byteCount - WireGuard.overheadByteCount
           #expect(offset >= TransportCipher.headroom)
@@ -386,8 +385,8 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// Slots of the reassembler: of a packet of any size, in either family, with headers or without,
-  /// what carries the payload away has its room before and behind.
+  /// Slots of the reassembler: for a packet of any size, in either family, with or without headers,
+  /// the cipher has room before and behind the payload.
   @Test(arguments: families, [2048, 5000, 65_575])
   func slotsOfTheReassembler(family: IPAddress.Family, largest: Int) throws {
     var limits = Limits.channel
@@ -412,7 +411,7 @@ private let strides = [0, 64, 256, 512]
         let start = UnsafeRawPointer(payload.baseAddress!)
         let slot = (start - first) / stride
         let region = first + slot * stride
-        // Sealed again where it stands: with headers before it. Opened: less is needed.
+        // Sealed again in place, with headers before it. Opening needs less.
         #expect(start - DatagramChannel.headroom - TransportCipher.headroom >= region)
         #expect(start + payload.count + 15 + TransportCipher.slack <= region + stride)
       }

@@ -4,7 +4,7 @@ import Testing
 
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
-/// Tunnels inside tunnels, from one process to another with as many.
+/// Tunnels inside tunnels, between two processes with equally many.
 @Suite struct NestingTests {
   private func bytes(_ count: Int, seed: UInt64) -> [UInt8] {
     var random = SeededGenerator(seed: seed)
@@ -13,8 +13,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Handshakes
 
-  /// The first packet waits in the inner tunnel, its handshake in the outer one; the network sees
-  /// nothing but the outer one.
+  /// The first packet waits in the inner tunnel, and its handshake in the outer tunnel; only the
+  /// outer tunnel is visible on the network.
   @Test(arguments: families) func handshakesGoThroughTheOuterTunnel(
     family: IPAddress.Family
   ) throws {
@@ -22,7 +22,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let packet = TunnelPair.packet([1, 2, 3])
     pair.sendFromA([packet])
     #expect(pair.a.innermost.count(.staged) == 1 && pair.sentByA.isEmpty)
-    // Inner initiation: staged in the outer tunnel, which has to shake hands itself.
+    // The inner initiation is staged in the outer tunnel, which needs a handshake of its own first.
     pair.carryToB(pair.a.settle(at: pair.now, wall: pair.wall))
     #expect(pair.sentByA.map(\.type) == [1] && pair.a.outermost.count(.staged) == 1)
     pair.exchange()
@@ -35,12 +35,13 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       #expect(pair.b.hops[hop].count(.handshakeAccepted) == 1)
       #expect(pair.a.hops[hop].count(.badTag) == 0 && pair.b.hops[hop].count(.badTag) == 0)
     }
-    // And back, without further handshakes.
+    // And the answer, without further handshakes.
     let answer = TunnelPair.packet([4, 5], fromA: false)
     #expect(pair.sendFromB([answer]) == [answer])
     #expect(
       pair.a.hops[0].channelCount(.received) >= 2 && pair.b.hops[0].channelCount(.received) >= 2)
-    // Marked as the kernel marks handshakes, but inside: only ECN is seen outside.
+    // Handshakes are marked as the kernel marks them, but on the inner packet: only ECN is visible
+    // outside.
     #expect(pair.sentByA.filter { $0.type == 4 }.allSatisfy { $0.trafficClass == 0 })
   }
 
@@ -57,7 +58,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
         #expect(pair.sendFromB([answer]) == [answer], "\(byteCount) bytes")
       }
     }
-    // Nothing stands still: rekeying works through all of them.
+    // Rekeying works through all hops.
     pair.a.innermost.tunnel.setPersistentKeepalive(
       25, of: pair.a.innermost.firstPeer, at: pair.now)
     pair.wait(seconds: 400)
@@ -66,14 +67,13 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     for hop in pair.a.hops { #expect(hop.count(.handshakeAccepted) >= 3) }
   }
 
-  /// What waits in the outer tunnel for its session is a copy: the inner batch is used for other
-  /// things meanwhile.
+  /// Packets staged in the outer tunnel are copies, since the inner batch is reused meanwhile.
   @Test func stagedPacketsAreCopies() throws {
     let pair = try TunnelPair(hops: 2)
     pair.connect()
     pair.forget()
-    // The outer session ends, the inner one goes on; a moment later, or it would be too soon for
-    // another handshake.
+    // The outer session ends, the inner one continues. Some time must pass first, or it would be
+    // too soon for another handshake.
     pair.skip(6 * nanosecondsPerSecond)
     for node in [pair.a, pair.b] {
       node.outermost.tunnel.setUp(false, at: pair.now)
@@ -83,7 +83,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let before = pair.a.outermost.count(.staged)
     for packet in packets {
       pair.sendFromA([packet])
-      // As the next packets would.
+      // As the next packets would do.
       pair.a.innermost.outbound.outputs.bytes.initializeMemory(as: UInt8.self, repeating: 0xdd)
       pair.a.outermost.outbound.bytes.initializeMemory(as: UInt8.self, repeating: 0xdd)
     }
@@ -92,7 +92,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.b.delivered == packets)
   }
 
-  /// The outer peer is gone for good: the inner tunnel's tries end like those over a network.
+  /// The outer peer never answers: the inner tunnel gives up as it does over a network.
   @Test func anOuterTunnelWithoutAnswerIsALostNetwork() throws {
     let pair = try TunnelPair(hops: 2)
     pair.loses = { _ in true }
@@ -109,7 +109,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Packets
 
-  /// Every size around what fits, in both families of packet and of datagram, with every cipher.
+  /// Every size around the largest unfragmented one, in both families of packet and datagram, with
+  /// every cipher.
   @Test(arguments: families, [[0], [64], [256], [512], [512, 64], [256, 0]])
   func packetsOfAllSizes(outer: IPAddress.Family, strides: [Int]) throws {
     let pair = try TunnelPair(hops: 2, families: [outer], strides: strides)
@@ -138,7 +139,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let pair = try TunnelPair(hops: 2, families: [outer], strides: [512])
     pair.connect()
     pair.forget()
-    // What a datagram carries, less the inner tunnel's 32 bytes: 65,475 of IPv4.
+    // The largest UDP payload of IPv4, less the inner tunnel's 32 bytes: 65,475.
     let packet = TunnelPair.packet(bytes(65_455, seed: 1))
     #expect(packet.count == 65_475)
     #expect(pair.sendFromA([packet]) == [packet])
@@ -146,7 +147,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.sendFromB([answer]) == [answer])
   }
 
-  /// A whole packet's traffic class, inside and out (RFC 6040).
+  /// The traffic class of a packet, inside and outside (RFC 6040).
   @Test(arguments: families) func congestionMarksCrossBothTunnels(
     outer: IPAddress.Family
   ) throws {
@@ -160,7 +161,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
           bytes(byteCount, seed: 1), trafficClass: 0xb8 | mark)
         var emissions = pair.a.send([packet], at: pair.now)
         #expect(emissions.allSatisfy { $0.trafficClass == mark })
-        // The network marks one of them.
+        // The network marks one of the datagrams.
         emissions[0].trafficClass = 3
         let delivered = pair.carryToB(emissions)
         if mark == 0 {
@@ -174,7 +175,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Rounds
 
-  /// More than any batch holds: of segments, of inner datagrams, of fragments.
+  /// More segments, inner datagrams and fragments than any batch holds.
   @Test(arguments: [2, 3]) func moreThanABatchHolds(hops: Int) throws {
     let pair = try TunnelPair(
       hops: hops, families: [.ipv6, .ipv4], limits: .narrow, strides: [256, 64])
@@ -183,7 +184,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     var flow = FlowPacket(source: 1, destination: 2)
     flow.payload = bytes(1380 * 30 + 7, seed: 5)
     var model = PacketModel(flow.bytes)!
-    // Inside the innermost tunnel these two are at home.
+    // The addresses of the two ends inside the innermost tunnel.
     model.bytes.replaceSubrange(12..<20, with: [10, 0, 0, 1, 10, 0, 0, 2])
     model.updateChecksums()
     model.leaveChecksum()
@@ -193,12 +194,12 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     // Each in two fragments at least.
     #expect(emissions.count >= 61)
     #expect(pair.carryToB(emissions) == packet.segments)
-    // Many small ones at once.
+    // Many small packets at once.
     let packets = (0..<100).map { TunnelPair.packet(bytes(Int($0) * 7, seed: $0)) }
     #expect(pair.sendFromA(packets) == packets)
   }
 
-  /// In any order, twice, or with others in between: what is whole comes through.
+  /// In any order, duplicated, or interleaved: each complete datagram is delivered.
   @Test(arguments: families, 0..<6 as Range<UInt64>)
   func anyOrder(outer: IPAddress.Family, seed: UInt64) throws {
     let pair = try TunnelPair(hops: 2, families: [outer], strides: [256])
@@ -215,8 +216,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(delivered.count == 20 && Set(delivered) == Set(packets))
   }
 
-  /// Memory of half of the slots is lent at most before it is given back: the other fragments of a
-  /// batch find slots.
+  /// At most half of the slots are lent before they are released, so the other fragments of a batch
+  /// find slots.
   @Test func aBatchOfFragments() throws {
     var limits = Limits.nested
     limits.batchPackets = 128
@@ -227,7 +228,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let packets = (0..<60).map { TunnelPair.packet(bytes(1500, seed: $0)) }
     let emissions = pair.a.send(packets, at: pair.now)
     #expect(emissions.count == 120)
-    // All the first ones, then all the others: 60 slots are taken when the first is whole.
+    // First all first fragments, then all others: 60 slots are in use when the first datagram is
+    // complete.
     let sorted = emissions.enumerated().sorted { $0.offset % 2 < $1.offset % 2 }.map(\.element)
     #expect(pair.carryToB(sorted) == packets)
     #expect(pair.b.hops[0].fragmentCount(.noSlot) == 0)
@@ -236,7 +238,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Refusals
 
-  /// A channel that cannot send is a network that refuses to: counted by the inner tunnel.
+  /// A channel that cannot send counts as a failed send of the inner tunnel.
   @Test func whatCannotBeSentIsCounted() throws {
     let pair = try TunnelPair(hops: 2)
     pair.connect()
@@ -250,12 +252,12 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     pair.a.hops[0].channel.open(firstPort: 51_820)
     let packet = TunnelPair.packet([3])
     #expect(pair.sendFromA([packet]) == [packet])
-    // To a peer of a family that the channel has no address of.
+    // To a peer of a family in which the channel has no address.
     let peer = inner.firstPeer
     inner.tunnel.setEndpoint(
       Endpoint(address: TunnelPair.address(1, 2, .ipv6), port: 51_820), of: peer)
     #expect(pair.sendFromA([packet]) == [packet])
-    // One of two in a batch: the other goes.
+    // One of two in a batch: the other is sent.
     inner.tunnel.setEndpoint(
       Endpoint(address: TunnelPair.address(1, 2, .ipv4), port: 51_820), of: peer)
     pair.a.hops[0].channel.forbidsFragmentation = true
@@ -265,7 +267,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.a.hops[0].channelCount(.tooLarge) == 1)
   }
 
-  /// The outer tunnel's answers to packets that it has no way for are not the inner one's.
+  /// The outer tunnel's ICMP errors about packets that it cannot route are not delivered to the
+  /// inner one.
   @Test func outerErrorsAreNobodys() throws {
     let pair = try TunnelPair(hops: 2)
     let peer = pair.a.innermost.firstPeer
@@ -277,7 +280,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.a.outermost.count(.noPeerForDestination) == 1)
   }
 
-  /// The inner peer moves to another port of the channel's, as it would over a network (R8).
+  /// The inner peer roams to another port of the channel, as it does over a network (R8).
   @Test func R8_roamingInsideATunnel() throws {
     let pair = try TunnelPair(hops: 2)
     pair.connect()
@@ -295,7 +298,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Fragments that stay alone
 
-  /// The rest never comes: after 30 s the sender is told, through the outer tunnel, and once (F9).
+  /// The rest never arrives: after 30 s the sender gets one ICMP error, through the outer tunnel
+  /// (F9).
   @Test(arguments: families) func F9_expiryIsToldThroughTheTunnel(
     outer: IPAddress.Family
   ) throws {
@@ -311,15 +315,15 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.b.hops[0].fragmentCount(.timeExceededSent) == 0)
     pair.wait(seconds: 31)
     #expect(pair.b.hops[0].fragmentCount(.timeExceededSent) == 1)
-    // The other end has seen it: an ICMP message that says nothing about reachability.
+    // The other end has received it: an ICMP message that is not about reachability.
     #expect(pair.a.hops[0].channelCount(.notOurs) == before + 1)
     expect(!pair.b.hops[0].channel.nextDeadline.isSet)
     let packet = TunnelPair.packet([1])
     #expect(pair.sendFromA([packet]) == [packet])
   }
 
-  /// The outer peer is removed: what it has left goes with it, and a new one with its key and
-  /// place is another sender (F10).
+  /// The outer peer is removed, and its fragments with it; a new peer with its key in its place is
+  /// another sender (F10).
   @Test func F10_removedPeersTakeTheirFragmentsAlong() throws {
     let pair = try TunnelPair(hops: 2)
     pair.connect()
@@ -331,7 +335,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let peer = outer.firstPeer
     let sender = peer.sender
     expect(outer.tunnel.hasSender(sender))
-    // Another peer's removal leaves them.
+    // The removal of another peer does not affect them.
     let other = try outer.addPeer(Key(word0: 1, word1: 2, word2: 3, word3: 4), allowed: [])
     expect(outer.tunnel.hasSender(other.sender) && other.sender != sender)
     outer.tunnel.removePeer(other)
@@ -350,7 +354,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     expect(outer.tunnel.hasSender(again.sender) && !outer.tunnel.hasSender(sender))
   }
 
-  /// An address that moves from one outer peer to another: their fragments never meet (F8).
+  /// An address moves from one outer peer to another: their fragments are never combined (F8).
   @Test func F8_outerPeersAreToldApart() throws {
     let b = TunnelNode(hops: 2, seed: 1, endpoint: TunnelPair.network(1))
     b.hops[0].channel.setAddress(TunnelPair.address(1, 1, .ipv4))
