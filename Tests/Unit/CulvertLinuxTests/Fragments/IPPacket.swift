@@ -97,7 +97,7 @@ struct IPPacket: Equatable {
     return IPPacket.sum(source + destination + length + message)
   }
 
-  /// RFC 1071, one word after the other.
+  /// RFC 1071, word by word.
   static func sum(_ bytes: some Sequence<UInt8>) -> Int {
     var sum = 0
     var isHigh = true

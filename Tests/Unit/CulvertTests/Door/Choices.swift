@@ -1,4 +1,4 @@
-/// Where a run of `DoorWorld` or `UAPIDoor` takes its decisions from: a seed, or the bytes that a
+/// The source of the decisions in a run of `DoorWorld` or `UAPIDoor`: a seed, or the bytes that a
 /// fuzzer mutates. The same choices give the same run.
 struct Choices {
   private let bytes: UnsafeRawBufferPointer
@@ -37,7 +37,7 @@ struct Choices {
     return word
   }
 
-  /// A number in 0..<bound, which is 1 to 65536; the slight bias does no harm here.
+  /// A number in 0..<bound, with a bound of 1 to 65536; the slight bias is harmless.
   mutating func below(_ bound: Int) -> Int {
     if bound <= 256 { return Int(byte()) % bound }
     return (Int(byte()) << 8 | Int(byte())) % bound
@@ -58,7 +58,7 @@ struct Choices {
   }
 }
 
-/// SplitMix64: the same run for the same seed, everywhere.
+/// SplitMix64: the same seed gives the same run on every platform.
 struct SeededGenerator: RandomNumberGenerator {
   private var state: UInt64
 

@@ -2,7 +2,7 @@
   @testable import Culvert
 #endif
 
-/// A tunnel with its two batches in a region of its own, and a saved state to go back to.
+/// A tunnel with its two batches in a region of its own, and a saved state to return to.
 final class DoorEnd {
   let end: TunnelEnd
   private let region: UnsafeMutableRawBufferPointer
@@ -57,8 +57,8 @@ final class DoorEnd {
     region.baseAddress!.copyMemory(from: saved, byteCount: end.stateByteCount)
   }
 
-  /// Under the fuzzer, address sanitizer watches the end of each slot that a handshake message is
-  /// copied to.
+  /// Under the fuzzer, the address sanitizer watches the end of each slot that holds a handshake
+  /// message.
   private func fenceSlots(_ isOn: Bool) {
     #if FENCES
       guard let first = tunnel.handshakePool.take() else { return }
@@ -119,7 +119,7 @@ final class DoorEnd {
   private func unpoison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
 #endif
 
-/// A few datagrams under way, oldest first, in fixed memory; when it is full the oldest is lost.
+/// A few datagrams in flight, oldest first, in fixed memory; if it is full, the oldest is lost.
 final class DoorMail {
   private static let capacity = 16
   static let datagramByteCount = 2048
@@ -144,7 +144,7 @@ final class DoorMail {
     count = 0
   }
 
-  /// Longer datagrams than the mail holds are lost.
+  /// Datagrams longer than a slot are lost.
   func push(_ datagram: UnsafeRawBufferPointer) {
     guard datagram.count <= DoorMail.datagramByteCount else { return }
     if count == DoorMail.capacity { drop() }
@@ -156,7 +156,7 @@ final class DoorMail {
     count += 1
   }
 
-  /// Copies a datagram to `target`, which has room for the largest; its byte count.
+  /// Copies a datagram to `target`, which has room for the largest. Returns its byte count.
   func copy(_ index: Int, into target: UnsafeMutableRawPointer) -> Int {
     let slot = (first + index) % DoorMail.capacity
     target.copyMemory(from: place(slot), byteCount: byteCounts[slot])

@@ -46,7 +46,7 @@ extension DoorWorld {
     return 1
   }
 
-  /// No timer is overslept.
+  /// No timer is missed.
   private func checkSchedule() {
     guard near.tunnel.isUp else { return }
     let next = near.tunnel.nextDeadline(at: now)
@@ -56,7 +56,7 @@ extension DoorWorld {
     }
   }
 
-  /// When everything is taken down, everything is free again.
+  /// After everything is removed, all memory is free again.
   func checkEmptied() {
     near.tunnel.setUp(false, at: now)
     near.tunnel.removeAllPeers()
@@ -71,7 +71,7 @@ extension DoorWorld {
 
   // MARK: Segments
 
-  /// Runs end within the round, and are what the kernel takes.
+  /// Runs end within the round, and are within the kernel's limits.
   func checkRuns() {
     let count = near.outbound.outputCount
     for index in 0..<count {
@@ -84,7 +84,7 @@ extension DoorWorld {
     }
   }
 
-  /// Joins what was delivered: each packet is in one group, whose headers tell its length.
+  /// Joins the delivered packets: each is in one group, whose headers have the right length.
   func checkJoined() {
     var delivered = 0
     for index in 0..<near.inbound.count where near.inbound.delivered(index) != nil {

@@ -2,12 +2,12 @@
   @testable import Culvert
 #endif
 
-/// What happens besides arriving datagrams: time, traffic, configuration.
+/// All that happens apart from arriving datagrams: time, traffic, configuration.
 extension DoorWorld {
   // MARK: Timers and handshakes
 
-  /// `near`'s control path: one verdict for every handshake message, one datagram counted for
-  /// every one sent.
+  /// `near`'s control path: one verdict for every handshake message, and every sent datagram is
+  /// counted.
   func advanceNear(_ choices: inout Choices) {
     let queued = near.tunnel.handshakeRing.count
     let total = near.total
@@ -61,7 +61,7 @@ extension DoorWorld {
     finishNear(&choices)
   }
 
-  /// More than the limits' MTU, which a TUN can bring for a moment when its MTU is raised.
+  /// A packet above the limits' MTU, which a TUN can deliver for a moment after its MTU was raised.
   private func appendOversized() {
     guard let room = near.outbound.room(for: 65_535) else { return }
     IPv4Header.write(
@@ -139,7 +139,7 @@ extension DoorWorld {
     }
   }
 
-  /// One deadline after the other, as an interface left alone: retries, giving up, wiping.
+  /// One deadline after the other, as on an unattended interface: retries, giving up, wiping.
   func waitLong(_ choices: inout Choices) {
     for _ in 0..<choices.below(64) {
       guard let instant = near.tunnel.nextDeadline(at: now).instant else { return }
@@ -211,7 +211,7 @@ extension DoorWorld {
     }
   }
 
-  /// 0 is `far`'s; others are elsewhere, in both families.
+  /// Path 0 is `far`'s; the others are elsewhere, in both families.
   func path(_ number: Int) -> Path {
     if number & 4 != 0 {
       return Path(

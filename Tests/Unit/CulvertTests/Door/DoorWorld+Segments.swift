@@ -2,15 +2,14 @@
   @testable import Culvert
 #endif
 
-/// Packets that a kernel leaves to be cut, and datagrams that it has glued together: honest ones,
-/// and whatever else could stand in their headers.
+/// Packets that a kernel leaves to be segmented, and datagrams that it has coalesced: honest ones,
+/// and ones with arbitrary headers.
 extension DoorWorld {
-  /// A packet with a virtio header before it, and what a TUN gives of the two. The header's place
-  /// is in the room's headroom.
+  /// A packet with a virtio header before it, as read from a TUN. The header is in the headroom.
   func writeSegments(
     into start: UnsafeMutableRawPointer, _ choices: inout Choices
   ) -> (byteCount: Int, offload: PacketOffload) {
-    // To `far`, mostly.
+    // Mostly to `far`.
     let owner = choices.below(4) == 0 ? choices.below(DoorWorld.peerKinds + 1) : 0
     let byteCount = writeFlow(
       into: start, source: IPAddress(ipv4: 0x0a63_0001),
@@ -31,7 +30,7 @@ extension DoorWorld {
     _ header: UnsafeMutableRawPointer, isTCP: Bool, _ choices: inout Choices
   ) {
     let isWhole = choices.below(8) == 0
-    // Few packets make hundreds of segments; most some.
+    // A few packets make hundreds of segments, most of them only some.
     let size = choices.below(32) == 0 ? 1 + choices.below(8) : 20 + choices.below(600)
     PacketOffload(
       segmentation: isWhole ? .none : isTCP ? .tcpIPv4 : .udp, needsChecksum: true,
@@ -39,7 +38,7 @@ extension DoorWorld {
     ).write(to: header, headerByteCount: isTCP ? 40 : 28)
   }
 
-  /// TCP or UDP over IPv4, with the pseudo-header's sum for a checksum.
+  /// TCP or UDP over IPv4, with the pseudo-header's sum in the checksum field.
   private func writeFlow(
     into start: UnsafeMutableRawPointer, source: IPAddress, destination: IPAddress,
     _ choices: inout Choices
@@ -72,7 +71,7 @@ extension DoorWorld {
 
   // MARK: Glued
 
-  /// Segments of one packet of `far`'s, sealed back to back as they would be sent, and arrive.
+  /// Segments of one packet from `far`, sealed back to back, as they would be sent and received.
   /// Sets `segmentByteCount`.
   func sealSegmentsByFar(into room: UnsafeMutableRawBufferPointer, _ choices: inout Choices) -> Int
   {
@@ -101,7 +100,7 @@ extension DoorWorld {
     return takeRun(into: room.baseAddress!)
   }
 
-  /// The first run of what `far` has sealed; `seal` goes on until nothing is left.
+  /// The first run of what `far` has sealed; the rest is sealed and discarded.
   private func takeRun(into start: UnsafeMutableRawPointer) -> Int {
     var byteCount = 0
     while far.outbound.seal() {

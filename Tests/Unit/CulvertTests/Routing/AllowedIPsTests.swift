@@ -205,10 +205,14 @@ struct AllowedIPsModel {
     return nodes.count
   }
 
+  /// The longest prefix that both have. Counts equal bits, since a loop over lengths would take most
+  /// of the test's time.
   private func meet(_ first: IPPrefix, _ second: IPPrefix) -> IPPrefix {
-    var length = Int(min(first.length, second.length))
-    while first.address.masked(to: length) != second.address.masked(to: length) { length -= 1 }
-    return IPPrefix(first.address, length: length)!
+    let (one, two) = (first.address, second.address)
+    let high = (one.high ^ two.high).leadingZeroBitCount
+    let equal = high < 64 ? high : 64 + (one.low ^ two.low).leadingZeroBitCount
+    let length = min(Int(first.length), Int(second.length), equal)
+    return IPPrefix(one, length: length)!
   }
 
   func route(_ address: IPAddress) -> UInt32? {

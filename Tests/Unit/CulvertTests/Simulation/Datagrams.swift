@@ -6,7 +6,7 @@ struct Arrival {
   var path: Path
   var trafficClass: UInt8 = 0
   var isTruncated = false
-  /// Where the bytes are several datagrams: the size of each but the last.
+  /// If the bytes are several datagrams: the size of each but the last.
   var segmentByteCount = 0
 
   init(
@@ -18,8 +18,8 @@ struct Arrival {
     self.isTruncated = isTruncated
   }
 
-  /// Puts datagrams together as UDP_GRO does: of one sender and class, of one size but for the
-  /// last, which may be shorter, and 64 at most.
+  /// Coalesces datagrams as UDP_GRO does: up to 64 from one sender with one class and one size;
+  /// only the last may be shorter.
   static func glued(_ arrivals: [Arrival]) -> [Arrival] {
     var glued: [Arrival] = []
     var count = 0
@@ -49,7 +49,7 @@ struct Arrival {
   }
 }
 
-/// A datagram that a tunnel under test wants to have sent.
+/// A datagram that a tunnel under test sends.
 struct Emission {
   var bytes: [UInt8]
   var path: Path

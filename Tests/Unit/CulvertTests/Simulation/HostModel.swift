@@ -1,7 +1,7 @@
 @testable import Culvert
 
-/// A host's kernel on a network of its own, the slow way: puts fragments together, takes UDP out of
-/// packets and puts it into packets. And a router that cuts. Shares no code with the core.
+/// A host's kernel on a network of its own, the slow way: reassembles fragments, takes UDP out of
+/// packets and puts it into packets. And a router that fragments. Shares no code with the core.
 struct HostModel {
   struct Datagram: Equatable {
     var payload: [UInt8]
@@ -34,7 +34,7 @@ struct HostModel {
 
   // MARK: In
 
-  /// Takes a packet without options or extensions; nil for what is none, or not yet whole.
+  /// Takes a packet without options or extensions; nil for an invalid or incomplete one.
   mutating func receive(_ packet: [UInt8]) -> Datagram? {
     guard let model = PacketModel(packet) else { return nil }
     let isIPv4 = model.isIPv4
@@ -114,8 +114,8 @@ struct HostModel {
     case tooBig([UInt8])
   }
 
-  /// What a router makes of a packet that has to go on over a link of `mtu` bytes. It answers with
-  /// the address that the packet was for.
+  /// A router that forwards a packet over a link of `mtu` bytes. Its errors come from the packet's
+  /// destination address.
   static func route(_ packet: [UInt8], mtu: Int) -> Routed {
     guard packet.count > mtu, let model = PacketModel(packet) else { return .packets([packet]) }
     guard model.isIPv4 else {

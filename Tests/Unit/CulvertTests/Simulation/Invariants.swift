@@ -2,14 +2,14 @@ import Testing
 
 @testable import Culvert
 
-/// What holds of a tunnel whenever none of its functions runs.
+/// What is true of a tunnel between any two calls.
 struct TunnelInvariants {
   private static let verdicts = (0..<Verdict.count).compactMap(Verdict.init(rawValue:))
   private var counters = [UInt64](repeating: 0, count: verdicts.count)
-  /// Send counters by local index: one session's only grows.
+  /// Send counters by local index: those of one session only grow.
   private var sendCounters: [UInt32: UInt64] = [:]
 
-  /// - Returns: what does not hold; nil where all does.
+  /// - Returns: what is wrong; nil if nothing is.
   mutating func check(_ node: TunnelNode, at now: Instant) -> String? {
     for verdict in TunnelInvariants.verdicts {
       let count = node.count(verdict)
@@ -69,7 +69,8 @@ struct TunnelInvariants {
   }
 }
 
-/// What was sent, and what came out: byte for byte, once at most, and only from who may.
+/// Sent and delivered packets: each is delivered byte for byte, at most once, and only from a
+/// permitted source.
 struct PacketLedger {
   private struct Entry {
     var number: UInt64
@@ -78,7 +79,7 @@ struct PacketLedger {
     var isForbidden: Bool
   }
 
-  /// Each packet names itself, so no two are equal.
+  /// Each packet contains its number, so no two are equal.
   private var sent: [[UInt8]: Entry] = [:]
   private var delivered: Set<UInt64> = []
   private var next: UInt64 = 0
@@ -93,9 +94,10 @@ struct PacketLedger {
     ipv6(0xfd00 << 48 | UInt64(node) << 32, 1)
   }
 
-  /// A packet between two nodes that names itself.
+  /// A packet between two nodes that contains its number.
   ///
-  /// - Parameter claimed: the node whose address it has as its source: another one's is forbidden.
+  /// - Parameter claimed: the node whose address is the packet's source; it is forged unless that
+  ///   is the sender.
   mutating func make(
     from source: Int, claiming claimed: Int, to target: Int, byteCount: Int, isIPv6: Bool
   ) -> [UInt8] {
@@ -113,7 +115,7 @@ struct PacketLedger {
     return packet
   }
 
-  /// TCP or UDP between two nodes, still to be cut into segments that each name themselves.
+  /// TCP or UDP between two nodes, to be segmented; each segment contains its number.
   ///
   /// - Parameter size: bytes of payload of each segment, at least 8.
   mutating func makeSegments(
@@ -126,9 +128,9 @@ struct PacketLedger {
     flow.payload = (0..<UInt64(count)).flatMap {
       name(next + $0) + [UInt8](repeating: filling(next + $0), count: size - 8)
     }
-    // The last one shorter, where it may be.
+    // The last one may be shorter.
     flow.payload.removeLast(min(size - 8, Int(next % 5)))
-    // The third byte of either address says whose it is; the rest of the host is 1.
+    // The third byte of either address is the node; the host part is 1.
     flow.source = 1
     flow.destination = 1
     var model = PacketModel(flow.bytes)!
@@ -159,7 +161,7 @@ struct PacketLedger {
     next += 1
   }
 
-  /// - Returns: what is wrong with the delivery; nil where nothing is.
+  /// - Returns: what is wrong with the delivery; nil if nothing is.
   mutating func deliver(_ packet: [UInt8], at node: Int) -> String? {
     guard let entry = sent[packet] else { return "a packet that nobody sent, or not like this" }
     let number = entry.number

@@ -3,9 +3,9 @@ import Testing
 
 @testable import Culvert
 
-/// A process with nested tunnels, and a chain of servers that each know one of them: the first is
-/// the end of the outermost tunnel and stands on the network, each next one stands behind a router
-/// of the one before. Between them packets are lost, doubled, delayed and changed. One seed decides
+/// A process with nested tunnels, and a chain of servers, each of which ends one tunnel. The first
+/// one ends the outermost tunnel and is on the network; each further one is behind a router of the
+/// one before. Between them packets are lost, duplicated, delayed and corrupted. One seed decides
 /// everything.
 final class NestedRoute {
   private let seed: UInt64
@@ -69,12 +69,12 @@ final class NestedRoute {
     }
   }
 
-  /// Where the network brings the datagrams of a server.
+  /// Where the network delivers a server's datagrams.
   private static func socket(_ hop: Int) -> Endpoint {
     Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 51_820)
   }
 
-  /// Where it brings packets to the server's host, and packets that are to go into its tunnel.
+  /// Where it delivers packets to the server's host, and packets for the server's tunnel.
   private static func host(_ hop: Int) -> Endpoint {
     Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 1)
   }
@@ -83,7 +83,7 @@ final class NestedRoute {
     Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 2)
   }
 
-  /// Of a server behind another one, as all but the network know it.
+  /// Address of a server behind another one, as everyone but the network knows it.
   private func address(ofServer hop: Int) -> Endpoint {
     Endpoint(address: TunnelPair.address(hop + 1, 2, families[hop]), port: 51_820)
   }
@@ -109,8 +109,8 @@ final class NestedRoute {
     checkDelivery()
   }
 
-  /// An attacker who sends a message again from elsewhere, sooner than it comes, is where the peer
-  /// then seems to be: nothing but a setting brings a tunnel back from there.
+  /// An attacker who forwards a message from elsewhere before the original arrives becomes the
+  /// peer's endpoint; only a new setting corrects that.
   private func heal() {
     network.isHealed = true
     for (hop, tunnel) in client.hops.enumerated() {
@@ -118,11 +118,11 @@ final class NestedRoute {
     }
   }
 
-  /// After the network has healed and the tunnels have found each other, all arrives but what is
-  /// under way while a session takes another's place: as the kernel's, an initiator lets go of
-  /// its current one where one was waiting to be confirmed.
+  /// After the network has healed and the tunnels have found each other, everything arrives, except
+  /// for packets in flight while one session replaces another: like the kernel's, an initiator
+  /// drops its current session if another one was waiting for confirmation.
   private func checkDelivery() {
-    // What is still on its way does not count.
+    // Packets still in flight do not count.
     pass(10 * nanosecondsPerSecond, sending: nil, hasTrouble: false)
     let before = ledger.deliveries
     var sent = 0
@@ -144,7 +144,7 @@ final class NestedRoute {
     }
   }
 
-  /// Time passes, with a packet about every so many milliseconds.
+  /// Time passes, with a packet about every `interval` milliseconds.
   private func pass(_ duration: UInt64, sending interval: UInt64?, hasTrouble: Bool) {
     let end = now.advanced(by: duration)
     var nextPacket = interval == nil ? end : now
@@ -176,7 +176,7 @@ final class NestedRoute {
     return (nodes.compactMap(\.instant) + [network.nextArrival].compactMap { $0 }).min()
   }
 
-  /// A tunnel, or the end of one, forgets its sessions.
+  /// One end of a tunnel forgets its sessions.
   private func makeTrouble() {
     guard Int.random(in: 0..<20, using: &generator) == 0 else { return }
     let hop = Int.random(in: 0..<servers.count, using: &generator)
@@ -214,7 +214,8 @@ final class NestedRoute {
     for emission in emissions { launch(emission, from: client.endpoint) }
   }
 
-  /// A server's datagrams: over the network, or in packets into the tunnel of the next one.
+  /// A server's datagrams are sent over the network, or in packets through the tunnel of the next
+  /// server.
   private func send(_ emissions: [Emission], fromServer hop: Int) {
     for emission in emissions {
       guard hop < servers.count - 1 else {
@@ -234,8 +235,8 @@ final class NestedRoute {
     launch(Emission(bytes: packet, path: Path(to: target), trafficClass: 0), from: target)
   }
 
-  /// Nothing arrives at the instant that it was sent: what has arrived by now and was not taken is
-  /// for nobody.
+  /// Nothing arrives at the instant of sending, since arrivals that nobody has taken are dropped
+  /// then.
   private func launch(_ emission: Emission, from source: Endpoint) {
     network.send(emission, from: source, at: now.advanced(by: 1))
   }
@@ -263,7 +264,7 @@ final class NestedRoute {
     }
   }
 
-  /// What a server's tunnel delivers: to a program, or over a router to the next server.
+  /// Packets that a server's tunnel delivers: for a program, or routed to the next server.
   private func takeFromServer(_ hop: Int, _ packets: [[UInt8]]) {
     for packet in packets {
       guard hop > 0 else {
@@ -280,9 +281,10 @@ final class NestedRoute {
   }
 }
 
-/// Nested tunnels over a bad network, to servers one behind the other.
+/// Nested tunnels over a bad network, to a chain of servers.
 @Suite struct NestingSimulationTests {
-  /// See `SimulationTests` for the variables; without them fewer, as each is several tunnels.
+  /// See `SimulationTests` for the variables. The default is smaller, since each run has several
+  /// tunnels.
   static var seeds: [UInt64] {
     let names = ProcessInfo.processInfo.environment.keys
     let areGiven = names.contains { $0.hasPrefix("CULVERT_SIMULATION_SEED") }

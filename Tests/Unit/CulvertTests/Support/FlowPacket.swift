@@ -1,6 +1,6 @@
 @testable import Culvert
 
-/// A TCP or UDP packet to be written down, field by field; by default a plain segment of data.
+/// A TCP or UDP packet, field by field; by default a plain segment of data.
 struct FlowPacket {
   var isIPv4 = true
   var isTCP = true
@@ -24,7 +24,7 @@ struct FlowPacket {
   var tcpOptions: [UInt8] = []
   var payload: [UInt8] = []
 
-  /// Twelve bytes: padding and a timestamp, as nearly every TCP segment has them.
+  /// Twelve bytes: padding and a timestamp, as in nearly every TCP segment.
   static func timestamp(_ value: UInt32) -> [UInt8] {
     [1, 1, 8, 10] + big(value) + big(9 as UInt32)
   }
@@ -82,7 +82,7 @@ struct FlowPacket {
     return model.bytes
   }
 
-  /// What a TUN would say about it.
+  /// The offload that a TUN would report.
   func offload(segmentByteCount: Int) -> PacketOffload {
     PacketOffload(
       segmentation: isTCP ? (isIPv4 ? .tcpIPv4 : .tcpIPv6) : .udp, needsChecksum: true,
@@ -90,7 +90,7 @@ struct FlowPacket {
       segmentByteCount: segmentByteCount)
   }
 
-  /// Anything that a kernel may give out as one packet to be cut.
+  /// Any packet with a segmentation offload that a kernel may produce.
   static func random(
     payloadByteCount: Int, using random: inout some RandomNumberGenerator
   ) -> FlowPacket {

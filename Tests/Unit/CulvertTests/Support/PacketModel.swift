@@ -2,16 +2,16 @@
   @testable import Culvert
 #endif
 
-/// Packets as arrays, read and cut the slow way. Shares no code with what it is compared to.
+/// Packets as arrays, parsed and segmented the slow way. Shares no code with the core.
 struct PacketModel {
   var bytes: [UInt8]
-  /// Where the transport header starts, and of what protocol; nil where there is none to find.
+  /// Offset and protocol of the transport header; nil if there is none.
   let transport: (offset: Int, number: UInt8)?
 
   var isIPv4: Bool { bytes[0] >> 4 == 4 }
   var isTCP: Bool { transport?.number == 6 }
 
-  /// Nil unless the bytes start with an IP header that says how long they are, and it is true.
+  /// Nil unless the bytes start with an IP header with their exact length.
   init?(_ bytes: [UInt8]) {
     guard bytes.count >= 20 else { return nil }
     self.bytes = bytes
@@ -42,7 +42,7 @@ struct PacketModel {
     bytes[offset + 1] = UInt8(truncatingIfNeeded: value)
   }
 
-  /// RFC 1071, one word after the other.
+  /// RFC 1071, word by word.
   static func sum(_ bytes: [UInt8]) -> UInt16 {
     var sum = 0
     for (index, byte) in bytes.enumerated() { sum += Int(byte) << (index % 2 == 0 ? 8 : 0) }
@@ -69,7 +69,7 @@ struct PacketModel {
       ? transport.offset + 16 : transport.number == 17 ? transport.offset + 6 : nil
   }
 
-  /// Both checksums as a receiver verifies them; UDP's must be there.
+  /// Both checksums are right; UDP's must not be missing.
   var hasRightChecksums: Bool {
     if isIPv4, PacketModel.sum(ipv4Header) != 0xffff { return false }
     guard let transport, let checksumOffset, checksumOffset + 2 <= bytes.count else { return false }
@@ -96,7 +96,7 @@ struct PacketModel {
     set(Int(~PacketModel.sum(ipv4Header)), at: 10)
   }
 
-  /// Leaves the pseudo-header's sum in the transport checksum's field.
+  /// Writes the pseudo-header's sum into the transport checksum's field.
   mutating func leaveChecksum() {
     guard let checksumOffset, checksumOffset + 2 <= bytes.count else { return }
     set(Int(PacketModel.sum(pseudoHeader)), at: checksumOffset)
@@ -112,7 +112,7 @@ struct PacketModel {
 
   var payloadByteCount: Int { bytes.count - headerByteCount }
 
-  /// The packets that this one stands for, `size` bytes of payload each.
+  /// The packets that this one is segmented into, with `size` bytes of payload each.
   func segments(of size: Int) -> [[UInt8]] {
     let header = Array(bytes[..<headerByteCount])
     var rest = payload[...]

@@ -37,7 +37,7 @@ final class TestArena {
 }
 
 extension Limits {
-  /// Budgets so small that full and wrapped are everyday states.
+  /// Budgets so small that tables are often full and rings often wrap.
   static func shrunken(peers: Int = 4, allowedIPs: Int = 8) -> Limits {
     Limits(
       peers: peers, allowedIPs: allowedIPs, stagedPacketsPerPeer: 2, stagingSlots: 4,

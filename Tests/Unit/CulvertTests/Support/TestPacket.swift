@@ -4,7 +4,7 @@ import Testing
 
 /// Inner packets for tests.
 enum TestPacket {
-  /// UDP's number, with a payload that need not be UDP: nothing below looks at it.
+  /// UDP's protocol number, with an arbitrary payload: nothing below looks at it.
   static func ipv4(
     from source: IPAddress, to destination: IPAddress, payload: [UInt8] = [],
     trafficClass: UInt8 = 0, options: [UInt8] = []
@@ -42,14 +42,14 @@ enum TestPacket {
   }
 }
 
-/// A packet as a TUN gives it: whole, or to be cut into segments.
+/// A packet as read from a TUN: complete, or to be segmented.
 struct TunPacket {
   var bytes: [UInt8]
   var offload = PacketOffload.none
-  /// What the other end has to get for it.
+  /// The packets that the other end must receive.
   var segments: [[UInt8]]
 
-  /// A packet with nothing left to do.
+  /// A complete packet.
   init(_ bytes: [UInt8]) {
     self.bytes = bytes
     segments = [bytes]
@@ -61,7 +61,7 @@ struct TunPacket {
       PacketModel(flow.unfinishedBytes)!, flow.offload(segmentByteCount: segmentByteCount))
   }
 
-  /// The same from its bytes.
+  /// The same, from its bytes.
   init(_ unfinished: PacketModel, _ offload: PacketOffload) {
     bytes = unfinished.bytes
     self.offload = offload
@@ -69,9 +69,9 @@ struct TunPacket {
   }
 }
 
-/// What one write brings to the TUN.
+/// One write to the TUN.
 struct TunWrite {
-  /// As `InboundBatch` says.
+  /// The count that `InboundBatch` reports.
   var packetCount: Int
   var bytes: [UInt8] = []
   var offload = PacketOffload.none
@@ -99,7 +99,7 @@ struct TunWrite {
     bytes = written
   }
 
-  /// The packets that it is cut into.
+  /// The packets that the kernel makes of it.
   var packets: [[UInt8]] {
     var copy = bytes
     var scratch = [UInt8](repeating: 0, count: Segmenter.headersByteCount)
@@ -120,8 +120,8 @@ struct TunWrite {
   }
 }
 
-/// Bytes at a fixed address: what views are laid over. Exactly as long as asked, so that the
-/// address sanitizer sees a read beyond the end.
+/// Bytes at a fixed address, for views. Exactly as long as requested, so that the address sanitizer
+/// sees any read beyond the end.
 final class PacketBuffer {
   let start: UnsafeMutableRawPointer
   let byteCount: Int
