@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// Datagrams as they come glued together, and packets as they leave joined.
+/// Coalesced datagrams on the way in, and joined packets on the way out.
 @Suite struct InboundBatchTests {
   private static let home = Path(to: TunnelPair.elsewhere)
 
@@ -22,7 +22,7 @@ import Testing
 
   // MARK: Filling
 
-  /// Bytes, size of a segment, whether it was truncated; what comes of it.
+  /// Bytes, segment size, whether it was truncated; and the result.
   @Test(arguments: [
     (0, 0, false, [0]), (0, 10, false, [0]), (7, 0, false, [7]), (7, 10, false, [7]),
     (10, 10, false, [10]), (30, 10, false, [10, 10, 10]), (31, 10, false, [10, 10, 10, 1]),
@@ -72,12 +72,12 @@ import Testing
       byteCount: 5, from: InboundBatchTests.home, trafficClass: 0, isTruncated: false)
     node.tunnel.accept(&node.inbound, at: now)
     #expect(node.count(.truncated) == 6)
-    // Room is for datagrams, not only for bytes.
+    // Room is limited in datagrams, not only in bytes.
     expect(node.inbound.room(for: 100, datagrams: 3) != nil)
     expect(node.inbound.room(for: 100, datagrams: 4) == nil)
   }
 
-  /// As many messages of one call as there are may come into an empty batch.
+  /// An empty batch has room for all messages of one call.
   @Test func moreArrivalsThanTheTableHoldsAreCountedAsTruncated() {
     let node = node(batchPackets: 3)
     node.inbound.reset()
@@ -93,7 +93,7 @@ import Testing
     #expect(node.count(.truncated) == 3)
   }
 
-  /// However long a datagram is, the next one's place is not yet taken.
+  /// However long a datagram is, it does not reach into the next one's place.
   @Test func aStrideLeavesRoomForTheLongestDatagram() {
     for byteCount in [1, 15, 16, 2048, 65_520, 65_527, 65_535] {
       let node = node(batchPackets: 4)
@@ -125,12 +125,12 @@ import Testing
     let single = TunPacket(SegmentsTests.single(1))
     let arrivals = send(pair, [packet, single])
     let glued = Arrival.glued(arrivals)
-    // 14 of 176 bytes with a shorter one behind, and the single one, which is longer than that.
+    // 14 of 176 bytes followed by a shorter one, and the single one, which is longer.
     #expect(glued.map(\.segmentByteCount) == [176, 0])
     #expect(glued.map(\.bytes.count) == [14 * 176 + 96, 64])
     let expected = packet.segments + single.segments
     let delivered = pair.b.receive(glued, at: pair.now)
-    // What the table does not hold is lost and counted.
+    // Datagrams without a place in the table are dropped and counted.
     let taken = min(batchPackets, 15)
     #expect(delivered == Array(expected.prefix(taken)) + single.segments)
     #expect(pair.b.count(.truncated) == UInt64(15 - taken))
@@ -161,14 +161,14 @@ import Testing
           let packet = batch[index]
           #expect(Int(packet.textOffset) >= end + BatchLayout.headroom)
           end = Int(packet.textOffset) + Int(packet.byteCount) - WireGuard.overheadByteCount
-          // As the lane does with the first of a group.
+          // As the lane does for the first packet of a group.
           let text = pair.b.inbound.text(index)
           (text - BatchLayout.headroom).initializeMemory(
             as: UInt8.self, repeating: 0xdd, count: BatchLayout.headroom)
         }
         #expect(end + BatchLayout.slack <= pair.b.inbound.texts.count)
       }
-      // Told in a word: the packets would fill the screen.
+      // One value for all: the packets would fill the screen.
       let isAsSent = delivered == packets.map(\.bytes)
       #expect(isAsSent)
     }
@@ -184,13 +184,13 @@ import Testing
     expected.remove(at: 2)
     #expect(pair.b.receive(glued, at: pair.now) == expected)
     #expect(pair.b.count(.badTag) == 1)
-    // What stands on either side of the gap does not continue each other.
+    // The packets on either side of the gap do not continue each other.
     #expect(pair.b.writes.map(\.packetCount) == [2, 2])
   }
 
   // MARK: Joining
 
-  /// What comes out is what went in: headers, the checksum left to the kernel, and the offload.
+  /// The result matches the input: headers, the checksum left to the kernel, and the offload.
   @Test(arguments: [true, false], [true, false])
   func whatWasCutIsJoinedAgain(isIPv4: Bool, isTCP: Bool) throws {
     let pair = try SegmentsTests.pair(batchPackets: 64, stride: 512)
@@ -241,7 +241,7 @@ import Testing
     }
   }
 
-  /// A mark that the network made is on one packet's own header, which then fits no group.
+  /// A mark that the network made changes one packet's header, which then fits no group.
   @Test(arguments: [true, false])
   func aCongestionMarkKeepsAPacketOutOfItsGroup(isIPv4: Bool) throws {
     let pair = try SegmentsTests.pair(batchPackets: 64, stride: 512)
@@ -291,7 +291,7 @@ import Testing
     for index in 0..<2 { arrivals[index].path = places[0] }
     var glued = Arrival.glued(arrivals)
     #expect(glued.count == 2)
-    // Again, from a third place: it teaches nothing.
+    // A replay from a third address: the endpoint does not change.
     var replay = glued[1]
     replay.path = places[2]
     glued.append(replay)

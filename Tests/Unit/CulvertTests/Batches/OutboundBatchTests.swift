@@ -2,9 +2,9 @@ import Testing
 
 @testable import Culvert
 
-/// What one call can send, and what becomes of it.
+/// Runs of datagrams for one call, and the results of sending.
 @Suite struct OutboundBatchTests {
-  /// a with two peers that it has sessions with: b, and one at 10.0.0.3.
+  /// a with sessions to two peers: b, and one at 10.0.0.3.
   private final class Star {
     let pair: TunnelPair
     let third: TunnelNode
@@ -38,7 +38,7 @@ import Testing
 
   // MARK: Runs
 
-  /// Whether one call could send these, told in the slowest way.
+  /// Whether one call could send these, checked the slow way.
   private static func isOneSend(
     _ outputs: [BatchOutputs.Datagram], isUniform: Bool, segmentLimit: UInt16
   ) -> Bool {
@@ -104,19 +104,19 @@ import Testing
       }
       a.send(packets, at: star.pair.now)
     }
-    // One by one, some, and as many as there may be.
+    // Single datagrams, a few, and as many as possible.
     #expect(lengths[1, default: 0] > 10 && lengths[2, default: 0] > 10)
     #expect(lengths[64, default: 0] > 10 && lengths.keys.max() == 64)
   }
 
-  /// 45 datagrams of 1452 bytes are 65,340; one more is more than a send takes.
+  /// 45 datagrams of 1452 bytes are 65,340 bytes; one more exceeds the limit of a send.
   @Test func aRunIsNoLongerThanASend() throws {
     let pair = try SegmentsTests.pair(batchPackets: 128)
     var runs: [Int] = []
     pair.a.inspect = { runs.append($0.run(from: 0, isUniform: true)) }
     let flow = SegmentsTests.flow(1380 * 46)
     pair.a.send([TunPacket(flow, segmentByteCount: 1380)], at: pair.now)
-    // A datagram of the largest size is alone even with an empty one behind it.
+    // A datagram of the largest size is sent alone, even if an empty one follows.
     pair.a.tunnel.setMTU(65_475)
     let largest = TestPacket.ipv4(
       from: TunnelPair.addressOfA, to: TunnelPair.addressOfB,
@@ -140,7 +140,7 @@ import Testing
   // MARK: Afterwards
 
   @Test func eachSessionIsToldWhatBecameOfItsDatagrams() throws {
-    // Rounds of 4: what earlier rounds made counts as well.
+    // Rounds of 4: datagrams of earlier rounds count as well.
     let star = try Star(batchPackets: 4)
     let a = star.pair.a
     let before = (
@@ -150,7 +150,7 @@ import Testing
     var failed = 0
     a.inspect = { batch in
       for index in 0..<batch.outputCount where batch.outputs[index].pointee.byteCount == 100 + 44 {
-        // Twice is once.
+        // A second report changes nothing.
         batch.didFail(index)
         batch.didFail(index)
         failed += 1
@@ -202,7 +202,7 @@ import Testing
     pair.a.refuses = { _ in true }
     pair.a.send([packet], at: pair.now)
     #expect(!pair.a.state(pair.peerOfA).timers.newHandshake.isSet)
-    // One of many that goes out is enough.
+    // One sent datagram of many is enough.
     pair.a.refuses = { $0 != 1 }
     pair.a.send([packet], at: pair.now)
     #expect(pair.a.state(pair.peerOfA).timers.newHandshake.isSet)
@@ -210,7 +210,7 @@ import Testing
 
   // MARK: What the kernel refuses
 
-  /// The runs of a packet of ten segments to b and of one to the other peer.
+  /// The runs of a packet with ten segments to b, and of one to the other peer.
   private func runs(_ star: Star, refusing size: Int? = nil) -> [Int] {
     var runs: [Int] = []
     star.pair.a.inspect = { batch in
@@ -234,12 +234,12 @@ import Testing
   @Test func aRefusalHoldsForThatPeerAndSuchSizes() throws {
     let star = try Star(batchPackets: 64)
     #expect(runs(star) == [10, 5])
-    // From then on, in this batch and the next, and for larger ones.
+    // From then on, in this batch and the next, also for larger segments.
     #expect(runs(star, refusing: 100) == [10, 5, 1])
     #expect(star.pair.a.state(star.pair.peerOfA).segmentLimit == 176)
     #expect(star.pair.a.state(star.peerOfThird).segmentLimit == .max)
     #expect(runs(star) == [1, 5])
-    // Smaller ones may go together, until those are refused too.
+    // Smaller ones may be sent together, until those are refused too.
     #expect(runs(star, refusing: 84) == [10, 5, 1])
     #expect(star.pair.a.state(star.pair.peerOfA).segmentLimit == 160)
   }
@@ -252,7 +252,7 @@ import Testing
       #expect(runs(star)[0] == 1)
       switch way {
       case 0:
-        // The same way: nothing is new.
+        // The same path: nothing changes.
         pair.sendFromB([pair.packetFromB()])
         pair.a.tunnel.setEndpoint(pair.b.endpoint, of: pair.peerOfA)
         #expect(runs(star)[0] == 1)
@@ -269,7 +269,7 @@ import Testing
         let peer = pair.b.tunnel.peer(pair.peerOfB)!
         peer.pointee.timers.wantInitiation(at: pair.now)
         pair.b.tunnel.reschedule(peer)
-        // Without the keepalive that is due as well: a handshake is enough.
+        // Without the keepalive that is also due: a handshake is enough.
         let sent = pair.b.settle(at: pair.now, wall: pair.wall).filter { $0.type == 1 }
         #expect(sent.count == 1)
         pair.carryToA(sent)
@@ -280,8 +280,7 @@ import Testing
     }
   }
 
-  /// The peer has moved while the batch was out of the tunnel's hands: what was learnt is about
-  /// the way before.
+  /// The peer has roamed while the batch was being sent: the result is about the old path.
   @Test func aRefusalOnTheOldWayIsNotRemembered() throws {
     let pair = try SegmentsTests.pair(batchPackets: 16)
     let moved = Endpoint(address: ipv4(192, 0, 2, 8), port: 7)

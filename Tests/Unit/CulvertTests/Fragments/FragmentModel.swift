@@ -2,7 +2,7 @@
   @testable import Culvert
 #endif
 
-/// A fragment, read from an array the slow way.
+/// A fragment, parsed from an array the slow way.
 struct FragmentModel {
   enum Reading {
     case whole([UInt8], isAtomic: Bool)
@@ -11,11 +11,11 @@ struct FragmentModel {
   }
 
   let isIPv4: Bool
-  /// The packet without what stood behind its end.
+  /// The packet without the bytes behind its end.
   let packet: [UInt8]
-  /// Where the fragment header starts; of IPv4 0.
+  /// Where the fragment header starts; 0 for IPv4.
   let fragmentHeader: Int
-  /// Where the number of the fragment header stands.
+  /// Where the number of the fragment header is.
   let numberOffset: Int
   let data: [UInt8]
   let offset: Int
@@ -88,8 +88,8 @@ struct FragmentModel {
         data: data, offset: offset, isLast: isLast))
   }
 
-  /// The headers behind the IPv6 header with their numbers, up to the first that is no extension,
-  /// or to a fragment header with an offset.
+  /// The headers behind the IPv6 header with their numbers, up to the first that is not an
+  /// extension, or to a fragment header with an offset.
   private static func headers(_ packet: [UInt8]) -> [(number: UInt8, offset: Int)]? {
     var chain: [(number: UInt8, offset: Int)] = [(packet[6], 40)]
     while let (number, offset) = chain.last, [0, 43, 44, 60].contains(number) {
@@ -114,7 +114,7 @@ struct FragmentModel {
       : [6] + packet[8..<40] + packet[(fragmentHeader + 4)..<(fragmentHeader + 8)]
   }
 
-  /// As far as sources are told apart.
+  /// The part of the address that identifies the source.
   var source: [UInt8] { isIPv4 ? [4] + packet[12..<16] : [6] + packet[8..<16] }
 
   /// ECN codepoint.
@@ -154,7 +154,7 @@ struct FragmentModel {
 
   // MARK: The error about it
 
-  /// The ICMP packet that tells the sender that the rest did not come; nil where none may be sent.
+  /// The ICMP error about the missing fragments; nil if none may be sent.
   func timeExceeded() -> [UInt8]? {
     isIPv4 ? timeExceededIPv4() : timeExceededIPv6()
   }
@@ -199,26 +199,26 @@ struct FragmentModel {
   }
 }
 
-/// A fragment, or a whole packet, before it is bytes. Addresses are short names: 10.0.0.`source`,
-/// or 2001:db8:0:`source`::1.
+/// A fragment, or a whole packet, as fields. Addresses are short names: 10.0.0.`source`, or
+/// 2001:db8:0:`source`::1.
 struct TestFragment {
   var isIPv4 = true
   var source: UInt8 = 1
   var destination: UInt8 = 200
-  /// Protocol number of what the datagram carries.
+  /// Protocol number of the payload.
   var number: UInt8 = 17
   var identification: UInt32 = 7
   var byteOffset = 0
   var hasMore = false
   var trafficClass: UInt8 = 0
-  /// 1 and more; so that headers differ.
+  /// 1 or more, so that headers can differ.
   var timeToLive: UInt8 = 64
   /// Of IPv4, a multiple of 4.
   var options: [UInt8] = []
-  /// IPv4's flag; a fragment may have it (F13).
+  /// IPv4's don't-fragment flag; a fragment may have it (F13).
   var mayNotBeFragmented = false
-  /// IPv6 headers before the fragment header: each its number and its bytes, of which the first
-  /// is for the number that follows.
+  /// IPv6 headers before the fragment header: number and bytes of each, of which the first byte is
+  /// the next header.
   var extensions: [(number: UInt8, bytes: [UInt8])] = []
   /// False for an IPv6 packet without a fragment header.
   var hasFragmentHeader = true
@@ -272,7 +272,7 @@ struct TestFragment {
     }
   }
 
-  /// The packet as it was before it was cut.
+  /// The packet before fragmentation.
   var whole: TestFragment {
     var packet = self
     packet.hasFragmentHeader = false
@@ -280,7 +280,7 @@ struct TestFragment {
     return packet
   }
 
-  /// Over an IPv4 header alone, as long as the array.
+  /// The checksum of an IPv4 header, as long as the array.
   static func writeChecksum(_ header: inout [UInt8]) {
     header[10] = 0
     header[11] = 0

@@ -18,7 +18,7 @@ import Testing
     return fragments
   }
 
-  /// What `cut` has to make of a datagram without options or extensions.
+  /// The expected fragments of a datagram without options or extensions.
   private func expected(_ datagram: TestFragment, mtu: Int) -> [[UInt8]] {
     datagram.cut((mtu - (datagram.isIPv4 ? 20 : 48)) / 8 * 8).map(\.bytes)
   }
@@ -39,7 +39,7 @@ import Testing
     #expect(isRight)
   }
 
-  /// Whatever the size, no fragment is larger than the link's, and all but the last are full.
+  /// For any size, no fragment exceeds the link's MTU, and all but the last are full.
   @Test(arguments: [true, false]) func anySizeIsPutTogetherAgain(isIPv4: Bool) throws {
     var random = SeededGenerator(seed: 5)
     let fixture = ReassemblerFixture()
@@ -58,7 +58,7 @@ import Testing
     }
   }
 
-  /// RFC 791 section 3.1: the copied flag says which options go into every fragment.
+  /// RFC 791 section 3.1: options with the copied flag are in every fragment.
   @Test func optionsWithTheCopiedFlagAreInEveryFragment() throws {
     // Record route, no operation, security, router alert, end.
     let options: [UInt8] = [

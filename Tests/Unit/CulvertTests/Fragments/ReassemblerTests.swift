@@ -3,8 +3,8 @@ import Testing
 
 @testable import Culvert
 
-/// The seed's cases, what comes out, and the memory around it. The requirements F1-F13 have files
-/// of their own.
+/// Basic cases, their results, and the memory around them. The requirements F1-F13 have files of
+/// their own.
 @Suite struct ReassemblerTests {
   private let fixture = ReassemblerFixture()
 
@@ -36,7 +36,7 @@ import Testing
     #expect(fixture.count(.held) == UInt64(orders.count * (count - 1)))
   }
 
-  /// From one source, and from 65: the first is gone, all others become whole.
+  /// From one source, and from 65: the first datagram is evicted, all others are completed.
   @Test(arguments: [true, false], [true, false])
   func theSixtyFifthDatagramEvictsTheOldestAndOnlyIt(isOneSource: Bool, isIPv4: Bool) {
     let datagrams = (0..<65).map { index in
@@ -125,7 +125,7 @@ import Testing
       bytes[place] ^= 0x10
       #expect(fixture.add(bytes) == .dropped(.badChecksum))
     }
-    // Options are under it too.
+    // The checksum covers options too.
     var bytes = TestFragment.first().with { $0.options = [1, 1, 1, 1] }.bytes
     #expect(fixture.add(bytes) == .held)
     bytes[22] ^= 1
@@ -147,12 +147,12 @@ import Testing
     #expect(fixture.expire(at: 1000).isEmpty && fixture.reassembler.completedCount == 64)
     fixture.release()
     #expect(fixture.add(.first(identification: 99)) == .held)
-    // The one slot that holds no whole packet goes from hand to hand.
+    // The one slot without a complete packet is reused again and again.
     #expect(fixture.add(.first(identification: 100)) == .held)
     #expect(fixture.count(.evicted) == 1 && fixture.count(.noSlot) == 1)
   }
 
-  /// A late duplicate of a packet that is in use starts a datagram of its own.
+  /// A late duplicate of a packet in use starts a new datagram.
   @Test func keyOfAWholePacketIsFree() {
     fixture.keepsPackets = true
     let datagram = TestFragment.datagram(40)
@@ -177,7 +177,7 @@ import Testing
     #expect(Reassembler.headroom >= ICMPError.headroomByteCount)
   }
 
-  /// The largest packets, and a byte more, with the fences of `ReassemblyWorld` around.
+  /// The largest packets, and one byte more, within the fences of `ReassemblyWorld`.
   @Test(arguments: [576, 2048, 65_575], [true, false])
   func largestPackets(maximumByteCount: Int, isIPv4: Bool) {
     let world = ReassemblyWorld(maximumByteCount: maximumByteCount)
@@ -194,7 +194,7 @@ import Testing
     #expect(world.failure == nil)
   }
 
-  /// What is carved is what the budget says: 64 regions, and little beside them.
+  /// The carved memory is what the budget says: 64 regions, and little else.
   @Test(arguments: [(2048, 300 * 1024), (65_575, 4600 * 1024)])
   func memoryIsASum(maximumByteCount: Int, limit: Int) {
     var arena = Arena.measuring
@@ -211,9 +211,10 @@ extension Reassembler.Outcome {
   }
 }
 
-/// Random streams through core and model. A million of them, in a release build: Tests/Models/run.
+/// Random streams through core and model. Tests/Fuzz/Models/run runs a million of them in a release
+/// build.
 @Suite struct ReassemblyStreamTests {
-  /// Sanitizers are slow and ask for fewer by the environment.
+  /// The sanitizers are slow and set a smaller number in the environment.
   private static var streamsPerRun: UInt64 {
     getenv("REASSEMBLY_STREAMS").map { UInt64(atol($0)) / 8 } ?? 1000
   }
@@ -241,7 +242,7 @@ extension Reassembler.Outcome {
     }
   }
 
-  /// Streams that never reach a verdict would prove nothing about it.
+  /// Streams that never reach a verdict prove nothing about it.
   @Test func streamsReachEveryVerdict() {
     let world = ReassemblyWorld(isThorough: false)
     var missing = Set(world.tally.map(\.name))
@@ -255,14 +256,14 @@ extension Reassembler.Outcome {
   }
 }
 
-/// A `Reassembler` with memory, spoken to in `TestFragment`s. What comes out is copied.
+/// A `Reassembler` with memory, which takes `TestFragment`s. Its results are copies.
 final class ReassemblerFixture {
   typealias Outcome = ReassemblyModel.Outcome
   typealias Expiry = ReassemblyModel.Expiry
 
   private let memory: TestArena
   var reassembler: Reassembler
-  /// Slots of whole packets are kept until `release`.
+  /// Slots of complete packets are kept until `release`.
   var keepsPackets = false
   private(set) var slots: [Int] = []
 
@@ -294,7 +295,7 @@ final class ReassemblerFixture {
     add(fragment.bytes, from: sender, at: now)
   }
 
-  /// All of them in turn; the last one's outcome.
+  /// Adds all of them in order. Returns the last outcome.
   func add(_ fragments: [TestFragment], from sender: UInt32 = 1, at now: Double = 0) -> Outcome {
     fragments.reduce(.held) { _, fragment in add(fragment, from: sender, at: now) }
   }
@@ -303,7 +304,7 @@ final class ReassemblerFixture {
     reassembler.release(slots.removeFirst())
   }
 
-  /// What was over, one after the other.
+  /// The expired datagrams, one after the other.
   func expire(at now: Double) -> [Expiry] {
     var expired: [Expiry] = []
     while let expiry = reassembler.expire(at: ReassemblerFixture.instant(now)) {
@@ -330,7 +331,7 @@ final class ReassemblerFixture {
 }
 
 extension TestFragment {
-  /// A datagram, still in one piece, whose payload counts up.
+  /// An unfragmented datagram whose payload counts up.
   static func datagram(
     isIPv4: Bool = true, source: UInt8 = 1, identification: UInt32 = 7, _ byteCount: Int
   ) -> TestFragment {
@@ -342,7 +343,7 @@ extension TestFragment {
     return datagram
   }
 
-  /// One of the fragments of a datagram that is never whole.
+  /// One fragment of a datagram that is never completed.
   static func first(
     isIPv4: Bool = true, source: UInt8 = 1, identification: UInt32 = 7
   ) -> TestFragment {

@@ -2,7 +2,7 @@
   @testable import Culvert
 #endif
 
-/// The rules of joining over arrays: one packet after the other, every header field by its name.
+/// The rules of joining, over arrays: one packet after the other, every header field by name.
 /// Shares no code with `Joiner` or `JoinCandidate`.
 struct JoinModel {
   /// Numbers of packets, in order of delivery.
@@ -10,7 +10,7 @@ struct JoinModel {
   private var open: [Open] = []
   let allowTCP: Bool
   let allowUDP: Bool
-  /// Nil where nothing can be told from one, so that all groups end.
+  /// Nil if the packet has no readable flow, so that all groups end.
   private var packets: [PacketModel?] = []
 
   private struct Open {
@@ -83,7 +83,7 @@ struct JoinModel {
 
   // MARK: Packets
 
-  /// A packet that starts with a header, cut to the length that it says; nil for none.
+  /// A packet that starts with a header, cut to its length field; nil if there is none.
   static func readable(_ bytes: [UInt8]) -> PacketModel? {
     guard bytes.count >= 20 else { return nil }
     let isIPv4 = bytes[0] >> 4 == 4
@@ -133,7 +133,7 @@ struct JoinModel {
     return Int(packet.word(start + 4)) == packet.bytes.count - start
   }
 
-  /// Addresses, protocol and ports; the addresses alone where there are no ports to read.
+  /// Addresses, protocol and ports; only the addresses if there are no ports.
   static func flow(_ packet: PacketModel) -> [UInt8] {
     guard let transport = packet.transport, transport.number == 6 || transport.number == 17,
       transport.offset + 4 <= packet.bytes.count
@@ -142,7 +142,7 @@ struct JoinModel {
       + packet.bytes[transport.offset..<(transport.offset + 4)]
   }
 
-  /// Whether somebody may care which of the two comes first.
+  /// Whether the order of the two may matter.
   static func mayBeOneFlow(_ one: PacketModel?, _ other: PacketModel?) -> Bool {
     guard let one, let other else { return true }
     let (oneFlow, otherFlow) = (flow(one), flow(other))
@@ -161,7 +161,7 @@ struct JoinModel {
     return UInt32(packet.word(start + 4)) << 16 | UInt32(packet.word(start + 6))
   }
 
-  /// The headers with everything blanked that may differ between packets that are joined.
+  /// The headers, with all fields blanked that may differ between joined packets.
   private static func constantPart(_ packet: PacketModel) -> [UInt8] {
     var header = PacketModel(packet.bytes)!
     let start = header.transport!.offset
@@ -178,14 +178,14 @@ struct JoinModel {
   }
 }
 
-/// Packets through `Joiner`, out as the TUN would get them, and through `Segmenter` again. The
-/// tests and the fuzzer share it.
+/// Packets through `Joiner`, as written to the TUN, and back through `Segmenter`. The tests and the
+/// fuzzer share it.
 final class JoinWorld {
   static let capacity = 256
 
   private let region: UnsafeMutableRawBufferPointer
   private var joiner: Joiner
-  /// What was written: numbers of the packets, and the segments that it is cut into again.
+  /// One write: numbers of its packets, and the segments that it is cut into again.
   private(set) var groups: [(packets: [Int], offload: PacketOffload, segments: [[UInt8]])] = []
   /// The first promise that was broken.
   private(set) var failure: String?
@@ -201,13 +201,13 @@ final class JoinWorld {
     region.deallocate()
   }
 
-  /// Joins at most `capacity` packets and cuts what comes out.
+  /// Joins at most `capacity` packets, and segments the result.
   func run(_ packets: [[UInt8]], allowTCP: Bool = true, allowUDP: Bool = true) {
     groups = []
     joiner.allowTCP = allowTCP
     joiner.allowUDP = allowUDP
     joiner.reset()
-    // Each of exactly its own bytes, so that address sanitizer sees the first one outside.
+    // Each exactly as long as the packet, so that the address sanitizer sees any access outside.
     let buffers = packets.map { bytes in
       let buffer = UnsafeMutableRawBufferPointer.allocate(
         byteCount: max(bytes.count, 1), alignment: 1)
@@ -237,7 +237,7 @@ final class JoinWorld {
     groups.append((members, offload, cut(written, offload, headerByteCount: skipped)))
   }
 
-  /// Through the header that the TUN would see.
+  /// Through the virtio header of the TUN.
   private func cut(
     _ bytes: [UInt8], _ offload: PacketOffload, headerByteCount: Int
   ) -> [[UInt8]] {
@@ -292,8 +292,8 @@ final class JoinWorld {
     }
   }
 
-  /// Byte for byte; but where no packet may be fragmented, the identification may be any (RFC 6864
-  /// section 4.1), and a segmenter counts it up.
+  /// Byte for byte, except that a packet with DF may have any identification (RFC 6864 section
+  /// 4.1), which a segmenter counts up.
   private static func isSame(_ segment: [UInt8], _ packet: [UInt8], _ packetCount: Int) -> Bool {
     if segment == packet { return true }
     guard packetCount > 1, var one = PacketModel(segment), var other = PacketModel(packet),

@@ -1,7 +1,7 @@
 @testable import Culvert
 
-/// Packets of several flows as they may come out of a tunnel: mostly data that continues, with
-/// everything mixed in that must not be joined.
+/// Packets of several flows, as a tunnel may deliver them: mostly data that continues, mixed with
+/// all kinds of packets that must not be joined.
 struct JoinTraffic {
   private var flows: [FlowPacket] = []
   private var random: SeededGenerator
@@ -41,7 +41,7 @@ struct JoinTraffic {
         let isUsual = Int.random(in: 0..<6, using: &random) != 0
         sent.append(isUsual ? data(flow) : unusual(flow))
       }
-      // Two that changed places on the way.
+      // Two that were reordered on the path.
       if sent.count >= 2, Int.random(in: 0..<12, using: &random) == 0 {
         sent.swapAt(sent.count - 1, sent.count - 2)
       }
@@ -91,7 +91,7 @@ struct JoinTraffic {
     return data(index)
   }
 
-  /// One packet of a flow with something else about it.
+  /// One packet of a flow that differs in some way.
   private mutating func altered(_ index: Int, _ change: (inout FlowPacket) -> Void) -> [UInt8] {
     let flow = flows[index]
     change(&flows[index])

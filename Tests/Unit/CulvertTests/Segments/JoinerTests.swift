@@ -13,7 +13,7 @@ import Testing
     #expect(world.failure == nil)
     var model = JoinModel(allowTCP: allowTCP, allowUDP: allowUDP)
     for packet in packets { model.add(packet) }
-    // A macro that showed both sides would take long to tell them apart.
+    // #expect would take long to show the difference between the two.
     let isAsInModel = world.groups.map(\.packets) == model.groups
     #expect(isAsInModel)
     return world.groups.map(\.packets)
@@ -53,7 +53,7 @@ import Testing
         packets, allowTCP: seed % 7 != 3, allowUDP: seed % 7 != 4)
       joined += packets.count - groups.count
     }
-    // A joiner that never joins would be right all the time.
+    // A joiner that never joins would pass.
     #expect(seed % 7 == 3 || seed % 7 == 4 || joined > 60)
   }
 
@@ -141,7 +141,7 @@ import Testing
     packets[1].flags = 0x18
     packets[2].flags = 0x18
     #expect(groups(packets.map(\.bytes)) == [[0, 1], [2], [3, 4]])
-    // The joined packet has the flag, and the last segment has it again.
+    // The joined packet has the flag, and so has the last segment.
     #expect(world.groups[0].segments.map { $0[33] } == [0x10, 0x18])
   }
 
@@ -192,7 +192,8 @@ import Testing
 
   // MARK: What ends a group
 
-  /// The packet goes alone; as the one behind it does not continue the group either, all three do.
+  /// The packet is written alone; since the next one does not continue the group either, all three
+  /// are.
   @Test func headersThatDiffer() {
     let changes: [(String, (inout FlowPacket) -> Void)] = [
       ("acknowledgement", { $0.acknowledgement += 1 }), ("window", { $0.window += 1 }),
@@ -218,7 +219,7 @@ import Testing
       for index in packets.indices { packets[index].flags = flags }
       #expect(groups(packets.map(\.bytes)) == [[0], [1], [2]])
     }
-    // The bits before the flags, one of which is a flag by now (RFC 9768).
+    // The bits before the flags, one of which has become a flag (RFC 9768).
     for bit: UInt8 in [1, 2, 4, 8] {
       var packets = run(2).map(\.bytes)
       for index in packets.indices {
@@ -267,7 +268,7 @@ import Testing
     }
   }
 
-  /// 0xffff stands for the same sum as 0, but nobody computes it, and it would not come back.
+  /// 0xffff is equivalent to 0, but no sender computes it, and segmentation would not restore it.
   @Test func checksumsWithTheOtherZero() {
     var packets = run(2)
     packets[1].payload = [UInt8](repeating: 0, count: 100)
@@ -285,7 +286,8 @@ import Testing
 
   @Test func networkChecksumWithTheOtherZero() {
     var packets = run(2)
-    // The checksum of a header whose identification is 0 makes it 0 when it is the identification.
+    // If the identification is the checksum of the header with identification 0, the checksum
+    // becomes 0.
     packets[1].identification = 0
     packets[1].identification = PacketModel(packets[1].bytes)!.word(10)
     packets[0].identification = packets[1].identification &- 1
@@ -298,7 +300,7 @@ import Testing
     #expect(groups(bytes) == [[0], [1]])
   }
 
-  /// UDP's checksum is 0 for none, even where that is what the bytes add up to.
+  /// A UDP checksum of 0 means none, even if it is the sum of the bytes.
   @Test func udpChecksumThatWouldBeZero() {
     var packets = run(2, isTCP: false)
     packets[1].payload = [UInt8](repeating: 0, count: 100)
@@ -321,7 +323,7 @@ import Testing
     var packets = run(3, isTCP: false).map(\.bytes)
     for index in packets.indices {
       packets[index][25] -= 1
-      // As a receiver would verify it: over what the length covers.
+      // As a receiver verifies it: over as many bytes as the length says.
       var model = PacketModel(packets[index])!
       model.updateChecksums()
       packets[index] = model.bytes
@@ -334,7 +336,7 @@ import Testing
     #expect(groups(packets) == [[0], [1], [2]])
   }
 
-  /// Fragments, options and other protocols end the groups between the same hosts, and no other.
+  /// Fragments, options and other protocols end the groups between the same hosts, and no others.
   @Test func packetWhoseFlowCannotBeTold() {
     for isIPv4 in [true, false] {
       for kind in 0..<3 {

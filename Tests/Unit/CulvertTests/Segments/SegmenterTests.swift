@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What comes out of a packet, each segment copied before the next is cut; nil where it is refused.
+/// The segments of a packet, each copied before the next is cut; nil if it is refused.
 func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
   let packet = PacketBuffer(bytes)
   let headers = PacketBuffer(byteCount: Segmenter.headersByteCount)
@@ -38,7 +38,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
         payloadByteCount: Int.random(in: 1...4000, using: &random), using: &random)
       let size = Int.random(in: 1...1500, using: &random)
       let segments = try #require(cut(packet, size))
-      // A macro that showed both sides would take long to tell them apart.
+      // #expect would take long to show the difference between the two.
       let isAsInModel = segments == PacketModel(packet.bytes)?.segments(of: size)
       try #require(isAsInModel)
       for segment in segments { try #require(PacketModel(segment)?.hasRightChecksums == true) }
@@ -80,7 +80,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
     var packet = packet(payloadByteCount: 30)
     packet.flags = 0xff
     let segments = try #require(cut(packet, 10))
-    // CWR on the first, FIN and PSH on the last, everything else on all.
+    // CWR on the first, FIN and PSH on the last, all other flags on all.
     #expect(segments.map { $0[33] } == [0b1111_0110, 0b0111_0110, 0b0111_1111])
     #expect(cut(packet, 30)?.map { $0[33] } == [0xff])
   }
@@ -98,7 +98,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
   }
 
   @Test func udpNeverSendsNoChecksum() throws {
-    // Two segments of one word each; the word makes the first sum come out as zero.
+    // Two segments of one word each; the word makes the first sum zero.
     var packet = packet(isTCP: false, payloadByteCount: 4)
     packet.payload = [0, 0, 0, 0]
     let first = try #require(cut(packet, 2))[0]
@@ -225,7 +225,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
   @Test func headersLongerThanTheScratch() {
     var packet = packet(isIPv4: false, payloadByteCount: 300)
     packet.tcpOptions = [UInt8](repeating: 1, count: 40)
-    // 40 + 28 + 60 would fit; extension headers come in eights.
+    // 40 + 28 + 60 would fit; the length of extension headers is a multiple of eight.
     packet.networkOptions = [2] + [UInt8](repeating: 0, count: 22)
     #expect(cut(packet, 50) == PacketModel(packet.bytes)?.segments(of: 50))
     packet.networkOptions = [3] + [UInt8](repeating: 0, count: 30)
@@ -241,7 +241,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
   }
 }
 
-/// flags, type, header bytes, segment bytes, start, offset; as `struct virtio_net_hdr` lies.
+/// flags, type, header bytes, segment bytes, start, offset: the layout of `struct virtio_net_hdr`.
 private func header(_ flags: UInt8, _ type: UInt8, _ numbers: [UInt16]) -> [UInt8] {
   [flags, type] + numbers.flatMap { number in withUnsafeBytes(of: number) { Array($0) } }
 }

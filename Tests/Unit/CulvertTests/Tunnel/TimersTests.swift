@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// The timers' arithmetic against the whitepaper's rules.
+/// Arithmetic of the timers against the whitepaper's rules.
 @Suite struct TimersTests {
   @Test(arguments: Array(1...12) as [UInt64])
   func deadlinesAreTheModels(seed: UInt64) {
@@ -154,7 +154,7 @@ import Testing
   }
 }
 
-/// The heap against a list of deadlines that is searched each time.
+/// The heap against a list of deadlines that is searched linearly.
 @Suite struct ScheduleTests {
   private static let peers = 9
 
@@ -194,7 +194,7 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// What is left comes out in order, each peer once.
+  /// The rest comes out in order, each peer once.
   private func drain(_ schedule: inout Schedule, _ model: [UInt32: UInt64]) {
     var times: [UInt64] = []
     var peers: Set<UInt32> = []
@@ -210,8 +210,8 @@ import Testing
   }
 }
 
-/// One peer's timers as the whitepaper's section 6 words them: what has happened is kept as a
-/// list, and each deadline is found by going through all of it.
+/// One peer's timers as described in section 6 of the whitepaper: a list of events, searched as a
+/// whole for each deadline.
 struct TimersModel {
   enum Event: Equatable {
     case dataSent(jitter: UInt64)
@@ -243,7 +243,7 @@ struct TimersModel {
     return history[start...].first { isStart($0.event) }
   }
 
-  /// The last `start`, where no `end` has come after it.
+  /// The last `start`, if no `end` has followed it.
   private func last(
     _ isStart: (Event) -> Bool, without isEnd: (Event) -> Bool
   ) -> (event: Event, time: Instant)? {
@@ -251,7 +251,7 @@ struct TimersModel {
     return history[start...].contains { isEnd($0.event) } ? nil : history[start]
   }
 
-  /// 6.5: 15 s after the first data that nothing authenticated has come back for.
+  /// 6.5: 15 s after the first sent data that nothing authenticated has answered.
   var newHandshake: Deadline {
     let start = first(
       { if case .dataSent = $0 { true } else { false } },
@@ -260,9 +260,9 @@ struct TimersModel {
     return .after(15 * nanosecondsPerSecond + jitter, from: start.time)
   }
 
-  /// 6.5: 10 s after the first data that nothing has been sent back for.
+  /// 6.5: 10 s after the first received data that nothing has answered.
   var sendKeepalive: Deadline {
-    // An expired timer that saw more data in between starts anew by itself.
+    // An expired timer that saw more data meanwhile restarts by itself.
     var deadline = Deadline.never
     var sawMore = false
     for (event, time) in history {
@@ -288,7 +288,8 @@ struct TimersModel {
     return .after(5 * nanosecondsPerSecond + jitter, from: start.time)
   }
 
-  /// 6.3: 540 s after the last session was derived; after giving up, 540 s from then unless set.
+  /// 6.3: 540 s after the last session was derived; after giving up, 540 s from then, unless it is
+  /// set already.
   var zeroKeys: Deadline {
     var deadline = Deadline.never
     for (event, time) in history {
