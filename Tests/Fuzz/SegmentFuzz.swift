@@ -1,8 +1,8 @@
-// Packets from a TUN with their virtio headers, cut into segments. The input is the header, 10
-// bytes, and the packet. Build and run: Tests/Fuzz/run virtio.
+// Packets from a TUN with virtio headers, cut into segments. The input is the header, 10 bytes, and
+// the packet. Build and run: Tests/Fuzz/run virtio.
 //
-// Every buffer is an allocation of exactly the bytes that its user may touch, so that address
-// sanitizer sees the first one outside.
+// Every buffer is an allocation of exactly the bytes that its user may touch, so that the address
+// sanitizer sees any access outside.
 
 func fuzzVirtio(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let headerByteCount = PacketOffload.virtioHeaderByteCount
@@ -15,13 +15,13 @@ func fuzzVirtio(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let offload = PacketOffload(virtioHeader: header) else { return 0 }
   VirtioFuzz.writeAgain(offload, as: header)
   VirtioFuzz.cut(packet, offload)
-  // What is refused for a field that nothing will ever look at need not be found by chance.
+  // Corrects fields that the fuzzer would hardly find by chance.
   if let model = PacketModel(packet) { VirtioFuzz.cutCompleted(model, offload) }
   return 0
 }
 
 enum VirtioFuzz {
-  /// A header that is read and written says the same again.
+  /// A header that is read and written back means the same.
   static func writeAgain(_ offload: PacketOffload, as header: UnsafeMutableRawPointer) {
     let length = VirtioHeader.headerByteCountOffset
     offload.write(
@@ -36,7 +36,7 @@ enum VirtioFuzz {
     require(again.segmentByteCount == offload.segmentByteCount)
   }
 
-  /// Any packet, any offload: no byte outside, and the sum of the segments' payloads is the
+  /// Any packet with any offload: no access outside, and the segments' payloads together are the
   /// packet's.
   static func cut(_ packet: [UInt8], _ offload: PacketOffload) {
     guard let segments = segments(packet, offload) else { return }
@@ -57,8 +57,8 @@ enum VirtioFuzz {
     require(payload == model.payload, "payload was lost")
   }
 
-  /// With everything put right that is neither the kernel's nor the fuzzer's to find: its segments
-  /// are exactly the model's.
+  /// With the offload's offsets and the checksum field corrected: the segments are exactly the
+  /// model's.
   static func cutCompleted(_ packet: PacketModel, _ offload: PacketOffload) {
     var packet = packet
     guard let transport = packet.transport, let field = packet.checksumOffset,
@@ -104,11 +104,11 @@ enum VirtioFuzz {
 
 // MARK: Joining
 
-// Packets on their way to a TUN, joined and cut again. The input is a sequence of packets, each
-// behind two bytes: how it is made, and of how many bytes. Build and run: Tests/Fuzz/run join.
+// Packets for a TUN, joined and segmented again. The input is a sequence of packets, each preceded
+// by two bytes: how it is made, and how many bytes it takes. Build and run: Tests/Fuzz/run join.
 //
-// `JoinWorld` (Tests/Unit/CulvertTests/Segments) checks that every packet comes out whole and in its
-// place; `JoinModel` says which ones belong together.
+// `JoinWorld` (Tests/Unit/CulvertTests/Segments) checks that every packet comes out unchanged and
+// in order; `JoinModel` decides which ones belong together.
 
 nonisolated(unsafe) private let world = JoinWorld()
 
@@ -131,15 +131,15 @@ func fuzzJoining(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 }
 
 enum JoinFuzz {
-  /// A packet from bytes of the input, or one before it that is changed a little; by chance alone
-  /// nothing would ever continue anything.
+  /// A packet from bytes of the input, or a slightly changed earlier one: by chance alone no packet
+  /// would ever continue another.
   static func packet(_ choice: UInt8, _ part: [UInt8], after packets: [[UInt8]]) -> [UInt8] {
     guard choice & 7 != 0, !packets.isEmpty else { return choice & 8 == 0 ? part : righted(part) }
     var packet = packets[packets.count - 1 - Int(choice >> 5) % packets.count]
     guard choice & 7 != 1 else { return packet }
     proceed(&packet)
     if choice & 7 == 2 { return packet }
-    // Other bytes at a place: 3 leaves the checksums wrong.
+    // Changed bytes at an offset: choice 3 leaves the checksums wrong.
     if let place = part.first, !packet.isEmpty {
       for (index, byte) in part.dropFirst().enumerated() {
         packet[(Int(place) + index) % packet.count] ^= byte
@@ -150,7 +150,7 @@ enum JoinFuzz {
     return righted(packet)
   }
 
-  /// Lengths and checksums as they should be.
+  /// Corrects lengths and checksums.
   private static func righted(_ bytes: [UInt8]) -> [UInt8] {
     guard bytes.count >= 20 else { return bytes }
     var packet = bytes

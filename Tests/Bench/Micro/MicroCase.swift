@@ -1,9 +1,9 @@
-/// Something whose cost is watched.
+/// An operation whose cost is measured.
 struct MicroCase {
   let name: String
-  /// Operations to count instructions of; the same in every run, as some depend on what was before.
+  /// Operations to count; the same number in every run, since some depend on earlier ones.
   let count: Int
-  /// Sets up, and returns what does so many operations.
+  /// Sets up, and returns a function that performs a number of operations.
   let prepare: () -> (Int) -> Void
 
   static var all: [MicroCase] {

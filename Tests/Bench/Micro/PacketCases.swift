@@ -1,5 +1,5 @@
-/// A TCP packet of IPv4 as a TUN with offloads gives it: `segmentCount` times 1380 bytes of payload
-/// behind 40 of headers, its checksum still to be completed.
+/// A TCP packet of IPv4 as read from a TUN with offloads: `segmentCount` times 1380 bytes of
+/// payload behind 40 bytes of headers, with an incomplete checksum.
 struct LargePacket {
   static let headerByteCount = 40
   static let segmentByteCount = 1380
@@ -33,13 +33,13 @@ struct LargePacket {
     headers.storeBig(sum.folded, 36)
   }
 
-  /// Puts the headers as they were. What segments' headers have overwritten is but payload.
+  /// Restores the headers. The headers of segments have only overwritten payload.
   @inline(__always)
   func restore() {
     packet.copyMemory(from: headers, byteCount: LargePacket.headerByteCount)
   }
 
-  /// Cuts it anew.
+  /// Restores and segments it.
   @inline(__always)
   func cut(_ body: (UnsafeMutableRawPointer, Int) -> Void) {
     restore()
@@ -58,8 +58,8 @@ private func cutting() -> (Int) -> Void {
   }
 }
 
-/// The segments of a large packet, each in a place of its own, joined again. The first one's
-/// headers, which `finish` writes, are put back.
+/// The segments of a large packet, each in memory of its own, joined again. The first one's
+/// headers, which `finish` writes, are restored.
 private func joining() -> (Int) -> Void {
   let large = LargePacket()
   var segments: [(bytes: UnsafeMutableRawPointer, byteCount: Int)] = []

@@ -1,12 +1,12 @@
 private let prefixCount = 1000
-/// Addresses looked up in turn, and jumps of a replay window; a power of two.
+/// Number of different addresses to look up, and of jumps of a replay window; a power of two.
 private let variety = 1024
 
 private final class RoutingWorld {
   var table: AllowedIPs
   let addresses: UnsafeMutableBufferPointer<IPAddress>
 
-  /// A table of prefixes of one family, as long as those of sites are, and addresses within them.
+  /// A table of prefixes of one family, of typical lengths, and addresses within them.
   init(_ family: IPAddress.Family) {
     var memory = arena(byteCount: 1 << 20)
     let limits = Limits(
@@ -51,7 +51,7 @@ private func routing(_ family: IPAddress.Family) -> (Int) -> Void {
 
 private final class WindowWorld {
   var window: ReplayWindow
-  /// How far behind the newest each counter comes.
+  /// How far each counter is behind the newest.
   let delays: UnsafeMutableBufferPointer<UInt64>
   var next: UInt64 = 4096
 
@@ -90,18 +90,18 @@ var tableCases: [MicroCase] {
 
 // MARK: Fragments
 
-/// Datagrams cut into fragments of 1480 bytes of data, in the order in which they come.
+/// Fragments of 1480 bytes of data, in order of arrival.
 private struct FragmentWorld {
-  /// Behind a pointer, as the product has it behind its tunnel: no check of access costs anything.
+  /// Behind a pointer, as in the product: without the cost of exclusivity checks.
   private let reassembler: UnsafeMutablePointer<Reassembler>
   private let fragments: UnsafeMutableBufferPointer<UnsafeMutableRawBufferPointer>
   private let now = Instant(nanoseconds: 1_000_000)
 
   static let mtu = 1500
 
-  /// - Parameter together: datagrams whose fragments come in turn.
+  /// - Parameter together: datagrams with interleaved fragments.
   /// - Parameter byteCount: of each datagram's payload.
-  /// - Parameter dead: datagrams that take slots and are never whole.
+  /// - Parameter dead: datagrams that take slots and are never completed.
   init(together: Int, byteCount: Int, family: IPAddress.Family, isReversed: Bool, dead: Int) {
     var memory = arena(byteCount: 8 << 20)
     reassembler = .allocate(capacity: 1)

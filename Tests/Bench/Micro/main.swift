@@ -1,21 +1,21 @@
-// Single operations of the core, for Tests/Microbench/run: how many instructions each takes under
-// callgrind, and how many nanoseconds without.
+// Single operations of the core, for Tests/Bench/Micro/run: instructions under callgrind, and
+// nanoseconds without it.
 //
 //     culvert-microbench list                names, and how many operations to count
 //     culvert-microbench count NAME          does them, once warm, inside `countedOperations`
 //     culvert-microbench time                nanoseconds per operation of every case
 import Glibc
 
-/// The one function that callgrind looks into (`--toggle-collect`), and it must be called: not
-/// inlined, not specialised, and with something to do after `body`.
+/// The only function that callgrind counts (`--toggle-collect`). It must be a real call: not
+/// inlined, not specialised, and with work after `body`, so that it is not a tail call.
 @inline(never)
 func countedOperations(_ body: (Int) -> Void, _ count: Int) {
   body(count)
   keep(UInt64(count))
 }
 
-/// Nanoseconds per operation: the median of many runs of at least 0.2 ms each, so that a pause of
-/// the machine does not count, and a lucky moment neither.
+/// Nanoseconds per operation: the median of many runs of at least 0.2 ms each, so that outliers in
+/// either direction do not count.
 func nanoseconds(_ body: (Int) -> Void) -> Double {
   let clock = ContinuousClock()
   func time(_ count: Int) -> Double {
@@ -45,7 +45,7 @@ case ("count", 2):
     fail("no case '\(arguments.last!)'")
   }
   let body = micro.prepare()
-  // Warm: the dynamic linker's work, first pages, a filled replay window.
+  // Warm-up: dynamic linking, first page faults, a filled replay window.
   body(micro.count)
   countedOperations(body, micro.count)
 default:

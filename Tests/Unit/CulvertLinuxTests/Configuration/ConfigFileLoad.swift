@@ -22,7 +22,7 @@ final class ConfigFileLoad {
   var settings: ConfigFileSettings
   private let memory: UnsafeMutableRawBufferPointer
   private let settingsMemory: UnsafeMutableRawBufferPointer
-  /// What the last load has said on standard error.
+  /// What the last load printed on standard error.
   private(set) var said = ""
   var retries = ResolverRetries(count: 0)
   /// Of name servers.
@@ -45,10 +45,10 @@ final class ConfigFileLoad {
     settingsMemory.deallocate()
   }
 
-  /// Nothing that was read is left.
+  /// Nothing of the file is left in memory.
   var isWiped: Bool { memory.allSatisfy { $0 == 0 } }
 
-  /// The failure as the user reads it, with the file's directory taken out; nil on success.
+  /// The failure message, without the file's directory; nil on success.
   func load(_ text: String, mode: mode_t = 0o600, hosts: String = "") -> String? {
     withTemporaryDirectory { directory in
       ConfigFileLoad.write(text, to: directory + "/exit.conf", mode)
@@ -56,7 +56,7 @@ final class ConfigFileLoad {
     }
   }
 
-  /// The text comes through a pipe.
+  /// The same, with the text from a pipe.
   func loadFromPipe(_ text: String) -> String? {
     var ends: [Int32] = [0, 0]
     precondition(pipe(&ends) == 0)
@@ -132,7 +132,7 @@ final class ConfigFileLoad {
     bytesOfKey(text).withUnsafeBytes { Key(at: $0.baseAddress!) }
   }
 
-  /// The private key as the tunnel keeps it, clamped; empty where there is none.
+  /// The private key as stored in the tunnel, clamped; empty if there is none.
   var privateKey: [UInt8] {
     guard let key = tunnel.privateKey else { return [] }
     return Array(UnsafeRawBufferPointer(start: key, count: 32))

@@ -51,7 +51,7 @@ extension LinuxTests {
       #expect(addresses == ["10.66.0.2/24", "fd00:66::2/64"])
       #expect(load.settings.names.isEmpty && load.settings.ignoredKeys == 0)
       #expect(load.isWiped)
-      // The next file replaces what was said, and adds its peers.
+      // The next file replaces the settings, and adds its peers.
       #expect(load.load(Self.interface + peer("Endpoint = [::1]:5")) == nil)
       #expect(load.settings.listenPort == nil && load.settings.firewallMark == nil)
       #expect(load.settings.mtu == nil && load.settings.addresses.isEmpty)
@@ -85,9 +85,9 @@ extension LinuxTests {
       #expect(load.peers() == ["232 - 0 0 10.0.0.0/8"] && load.isWiped)
       let failure = load.loadFromPipe(Self.interface + peer("AllowedIPs = ::/0") + "x")
       #expect(failure?.contains(":6: expected KEY = VALUE") == true)
-      // Half a configuration is none.
+      // A partial configuration is not applied.
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
-      // Nor does anything stay staged for whoever commits next.
+      // Nor does anything stay staged for the next commit.
       let id = try load.tunnel.addPeer(ConfigFileLoad.key(Self.second))
       load.tunnel.commitAllowedIPs(to: id)
       #expect(load.peers() == ["222 - 0 0 "])
@@ -154,7 +154,7 @@ extension LinuxTests {
       withTemporaryDirectory { directory in
         let endless = load.load(path: "/dev/zero", directory)
         #expect(endless == "/dev/zero: is too large for a configuration; is this the right file?")
-        // The file that every process has and that cannot be read.
+        // A file that every process has and cannot read.
         let failure = load.load(path: "/proc/self/mem", directory)
         #expect(failure == "/proc/self/mem: cannot be read: Input/output error (EIO)")
       }
@@ -164,7 +164,7 @@ extension LinuxTests {
     @Test func aFileThatEverybodyCanReadIsWarnedOf() throws {
       let load = try ConfigFileLoad()
       let warning = "culvert: exit.conf: everybody can read the private key in it; chmod 600\n"
-      // A directory that nobody else enters keeps what is in it.
+      // A file in a directory that nobody else can enter is protected.
       #expect(load.load(Self.interface, mode: 0o644) == nil)
       #expect(load.said == "")
       withTemporaryDirectory { directory in
@@ -196,7 +196,7 @@ extension LinuxTests {
       #expect(
         load.load(Self.interface + peer("AllowedIPs = +1.0.0.0/8, -1.0.0.0/8,+2.0.0.0/8")) == nil)
       #expect(load.peers().last == "232 192.0.2.1:2 5 0 2.0.0.0/8")
-      // The name that does not count any more is not asked for.
+      // A name that was replaced is not looked up.
       let none = Self.interface + peer("Endpoint = none:1") + peer("Endpoint = 192.0.2.3:4")
       #expect(load.load(none) == nil && load.said == "")
     }
@@ -241,7 +241,7 @@ extension LinuxTests {
       let failure = load.load(Self.interface + peer("AllowedIPs = ::/0\nEndpoint = a.example:1"))
       #expect(failure == "exit.conf:6: 'a.example': there is no such name; check the spelling")
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
-      // It will not be there the next time either.
+      // It will not exist the next time either.
       #expect(server.questions.count == 2 && load.said == "")
     }
 
@@ -278,7 +278,7 @@ extension LinuxTests {
           == "exit.conf:53: there is room for 16 host names; write addresses in their place")
       #expect(load.peers() == ["222 - 0 0 "])
       #expect(load.load(Self.interface + names.dropLast().joined(), hosts: hosts) == nil)
-      // The last one counts, and only that is to be looked up again.
+      // The last one counts, and only that one is looked up again.
       #expect(load.peers().last == "232 127.0.1.15:1 0 0 ")
       #expect(load.settings.names.count == 16)
       #expect(load.settings.names.filter { !$0.publicKey.isZero }.count == 1)

@@ -29,7 +29,7 @@ import Testing
   @Test(arguments: [
     ("127.0.0.1:53=10.0.0.1:53", Endpoint(address: loopback4, port: 53), ten),
     ("[::1]:5353=[fd00::1]:5300", Endpoint(address: loopback6, port: 5353), local6),
-    // Clients of one family, a destination of the other.
+    // Clients of one family, and a destination of the other.
     ("[::1]:1=10.0.0.1:53", Endpoint(address: loopback6, port: 1), ten),
     ("127.0.0.1:65535=[fd00::1]:5300", Endpoint(address: loopback4, port: 65535), local6),
     ("0.0.0.0:53=10.0.0.1:53", Endpoint(address: any4, port: 53), ten),
@@ -72,7 +72,7 @@ import Testing
     #expect(parse(text) == .mistake(mistake))
   }
 
-  /// No cut of a value reads beyond its end, and none but a few are values.
+  /// No shortened value is read beyond its end, and only a few of them are valid.
   @Test func cutsAreRefused() {
     let whole = "[fe80::1%lo]:5353=[fd00::1]:5300"
     for count in 0..<whole.utf8.count {

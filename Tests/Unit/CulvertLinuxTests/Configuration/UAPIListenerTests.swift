@@ -68,7 +68,7 @@ extension LinuxTests {
             #expect(throws: SystemError.EADDRINUSE) { _ = try UAPIListener.open(name, in: path) }
             #expect(first.isPresent() == true)
           }
-          // Its process died without removing the file.
+          // Its process has died without removing the file.
           #expect(connect(to: directory + "/cvt0.sock") == -ECONNREFUSED)
           let second = try UAPIListener.open(name, in: path)
           let client = FileDescriptor(taking: connect(to: directory + "/cvt0.sock"))

@@ -63,7 +63,7 @@ extension LinuxTests {
       #expect(receive(client).received.client.endpoint == Endpoint(address: asked, port: port))
     }
 
-    /// From another address the client would take it for somebody else's.
+    /// The client would reject an answer from another address.
     @Test func anAnswerFromAnAddressThatIsGoneIsAnError() throws {
       let socket = try open(IPAddress(ipv4: 0))
       let client = try open(loopback4)
@@ -100,7 +100,7 @@ extension LinuxTests {
       let port = try socket.port()
       #expect(throws: SystemError.EADDRINUSE) { _ = try open(loopback4, port: port) }
       #expect(throws: SystemError.EADDRNOTAVAIL) { _ = try open(IPAddress(ipv4: 0xc000_0263)) }
-      // Both families on one port: an IPv6 socket takes no IPv4.
+      // Both families on one port: an IPv6 socket does not receive IPv4.
       let six = try open(IPAddress(ipv6High: 0, low: 0), port: port)
       #expect(try six.port() == port)
     }

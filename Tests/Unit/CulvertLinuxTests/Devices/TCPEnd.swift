@@ -3,7 +3,7 @@ import Testing
 
 @testable import Culvert
 
-/// One end of a TCP connection of this namespace, without ever waiting.
+/// One end of a TCP connection in this namespace; it never blocks.
 final class TCPEnd {
   private var socket: Int32
   private let family: IPAddress.Family
@@ -42,7 +42,7 @@ final class TCPEnd {
     }
   }
 
-  /// What has come, after the connection itself.
+  /// Accepts the connection first, then returns received bytes.
   func receive() -> [UInt8] {
     if isListening {
       let accepted = accept(socket, nil, nil)

@@ -7,7 +7,7 @@ import Testing
 @testable import CulvertLinux
 
 extension LinuxTests {
-  /// The kernel's own TCP and UDP through two TUNs, each in a namespace of its own.
+  /// The kernel's TCP and UDP through two TUNs, each in a namespace of its own.
   @Suite(.enabled(if: canMakeNamespaces)) struct TunOffloadTests {
     static let combinations: [Offloads] = [
       .none, .checksum, [.checksum, .tso], [.checksum, .uso], .all,
@@ -28,7 +28,7 @@ extension LinuxTests {
         : IPAddress(ipv6High: 0xfd09 << 48, low: UInt64(number))
     }
 
-    /// Wrong checksums that TCP and UDP have met in this thread's namespace.
+    /// Wrong checksums that TCP and UDP have counted in this thread's namespace.
     private func checksumErrors() throws -> Int {
       let text =
         try String(contentsOfFile: "/proc/thread-self/net/snmp", encoding: .utf8)
@@ -56,7 +56,7 @@ extension LinuxTests {
           #expect(tun.joining == expected.subtracting(.checksum))
           #expect(tun.headerByteCount == (wanted == .none ? 0 : 10))
         }
-        // Segments without checksums are none.
+        // Segmentation offloads without checksum offload are not enabled.
         var tun = try TunDevice.create(InterfaceName("cvt0")!, offloads: [.tso, .uso, .gso])
         #expect(tun.offloads == .none && tun.joining == .none)
         tun = try TunDevice.create(InterfaceName("cvt1")!, offloads: .all)
@@ -80,7 +80,7 @@ extension LinuxTests {
             let path = Path(
               to: Endpoint(address: address(2, family), port: try receiver.port()))
             let bytes = (0..<20_300).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
-            // Interfaces that have just come up may lose the first packets.
+            // A new interface may lose the first packets.
             let warmUp = try TunLink(.cut)
             let isUp = eventually {
               _ = bytes.prefix(9).withUnsafeBytes { sender.send($0, to: path) }
@@ -94,7 +94,7 @@ extension LinuxTests {
             #expect(sent == 0)
             let link = try TunLink(way)
             var received: [[UInt8]] = []
-            // A busy machine may leave packets for later on either side.
+            // On a busy machine packets may be delayed on either side.
             let isComplete = eventually {
               link.carry(from: near, to: far)
               received += receiveAll(receiver).filter { $0.count > 9 }
@@ -166,19 +166,19 @@ extension [UInt8] {
   }
 }
 
-/// What carries packets from one TUN to another, in place of a tunnel and a network.
+/// Carries packets from one TUN to another, in place of tunnel and network.
 final class TunLink {
   enum Way: CaseIterable {
-    /// Each packet is cut, and each segment written alone.
+    /// Each packet is segmented, and each segment is written alone.
     case cut
-    /// What was cut is joined again, with whatever else fits.
+    /// The segments are joined again, with whatever else fits.
     case joined
-    /// As it was read, with the virtio header.
+    /// Each packet is written as read, with the virtio header.
     case unchanged
   }
 
   let way: Way
-  /// Packets that were read with segments in them, and those with a checksum left to do.
+  /// Packets read with a segmentation offload, and packets read without a complete checksum.
   private(set) var segmentedCount = 0
   private(set) var uncheckedCount = 0
   /// Writes of several packets as one.
@@ -198,7 +198,7 @@ final class TunLink {
     joiner = Joiner(carvingFrom: &arena, packets: TunLink.capacity)
   }
 
-  /// Carries what there is.
+  /// Carries all that is available.
   func carry(from source: borrowing TunDevice, to target: borrowing TunDevice) {
     var packets: [[UInt8]] = []
     while packets.count < TunLink.capacity - 64 {
@@ -249,7 +249,7 @@ final class TunLink {
     #expect(target.write(pieces: &slice, count: 1) == slice.byte_count)
   }
 
-  /// As the inbound lane does it.
+  /// As the inbound lane does.
   private func join(_ packets: [[UInt8]], to target: borrowing TunDevice) {
     let buffers = packets.map { packet in
       let bytes = UnsafeMutableRawPointer.allocate(byteCount: 64 + packet.count, alignment: 16)

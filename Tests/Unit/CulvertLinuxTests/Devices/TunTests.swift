@@ -90,7 +90,7 @@ extension LinuxTests {
         try tun.setUp(true)
         #expect(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
         #expect(write(echoRequest, to: tun) == 28)
-        // The kernel speaks too, on a new IPv6 interface; the reply is among what it says.
+        // The kernel sends packets of its own on a new IPv6 interface; the reply is among them.
         let isAnswered = eventually {
           let count = buffer.withUnsafeMutableBytes { tun.read(into: $0).byteCount }
           return count == 28 && buffer[9] == 1 && buffer[20] == 0
@@ -102,8 +102,8 @@ extension LinuxTests {
       }
     }
 
-    /// A descriptor with virtio headers, as a launcher with offloads in mind hands it over: they
-    /// are taken off and put on, in the headroom.
+    /// A descriptor with virtio headers, as a launcher may pass it: they are removed and added, in
+    /// the headroom.
     @Test func aDeviceWithPacketHeadersIsAdopted() throws {
       try inFreshNamespace { () throws in
         let raw = name.withCString { clinux_tun_open($0, UInt32(CLINUX_TUN_VNET_HDR)) }
@@ -182,7 +182,7 @@ extension LinuxTests {
         #expect(shell("ip -n \(other) link del cvt0") == 0)
         #expect(netlink.news(about: there).contains(.linkDeleted))
         #expect(tun.isAttached == false)
-        // And this thread is where it was.
+        // This thread is still in its own namespace.
         #expect(shell("ip link show cvt0") != 0)
       }
     }
@@ -227,7 +227,7 @@ extension LinuxTests {
 }
 
 extension Netlink {
-  /// All news until there is none.
+  /// All events until there are no more.
   borrowing func news(about index: UInt32) -> [Event] {
     var events: [Event] = []
     while true {
@@ -247,7 +247,7 @@ extension LinuxTests {
       ConfigAddress(IPAddress(ipv4: bits), length: length)!
     }
 
-    /// True where `ip addr` shows this of the interface.
+    /// Whether `ip addr` shows this for the interface.
     private func shows(_ text: String) -> Bool {
       shell("ip addr show dev cvt0 | grep -qF '\(text)'") == 0
     }
@@ -261,7 +261,7 @@ extension LinuxTests {
         let six = ConfigAddress(IPAddress(ipv6High: 0xfd00_0009_0000_0000, low: 2), length: 64)!
         try LinkSetup.add(six, to: index)
         #expect(shows("inet6 fd00:9::2/64"))
-        // Again, and beside it.
+        // The same address again, and a second one.
         try LinkSetup.add(address(0x0a09_0002, 24), to: index)
         try LinkSetup.add(six, to: index)
         try LinkSetup.add(address(0x0a09_0103, 32), to: index)

@@ -6,7 +6,7 @@ import Testing
 @testable import CulvertLinux
 
 extension LinuxTests {
-  /// Many datagrams in one call, over loopback.
+  /// Many datagrams per call, over loopback.
   @Suite struct UDPOffloadTests {
     static let pattern = (0..<1500).map { UInt8(truncatingIfNeeded: $0 &* 167) }
 
@@ -16,7 +16,7 @@ extension LinuxTests {
       return sockets
     }
 
-    /// Waits for one call's worth.
+    /// Waits for the datagrams of one call.
     private func receive(
       _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
     ) throws -> (bytes: [UInt8], received: UDPSocket.Received) {
@@ -29,7 +29,7 @@ extension LinuxTests {
       throw SystemError.EAGAIN
     }
 
-    /// Some address of this host that is not the one that the kernel would choose.
+    /// An address of this host that the kernel would not choose by itself.
     private func path(to address: IPAddress, _ port: UInt16) -> Path {
       let isIPv4 = address.family == .ipv4
       return Path(
@@ -77,14 +77,14 @@ extension LinuxTests {
       #expect(received.trafficClass == 0x22)
       #expect(received.path.endpoint == Endpoint(address: path.source, port: sender.port))
       #expect(received.path.source == address)
-      // A datagram of its own is told from them.
+      // A separate datagram is not merged with them.
       let alone = Self.pattern.prefix(700).withUnsafeBytes { sender.send($0, to: path) }
       #expect(alone.result == 0)
       let next = try receive(receiver, address.family)
       #expect(next.bytes.count == 700 && next.received.segmentByteCount == 0)
     }
 
-    /// The limits that the batch goes by are the kernel's.
+    /// The limits of the batch are those of the kernel.
     @Test(arguments: [loopback4, loopback6])
     func theLargestRunsAreTaken(address: IPAddress) throws {
       let sender = try bound(.all)
@@ -95,10 +95,10 @@ extension LinuxTests {
         let result = bytes.prefix(byteCount).withUnsafeBytes {
           sender.sendSegments($0, segmentByteCount: size, to: path, trafficClass: 0)
         }
-        // Segments of more than the path's MTU are refused as a size.
+        // Segments above the path's MTU are refused with EMSGSIZE or EINVAL.
         #expect(result == 0 || size == 65_000)
         if result != 0 { continue }
-        // Over IPv6 the kernel may cut the largest on the way.
+        // Over IPv6 the kernel may fragment the largest.
         var received = 0
         while received < byteCount {
           received += try receive(receiver, address.family).bytes.count
@@ -211,11 +211,11 @@ extension LinuxTests {
       }
     }
 
-    /// A kernel that cuts elsewhere, told by expecting segments of another size of a good one.
+    /// A kernel that segments wrongly, simulated by expecting another segment size.
     @Test func whatArrivesOtherwiseIsRefuted() throws {
       let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
       defer { memory.deallocate() }
-      // The receiver is tried with what is left, and does what it should.
+      // The receiving offload is tested with what is left, and works.
       #expect(OffloadProof.refuted(.all, memory: memory, expecting: 500) == .gso)
       #expect(OffloadProof.refuted(.gso, memory: memory, expecting: 601) == .gso)
       #expect(OffloadProof.refuted(.gro, memory: memory, expecting: 500) == .none)
@@ -233,7 +233,7 @@ extension LinuxTests {
   }
 }
 
-/// What comes in is no message of the protocol, which is enough to count it.
+/// Receives datagrams that are not messages of the protocol, which is enough to count them.
 private final class Receiver {
   let region: MemoryRegion
   var tunnel: Tunnel
@@ -265,7 +265,7 @@ private final class Receiver {
     usleep(20_000)
   }
 
-  /// How many datagrams came whole, and how many were truncated or had no place, in one call.
+  /// In one call: datagrams received whole, and datagrams truncated or without a place.
   func receive(_ family: IPAddress.Family) -> [UInt64] {
     let before = [tunnel.counters[.malformedMessage], tunnel.counters[.truncated]]
     _ = lane.receive(sockets, family)
@@ -278,7 +278,7 @@ private final class Receiver {
 }
 
 extension LinuxTests {
-  /// The lanes' own part: what is received into a batch, and what is sent out of one.
+  /// The lanes' part: receiving into a batch, and sending from one.
   @Suite struct LaneTests {
     @Test(arguments: [loopback4, loopback6], [Offloads.none, .mmsg, .gro, .all])
     func datagramsOfAnySizeAreReceived(address: IPAddress, offloads: Offloads) throws {
@@ -291,8 +291,8 @@ extension LinuxTests {
       #expect(none == [0, 0])
     }
 
-    /// Room for each grows with what was cut off, up to the largest; then no datagram's end may
-    /// reach into the place of the next.
+    /// The room for each grows after a truncation, up to the largest datagram; no datagram's end
+    /// may reach into the place of the next.
     @Test func roomGrowsToTheLargestDatagram() throws {
       let receiver = try Receiver(offloads: .mmsg)
       for size in [2049, 9000, 40_000] {

@@ -120,7 +120,7 @@ extension LinuxTests {
         let own = Path(to: Endpoint(address: loopback4, port: sockets.port))
         let huge = String(repeating: "h", count: 70_000)
         #expect(send(sockets, huge, to: own).result == -EMSGSIZE)
-        // A peer's path with a source fails in the same way, and it is not the source's fault.
+        // A path with a source address fails in the same way, but not because of the source.
         let asked = Path(endpoint: far, source: loopback4)
         let sent = send(sockets, "x", to: asked)
         #expect(sent.result < 0)
@@ -186,7 +186,7 @@ extension LinuxTests {
     @Test(.enabled(if: canMakeNamespaces))
     func R22_aRandomPortTakenForIPv6IsTriedAgain() throws {
       try inFreshNamespace { () throws in
-        // 16 ports, half of them taken for IPv6 alone: every other first try runs into one.
+        // 16 ports, half of them taken for IPv6: every other first try fails.
         #expect(shell("echo 40000 40015 > /proc/sys/net/ipv4/ip_local_port_range") == 0)
         var taken: [Int32] = []
         defer { for raw in taken { close(raw) } }
@@ -264,7 +264,7 @@ extension LinuxTests {
 
     @Test(.enabled(if: canFilterCalls), arguments: [IPAddress.Family.ipv4, .ipv6])
     func R23_worksWhereTheKernelLacksAFamily(missing: IPAddress.Family) {
-      // The filter stays with its process, so that is a forked one; the exit status is the answer.
+      // The filter cannot be removed, so the test forks a process; its exit status is the result.
       let status = statusOfFork {
         guard refuseSockets(of: missing == .ipv4 ? AF_INET : AF_INET6) else { _exit(10) }
         var sockets = UDPSockets()
@@ -333,7 +333,7 @@ private struct Program {
   var instructions: UnsafePointer<Instruction>
 }
 
-/// From now on socket(`domain`) gives EAFNOSUPPORT, as on a kernel built without it.
+/// From now on socket(`domain`) fails with EAFNOSUPPORT, as on a kernel built without it.
 private func refuseSockets(of domain: Int32) -> Bool {
   var code = (
     Instruction(code: 0x20, ifTrue: 0, ifFalse: 0, operand: 0),  // the call's number

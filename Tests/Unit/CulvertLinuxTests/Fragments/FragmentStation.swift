@@ -3,11 +3,11 @@ import Testing
 @testable import Culvert
 @testable import CulvertLinux
 
-/// A `Reassembler` with memory, and what it has put together.
+/// A `Reassembler` with memory, and the packets that it has reassembled.
 final class FragmentStation {
   private let region: MemoryRegion
   private var reassembler: Reassembler
-  /// In the order in which they became whole; those that were no fragments too.
+  /// In order of completion; includes packets that were not fragmented.
   private(set) var packets: [IPPacket] = []
   private static let largestByteCount = 65_575
 
@@ -49,11 +49,11 @@ final class FragmentStation {
 enum FragmentOrder: CaseIterable {
   case asSent
   case reversed
-  /// One of each datagram in turn.
+  /// One of each datagram, alternating.
   case interleaved
   case shuffled
-  /// Shuffled, and many of them twice. None comes after its datagram is whole: it would be the
-  /// first of another.
+  /// Shuffled, and many of them duplicated. No duplicate follows the completion of its datagram,
+  /// since it would start another one.
   case doubled
 
   /// - Parameter datagrams: the fragments of each.
@@ -80,7 +80,7 @@ enum FragmentOrder: CaseIterable {
   }
 }
 
-/// The same run for the same seed, everywhere.
+/// The same seed gives the same run on every platform.
 private struct SplitMix: RandomNumberGenerator {
   var state: UInt64
 

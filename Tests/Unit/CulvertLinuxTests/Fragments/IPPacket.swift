@@ -1,5 +1,4 @@
-/// An IP packet as bytes, taken apart and put together the slow way. Shares no code with what it is
-/// compared to.
+/// An IP packet as bytes, parsed and built the slow way. Shares no code with the core.
 struct IPPacket: Equatable {
   static let udp: UInt8 = 17
   private static let fragment: UInt8 = 44
@@ -19,7 +18,7 @@ struct IPPacket: Equatable {
     bytes[offset + 1] = UInt8(word & 0xff)
   }
 
-  /// Its length field tells its length.
+  /// Whether its length field is right.
   var isAsLongAsItSays: Bool { bytes.count == (isIPv4 ? word(2) : word(4) + 40) }
 
   var source: ArraySlice<UInt8> { isIPv4 ? bytes[12..<16] : bytes[8..<24] }
@@ -28,14 +27,14 @@ struct IPPacket: Equatable {
 
   // MARK: A fragment
 
-  /// Of IPv6: where the fragment header stands; nil where there is none.
+  /// For IPv6, the offset of the fragment header; nil if there is none.
   private var fragmentHeader: Int? {
     let headers = headers
     return headers.number == IPPacket.fragment ? headers.end : nil
   }
 
-  /// What stands behind IPv4's header with its options, or behind IPv6's headers that may be before
-  /// a fragment header; and where.
+  /// Protocol and offset of what follows IPv4's header with its options, or IPv6's headers that may
+  /// precede a fragment header.
   private var headers: (end: Int, number: UInt8) {
     if isIPv4 { return (Int(bytes[0] & 0xf) * 4, bytes[9]) }
     var number = bytes[6]
@@ -75,12 +74,12 @@ struct IPPacket: Equatable {
   /// Behind 8 bytes of UDP's or ICMP's header.
   var payload: [UInt8] { Array(bytes[(transport + 8)...]) }
 
-  /// UDP's length is that of the packet, or it is not UDP.
+  /// Whether UDP's length is that of the packet, or it is not UDP.
   var hasRightUDPLength: Bool {
     number != IPPacket.udp || word(transport + 4) == bytes.count - transport
   }
 
-  /// As a receiver verifies them; there has to be one.
+  /// Whether the checksum is right; it must not be missing.
   var hasRightChecksums: Bool {
     if isIPv4, IPPacket.sum(bytes[..<transport]) != 0xffff { return false }
     return word(checksumOffset) != 0 && transportSum == 0xffff
@@ -93,7 +92,7 @@ struct IPPacket: Equatable {
     let message = bytes[transport...]
     if isIPv4, number != IPPacket.udp { return IPPacket.sum(message) }
     let length = [UInt8(message.count >> 8 & 0xff), UInt8(message.count & 0xff), 0, number]
-    // Lengths over 65,535 do not occur here.
+    // Lengths above 65,535 do not occur here.
     return IPPacket.sum(source + destination + length + message)
   }
 
@@ -119,8 +118,7 @@ struct IPPacket: Equatable {
     set(value == 0 && number == IPPacket.udp ? 0xffff : value, at: checksumOffset)
   }
 
-  /// Without what differs from one IPv4 datagram to the next: identification, and the checksum with
-  /// it.
+  /// Without the fields that differ between IPv4 datagrams: identification and header checksum.
   var withoutIdentification: IPPacket {
     guard isIPv4 else { return self }
     var packet = self
@@ -129,7 +127,7 @@ struct IPPacket: Equatable {
     return packet
   }
 
-  /// What the other end would send; no checksum changes by that.
+  /// The packet that the other end would send back; no checksum changes.
   var withSwappedAddresses: IPPacket {
     var packet = self
     let start = isIPv4 ? 12 : 8

@@ -5,8 +5,8 @@ import Testing
 @testable import Culvert
 @testable import CulvertLinux
 
-/// The kernel behind a TUN of this thread's namespace: a socket of it, and the packets that cross
-/// the interface.
+/// The kernel behind a TUN of this thread's namespace: one of its sockets, and the packets that
+/// cross the interface.
 final class KernelEnd {
   enum Kind: CaseIterable {
     case udp
@@ -20,8 +20,7 @@ final class KernelEnd {
     static let filter: Int32 = 1  // ICMP_FILTER, ICMPV6_FILTER
   }
 
-  /// The same at both ends, so that swapping the addresses of a packet is all that it takes to make
-  /// an answer of it.
+  /// The same at both ends, so that swapping the addresses of a packet makes it an answer.
   static let port: UInt16 = 4500
   private static let bufferByteCount: Int32 = 8 << 20
   private static let capacity = 65_575
@@ -40,12 +39,12 @@ final class KernelEnd {
     self.family = family
     self.kind = kind
     tun = try TunDevice.create(InterfaceName("cvt0")!, offloads: .none)
-    // Linux has no IPv6 where the MTU is less than it asks for.
+    // Linux disables IPv6 if the MTU is below its minimum.
     try tun.setMTU(65_535)
     try tun.setUp(true)
     let text = family == .ipv4 ? "10.9.0.1/24" : "fd09::1/64"
     try #require(shell("ip addr add \(text) dev cvt0 nodad") == 0)
-    // A busy kernel takes its time until it knows an IPv6 address as its own.
+    // On a busy machine it takes a while until an IPv6 address is usable.
     let own = family == .ipv4 ? "10.9.0.1" : "fd09::1"
     let isKnown =
       "ip \(family == .ipv4 ? "-4" : "-6") route show table local \(own) | grep -q cvt0"
@@ -60,7 +59,7 @@ final class KernelEnd {
     let raw = socket.raw
     try #require(raw >= 0)
     for option in Option.forcedBuffers { set(SOL_SOCKET, option, KernelEnd.bufferByteCount) }
-    // Whole packets have an identification as those that are cut, and no DF.
+    // Unfragmented packets have an identification, like fragmented ones, and no DF.
     set(level, isIPv4 ? Option.discoverMTU.ipv4 : Option.discoverMTU.ipv6, 0)
     if kind == .echo { receiveRepliesOnly() }
     let isBound = withSocketAddress(near) { Glibc.bind(raw, $0, $1) }
@@ -95,7 +94,7 @@ final class KernelEnd {
 
   private func receiveRepliesOnly() {
     guard family == .ipv6 else {
-      // A bit for each type that is not wanted.
+      // One bit for each unwanted type.
       set(Int32(SOL_RAW), Option.filter, ~(1 << 0))
       return
     }
@@ -106,8 +105,8 @@ final class KernelEnd {
 
   // MARK: Sending and receiving
 
-  /// What the kernel makes of a datagram, or of an echo request, with this payload. The payload of
-  /// either stands behind 8 bytes of header.
+  /// The packets that the kernel sends for a datagram, or an echo request, with this payload. In
+  /// both the payload follows 8 bytes of header.
   func send(_ payload: [UInt8]) -> [IPPacket] {
     let message = kind == .udp ? payload : echoRequest(payload)
     let sent = withSocketAddress(far) {
@@ -117,8 +116,8 @@ final class KernelEnd {
     return packets()
   }
 
-  /// The packets of one datagram, which the kernel has just sent. The kernel also speaks of its own
-  /// accord, to others.
+  /// The packets of one datagram that the kernel has just sent. It also sends packets of its own to
+  /// other addresses.
   func packets() -> [IPPacket] {
     var packets: [IPPacket] = []
     let isComplete = eventually {
@@ -157,7 +156,7 @@ final class KernelEnd {
     }
     guard isThere else { return nil }
     if kind == .udp { return Array(buffer.prefix(count)) }
-    // IPv4's raw sockets give the header too.
+    // IPv4 raw sockets deliver the header too.
     return family == .ipv4
       ? IPPacket(Array(buffer.prefix(count))).payload : Array(buffer[8..<count])
   }
@@ -176,7 +175,7 @@ final class KernelEnd {
     _ address: [UInt8], _ body: (UnsafePointer<sockaddr>, socklen_t) -> R
   ) -> R {
     let number = sa_family_t(family == .ipv4 ? AF_INET : AF_INET6)
-    // A raw socket has no port, and IPv6's refuses one.
+    // A raw socket has no port, and an IPv6 one refuses it.
     let port = kind == .udp ? KernelEnd.port : 0
     var bytes = withUnsafeBytes(of: number) { Array($0) } + [UInt8(port >> 8), UInt8(port & 0xff)]
     // IPv4: the address and 8 zeros. IPv6: flow label, the address and no scope.
@@ -188,11 +187,11 @@ final class KernelEnd {
   }
 }
 
-/// What the kernel has counted in this thread's namespace, of both families.
+/// The kernel's counters in this thread's namespace, for both families.
 struct KernelCounters {
   private var values: [String: Int] = [:]
 
-  /// As they are now.
+  /// The current values.
   init() throws {
     let text = try String(contentsOfFile: "/proc/thread-self/net/snmp", encoding: .utf8)
     let lines = text.split(separator: "\n").map { $0.split(separator: " ") }
@@ -213,7 +212,7 @@ struct KernelCounters {
     values["Ip.\(name)", default: 0] + values["Ip6\(name)", default: 0]
   }
 
-  /// Packets that were no good: wrong checksums, headers, lengths.
+  /// Invalid packets: wrong checksums, headers, lengths.
   var errors: Int {
     let names = [
       "Ip.InHdrErrors", "Ip.InDiscards", "Icmp.InErrors", "Icmp.InCsumErrors", "Udp.InErrors",

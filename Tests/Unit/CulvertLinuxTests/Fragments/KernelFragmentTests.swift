@@ -11,14 +11,14 @@ struct FragmentLink {
 }
 
 extension LinuxTests {
-  /// What Linux cuts, put together by us; and Linux takes the result for what it has sent.
+  /// Packets fragmented by Linux and reassembled by us; Linux accepts the result.
   @Suite(.enabled(if: canMakeNamespaces)) struct KernelFragmentTests {
     static let links = [
       FragmentLink(family: .ipv4, mtu: 576), FragmentLink(family: .ipv4, mtu: 1280),
       FragmentLink(family: .ipv6, mtu: 1280),
     ]
-    /// Of payloads: the least, what just fits into 576 and 1280 bytes of either family and one byte
-    /// more, up to the most that UDP can carry over IPv4.
+    /// Payload sizes: the smallest, those that just fit into 576 and 1280 bytes in either family
+    /// and one byte more, up to the largest of UDP over IPv4.
     static let sizes = [
       8, 548, 549, 1232, 1233, 1252, 1253, 1400, 4000, 9000, 30_000, 65_507,
     ]
@@ -39,8 +39,8 @@ extension LinuxTests {
       }
     }
 
-    /// Each header of a fragment has options: the first all of them, those behind it only such as
-    /// are to be copied.
+    /// Each fragment's header has options: the first all of them, the others only those to be
+    /// copied.
     @Test(arguments: FragmentOrder.allCases)
     func F13_optionsOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
@@ -73,8 +73,8 @@ extension LinuxTests {
       }
     }
 
-    /// Sends the sizes through a link, puts together what comes, and gives it back to the kernel
-    /// with its addresses swapped and changed by `answer`.
+    /// Sends the sizes through a link, reassembles what arrives, and returns it to the kernel with
+    /// swapped addresses and changed by `answer`.
     /// - Returns: the packets of each datagram, as the kernel cut them.
     @discardableResult
     private func check(
@@ -84,7 +84,7 @@ extension LinuxTests {
       let payloads = sizes.enumerated().map { number, size in
         (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8 &+ number) }
       }
-      // The same from the kernel in one piece each, where any interface could carry it.
+      // The same from the kernel in one piece each, if an interface can carry it.
       let wholes = payloads.map { $0.count <= 65_400 ? kernel.send($0) : [] }
       #expect(wholes.allSatisfy { $0.count <= 1 })
       try kernel.setMTU(link.mtu)
@@ -108,7 +108,7 @@ extension LinuxTests {
       return cut
     }
 
-    /// They are what was sent, byte by byte, in any order.
+    /// They match what was sent, byte by byte, in any order.
     private func check(
       _ packets: [IPPacket], _ payloads: [[UInt8]], _ wholes: [[IPPacket]]
     ) {
@@ -147,7 +147,7 @@ extension LinuxTests {
 }
 
 extension IPPacket {
-  /// Makes an echo request the reply to it.
+  /// Turns an echo request into the reply.
   fileprivate mutating func becomeEchoReply() {
     bytes[transport] = isIPv4 ? 0 : 129
     writeChecksums()
@@ -155,7 +155,8 @@ extension IPPacket {
 }
 
 extension LinuxTests {
-  /// What we cut, put together by Linux: it delivers the bytes, and counts no failure.
+  /// Packets fragmented by us and reassembled by Linux: it delivers the bytes, and counts no
+  /// failure.
   @Suite(.enabled(if: canMakeNamespaces)) struct KernelFragmentCutTests {
     static let links = [
       FragmentLink(family: .ipv4, mtu: 68), FragmentLink(family: .ipv4, mtu: 576),
@@ -174,7 +175,7 @@ extension LinuxTests {
       }
     }
 
-    /// Those that are to be copied stand in every header, the others in the first only.
+    /// Options to be copied are in every header, the others only in the first.
     @Test(arguments: FragmentOrder.allCases)
     func F13_linuxTakesOurOptions(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
@@ -191,7 +192,7 @@ extension LinuxTests {
       }
     }
 
-    /// All the way round: we cut a request, Linux answers it in fragments, which we put together.
+    /// Both ways: we fragment a request, and Linux answers in fragments, which we reassemble.
     @Test(arguments: KernelFragmentTests.links)
     func linuxAnswersWhatWeCut(link: FragmentLink) throws {
       try inFreshNamespace { () throws in
@@ -219,12 +220,13 @@ extension LinuxTests {
       }
     }
 
-    /// Cuts the datagrams, gives all fragments to the kernel, and looks what its socket receives.
+    /// Fragments the datagrams, passes all fragments to the kernel, and checks what its socket
+    /// receives.
     @discardableResult
     private func check(
       _ datagrams: [IPPacket], _ kernel: KernelEnd, _ link: FragmentLink, _ order: FragmentOrder
     ) throws -> [IPPacket] {
-      // How many fragments of others may come between those of one datagram: any number.
+      // Any number of fragments of other datagrams may come between those of one (ipfrag_max_dist).
       #expect(shell("echo 0 > /proc/sys/net/ipv4/ipfrag_max_dist") == 0)
       let start = try KernelCounters()
       let all = datagrams.enumerated().map { number, datagram in
@@ -261,7 +263,7 @@ extension LinuxTests {
         message: port + port + length + [0, 0] + payload(size), options: options)
     }
 
-    /// The fragments; each as large as the MTU allows but for the last.
+    /// The fragments; each as large as the MTU allows, except the last.
     private func cut(_ packet: IPPacket, _ mtu: Int, identification: UInt32) -> [IPPacket] {
       var bytes = packet.bytes
       let fragments = bytes.withUnsafeMutableBytes { source -> [IPPacket] in

@@ -6,7 +6,7 @@ import Testing
 
 extension LinuxTests {
   @Suite struct EventTests {
-    /// Tokens and readiness of what is ready within a second.
+    /// Tokens and readiness of all that becomes ready within a second.
     func wait(_ epoll: borrowing Epoll, _ milliseconds: Int32 = 1000) -> [EpollEvent] {
       var events = [EpollEvent](repeating: EpollEvent(), count: 8)
       let count = events.withUnsafeMutableBufferPointer {

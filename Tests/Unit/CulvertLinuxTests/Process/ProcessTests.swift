@@ -10,7 +10,7 @@ extension LinuxTests {
       let success = statusOfFork {
         guard var daemon = try? Daemon.fork() else { _exit(99) }
         daemon.reportSuccess(keepsOutput: false)
-        // In service: what this exits with later is nobody's business.
+        // In service: the later exit status does not matter.
         _exit(5)
       }
       #expect(success == 0)
@@ -48,7 +48,7 @@ extension LinuxTests {
         Output.writeLine(to: Output.standardError) { $0.append("started") }
         daemon.reportSuccess(keepsOutput: false)
         Output.writeLine(to: Output.standardError) { $0.append("unheard") }
-        // It lives on, and yet the reader below sees the end.
+        // The process stays alive, and yet the reader below sees the end of file.
         sleep(2)
         _exit(0)
       }

@@ -32,7 +32,7 @@ extension LinuxTests {
       var expected = [CChar](repeating: 0, count: 64)
       inet_ntop(AF_INET6, &raw, &expected, 64)
       let string = String(decoding: expected.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
-      // glibc writes ::a.b.c.d for addresses that RFC 4291 deprecated; none is among these but ::1.
+      // glibc writes ::a.b.c.d for addresses that RFC 4291 deprecated; among these is only ::1.
       #expect(text { $0.append(address) } == string)
     }
 

@@ -6,9 +6,9 @@ import Testing
 @testable import CulvertLinux
 
 extension LinuxTests {
-  /// What keeps the workers apart. Also run under the thread sanitizer (Tests/sanitize).
+  /// Synchronisation of the workers. Also run under the thread sanitizer.
   @Suite struct ThreadTests {
-    /// What threads share; each field is guarded by what the test is about.
+    /// Shared between threads; each field is guarded as its test requires.
     struct Shared {
       let lock: Lock
       let turnstile: Turnstile
@@ -26,7 +26,7 @@ extension LinuxTests {
     static let stackByteCount = 128 * 1024
     static let threadCount = 4
 
-    /// Runs `body` in four threads on stacks from the arena, and gives what they leave.
+    /// Runs `body` in four threads on stacks from the arena. Returns their results.
     func run(
       wanted: Int, _ body: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer?,
       check: (UnsafeMutablePointer<Shared>, UnsafeMutableRawBufferPointer) -> Void
@@ -56,7 +56,7 @@ extension LinuxTests {
       check(shared, stacks)
     }
 
-    /// Sometimes long enough that others have to sleep.
+    /// Sometimes so long that others have to sleep.
     static func delay(_ random: UInt64) {
       if random % 64 == 0 { usleep(UInt32(random >> 8) % 100) } else { sched_yield() }
     }
@@ -75,7 +75,7 @@ extension LinuxTests {
           guard ticket < UInt64(shared.pointee.wanted) else { return nil }
           ThreadTests.delay(random)
           shared.pointee.turnstile.enter(ticket)
-          // Nobody else is here: no lock, and no atomic.
+          // Only one thread is here: no lock, no atomic.
           let place = shared.pointee.count
           if random % 16 == 0 { sched_yield() }
           shared.pointee.order[place] = ticket

@@ -3,7 +3,7 @@ import Testing
 @testable import Culvert
 @testable import CulvertLinux
 
-/// What name servers send, and what others send in their place.
+/// Answers of name servers, and forged ones.
 @Suite struct NameAnswerTests {
   private static let name = "vpn.example.org"
   private static let id: UInt16 = 0xbeef
@@ -14,14 +14,14 @@ import Testing
     bytes(name).withUnsafeBytes { body(NameQuery(name: $0, family: family, id: Self.id)) }
   }
 
-  /// What is read, and the addresses that were written.
+  /// The result, and the addresses that were written.
   private func read(
     _ message: [UInt8], name: String = name, _ family: IPAddress.Family = .ipv4
   ) -> (answer: NameAnswer, addresses: [IPAddress]) {
     query(name, family) { query in
       let table = UnsafeMutableBufferPointer<IPAddress>.allocate(capacity: NameAnswer.capacity)
       table.initialize(repeating: IPAddress(ipv4: 0xdead_beef))
-      // An allocation of its own: what is read beside it is seen by the address sanitizer.
+      // An allocation of its own, so that the address sanitizer sees any read outside.
       let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: message.count, alignment: 1)
       copy.copyBytes(from: message)
       defer {
@@ -72,7 +72,7 @@ import Testing
     let six = message([NameMessage.record(type: 28, bits)], type: 28)
     let address = IPAddress(ipv6High: 0x0001_0203_0405_0607, low: 0x0809_0a0b_0c0d_0e0f)
     #expect(read(six.bytes, .ipv6).addresses == [address])
-    // A question of the other type is not this one.
+    // A question of the other type does not match.
     #expect(read(six.bytes, .ipv4).answer == .unrelated)
     #expect(read(four.bytes, .ipv6).answer == .unrelated)
   }
@@ -97,7 +97,7 @@ import Testing
     #expect(found.addresses == [IPAddress(ipv4: 0xc000_0201), IPAddress(ipv4: 0xc000_0202)])
     #expect(answer([other, parent, longer, shorter, chaos, text]) == .addresses(0))
     #expect(answer([]) == .addresses(0))
-    // Case does not matter in the question either.
+    // Case is ignored in the question too.
     var upper = message([own])
     upper.questions = [NameMessage.question("VPN.EXAMPLE.ORG", type: 1)]
     #expect(read(upper.bytes).answer == .addresses(1))
@@ -146,7 +146,7 @@ import Testing
     #expect(read(referral.bytes).answer == .refused(code: 0))
     referral.flags = 0x8500
     #expect(read(referral.bytes).answer == .addresses(0))
-    // Some refuse without repeating the question; that something is so they may not say.
+    // Some servers refuse without repeating the question; a positive answer needs it.
     for (code, expected) in [
       (UInt16(2), NameAnswer.refused(code: 2)), (0, .unrelated), (3, .unrelated),
     ] {
@@ -172,7 +172,7 @@ import Testing
       NameMessage.question("vpn.examplf.org", type: 1), NameMessage.question("", type: 1),
       NameMessage.question(Self.name, type: 28), NameMessage.question(Self.name, type: 257),
       NameMessage.question(Self.name, type: 1, kind: 3),
-      // The dots are labels' ends, not bytes.
+      // The dots separate labels, they are not bytes.
       [15] + bytes("vpn.example.org") + [0, 0, 1, 0, 1],
       [3] + bytes("vpn") + [11] + bytes("example.org") + [0, 0, 1, 0, 1],
     ]
@@ -208,7 +208,7 @@ import Testing
     #expect(
       answer([NameMessage.record(type: 5, alias, byteCount: alias.count - 1), own]) == .malformed)
     #expect(answer([NameMessage.record(type: 5, [])]) == .malformed)
-    // Every place to end early.
+    // Cut short at every offset.
     let whole = message([NameMessage.record(type: 16, [1, 2]), own]).bytes
     for count in 0..<whole.count {
       let (answer, _) = read(Array(whole[..<count]))
@@ -228,9 +228,9 @@ import Testing
     #expect(owner([0xff, 0xff]) == .malformed)
     #expect(owner([1, 0x61, 0xc0, start]) == .malformed)
     #expect(owner([1, 0x61, 0xc0, start + 2]) == .malformed)
-    // To the header, which is no name that fits.
+    // To the header, which is not a name.
     #expect(owner([0xc0, 0]) == .malformed)
-    // The kinds of length that there are no more.
+    // The obsolete kinds of length byte.
     #expect(owner([0x40, 0]) == .malformed)
     #expect(owner([0x80, 0]) == .malformed)
     // 255 bytes, and one more: 3 labels of 64 bytes, one of 62, and the root.
@@ -239,7 +239,7 @@ import Testing
     #expect(owner(label + label + label + last + [0]) == .addresses(0))
     let longer = [UInt8(62)] + [UInt8](repeating: 0x61, count: 62)
     #expect(owner(label + label + label + longer + [0]) == .malformed)
-    // By pointers, each to the name before: 41 bytes more every time.
+    // By pointers, each to the previous name: 41 bytes more every time.
     func stairs(_ count: Int) -> NameAnswer {
       var records: [[UInt8]] = []
       var target: UInt16 = 12
@@ -260,8 +260,8 @@ import Testing
     #expect(read(half.bytes).answer == .malformed)
   }
 
-  /// Good messages, with bytes changed, cut and added from a seed: nothing traps, and what comes
-  /// out of a message is in it.
+  /// Valid messages with bytes changed, removed and added from a seed: nothing traps, and every
+  /// result is in the message.
   @Test func anythingAtAll() {
     var state: UInt64 = 7
     func random(below bound: Int) -> Int {
@@ -284,7 +284,7 @@ import Testing
         case 2 where !message.isEmpty: message.remove(at: random(below: message.count))
         default:
           guard message.count > 4 else { continue }
-          // The id is spared, or nothing else would be looked at.
+          // The id is not changed, or nothing else would be parsed.
           message[2 + random(below: message.count - 2)] = UInt8(random(below: 256))
         }
         if message.isEmpty { break }

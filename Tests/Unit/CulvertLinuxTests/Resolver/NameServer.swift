@@ -2,21 +2,21 @@ import Culvert
 import Glibc
 
 /// Name servers on loopback addresses and one port, each with a script, on a thread of their own in
-/// the network namespace of whoever made them.
+/// the creator's network namespace.
 final class NameServer: @unchecked Sendable {
-  /// A question that came in.
+  /// A received question.
   struct Question {
     var id: UInt16
     var name: String
     var type: UInt16
-    /// Name, type and class as they came.
+    /// Name, type and class as received.
     var bytes: [UInt8]
     /// The port that it came from.
     var port: UInt16
     /// Counted from 0 over all servers.
     var number: Int
 
-    /// An answer with records, which are of the question's name.
+    /// An answer with records for the question's name.
     func answer(_ records: [[UInt8]], flags: UInt16 = 0x8180) -> [UInt8] {
       NameMessage(id: id, flags: flags, questions: [bytes], answers: records).bytes
     }
@@ -64,7 +64,7 @@ final class NameServer: @unchecked Sendable {
       }, context)
   }
 
-  /// Ends the thread; before the last reference goes.
+  /// Ends the thread; must be called before the last reference is dropped.
   func end() {
     close(stop[1])
     pthread_join(thread, nil)
@@ -73,7 +73,7 @@ final class NameServer: @unchecked Sendable {
     pthread_mutex_destroy(&mutex)
   }
 
-  /// What came in so far.
+  /// The questions so far.
   var questions: [Question] {
     pthread_mutex_lock(&mutex)
     defer { pthread_mutex_unlock(&mutex) }
@@ -132,19 +132,19 @@ final class NameServer: @unchecked Sendable {
   }
 }
 
-/// DNS messages for tests, put together byte by byte.
+/// DNS messages for tests, built byte by byte.
 struct NameMessage {
   var id: UInt16
   /// Response, recursion desired and available.
   var flags: UInt16 = 0x8180
   var questions: [[UInt8]] = []
   var answers: [[UInt8]] = []
-  /// What stands in the header, where that is a lie.
+  /// The counts in the header, if they are to be wrong.
   var questionCount: Int?
   var answerCount: Int?
   var authorityCount = 0
 
-  /// A question's name behind the header, for owners of records.
+  /// The question's name behind the header, as the owner of records.
   static let pointerToQuestion: [UInt8] = [0xc0, 12]
 
   var bytes: [UInt8] {

@@ -38,7 +38,8 @@ extension LinuxTests {
       bytes(name).withUnsafeBytes { resolver.find($0, port: 51_820) }
     }
 
-    /// What is found of vpn.example.org with these servers, and what they were asked.
+    /// The addresses found for vpn.example.org with these servers, and the questions that they
+    /// received.
     private func ask(
       servers: String = servers,
       timeoutMilliseconds: UInt64 = 200, output: Int32 = Output.standardError,
@@ -61,7 +62,7 @@ extension LinuxTests {
       .endpoint(Endpoint(address: IPAddress(ipv6High: high, low: low), port: 51_820))
     }
 
-    /// A script that knows one address of each family; nil for none.
+    /// A script with one address of each family; nil for none.
     private func knows(_ four: [UInt8]?, _ six: [UInt8]? = nil) -> NameServer.Script {
       { question in
         let data = question.type == 1 ? four : six
@@ -138,7 +139,7 @@ extension LinuxTests {
 
     @Test func filesThatAreNotThereSayNothing() {
       "/nonexistent/x".withCString { path in
-        // The default server, where nobody answers on port 9.
+        // The default server; nothing answers on port 9.
         var resolver = Resolver(hosts: path, configuration: path, port: 9, timeoutMilliseconds: 50)
         #expect(find("a", &resolver) == .failure(.noAnswer))
       }
@@ -179,7 +180,7 @@ extension LinuxTests {
       #expect(Set(questions.map(\.id)).count > 12)
     }
 
-    /// Nobody can guess where the next answer is expected.
+    /// The port of the next answer cannot be guessed.
     @Test func everyQuestionHasAPortAndAnIdOfItsOwn() {
       let (_, questions) = ask(timeoutMilliseconds: 5, { _ in [] })
       #expect(questions.count == 6)
@@ -223,7 +224,8 @@ extension LinuxTests {
       let (answer, questions) = ask { [$0.answer([], flags: 0x8183)] }
       #expect(answer == .failure(.noSuchName))
       #expect(questions.count == 2)
-      // What has an address of one family exists, whatever was said of the other (RFC 4074).
+      // A name with an address of one family exists, whatever the answer for the other family was
+      // (RFC 4074).
       let half: NameServer.Script = { question in
         question.type == 28
           ? [question.answer([], flags: 0x8183)]
@@ -236,7 +238,7 @@ extension LinuxTests {
       let (answer, questions) = ask(knows(nil))
       #expect(answer == .failure(.noAddress))
       #expect(Set(questions.map(\.type)) == [1, 28])
-      // What filters give for names that they block, and what no one host has.
+      // Addresses that filters return for blocked names, and addresses of no single host.
       for nobody in [[0, 0, 0, 0], [224, 0, 0, 1]] as [[UInt8]] {
         let zeros = [UInt8](repeating: 0, count: 16)
         #expect(ask(knows(nobody, zeros)).answer == .failure(.noAddress))
@@ -288,11 +290,11 @@ extension LinuxTests {
     @Test(.enabled(if: canMakeNamespaces)) func theFamilyWithARouteComesFirst() throws {
       let both = knows([192, 0, 2, 5], Self.documentation6)
       try inFreshNamespace {
-        // No route to either: the first that was found, which is of IPv4.
+        // No route to either: the first one found is used, which is IPv4.
         var (answer, questions) = ask(both)
         #expect(answer == four(0xc000_0205))
         #expect(questions.map(\.type) == [1, 28])
-        // IPv6 alone is known, and taken though there is no route yet.
+        // Only an IPv6 address is known, and used although there is no route yet.
         #expect(ask(knows(nil, Self.documentation6)).answer == six(0x2001_0db8_0000_0000, 5))
         shell("ip route add default dev lo")
         (answer, questions) = ask(both)
@@ -302,11 +304,11 @@ extension LinuxTests {
         (answer, questions) = ask(both)
         #expect(answer == six(0x2001_0db8_0000_0000, 5))
         #expect(questions.map(\.type) == [28])
-        // And back to IPv4 where the name has nothing else.
+        // And back to IPv4 if the name has nothing else.
         (answer, questions) = ask(knows([192, 0, 2, 5]))
         #expect(answer == four(0xc000_0205))
         #expect(questions.map(\.type) == [28, 1])
-        // Of several addresses, the first that there is a route to.
+        // Of several addresses, the first one with a route.
         shell("ip route del default")
         let several: NameServer.Script = { question in
           [

@@ -16,7 +16,7 @@ import Testing
     }
   }
 
-  /// The endpoint in canonical form, and its zone's name behind a space.
+  /// The endpoint in canonical form, followed by a space and its zone's name.
   private func endpoint(_ text: String) -> String? {
     TextFixture.with(text) { text in
       guard let parsed = AddressText.endpoint(text) else { return nil }
@@ -26,7 +26,7 @@ import Testing
     }
   }
 
-  /// What inet_pton(3) makes of a text, as an address.
+  /// The address that inet_pton(3) reads from a text.
   private func system(_ text: String) -> IPAddress? {
     var bytes = [UInt8](repeating: 0, count: 16)
     let family: IPAddress.Family = text.contains(":") ? .ipv6 : .ipv4
@@ -34,7 +34,7 @@ import Testing
     return bytes.withUnsafeBytes { IPAddress(family, at: $0.baseAddress!) }
   }
 
-  /// What inet_ntop(3) makes of an address.
+  /// The text that inet_ntop(3) writes for an address.
   private func system(_ address: IPAddress) -> String {
     var bytes = [UInt8](repeating: 0, count: 16)
     bytes.withUnsafeMutableBytes { address.write(to: $0.baseAddress!) }
@@ -71,7 +71,7 @@ import Testing
   @Test func randomAddressesAsTheSystemWritesAndReadsThem() {
     var generator = TextFixture.Generator(seed: 2)
     for _ in 0..<20_000 {
-      // Many zero groups and small ones, so that runs of every length and place occur.
+      // Many zero and small groups, so that runs of every length and place occur.
       var words: [UInt64] = [0, 0]
       for index in 0..<8 {
         let kind = Int.random(in: 0..<4, using: &generator)

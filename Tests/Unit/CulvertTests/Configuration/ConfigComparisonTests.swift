@@ -2,10 +2,10 @@ import Testing
 
 @testable import Culvert
 
-/// The same lines given to wg(8), version 1.0.20210914, by hand (`wg setconf`), with what it said:
-/// where Culvert decides otherwise, it does so on purpose, as `ConfigParser` explains.
+/// The results of wg(8), version 1.0.20210914, for the same lines (`wg setconf`, run by hand).
+/// Differences are intended; `ConfigParser` explains them.
 @Suite struct ConfigComparisonTests {
-  /// Under [Interface]: wg(8) takes it, and so do we.
+  /// Under [Interface]: accepted by wg(8) and by us.
   static let takenInInterface = [
     "ListenPort = 51820", "listenport=51820", "LISTENPORT =\t51820", "Listen Port = 51 820",
     "ListenPort = 0", "ListenPort = 65535", "ListenPort = 070", "ListenPort = 1 # two",
@@ -16,12 +16,12 @@ import Testing
     "\tListenPort\u{b}=\u{c}5\r",
   ]
 
-  /// Under [Interface]: wg(8) takes it, and we do not.
+  /// Under [Interface]: accepted by wg(8), refused by us.
   static let stricterInInterface = [
     "ListenPort = 65536", "ListenPort = +1", "PrivateKey = @1\nPrivateKey = @2",
   ]
 
-  /// Under [Interface]: wg(8) refuses it, and so do we.
+  /// Under [Interface]: refused by wg(8) and by us.
   static let refusedInInterface = [
     "ListenPort = -1", "ListenPort =", "ListenPort", "ListenPort = 0x10", "ListenPort = ssh",
     "ListenPort = 1 ; two", "ListenPort : 1", "FwMark = 0x100000000", "FwMark = 4294967296",
@@ -30,12 +30,12 @@ import Testing
     "[Interface]]", "[Foo]", "[]", "ListenPort#=5",
   ]
 
-  /// Under [Interface]: wg(8) refuses it, and we do not.
+  /// Under [Interface]: refused by wg(8), accepted by us.
   static let looserInInterface = [
     "FwMark = 0X1f", "Address = 10.0.0.1/24", "MTU = 1420",
   ]
 
-  /// Under [Peer] and a public key: wg(8) takes it, and so do we.
+  /// Under [Peer] and a public key: accepted by wg(8) and by us.
   static let takenInPeer = [
     "", "Endpoint = 1.2.3.4:5", "Endpoint = 1.2.3.4 : 5", "Endpoint = [::1]:5",
     "Endpoint = ::1:5", "Endpoint = [1.2.3.4]:5", "Endpoint = [localhost]:5",
@@ -52,13 +52,13 @@ import Testing
     "[Peer]\nPublicKey=@2", "[Interface]\nListenPort=7",
   ]
 
-  /// Under [Peer] and a public key: wg(8) takes it, and we do not.
+  /// Under [Peer] and a public key: accepted by wg(8), refused by us.
   static let stricterInPeer = [
     "Endpoint = 1.2.3.4:0", "Endpoint = 1.2.3.4:65536", "Endpoint = 127.1:5", "Endpoint = 1:5",
     "Endpoint = 0x7f.1:5", "PublicKey = @2", "PublicKey = @1",
   ]
 
-  /// Under [Peer] and a public key: wg(8) refuses it, and so do we.
+  /// Under [Peer] and a public key: refused by wg(8) and by us.
   static let refusedInPeer = [
     "Endpoint = localhost", "Endpoint = localhost:", "Endpoint = :5", "Endpoint = ",
     "Endpoint = 1.2.3.4:http", "Endpoint = [::1]5", "Endpoint = [::1]", "Endpoint = [::1",
@@ -77,24 +77,24 @@ import Testing
     "[Peer]", "DNS = 1.1.1.1",
   ]
 
-  /// Under [Peer] and a public key: wg(8) refuses it, and we do not.
+  /// Under [Peer] and a public key: refused by wg(8), accepted by us.
   static let looserInPeer = [
     "AllowedIPs =", "AllowedIPs = ", "AllowedIPs = +10.0.0.0/8", "AllowedIPs = -10.0.0.0/8",
     "AllowedIPs = 10.0.0.0/8\nAllowedIPs = \n",
   ]
 
-  /// Whole files: wg(8) takes them, and so do we.
+  /// Whole files: accepted by wg(8) and by us.
   static let takenFiles = [
     "", "\n\n", "[Peer]\nAllowedIPs=10.0.0.0/8\nPublicKey=@1", "[Interface]\r\nListenPort=5\r\n",
     "[Interface]\nPrivateKey=@1\n[Peer]\nPublicKey=@1",
   ]
 
-  /// Whole files: wg(8) takes them, and we do not.
+  /// Whole files: accepted by wg(8), refused by us.
   static let stricterFiles = [
     "[Interface]\nListenPort=5\n[Peer]\nPublicKey=@1\n[Interface]\nListenPort=6"
   ]
 
-  /// Whole files: wg(8) refuses them, and so do we.
+  /// Whole files: refused by wg(8) and by us.
   static let refusedFiles = [
     "ListenPort=5\n", "[Peer]\n", "[Peer]\n[Peer]\nPublicKey=@1", "[Interface]\rListenPort=5\r",
   ]
@@ -230,22 +230,22 @@ import Testing
   }
 }
 
-/// A file through a reader and a parser, and what was seen on the way.
+/// A file through a reader and a parser, with the results.
 final class ConfigFixture {
   static let keyText = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
   static let otherText = "6Ii5bUV20MHhBzcnUr0dyeYYPEX6E4/0ZZKDLI7/q18="
   static let guardByteCount = 16
 
-  /// What the lines said, failures included.
+  /// The statements of the lines, including failures.
   private(set) var statements: [ConfigStatement] = []
-  /// Host names and zones, in the order of the endpoints that brought one.
+  /// Host names and zones, in the order of their endpoints.
   private(set) var names: [String] = []
-  /// Secrets, in the order of the statements that brought one.
+  /// Secrets, in the order of their statements.
   private(set) var secrets: [[UInt8]] = []
   /// The key that the failure names.
   private(set) var failedKey = ""
   private(set) var end: ConfigError?
-  /// True where bytes beside the parser's memory were written, or a secret outlived its statement.
+  /// True if the parser wrote outside its memory, or a secret outlived its statement.
   private(set) var isUnclean = false
 
   convenience init(_ text: String, lineByteCount: Int = 512, pieceByteCount: Int = .max) {
@@ -294,12 +294,12 @@ final class ConfigFixture {
           }
         }
       }
-      // All is said, and forgotten.
+      // The file is finished, and all secrets are wiped.
       if memory.contains(where: { $0 != 0 }) { isUnclean = true }
     }
   }
 
-  /// Why the file is refused; nil where it is not.
+  /// Why the file is refused; nil if it is not.
   var error: ConfigError? {
     if case .failure(let error)? = statements.last { return error }
     return end
@@ -307,18 +307,18 @@ final class ConfigFixture {
 
   var reason: ConfigError.Reason? { error?.reason }
 
-  /// What stands under [Interface] with a private key before it.
+  /// Lines under [Interface], after a private key.
   static func interface(_ lines: String) -> ConfigFixture {
     ConfigFixture("[Interface]\nPrivateKey = \(otherText)\n\(lines)\n")
   }
 
-  /// What stands under [Peer] with a public key before it.
+  /// Lines under [Peer], after a public key.
   static func peer(_ lines: String) -> ConfigFixture {
     ConfigFixture(
       "[Interface]\nPrivateKey = \(otherText)\n[Peer]\nPublicKey = \(keyText)\n\(lines)\n")
   }
 
-  /// What the lines under test said, without what was before them.
+  /// The statements of the lines under test, without those before.
   var said: [ConfigStatement] {
     Array(statements.drop { $0 != .device(.privateKey) }.dropFirst()).filter {
       $0 != .beginPeer && $0 != .peer(.publicKey(ConfigFixture.key))

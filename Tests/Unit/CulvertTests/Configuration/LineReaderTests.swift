@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct LineReaderTests {
   /// The lines of `stream` through a buffer of `capacity`, arriving in pieces of the given sizes,
-  /// over and over. "overlong" in angle brackets stands for such a line.
+  /// repeated. <overlong> stands for an overlong line.
   private func lines(_ stream: [UInt8], capacity: Int, pieces: [Int]) -> [String] {
     var memory = [UInt8](repeating: 0, count: capacity)
     var lines: [String] = []
@@ -56,7 +56,7 @@ import Testing
       let alphabet: [UInt8] = [0x0a, 0x61, 0x62, 0]
       let stream = (0..<length).map { _ in alphabet.randomElement(using: &generator)! }
       let capacity = Int.random(in: 1...12, using: &generator)
-      // The last piece has no newline behind it.
+      // The last piece does not end with a newline.
       let model = stream.split(separator: 0x0a, omittingEmptySubsequences: false).dropLast().map {
         $0.count < capacity ? String(decoding: $0, as: UTF8.self) : "<overlong>"
       }
@@ -148,7 +148,7 @@ import Testing
   }
 }
 
-/// What the tests of text share: bytes from strings, strings from writers, and a seeded generator.
+/// Shared by the tests of text: bytes from strings, strings from writers, and a seeded generator.
 enum TextFixture {
   static func with<Result>(
     _ text: String, _ body: (UnsafeRawBufferPointer) throws -> Result
@@ -156,7 +156,7 @@ enum TextFixture {
     try Array(text.utf8).withUnsafeBytes(body)
   }
 
-  /// What `body` writes into a buffer of `capacity` bytes.
+  /// The text that `body` writes into a buffer of `capacity` bytes.
   static func written(capacity: Int = 1024, _ body: (inout ByteWriter) -> Void) -> String {
     var memory = [UInt8](repeating: 0xaa, count: capacity)
     return memory.withUnsafeMutableBytes { buffer in
@@ -170,7 +170,7 @@ enum TextFixture {
     written { AddressText.append(address, to: &$0) }
   }
 
-  /// SplitMix64: the same numbers for the same seed, everywhere.
+  /// SplitMix64: the same seed gives the same numbers on every platform.
   struct Generator: RandomNumberGenerator {
     var state: UInt64
 

@@ -40,7 +40,7 @@ import Testing
     }
   }
 
-  /// What a line means in the device's section, or behind a public key.
+  /// The meaning of a line in the device's section, or after a public key.
   private func device(_ line: String) -> UAPILine { Fixture().parse(["set=1", line])[1] }
   private func peer(_ line: String) -> UAPILine {
     Fixture().parse(["set=1", "public_key=" + Self.hex, line])[2]
@@ -302,7 +302,7 @@ import Testing
         }
         #expect(fits == (capacity == whole.utf8.count))
         #expect(writer.hasOverflowed == false)
-        // Nothing of the keys is left behind.
+        // No part of the keys is left behind.
         if !fits { #expect(writer.count == 1 && memory.dropFirst().allSatisfy { $0 == 0 }) }
       }
     }

@@ -71,7 +71,7 @@ import Testing
     #expect(count >= 256)
   }
 
-  /// However the input is cut, and wherever it lies, the digest is the same.
+  /// The digest does not depend on how the input is split, or on its alignment.
   @Test func piecesAndAlignmentDoNotMatter() {
     var random = Entropy.seeded(7)
     for count in [0, 1, 63, 64, 65, 127, 128, 129, 500] {
@@ -125,7 +125,7 @@ import Testing
     var digest = [UInt8](repeating: 0, count: 32)
     hash.finish(into: &digest)
     withUnsafeBytes(of: &hash) { bytes in
-      // Only the digest's length is left, in the last word.
+      // Only the digest's length is left, in the last word of the state.
       #expect(bytes.dropLast(8).allSatisfy { $0 == 0 })
     }
   }
@@ -187,7 +187,7 @@ import Testing
     let input = TestVectors.pattern(answer.byteCount, start: 4)
     let expected = [answer.first, answer.second, answer.third].map(TestVectors.bytes)
     for outputs in 1...3 {
-      // The first output lands on the chaining key, as every step of the handshake has it.
+      // The first output overwrites the chaining key, as in every step of the handshake.
       var first = TestVectors.pattern(32, start: 3)
       var second = [UInt8](repeating: 0, count: 32)
       var third = second

@@ -6,7 +6,7 @@ import Testing
 @Suite struct SecretTests {
   @Test func sodiumStarts() {
     #expect(Sodium.start())
-    // Starting again is no error.
+    // Starting again is not an error.
     #expect(Sodium.start())
   }
 
@@ -32,8 +32,8 @@ import Testing
     }
   }
 
-  /// A structure test: no time can be measured reliably here, so the sources are read. Bytes are
-  /// compared only by libsodium's constant-time calls, and every MAC goes through them.
+  /// Times cannot be measured reliably here, so this test reads the sources: bytes are compared
+  /// only by libsodium's constant-time calls, and so is every MAC.
   @Test func R35_comparisonsAreConstantTime() throws {
     let sources = repositoryRoot.appendingPathComponent("Sources")
     let shim = try String(
@@ -50,7 +50,7 @@ import Testing
         for forbidden in ["memcmp", "elementsEqual", "lexicographicallyPrecedes"] {
           #expect(!text.contains(forbidden), "\(name) compares with \(forbidden)")
         }
-        // Only MACs that are compared are named so; both go through `Secret.equal`.
+        // Two MACs are compared; both go through `Secret.equal`.
         if name == "Cookies.swift" {
           #expect(text.components(separatedBy: "Secret.equal(").count == 3)
         }

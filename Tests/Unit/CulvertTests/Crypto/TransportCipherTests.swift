@@ -3,7 +3,7 @@ import Testing
 
 @testable import Culvert
 
-/// Each way to encrypt transport data against libsodium's AEAD call, its bounds and its refusals.
+/// Each transport cipher against libsodium's AEAD call: results, bounds, refusals.
 @Suite struct TransportCipherTests {
   static let candidates: [TransportCipher] = [
     .whole, .composed(stride: 64), .composed(stride: 256), .composed(stride: 512),
@@ -41,7 +41,7 @@ import Testing
     }
   }
 
-  /// Every length genuine, and again with one bit flipped somewhere else each time.
+  /// Every length, once genuine and once with one bit flipped at varying places.
   @Test(arguments: candidates)
   func opensWhatTheAEADSealsAndTouchesNothingElse(cipher: TransportCipher) {
     let key = TransportCipherTests.key
@@ -69,7 +69,7 @@ import Testing
     }
   }
 
-  /// The output of `open` for one message, or nil where it was refused.
+  /// The output of `open` for one message, or nil if it was refused.
   func open(
     _ message: [UInt8], counter: UInt64, sender: UInt32 = 0, key: [UInt8], cipher: TransportCipher
   ) -> [UInt8]? {
@@ -110,7 +110,7 @@ import Testing
         changed[bit / 8] ^= 1 << (bit % 8)
         #expect(open(message, counter: counter, key: changed, cipher: cipher) == nil, "key's bit")
       }
-      // A longer or shorter message with the same tag behind it.
+      // A longer or shorter message with the same tag.
       #expect(open([0] + message, counter: counter, key: key, cipher: cipher) == nil)
       if byteCount > 0 {
         let shorter = Array(message.prefix(byteCount - 1) + message.suffix(16))
@@ -124,7 +124,7 @@ import Testing
     let text = TestVectors.pattern(100, start: 5)
     var message = AEADTests.seal(text, additional: [], counter: 9, key: TransportCipherTests.key)
     if !isGenuine { message[0] ^= 1 }
-    // A text of zeros in front of the ciphertext would show the key in the clear.
+    // Zeros before the ciphertext would reveal the one-time key.
     source.lay(message)
     output.lay([])
     #expect(
@@ -135,7 +135,7 @@ import Testing
     #expect(isUntouched || output.isZero(from: -64, byteCount: 64))
   }
 
-  /// RFC 8439 section 2.4.2: the stream from its block 1, which is a ciphertext without its tag.
+  /// RFC 8439 section 2.4.2: the stream from block 1, which gives the ciphertext without its tag.
   @Test(arguments: candidates)
   func rfc8439Section242(cipher: TransportCipher) {
     let ciphertext = TestVectors.bytes(
@@ -183,10 +183,10 @@ import Testing
   }
 }
 
-/// The choice of a cipher, by a clock that says what the test wants.
+/// The choice of a cipher, with a clock that the test controls.
 @Suite struct CipherMeasuringTests {
-  /// The stride chosen, 0 for libsodium's AEAD call, where a timing takes what `times` says for
-  /// its round, candidate and size. The order is the one `measured` takes them in.
+  /// The chosen stride, 0 for libsodium's AEAD call, if each timing takes what `times` returns for
+  /// its round, candidate and size, in the order of `measured`.
   static func choice(_ times: (_ round: Int, _ candidate: Int, _ isLong: Bool) -> UInt64) -> Int {
     let scratch = UnsafeMutableRawBufferPointer.allocate(
       byteCount: TransportCipher.scratchByteCount + 1, alignment: 16)
@@ -197,7 +197,7 @@ import Testing
     let cipher = TransportCipher.measured(
       scratch: UnsafeMutableRawBufferPointer(rebasing: scratch.dropLast())
     ) {
-      // Two readings a timing, two timings a candidate, four candidates a round.
+      // Two readings per timing, two timings per candidate, four candidates per round.
       if readings % 2 == 1 { now &+= times(readings / 16, readings / 4 % 4, readings / 2 % 2 == 0) }
       readings += 1
       return now
@@ -211,7 +211,7 @@ import Testing
   func takesTheCheapest(cheapest: Int, stride: Int) {
     #expect(
       CipherMeasuringTests.choice { _, candidate, _ in candidate == cheapest ? 9 : 10 } == stride)
-    // Cheap for one size, and not too dear for the other.
+    // Fast for one size, and not too slow for the other.
     #expect(
       CipherMeasuringTests.choice { _, candidate, isLong in
         candidate == cheapest ? (isLong ? 50 : 30) : (isLong ? 60 : 29)
@@ -238,7 +238,7 @@ import Testing
     #expect(CipherMeasuringTests.choice { _, _, _ in UInt64.max } == 0)
   }
 
-  /// A candidate that the clock went back on is no bargain.
+  /// A candidate is not chosen because the clock went back.
   @Test func timesThatWrapAreTheDearest() {
     #expect(
       CipherMeasuringTests.choice { _, candidate, isLong in
@@ -248,7 +248,7 @@ import Testing
 }
 
 /// The input or the output of a `TransportCipher`: bytes with the room around them that the cipher
-/// may use, and more that it may not. Knows what stood there before.
+/// may use, and more that it may not. Remembers the previous content.
 final class CipherBuffer {
   private static let edgeByteCount = 32
   private static let alignment = 64
@@ -278,7 +278,7 @@ final class CipherBuffer {
     noise.deallocate()
   }
 
-  /// Lays `bytes` down, so many bytes off an aligned place, with noise all around.
+  /// Places `bytes` at an offset from an aligned address, with noise all around.
   func lay(_ bytes: [UInt8], misalignment: Int = 0) {
     now.copyMemory(from: UnsafeRawBufferPointer(noise))
     text = now.baseAddress! + CipherBuffer.edgeByteCount + TransportCipher.headroom + misalignment
@@ -288,11 +288,11 @@ final class CipherBuffer {
     before.copyMemory(from: UnsafeRawBufferPointer(now))
   }
 
-  /// Whether everything is as it was.
+  /// Whether nothing has changed.
   var isUnchanged: Bool { memcmp(now.baseAddress!, before.baseAddress!, now.count) == 0 }
 
-  /// Whether all is as it was but `headroom` bytes before the text, `byteCount` from there on and
-  /// the slack behind these.
+  /// Whether nothing has changed except `headroom` bytes before the text, the `byteCount` bytes of
+  /// the text, and the slack behind it.
   func isUnchangedAround(headroom: Int, byteCount: Int) -> Bool {
     let front = text - now.baseAddress! - headroom
     let back = text - now.baseAddress! + byteCount + TransportCipher.slack
@@ -302,7 +302,7 @@ final class CipherBuffer {
 
   func holds(_ bytes: [UInt8]) -> Bool { memcmp(text, bytes, bytes.count) == 0 }
 
-  /// Whether `byteCount` bytes are zero, from `start` bytes behind where the text begins.
+  /// Whether `byteCount` bytes are zero, from `start` bytes into the text.
   func isZero(from start: Int = 0, byteCount: Int) -> Bool {
     (start..<start + byteCount).allSatisfy { text.load(fromByteOffset: $0, as: UInt8.self) == 0 }
   }

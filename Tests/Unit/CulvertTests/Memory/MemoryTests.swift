@@ -74,7 +74,7 @@ import Testing
     var generator = SeededGenerator(seed: seed)
     let memory = TestArena(byteCount: 1 << 14)
     let pool = makePool(memory, slots: 6)
-    // One ring is smaller than the pool, so that both full ring and empty pool occur.
+    // One ring is smaller than the pool, so that both a full ring and an empty pool occur.
     var ring = SlotRing(carvingFrom: &memory.arena, pool: pool, capacity: 4, owner: "ring")
     var model: [UInt64] = []
     var held: [UInt32] = []
@@ -109,8 +109,8 @@ import Testing
   }
 }
 
-/// Of an element that is smaller than its stride the compiler forgets the alignment where it is
-/// indexed, and a board without unaligned loads then reads every field byte by byte.
+/// If an element is smaller than its stride, the compiler loses its alignment on indexing, and a
+/// board without unaligned loads then reads every field byte by byte.
 @Suite struct ElementStrideTests {
   private func fills<Element: ~Copyable>(_ type: Element.Type) -> Bool {
     MemoryLayout<Element>.size == MemoryLayout<Element>.stride

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Culvert
 
-/// Whole handshakes against transcripts that other programs have computed.
+/// Whole handshakes against transcripts from independent programs.
 @Suite struct HandshakeTranscriptTests {
   /// Computed by an independent implementation of the whitepaper's section 5.4: Python, with
   /// hashlib's BLAKE2s and the package `cryptography` for X25519 and ChaCha20-Poly1305. Private
@@ -49,7 +49,7 @@ import Testing
     return (initiator, responder)
   }
 
-  /// The message with both MACs, as it goes out; there is no cookie.
+  /// The message with both MACs, as sent; there is no cookie.
   private func addMACs(_ message: [UInt8], for receiver: Key) -> [UInt8] {
     var message = message
     var secrets = [UInt8](repeating: 0, count: ReceivedCookie.secretByteCount)
@@ -101,7 +101,7 @@ import Testing
     let (initiator, responder) = makeParties()
     let now = Instant(nanoseconds: 1)
     let first = try #require(initiator.initiate(to: responder, index: 1))
-    // Ephemeral, static and timestamp, bit by byte.
+    // One bit of each byte of ephemeral, static and timestamp.
     for index in 8..<116 {
       var forged = first
       forged[index] ^= 1 << (index % 8)
@@ -119,11 +119,12 @@ import Testing
       #expect(initiator.handshake.state == .createdInitiation)
     }
     #expect(initiator.consume(response: second) == .accepted)
-    // It counts once.
+    // It is accepted once.
     #expect(initiator.consume(response: second) == .invalid)
   }
 
-  /// Cacophony's prologue and payloads are not WireGuard's, so this drives the tokens themselves.
+  /// Cacophony's prologue and payloads differ from WireGuard's, so this test drives the tokens
+  /// directly.
   @Test(.enabled(if: TestVectors.exists("noise_ikpsk2_cacophony.json"), "no ../shared/vectors"))
   func cacophonyVector() throws {
     let vector = try NoiseVector(file: "noise_ikpsk2_cacophony.json")
@@ -181,7 +182,7 @@ struct NoiseVector {
     ciphertexts = messages.map { $0.hex("ciphertext") }
   }
 
-  /// WireGuard's start, with the vector's prologue in the place of its identifier.
+  /// WireGuard's initial state, with the vector's prologue instead of its identifier.
   private func start(_ party: NoiseParty, responder: Key) {
     let noise = party.noise
     party.constants.chainingKey.write(to: noise.chainingKey)

@@ -9,8 +9,7 @@ import Testing
     IPPrefix(address, length: length)!
   }
 
-  /// Few distinct bits at the places where lengths matter, so that prefixes nest, meet and are
-  /// drawn again.
+  /// Few distinct bits at the relevant positions, so that prefixes nest, share ancestors and recur.
   private func randomAddress(_ random: inout SeededGenerator) -> IPAddress {
     if Bool.random(using: &random) {
       return IPAddress(ipv4: UInt32(truncatingIfNeeded: random.next()) & 0xe010_0003)
@@ -142,7 +141,7 @@ import Testing
     expect(table.next(&cursor) == prefixes[2])
     cursor = kept
     expect(table.next(&cursor) == prefixes[2])
-    // The one it stands at goes to another peer.
+    // The prefix at the cursor moves to another peer.
     expect(table.insert(prefixes[3], peer: 2))
     expect(table.next(&cursor) == nil)
     withExtendedLifetime(memory) {}
@@ -176,7 +175,7 @@ import Testing
   }
 }
 
-/// Allowed IPs as lists: longest prefix by looking at all of them.
+/// Allowed IPs as lists: the longest prefix is found by checking all of them.
 struct AllowedIPsModel {
   let capacity: Int
   var peers: [[IPPrefix]]
@@ -193,7 +192,8 @@ struct AllowedIPsModel {
     Set(peers.joined()).union(staged.map(\.prefix))
   }
 
-  /// Nodes of a path-compressed trie over the held prefixes: these, and where two of them part.
+  /// Nodes of a path-compressed trie over the held prefixes: the prefixes, and the points where two
+  /// of them diverge.
   var nodeCount: Int {
     let held = Array(held)
     var nodes = Set(held)

@@ -103,8 +103,7 @@ import Testing
 }
 
 @Suite struct IndexTableTests {
-  /// Few buckets and candidates close together: clusters, wrap-around and a full table all the
-  /// time.
+  /// Few buckets and close candidates: clusters, wrap-around and a full table all the time.
   @Test(arguments: 0..<20) func R6_indicesAreUniqueAndAgreeWithADictionary(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
     let memory = TestArena()
@@ -130,7 +129,7 @@ import Testing
         #expect(changed == (model[index] != nil))
         if let (peer, _) = model[index] { model[index] = (peer, kind) }
       }
-      // One expectation for all: they are slow.
+      // One expectation for all of them, since #expect is slow.
       let expected = (0..<48 as Range<UInt32>).filter { model[$0] != nil }
       var found: [UInt32] = []
       for index in 0..<48 as Range<UInt32> {
@@ -145,7 +144,7 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// R6: 32 bits count, not only those that choose the bucket.
+  /// R6: all 32 bits are compared, not only those that choose the bucket.
   @Test func R6_indicesThatDifferInHighBitsOnlyAreToldApart() {
     let memory = TestArena()
     var table = IndexTable(carvingFrom: &memory.arena, limits: .shrunken(peers: 64))
@@ -155,7 +154,7 @@ import Testing
       let index = 5 + step * 0x0100_0000
       if table.insert(index, peer: PeerID(index: step, generation: 1), kind: 0) { accepted += 1 }
     }
-    // Further from home than this nothing may lie: the work for a datagram is bounded.
+    // No entry may be further from its bucket than this: the work per datagram is bounded.
     #expect(accepted == 64)
     for step in 0..<200 as Range<UInt32> {
       let found = table.find(5 + step * 0x0100_0000)

@@ -59,7 +59,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     }
   }
 
-  /// F13 needs them right: DF alone makes no fragment.
+  /// F13 depends on them: a packet with only DF set is not a fragment.
   @Test func ipv4FragmentFields() throws {
     let packet = ipv4Packet(payload: 8)
     let header = try #require(IPv4Header(at: packet.start, byteCount: packet.byteCount))
@@ -133,7 +133,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
       packet[3] = total
       #expect(InnerPacket(at: packet.start, byteCount: packet.byteCount) == nil)
     }
-    // A jumbogram: payload length 0, hop-by-hop options next.
+    // A jumbogram: payload length 0, then hop-by-hop options.
     let jumbo = ipv6Packet(payload: 8)
     jumbo[5] = 0
     #expect(InnerPacket(at: jumbo.start, byteCount: jumbo.byteCount) != nil)
@@ -152,7 +152,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
       let view = try #require(UDPHeader(at: datagram.start, byteCount: datagram.byteCount))
       #expect(view.source == 51820 && view.destination == 53 && view.payloadByteCount == 5)
       #expect(view.hasIntactChecksum(source: source, destination: target))
-      // What stands behind the datagram does not count.
+      // Bytes behind the datagram are ignored.
       datagram[14] ^= 1
       #expect(view.hasIntactChecksum(source: source, destination: target))
       datagram[12] ^= 1
@@ -177,8 +177,8 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     #expect(TCPHeader(at: segment.start, byteCount: 32) == nil)
   }
 
-  /// Reads every field of whatever passes the door; run under the address sanitizer it also
-  /// shows that no read leaves the buffer.
+  /// Reads every field of each packet that is accepted; under the address sanitizer this also
+  /// proves that no read leaves the buffer.
   @Test func R14_randomBuffersNeverTrap() {
     var random = SeededGenerator(seed: 5)
     var accepted = 0
@@ -186,7 +186,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     for round in 0..<100_000 {
       let byteCount = Int.random(in: 0...96, using: &random)
       let packet = PacketBuffer(random.bytes(byteCount))
-      // Mostly plausible versions and lengths, or nothing would get past the first check.
+      // Mostly plausible versions and lengths, or nothing would pass the first check.
       if byteCount > 7 {
         packet[0] = round & 1 == 0 ? 0x40 | packet[0] & 0xf : 0x60 | packet[0] & 0xf
         packet[round & 1 == 0 ? 2 : 4] = 0
@@ -256,7 +256,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     #expect(walked.fragmentHeaderByteOffset == 56 && walked.fragmentByteOffset == 0)
   }
 
-  /// What follows a fragment header with an offset is data, whatever it looks like.
+  /// Whatever follows a fragment header with an offset is data.
   @Test func laterFragmentEndsTheWalk() throws {
     let fragment: [UInt8] = [60, 0, 0x05, 0xa9, 0, 0, 0, 9]
     let walked = try #require(walk(44, fragment + [255, 255]))
@@ -275,8 +275,8 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
 }
 
 @Suite struct ECNTests {
-  /// RFC 6040 figure 4, row by row: inner Not-ECT, ECT(0), ECT(1), CE; columns the outer in the
-  /// same order. 9 stands for "drop".
+  /// RFC 6040 figure 4. Rows: inner Not-ECT, ECT(0), ECT(1), CE; columns: outer in the same order.
+  /// 9 means drop.
   @Test func decapsulationTable() {
     let order: [UInt8] = [0b00, 0b10, 0b01, 0b11]
     let table: [[UInt8]] = [
@@ -287,7 +287,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     ]
     for (row, inner) in order.enumerated() {
       for (column, outer) in order.enumerated() {
-        // The DSCP above the codepoint plays no role.
+        // The DSCP above the codepoint is ignored.
         let combined = ECN.combine(inner: inner | 0xb8, outer: outer | 0x40)
         #expect((combined ?? 9) == table[row][column], "inner \(inner) outer \(outer)")
       }

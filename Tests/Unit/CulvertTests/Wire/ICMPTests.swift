@@ -125,7 +125,7 @@ private let headroom = ICMPError.headroomByteCount
       packet6[headroom + 40] = type
       #expect((write(.noRoute, packet6) == nil) == (type < 128 || type == 137))
     }
-    // Hidden behind options, or cut off before the type.
+    // Behind options, or cut off before the type.
     let hidden = packet6(nextHeader: IPProtocol.destinationOptions)
     hidden[headroom + 40] = IPProtocol.icmpv6
     hidden[headroom + 41] = 0
@@ -192,16 +192,16 @@ private let far6 = ipv6(0x2001_0db8_0000_0000, 9)
 private let router6 = ipv6(0x2001_0db8_0000_0000, 0xfff)
 
 @Suite struct ICMPMessageTests {
-  /// What is read of a message.
+  /// The result of reading a message.
   private struct Reading: Equatable {
-    /// Nil for nothing, -1 for unreachable, else the MTU.
+    /// Nil for no result, -1 for unreachable, otherwise the MTU.
     var effect: Int?
     var source: IPAddress?
     var destination: IPAddress?
     var ports: [UInt16] = []
   }
 
-  /// Reads an error in memory of just its size; nil where it is none.
+  /// Reads an error in memory of exactly its size; nil if it is not one.
   private func read(_ packet: [UInt8]) -> Reading? {
     let buffer = PacketBuffer(packet)
     return withExtendedLifetime(buffer) {
@@ -314,7 +314,7 @@ private let router6 = ipv6(0x2001_0db8_0000_0000, 0xfff)
     }
   }
 
-  /// However little is quoted, nothing beyond its end is read.
+  /// However short the quotation is, nothing beyond its end is read.
   @Test func quotationsAreCutAnywhere() {
     for family: IPAddress.Family in [.ipv4, .ipv6] {
       let quoted = datagram(family, 40).bytes
@@ -340,7 +340,7 @@ private let router6 = ipv6(0x2001_0db8_0000_0000, 0xfff)
         #expect(read(packet) == (isEnough ? expected(.ipv4, -1) : Reading(effect: -1)))
       }
     }
-    // A header that is shorter than a header.
+    // A header length below the minimum.
     for words: UInt8 in 0..<5 {
       var quoted = datagram(.ipv4).bytes
       quoted[0] = 0x40 | words
@@ -365,7 +365,7 @@ private let router6 = ipv6(0x2001_0db8_0000_0000, 0xfff)
     }
   }
 
-  /// Of our own fragments, the first has the ports.
+  /// Only the first of our fragments has the ports.
   @Test func fragmentsAreKnownByTheFirst() {
     for family: IPAddress.Family in [.ipv4, .ipv6] {
       let type: UInt8 = family == .ipv4 ? 3 : 1

@@ -48,7 +48,7 @@ import Testing
     }
   }
 
-  /// Whitepaper section 5.4.2: every field is filled with its own number; together they must
+  /// Whitepaper section 5.4.2: every field is filled with a number of its own; together they must
   /// cover the message without gap or overlap.
   @Test func initiationLayout() throws {
     let datagram = PacketBuffer(byteCount: 148)
@@ -127,7 +127,7 @@ import Testing
       payload: payload, trafficClass: 0xb9)
   }
 
-  /// Reads a packet in memory of just its size, and gives `body` what it carries and its start.
+  /// Reads a packet in memory of exactly its size, and passes its content and its start to `body`.
   private func read(
     _ packet: [UInt8], _ body: (TransportContent?, UnsafeMutableRawPointer) -> Void
   ) {
@@ -188,7 +188,7 @@ import Testing
     expectContent(extensions, headerByteCount: 312)
   }
 
-  /// Fragments carry no whole header; not even an IPv6 one that is alone.
+  /// Fragments have no complete transport header; not even a single IPv6 fragment counts.
   @Test func fragmentsAreRefused() {
     for family in families {
       for fragment in model(family, [UInt8](repeating: 1, count: 100)).fragments(48) {
@@ -209,11 +209,11 @@ import Testing
       let bytes = model.bytes
       for count in 0..<bytes.count { expectNone(Array(bytes[..<count])) }
       for version: UInt8 in 0...15 where version != bytes[0] >> 4 {
-        // Of one family's version in the other's packet the lengths make no sense.
+        // With the other family's version, the lengths are invalid.
         expectNone([version << 4 | bytes[0] & 0xf] + bytes[1...])
       }
     }
-    // An extension header that leaves the packet.
+    // An extension header that extends beyond the packet.
     var long = model(.ipv6)
     long.extensions = [.options(8)]
     var bytes = long.bytes
