@@ -93,13 +93,13 @@ demo: static deps-system peers ## run a real tunnel against wireguard-go and pas
 # PEERS="name=command;...", ROUNDS=, SECONDS= and ONLY= are in docs/TESTING.md.
 bench: static deps-system peers ## race it against wireguard-go (QUICK=1)
 	@Tests/Bench/install-plotting
-	$(if $(ONLY)$(QUICK),,@Tests/Microbench/run --times)
+	$(if $(ONLY)$(QUICK),,@Tests/Bench/Micro/run --times)
 	@Tests/Bench/run-race --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 
 .PHONY: microbench
 microbench: deps-bench ## instructions per operation against a baseline (BASELINE=write renews it)
-	@Tests/Microbench/run $(if $(filter write,$(BASELINE)),--write)
+	@Tests/Bench/Micro/run $(if $(filter write,$(BASELINE)),--write)
 
 # --- testing
 
@@ -127,7 +127,7 @@ unit: deps-unit ## unit, model and simulation tests (FILTER=AEADTests runs some 
 
 .PHONY: models
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
-	@Tests/Models/run $(or $(STREAMS),1000000)
+	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
 embedding: deps-unit ## the program of docs/EMBEDDING.md, extracted, built and run

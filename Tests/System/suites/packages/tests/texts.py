@@ -3,7 +3,7 @@
 import re
 
 from suites.packages import roots
-from suites.packages.case import PACKAGE, REPOSITORY, TOOLCHAIN, PackageCase, need
+from suites.packages.case import PACKAGE, REPOSITORY, PackageCase, need
 
 SOURCES = REPOSITORY / "Sources" / "culvert"
 COMMANDS = ("forward", "budget", "genkey", "genpsk", "pubkey", "selftest", "bench", "version")
