@@ -195,7 +195,7 @@ struct TunnelEnd {
   }
 
   /// Runs the timers that are due, and handles the queued handshake messages, of every hop.
-  func advance(at now: Instant, wall: WallTime, _ observe: Observer) {
+  func runTimers(at now: Instant, wall: WallTime, _ observe: Observer) {
     for index in 0..<hops.count {
       let hop = hops[index]
       guard hop.tunnel.nextDeadline(at: now).isDue(at: now) else { continue }
@@ -352,7 +352,7 @@ struct Loopback: ~Copyable {
   }
 
   /// Handshake messages and due timers of the innermost tunnel, into the outbound batch.
-  mutating func advance(_ side: Int) {
+  mutating func runTimers(_ side: Int) {
     let hop = end(side).innermost
     hop.outbound.reset()
     hop.tunnel.advance(&hop.outbound, at: now, wall: wall)
@@ -419,7 +419,7 @@ struct Loopback: ~Copyable {
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
-    advance(Loopback.initiator)
+    runTimers(Loopback.initiator)
     transfer(from: Loopback.initiator)
   }
 
@@ -427,10 +427,10 @@ struct Loopback: ~Copyable {
   /// keepalive that answers it, or either end would soon ask for another session.
   mutating func confirm() {
     carry(from: Loopback.responder)
-    advance(Loopback.initiator)
+    runTimers(Loopback.initiator)
     carry(from: Loopback.initiator)
     now = now.advanced(by: WireGuard.keepaliveTimeout)
-    advance(Loopback.responder)
+    runTimers(Loopback.responder)
     carry(from: Loopback.responder)
   }
 
@@ -460,7 +460,7 @@ struct Loopback: ~Copyable {
     if sendsPlanned {
       source.send(at: now, carry)
     } else {
-      source.advance(at: now, wall: wall, carry)
+      source.runTimers(at: now, wall: wall, carry)
     }
   }
 }

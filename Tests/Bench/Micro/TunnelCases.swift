@@ -25,7 +25,7 @@ private final class MicroTunnels {
     let before = loopback.count(.handshakeAccepted, of: Loopback.responder)
     loopback.initiate()
     loopback.accept(Loopback.responder)
-    loopback.advance(Loopback.responder)
+    loopback.runTimers(Loopback.responder)
     loopback.confirm()
     precondition(loopback.count(.handshakeAccepted, of: Loopback.responder) == before + 1)
   }

@@ -93,7 +93,7 @@ extension DoorWorld {
   }
 
   func advance(_ door: DoorEnd, into mail: DoorMail) {
-    door.end.advance(at: now, wall: wall) { step, _ in
+    door.end.runTimers(at: now, wall: wall) { step, _ in
       guard step == .sealed else { return }
       for index in 0..<door.outbound.outputCount {
         if case .datagram(let bytes, _, _) = door.outbound.output(index) { mail.push(bytes) }
