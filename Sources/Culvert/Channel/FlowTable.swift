@@ -10,16 +10,19 @@ struct FlowTable: ~Copyable {
   private let flows: UnsafeMutableBufferPointer<Flow>
   /// Place + 1 of the first flow with a hash; 0 for none.
   private let buckets: UnsafeMutableBufferPointer<UInt16>
-  private let bucketMask: Int
+  /// Of a hash, so that the bits left are those of a bucket.
+  private let bucketShift: UInt32
   /// By stage.
   private let lists: UnsafeMutablePointer<FlowList>
   private let times: FlowTimes
   /// The number of ports of each place, less 1; a power of two less 1. A place's port is the first
   /// port + place + capacity * turn.
   private let turnMask: Int
-  /// Secret, so that nobody can choose clients that share a bucket.
+  /// Seeded, so that nobody can choose clients that share a bucket.
+  private var hash = TableHash(seed: 0)
+  /// Secret: decides the order of the ports.
   private var seed: UInt64 = 0
-  let counters: FlowCounters
+  let counters: Tally<FlowVerdict>
   /// Flows that are open.
   private(set) var count = 0
 
@@ -36,10 +39,10 @@ struct FlowTable: ~Copyable {
     flows = arena.carve(Flow.self, count: capacity, owner: FlowTable.owner)
     let bucketCount = powerOfTwo(atLeast: capacity)
     buckets = arena.carve(UInt16.self, count: bucketCount, owner: FlowTable.owner)
-    bucketMask = bucketCount - 1
+    bucketShift = UInt32(32 - bucketCount.trailingZeroBitCount)
     lists =
       arena.carve(FlowList.self, count: Flow.Stage.count, owner: FlowTable.owner).baseAddress!
-    counters = FlowCounters(carvingFrom: &arena)
+    counters = Tally(carvingFrom: &arena, owner: FlowTable.owner)
     self.times = times
     turnMask = powerOfTwo(atLeast: FlowTable.portCount / capacity / 2 + 1) - 1
   }
@@ -48,6 +51,7 @@ struct FlowTable: ~Copyable {
   ///
   /// - Parameter seed: random.
   mutating func prepare(seed: UInt64) {
+    hash = TableHash(seed: seed)
     self.seed = seed
     buckets.update(repeating: 0)
     (UnsafeMutableBufferPointer(start: lists, count: Flow.Stage.count))
@@ -196,7 +200,7 @@ struct FlowTable: ~Copyable {
   }
 
   /// Decides which port of a place is the first, and the step from one to the next.
-  private func order(of index: Int) -> UInt64 { mix(~seed &+ UInt64(index)) }
+  private func order(of index: Int) -> UInt64 { SplitMix64.mix(~seed &+ UInt64(index)) }
 
   // MARK: Lists
 
@@ -255,19 +259,9 @@ struct FlowTable: ~Copyable {
     let rest =
       UInt64(endpoint.scope) << 32 | UInt64(endpoint.port) << 16 | UInt64(mapping) << 8
       | UInt64(endpoint.address.family.rawValue)
-    var state = mix(seed ^ endpoint.address.high)
-    state = mix(state ^ endpoint.address.low)
-    state = mix(state ^ client.source.high)
-    state = mix(state ^ client.source.low)
-    state = mix(state ^ rest)
-    return Int(truncatingIfNeeded: state) & bucketMask
-  }
-
-  /// One round of SplitMix64's finaliser.
-  private func mix(_ word: UInt64) -> UInt64 {
-    var word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
-    return word ^ (word >> 31)
+    let hash = hash.hash(
+      endpoint.address.high, endpoint.address.low, client.source.high, client.source.low, rest)
+    return Int(truncatingIfNeeded: hash >> bucketShift)
   }
 }
 
