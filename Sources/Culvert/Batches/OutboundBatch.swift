@@ -80,7 +80,7 @@ public struct OutboundBatch: ~Copyable {
   }
 
   /// The memory of an empty batch, in which ciphers are measured.
-  public var scratch: UnsafeMutableRawBufferPointer { bytes }
+  package var scratch: UnsafeMutableRawBufferPointer { bytes }
 
   // MARK: Filling
 
@@ -272,8 +272,8 @@ extension OutboundBatch {
   }
 
   /// How many outputs from `index` on can be sent to one path in one call: datagrams of any size,
-  /// or if `isUniform`, one buffer of equal segments of which the last may be shorter (UDP_SEGMENT).
-  /// At least 1.
+  /// or if `isUniform`, one buffer of equal segments of which the last may be shorter
+  /// (UDP_SEGMENT). At least 1.
   public func runLength(from index: Int, isUniform: Bool) -> Int {
     precondition(index >= 0 && index < outputs.count)
     guard isUniform else { return outputs.runLength(from: index, isUniform: false) }

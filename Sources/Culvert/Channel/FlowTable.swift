@@ -8,11 +8,11 @@
 /// 5452 section 4.5).
 struct FlowTable: ~Copyable {
   private let flows: UnsafeMutableBufferPointer<Flow>
-  /// Place + 1 of the first flow with a hash; 0 for none.
+  /// Place + 1 of the first flow in the bucket; 0 for none.
   private let buckets: UnsafeMutableBufferPointer<UInt16>
-  /// Of a hash, so that the bits left are those of a bucket.
+  /// The upper bits of a hash, shifted right by this, are the number of a bucket.
   private let bucketShift: UInt32
-  /// By stage.
+  /// The list of each stage.
   private let lists: UnsafeMutablePointer<FlowList>
   private let times: FlowTimes
   /// The number of ports of each place, less 1; a power of two less 1. A place's port is the first
@@ -312,16 +312,62 @@ struct FlowList: BitwiseCopyable {
 }
 
 /// How long a flow lives, in nanoseconds.
-public struct FlowTimes: Sendable, BitwiseCopyable {
+package struct FlowTimes: Sendable, BitwiseCopyable {
   /// Of a flow that was never answered, after its last datagram (Linux's nf_conntrack_udp_timeout:
   /// 30 s).
-  public var unanswered: UInt64 = 30 * nanosecondsPerSecond
+  package var unanswered: UInt64 = 30 * nanosecondsPerSecond
   /// Of a flow that was answered, after its last datagram in either direction (RFC 4787 REQ-5: at
   /// least two minutes; REQ-6: outbound datagrams keep it open).
-  public var answered: UInt64 = 180 * nanosecondsPerSecond
+  package var answered: UInt64 = 180 * nanosecondsPerSecond
   /// How long after its last datagram a flow is not evicted, unless its only question has been
   /// answered: longer than resolvers wait before they ask again.
-  public var grace: UInt64 = 10 * nanosecondsPerSecond
+  package var grace: UInt64 = 10 * nanosecondsPerSecond
 
-  public init() {}
+  package init() {}
+}
+
+/// What became of a forwarder's flow, or of a datagram on one.
+package enum FlowVerdict: UInt8, CountedVerdict {
+  // Flows.
+  case opened
+  /// Its time expired without a datagram.
+  case expired
+  /// A new flow took its place in a full table.
+  case evicted
+  /// Not opened: the table was full of flows within their grace.
+  case refused
+  /// Closed by an ICMP error about its destination.
+  case unreachable
+
+  // Datagrams.
+  /// Sent from a client into the tunnel.
+  case sent
+  /// Sent from the tunnel to its client.
+  case answered
+  /// Refused by the channel, which has counted the reason.
+  case unsent
+  /// From the tunnel to a port without a flow: too late, or unsolicited.
+  case stray
+  /// From the tunnel to a flow's port, but not from the flow's destination.
+  case wrongSender
+  /// The kernel refused to send it to the client.
+  case undelivered
+
+  package static var count: UInt8 { undelivered.rawValue + 1 }
+
+  package var name: StaticString {
+    switch self {
+    case .opened: "flow-opened"
+    case .expired: "flow-expired"
+    case .evicted: "flow-evicted"
+    case .refused: "flow-refused"
+    case .unreachable: "flow-unreachable"
+    case .sent: "forward-sent"
+    case .answered: "forward-answered"
+    case .unsent: "forward-unsent"
+    case .stray: "forward-stray"
+    case .wrongSender: "forward-wrong-sender"
+    case .undelivered: "forward-undelivered"
+    }
+  }
 }

@@ -6,8 +6,8 @@
 extension AllowedIPs {
   var isStaging: Bool { staging.first != 0 || staging.replacesAll }
 
-  /// Stages that `prefix` is assigned to the peer (`add`) or removed from it. The last change staged
-  /// for a prefix counts.
+  /// Stages that `prefix` is assigned to the peer (`add`) or removed from it. The last change
+  /// staged for a prefix counts.
   ///
   /// - Returns: false, with nothing changed, if the table is full.
   mutating func stage(_ prefix: IPPrefix, add: Bool) -> Bool {
@@ -33,8 +33,8 @@ extension AllowedIPs {
     staging.replacesAll = true
   }
 
-  /// Applies to `peer` what was staged; cannot fail. Takes time linear in what was staged and, after
-  /// `stageReplaceAll`, in the peer's prefixes.
+  /// Applies to `peer` what was staged; cannot fail. Takes time linear in what was staged and,
+  /// after `stageReplaceAll`, in the peer's prefixes.
   mutating func commitStaged(to peer: UInt32) {
     if staging.replacesAll { removeAll(peer: peer) }
     var index = staging.first

@@ -58,8 +58,8 @@ struct AllowedIPs: ~Copyable {
 
   // MARK: Routing
 
-  /// The peer with the longest prefix that covers `address`. Takes at most 33 steps for IPv4 and 129
-  /// for IPv6.
+  /// The peer with the longest prefix that covers `address`. Takes at most 33 steps for IPv4 and
+  /// 129 for IPv6.
   @inline(__always)
   func route(_ address: IPAddress) -> UInt32? {
     let peer = address.family == .ipv4 ? routeIPv4(address.high) : routeIPv6(address)
@@ -227,8 +227,8 @@ struct AllowedIPs: ~Copyable {
     prune(index)
   }
 
-  /// Removes an unheld node from the trie, unless it forks. If that leaves the fork above it with one
-  /// child, that fork is removed too; never more than these two.
+  /// Removes an unheld node from the trie, unless it forks. If that leaves the fork above it with
+  /// one child, that fork is removed too; never more than these two.
   private mutating func prune(_ index: UInt32) {
     let node = nodes[index]
     let (left, right) = (node.child(0), node.child(1))
@@ -256,8 +256,8 @@ struct AllowedIPs: ~Copyable {
     }
   }
 
-  /// Takes a node from the free list. There is always one: there are fewer forks than held nodes, and
-  /// the caller has checked that one more may be held.
+  /// Takes a node from the free list. There is always one: there are fewer forks than held nodes,
+  /// and the caller has checked that one more may be held.
   private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
     let index: UInt32
     if firstFree != 0 {

@@ -39,8 +39,8 @@ struct IndexTable: ~Copyable {
 
   /// Inserts the index `candidate`, which the caller drew at random.
   ///
-  /// - Returns: false if the index is taken, reserved (0) or crowded, or if the table is full; unless
-  ///   `isFull`, the caller draws again.
+  /// - Returns: false if the index is taken, reserved (0) or crowded, or if the table is full;
+  ///   unless `isFull`, the caller draws again.
   mutating func insert(_ candidate: UInt32, peer: PeerID, kind: UInt8) -> Bool {
     guard candidate != 0, !isFull else { return false }
     var bucket = home(of: candidate)
@@ -64,8 +64,8 @@ struct IndexTable: ~Copyable {
     return buckets[bucket]
   }
 
-  /// Changes what an index names, from a handshake to the keypair that results. False if there is no
-  /// such index.
+  /// Changes what an index names, from a handshake to the keypair that results. False if there is
+  /// no such index.
   @discardableResult
   func setKind(_ kind: UInt8, of index: UInt32) -> Bool {
     guard let bucket = bucket(of: index) else { return false }

@@ -226,6 +226,9 @@ extension Tunnel {
     allowedIPs.next(&cursor.cursor)
   }
 
+  /// Whether some peer's allowed IPs cover `address`.
+  package func hasRoute(to address: IPAddress) -> Bool { allowedIPs.route(address) != nil }
+
   /// The oldest event that has not been read, for a log.
   public mutating func nextEvent() -> Event? { events.next() }
 
@@ -237,7 +240,8 @@ extension Tunnel {
   /// The floor of timestamps that the shell should store now; nil nearly always (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 
-  /// The last timestamp sent, to be stored when the program exits; nil if there is nothing to store.
+  /// The last timestamp sent, to be stored when the program exits; nil if there is nothing to
+  /// store.
   public var lastTimestamp: TAI64N? { timestamps.lastSent }
 
   /// Continues after the timestamp that an earlier run stored.

@@ -40,7 +40,7 @@ public struct Tunnel: ~Copyable {
   public internal(set) var isUp = false
   /// How often the address of a peer's endpoint has changed, by configuration or roaming. The shell
   /// compares it to notice a change.
-  public internal(set) var endpointChanges: UInt64 = 0
+  package internal(set) var endpointChanges: UInt64 = 0
   /// How many peers have been removed; likewise.
   public internal(set) var removals: UInt64 = 0
   /// Seals and opens transport data; the shell may replace it by the one that it measured as
