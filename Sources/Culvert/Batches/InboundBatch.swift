@@ -107,8 +107,8 @@ public struct InboundBatch: ~Copyable {
   /// - Parameters:
   ///   - byteCount: bytes written.
   ///   - offset: where in that room, if several datagrams were written into it separately.
-  ///   - segmentByteCount: if the kernel has put several datagrams into one buffer, the size of each
-  ///     but the last, which may be shorter; 0 for a single datagram.
+  ///   - segmentByteCount: if the kernel has put several datagrams into one buffer, the size of
+  ///     each but the last, which may be shorter; 0 for a single datagram.
   public mutating func append(
     byteCount: Int, at offset: Int = 0, from path: Path, trafficClass: UInt8, isTruncated: Bool,
     segmentByteCount: Int = 0

@@ -56,7 +56,8 @@ struct Peer: BitwiseCopyable {
 /// The peers' states, by their place in the `PeerTable`, and the memory that belongs to each.
 ///
 /// Whoever uses a subscript has a place that is taken: from the table, or from an id that
-/// `PeerTable.contains`.
+/// `PeerTable.contains`. A function of the tunnel that passes a peer to another one copies this
+/// pointer first (`let peers = peers`): the compiler does not know that the peer is outside `self`.
 struct Peers: BitwiseCopyable {
   private let states: UnsafeMutablePointer<Peer>
   private let replayWindows: UnsafeMutablePointer<UInt64>

@@ -17,6 +17,7 @@ extension Tunnel {
     identity.set(key)
     cookieChecker.deriveKeys(publicKey: identity.publicKey)
     if identity.isSet, let own = findPeer(identity.publicKey) { removePeer(own) }
+    let peers = peers
     var next = peerTable.firstPeer
     while let id = next {
       peers[id].handshake.precompute(
@@ -52,6 +53,7 @@ extension Tunnel {
   public mutating func setUp(_ isUp: Bool, at now: Instant) {
     guard isUp != self.isUp else { return }
     self.isUp = isUp
+    let peers = peers
     var next = peerTable.firstPeer
     while let id = next {
       if isUp {
@@ -96,6 +98,7 @@ extension Tunnel {
 
   public mutating func removePeer(_ id: PeerID) {
     guard peerTable.contains(id) else { return }
+    let peers = peers
     allowedIPs.removeAll(peer: id.index)
     peers[id].staged.dropAll(from: stagingPool)
     schedule.remove(id.index)
@@ -120,6 +123,7 @@ extension Tunnel {
 
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard peerTable.contains(id) else { return }
+    let peers = peers
     move(&peers[id], to: Path(to: endpoint))
   }
 
@@ -129,6 +133,7 @@ extension Tunnel {
     _ seconds: UInt16, of id: PeerID, at now: Instant
   ) {
     guard peerTable.contains(id) else { return }
+    let peers = peers
     let wasOff = peers[id].timers.persistentKeepaliveInterval == 0
     peers[id].timers.persistentKeepaliveInterval = seconds
     if wasOff, seconds > 0, isUp { startKeepalives(to: &peers[id], at: now) }
@@ -145,6 +150,7 @@ extension Tunnel {
   /// Sends what was waiting for the settings of this peer: staged packets, or the first keepalive.
   public mutating func peerIsConfigured(_ id: PeerID, at now: Instant) {
     guard isUp, peerTable.contains(id) else { return }
+    let peers = peers
     if !peers[id].staged.isEmpty {
       peers[id].timers.wantFlush(at: now)
       reschedule(&peers[id])

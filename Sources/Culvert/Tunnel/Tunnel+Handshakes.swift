@@ -146,6 +146,7 @@ extension Tunnel {
         message, identity: identity, constants: constants, noise: noise)
     else { return .handshakeFailed }
     guard let id = peerTable.find(at: noise.remoteStatic) else { return .unknownPeer }
+    let peers = peers
     return serveInitiation(
       message, entry, from: &peers[id], remoteStatic: remoteStatic, into: &batch, at: now)
   }
@@ -212,6 +213,7 @@ extension Tunnel {
     guard let found = indices.find(message.receiver),
       found.kind == IndexKind.handshake.rawValue, peerTable.contains(found.peer)
     else { return .unknownReceiver }
+    let peers = peers
     return serveResponse(message, entry, from: &peers[found.peer], at: now)
   }
 

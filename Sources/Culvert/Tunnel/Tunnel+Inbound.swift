@@ -9,10 +9,11 @@ extension Tunnel {
     batch.serial = batchSerial
     batch.cipher = cipher
     if batch.surplusCount > 0 { counters.add(.truncated, batch.surplusCount) }
+    let packets = batch.packets
     for index in 0..<batch.count {
-      if let verdict = accept(&batch.packets[index], of: &batch, at: now) {
+      if let verdict = accept(&packets[index], of: &batch, at: now) {
         counters.add(verdict)
-        batch.packets[index].kind = .done
+        packets[index].kind = .done
       }
     }
   }
@@ -69,6 +70,7 @@ extension Tunnel {
   /// Checks each decrypted packet against the replay window and the allowed IPs, learns the peer's
   /// path, updates the timers, and marks what the shell writes to the TUN.
   public mutating func deliver(_ batch: inout InboundBatch, at now: Instant) {
+    let peers = peers
     for index in 0..<batch.count {
       switch batch.packets[index].kind {
       case .sealed:

@@ -46,6 +46,7 @@ extension Tunnel {
       answerUnreachable(&batch, index, at: now)
       return .noPeerForDestination
     }
+    let peers = peers
     guard peers[route].path != nil else {
       finishFirstSegment(&batch, index)
       answerUnreachable(&batch, index, at: now)
@@ -166,6 +167,7 @@ extension Tunnel {
     counters.add(.sent, UInt64(session.sentCount))
     counters.add(.sendFailed, UInt64(session.failedCount))
     guard peerTable.contains(session.peer) else { return }
+    let peers = peers
     settle(session, of: &peers[session.peer], at: now)
   }
 

@@ -29,6 +29,7 @@ extension Tunnel {
   ) {
     stamp(&batch)
     guard isUp else { return }
+    let peers = peers
     serveHandshakes(into: &batch, limit: Tunnel.handshakesPerCall, at: now)
     // Each peer at most once, so that a call ends whatever its timers do.
     var remaining = schedule.count
