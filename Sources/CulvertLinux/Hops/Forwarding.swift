@@ -120,7 +120,7 @@ struct Forwarding: BitwiseCopyable {
   func carry(
     from index: Int, into batch: inout OutboundBatch, at now: Instant
   ) -> Int {
-    forwarder.pointee.carry(
+    forwarder.pointee.forward(
       from: clients.pointee, at: index, &channel.pointee, into: &batch, at: now)
   }
 
@@ -132,7 +132,7 @@ struct Forwarding: BitwiseCopyable {
     while next < batch.count {
       answers.pointee.reset()
       lock.acquire()
-      next = forwarder.pointee.carry(
+      next = forwarder.pointee.collectAnswers(
         from: batch, at: next, &channel.pointee, into: &answers.pointee, at: now)
       lock.release()
       var failures: UInt64 = 0
@@ -157,7 +157,7 @@ struct Forwarding: BitwiseCopyable {
   var nextDeadline: Deadline { min(forwarder.pointee.nextDeadline, channel.pointee.nextDeadline) }
 
   /// Closes the flows whose time is over.
-  func advance(at now: Instant) { forwarder.pointee.advance(at: now) }
+  func advance(at now: Instant) { forwarder.pointee.expireFlows(at: now) }
 
   var counters: Tally<FlowVerdict> { forwarder.pointee.counters }
 }

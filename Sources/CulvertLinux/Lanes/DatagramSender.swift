@@ -23,13 +23,13 @@ struct DatagramSender: ~Copyable {
     }
     let ways = interface.pointee.sockets.sending.subtracting(result.lost)
     if ways.contains(.gso) {
-      let count = batch.pointee.run(from: index, isUniform: true)
+      let count = batch.pointee.runLength(from: index, isUniform: true)
       if count > 1 {
         return sendSegments(batch, index, count, bytes, path, trafficClass, interface, &result)
       }
     }
     if ways.contains(.mmsg) {
-      let count = batch.pointee.run(from: index, isUniform: false)
+      let count = batch.pointee.runLength(from: index, isUniform: false)
       if count > 1 { return sendMany(batch, index, count, path, trafficClass, interface, &result) }
     }
     sendOne(batch, index, interface, &result)

@@ -113,7 +113,7 @@ struct InboundLane: ~Copyable {
     while next < outer.pointee.count {
       inner.pointee.reset()
       lock.acquire()
-      next = channel.pointee.carry(from: outer.pointee, at: next, into: &inner.pointee, at: now)
+      next = channel.pointee.unwrap(from: outer.pointee, at: next, into: &inner.pointee, at: now)
       inside.pointee.tunnel.accept(&inner.pointee, at: now)
       lock.release()
       inner.pointee.open()

@@ -80,7 +80,7 @@ struct OutboundLane: ~Copyable {
   /// Takes a tunnel's own messages instead: handshakes, keepalives, staged packets.
   func advance(_ tunnel: inout Tunnel, of hop: Int, at now: Instant) {
     (batches + hop).pointee.reset()
-    tunnel.advance(&(batches + hop).pointee, at: now, wall: Clock.realtime())
+    tunnel.runTimers(into: &(batches + hop).pointee, at: now, wall: Clock.realtime())
   }
 
   /// Takes what a channel has to say into the tunnel of `hop`, which is around it.
@@ -89,7 +89,7 @@ struct OutboundLane: ~Copyable {
     at now: Instant
   ) {
     (batches + hop).pointee.reset()
-    channel.pointee.advance(&(batches + hop).pointee, at: now)
+    channel.pointee.expireFragments(into: &(batches + hop).pointee, at: now)
     tunnel.plan(&(batches + hop).pointee, at: now)
   }
 
@@ -161,7 +161,7 @@ struct OutboundLane: ~Copyable {
     while next < inner.pointee.outputCount {
       outer.pointee.reset()
       lock.acquire()
-      next = channel.pointee.carry(
+      next = channel.pointee.wrap(
         from: &inner.pointee, at: next, into: &outer.pointee, at: now)
       around.pointee.tunnel.plan(&outer.pointee, at: now)
       lock.release()

@@ -15,7 +15,7 @@ extension DoorWorld {
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint)
       + nearCount(.droppedFromStaging)
     near.outbound.reset()
-    near.tunnel.advance(&near.outbound, at: now, wall: wall)
+    near.tunnel.runTimers(into: &near.outbound, at: now, wall: wall)
     let handled = UInt64(queued - near.tunnel.handshakeRing.count)
     let alsoCounted =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint) + nearCount(.droppedFromStaging)
