@@ -4,9 +4,9 @@ import Culvert
 ///
 /// It stands here and not in the executable because Embedded Swift destroys a move-only value only
 /// in the module that declares it.
-public enum Service {
+package enum Service {
   /// Creates the interface, serves it until it ends, and returns the exit status.
-  public static func run(_ options: ServiceOptions) -> Int32 {
+  package static func run(_ options: ServiceOptions) -> Int32 {
     let level = Log.Level.fromEnvironment()
     var daemon = Daemon.foreground
     if !options.isForeground {
@@ -26,7 +26,7 @@ public enum Service {
   /// - Parameters:
   ///   - hops: tunnels, one inside the other.
   ///   - isForwarding: local sockets in the place of an interface.
-  public static func budget(
+  package static func budget(
     _ limits: Limits, hops: Int = 1, isForwarding: Bool = false
   ) -> (budget: Budget, lockedByteCount: Int) {
     var arena = Arena.measuring
@@ -80,19 +80,19 @@ public enum Service {
       if tun.isOpen { log.name = try tun.name() }
       let driver = try Driver.make(
         memory, Driver.Parts(tun: tun, uapi: servers, log: log, options: options))
-      defer { Driver.destroy(driver) }
+      defer { driver.destroy() }
       guard listen(driver, options), configure(driver, options, memory),
         startForwarding(driver, options)
       else { return 1 }
       // Nobody could choose another port later, without a configuration socket.
-      if driver.pointee.hops.isForwarding, !driver.pointee.hops.outermost.pointee.sockets.isOpen {
+      if driver.hops.isForwarding, !driver.hops.outermost.sockets.isOpen {
         return fail("cannot listen for the peer", .EADDRINUSE, nil)
       }
-      try Driver.startWorkers(driver)
+      try driver.startWorkers()
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
-      Driver.run(driver)
+      driver.run()
       return 0
     } catch {
       return fail("cannot start", error, nil)
@@ -101,12 +101,12 @@ public enum Service {
 
   /// False where a file is wrong, which has been said.
   private static func configure(
-    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions, _ memory: DriverMemory
+    _ driver: Driver, _ options: ServiceOptions, _ memory: DriverMemory
   ) -> Bool {
     guard options.config != nil || !options.through.isEmpty else { return true }
     do throws(HopFailure) {
       // Nobody is connected yet, so the memory of connections is free.
-      try driver.pointee.configure(options, memory: memory.uapi)
+      try driver.configure(options, memory: memory.uapi)
       return true
     } catch {
       switch error {
@@ -220,10 +220,10 @@ public enum Service {
 extension Service {
   /// False where a socket cannot be had, which has been said.
   static func listen(
-    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions
+    _ driver: Driver, _ options: ServiceOptions
   ) -> Bool {
     do throws(ForwardFailure) {
-      try driver.pointee.listen(options)
+      try driver.listen(options)
       return true
     } catch {
       return report(error)
@@ -232,11 +232,11 @@ extension Service {
 
   /// False where the tunnel does not lead to a destination, which has been said.
   static func startForwarding(
-    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions
+    _ driver: Driver, _ options: ServiceOptions
   ) -> Bool {
     guard options.isForwarding else { return true }
     do throws(ForwardFailure) {
-      try driver.pointee.startForwarding(options.forwards)
+      try driver.startForwarding(options.forwards)
       return true
     } catch {
       return report(error)
@@ -250,9 +250,9 @@ extension Service {
 }
 
 /// Which rights are missing, in words that say what to do. Dropping rights will come here.
-public enum Privileges {
+package enum Privileges {
   /// What to tell the user when the TUN cannot be had; nil where the error speaks for itself.
-  public static func advice(forTun error: SystemError) -> StaticString? {
+  package static func advice(forTun error: SystemError) -> StaticString? {
     switch error {
     case .EPERM, .EACCES: "needs root or CAP_NET_ADMIN"
     case .ENOENT, .ENODEV:
@@ -265,7 +265,7 @@ public enum Privileges {
   }
 
   /// The same for the configuration socket.
-  public static func advice(forUAPI error: SystemError) -> StaticString? {
+  package static func advice(forUAPI error: SystemError) -> StaticString? {
     switch error {
     case .EPERM, .EACCES: "needs to be root to write in /var/run/wireguard"
     case .EADDRINUSE: "another process serves this interface"

@@ -1,60 +1,60 @@
 import CLinux
 
 /// One ready descriptor. The layout of `clinux_event`, which events.c asserts.
-public struct EpollEvent: Sendable, BitwiseCopyable {
+package struct EpollEvent: Sendable, BitwiseCopyable {
   /// What the descriptor was added with.
-  public var token: UInt64 = 0
-  public var readiness = Epoll.Interest(rawValue: 0)
+  package var token: UInt64 = 0
+  package var readiness = Epoll.Interest(rawValue: 0)
   private var reserved: UInt32 = 0
 
-  public init() {}
+  package init() {}
 }
 
 /// What waits for all the others.
-public struct Epoll: ~Copyable {
+package struct Epoll: ~Copyable {
   private let descriptor: FileDescriptor
 
   /// What is asked of a descriptor, or what was found.
-  public struct Interest: OptionSet, Sendable, BitwiseCopyable {
-    public let rawValue: UInt32
+  package struct Interest: OptionSet, Sendable, BitwiseCopyable {
+    package let rawValue: UInt32
 
     @inline(__always)
-    public init(rawValue: UInt32) {
+    package init(rawValue: UInt32) {
       self.rawValue = rawValue
     }
 
-    public static var readable: Interest { Interest(rawValue: UInt32(CLINUX_READABLE)) }
-    public static var writable: Interest { Interest(rawValue: UInt32(CLINUX_WRITABLE)) }
+    package static var readable: Interest { Interest(rawValue: UInt32(CLINUX_READABLE)) }
+    package static var writable: Interest { Interest(rawValue: UInt32(CLINUX_WRITABLE)) }
     /// Found only: error or hang-up. A read or a write tells which.
-    public static var failed: Interest { Interest(rawValue: UInt32(CLINUX_FAILED)) }
+    package static var failed: Interest { Interest(rawValue: UInt32(CLINUX_FAILED)) }
     /// Asked only: one event, then silence until `modify`.
-    public static var once: Interest { Interest(rawValue: UInt32(CLINUX_ONCE)) }
+    package static var once: Interest { Interest(rawValue: UInt32(CLINUX_ONCE)) }
     /// Asked only: changes, not states.
-    public static var edge: Interest { Interest(rawValue: UInt32(CLINUX_EDGE)) }
+    package static var edge: Interest { Interest(rawValue: UInt32(CLINUX_EDGE)) }
   }
 
-  public init() throws(SystemError) {
+  package init() throws(SystemError) {
     descriptor = FileDescriptor(taking: try checked(clinux_epoll_open()))
   }
 
-  public func add(
+  package func add(
     _ raw: Int32, _ interest: Interest = .readable, token: UInt64
   ) throws(SystemError) {
     try checked(clinux_epoll_add(descriptor.raw, raw, interest.rawValue, token))
   }
 
-  public func modify(_ raw: Int32, _ interest: Interest, token: UInt64) throws(SystemError) {
+  package func modify(_ raw: Int32, _ interest: Interest, token: UInt64) throws(SystemError) {
     try checked(clinux_epoll_modify(descriptor.raw, raw, interest.rawValue, token))
   }
 
   /// Closing a descriptor that was not duplicated removes it too.
-  public func remove(_ raw: Int32) throws(SystemError) {
+  package func remove(_ raw: Int32) throws(SystemError) {
     try checked(clinux_epoll_remove(descriptor.raw, raw))
   }
 
   /// Waits until something is ready, `timeoutMilliseconds` at most (-1: for ever, 0: not at all).
   /// The count of events, up to 32 or the buffer's capacity, or -errno; 0 also after a signal.
-  public func wait(
+  package func wait(
     into events: UnsafeMutableBufferPointer<EpollEvent>, timeoutMilliseconds: Int32 = -1
   ) -> Int {
     let count = Int32(truncatingIfNeeded: min(events.count, 32))

@@ -1,34 +1,34 @@
 import Culvert
 
 /// What the command line decides about a tunnel.
-public struct ServiceOptions {
-  public let name: InterfaceName
-  public var limits: Limits
-  public var isForeground = false
+package struct ServiceOptions {
+  package let name: InterfaceName
+  package var limits: Limits
+  package var isForeground = false
   /// Bytes; of an interface that is created, not of one that is handed over.
-  public var mtu = Policy.defaultMTU
+  package var mtu = Policy.defaultMTU
   /// Whether somebody has asked for that MTU.
-  public var isMTUGiven = false
+  package var isMTUGiven = false
   /// Bytes that the kernel may buffer of what each socket receives.
-  public var socketBufferByteCount = UDPSockets.defaultBufferByteCount(for: .standard)
-  public var offloads = Offloads.all
+  package var socketBufferByteCount = UDPSockets.defaultBufferByteCount(for: .standard)
+  package var offloads = Offloads.all
   /// NUL-terminated, as long-lived as the process; nil for the default.
-  public var stateDirectory: UnsafePointer<CChar>?
+  package var stateDirectory: UnsafePointer<CChar>?
 
   /// The innermost tunnel's configuration file, NUL-terminated, as long-lived as the process; nil
   /// where it is configured from outside.
-  public var config: UnsafePointer<CChar>?
+  package var config: UnsafePointer<CChar>?
   /// Those of the tunnels around it.
-  public var through = ThroughList()
+  package var through = ThroughList()
 
   /// What is forwarded in the place of an interface; empty for a tunnel with one.
-  public var forwards = ForwardList()
+  package var forwards = ForwardList()
   var isForwarding: Bool { !forwards.isEmpty }
 
   /// Tunnels, one inside the other.
   var hopCount: Int { through.count + 1 }
 
-  public init(_ name: InterfaceName, limits: Limits) {
+  package init(_ name: InterfaceName, limits: Limits) {
     self.name = name
     self.limits = limits
   }
@@ -36,19 +36,19 @@ public struct ServiceOptions {
 
 /// The configuration files of the tunnels around the innermost, the nearest first: NUL-terminated
 /// paths, as long-lived as the process.
-public struct ThroughList: Sendable {
+package struct ThroughList: Sendable {
   private static var capacity: Int { Hops.maximum - 1 }
   private var first: UInt = 0
   private var second: UInt = 0
   private var third: UInt = 0
-  public private(set) var count = 0
+  package private(set) var count = 0
 
-  public init() {}
+  package init() {}
 
-  public var isEmpty: Bool { count == 0 }
+  package var isEmpty: Bool { count == 0 }
 
   /// False where there are as many as can be.
-  public mutating func append(_ path: UnsafePointer<CChar>) -> Bool {
+  package mutating func append(_ path: UnsafePointer<CChar>) -> Bool {
     guard count < ThroughList.capacity else { return false }
     let bits = UInt(bitPattern: path)
     switch count {
@@ -74,19 +74,19 @@ public struct ThroughList: Sendable {
 /// The mappings of a command line, as long-lived as the process. Copies of a list share them.
 ///
 /// They stand behind a pointer, since the options that hold them are handed on by value.
-public struct ForwardList: @unchecked Sendable {
+package struct ForwardList: @unchecked Sendable {
   /// Nil while there are none.
   private var mappings: UnsafeMutablePointer<ForwardMapping>?
-  public private(set) var count = 0
+  package private(set) var count = 0
 
-  public static let capacity = Forwarder.mappingCapacity
+  package static let capacity = Forwarder.mappingCapacity
 
-  public init() {}
+  package init() {}
 
-  public var isEmpty: Bool { count == 0 }
+  package var isEmpty: Bool { count == 0 }
 
   /// False where there are as many as can be.
-  public mutating func append(_ mapping: ForwardMapping) -> Bool {
+  package mutating func append(_ mapping: ForwardMapping) -> Bool {
     guard count < ForwardList.capacity else { return false }
     let mappings = mappings ?? .allocate(capacity: ForwardList.capacity)
     (mappings + count).initialize(to: mapping)

@@ -1,10 +1,10 @@
 import CLinux
 
 /// Signals as something to read. Opened before any thread, which inherit that they are blocked.
-public struct Signals: ~Copyable {
+package struct Signals: ~Copyable {
   private let descriptor: FileDescriptor
 
-  public enum Signal: Int32, Sendable, BitwiseCopyable {
+  package enum Signal: Int32, Sendable, BitwiseCopyable {
     case terminate = 1
     case interrupt = 2
     /// The terminal went: the end in the foreground, nothing for a daemon.
@@ -13,7 +13,7 @@ public struct Signals: ~Copyable {
     case counters = 4
   }
 
-  public init() throws(SystemError) {
+  package init() throws(SystemError) {
     descriptor = FileDescriptor(taking: try checked(clinux_signals_open()))
   }
 
@@ -23,10 +23,10 @@ public struct Signals: ~Copyable {
   }
 
   /// For epoll.
-  public var raw: Int32 { descriptor.raw }
+  package var raw: Int32 { descriptor.raw }
 
   /// The next signal, nil when there is none.
-  public func next() -> Signal? {
+  package func next() -> Signal? {
     Signal(rawValue: clinux_signals_next(descriptor.raw))
   }
 }
