@@ -69,12 +69,14 @@ package enum Processors {
 }
 
 /// One zeroed, page-aligned, private mapping: the region that the arena is carved from. It is
-/// unmapped when it goes.
-package struct MemoryRegion: ~Copyable {
-  package let bytes: UnsafeMutableRawBufferPointer
+/// unmapped when the value is destroyed.
+///
+/// Public, since Embedded Swift does not see the deinit of a package type in another module.
+public struct MemoryRegion: ~Copyable {
+  public let bytes: UnsafeMutableRawBufferPointer
 
   /// Maps `byteCount` bytes, more than 0. Throws ENOMEM, for `Arena.unaddressable` too.
-  package init(byteCount: Int) throws(SystemError) {
+  public init(byteCount: Int) throws(SystemError) {
     guard byteCount < Arena.unaddressable else { throw .ENOMEM }
     var error: Int32 = 0
     guard let start = clinux_memory_map(byteCount, &error) else {
