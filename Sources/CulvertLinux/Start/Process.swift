@@ -73,10 +73,10 @@ package enum Processors {
 ///
 /// Public, since Embedded Swift does not see the deinit of a package type in another module.
 public struct MemoryRegion: ~Copyable {
-  public let bytes: UnsafeMutableRawBufferPointer
+  package let bytes: UnsafeMutableRawBufferPointer
 
   /// Maps `byteCount` bytes, more than 0. Throws ENOMEM, for `Arena.unaddressable` too.
-  public init(byteCount: Int) throws(SystemError) {
+  package init(byteCount: Int) throws(SystemError) {
     guard byteCount < Arena.unaddressable else { throw .ENOMEM }
     var error: Int32 = 0
     guard let start = clinux_memory_map(byteCount, &error) else {
