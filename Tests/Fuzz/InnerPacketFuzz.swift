@@ -161,7 +161,7 @@ enum InnerPacketFuzz {
     let far = world.far
     guard let peer = world.firstPeer(far) else { preconditionFailure() }
     far.outbound.reset()
-    far.tunnel.begin(&far.outbound)
+    far.tunnel.stamp(&far.outbound)
     guard let room = far.outbound.room(for: packet.count) else { return }
     if packet.count > 0 { room.copyMemory(from: packet) }
     far.tunnel.planText(

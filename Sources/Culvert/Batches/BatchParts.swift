@@ -75,7 +75,7 @@ struct BatchOutputs: ~Copyable {
   /// How many datagrams from `first` on one call can send: to the same peer with the same traffic
   /// class, and where `isUniform`, as UDP_SEGMENT wants it, back to back and of one size but for
   /// the last, which may be shorter.
-  func run(from first: Int, isUniform: Bool) -> Int {
+  func runLength(from first: Int, isUniform: Bool) -> Int {
     let head = self[first].pointee
     let isTransport = head.kind == .data || head.kind == .keepalive
     guard isTransport else { return 1 }

@@ -13,7 +13,7 @@
 /// `seal` makes them in several rounds.
 ///
 /// Messages of the tunnel's own (handshakes, keepalives, staged packets, ICMP errors) leave in
-/// such a batch too, planned by `Tunnel.advance`.
+/// such a batch too, planned by `Tunnel.runTimers`.
 public struct OutboundBatch: ~Copyable {
   struct Packet: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
@@ -181,10 +181,10 @@ extension OutboundBatch {
   /// Cuts and encrypts what is planned, as much as there is room for. Returns false when nothing
   /// is left; otherwise the outputs are to be sent, and `seal` is to be called again.
   public mutating func seal() -> Bool {
-    tally()
+    countOutcomes()
     outputs.reset()
     while cursor.packet < count {
-      guard seal(packets[cursor.packet]) else { return true }
+      guard encode(packets[cursor.packet]) else { return true }
       cursor.packet += 1
       cursor.segment = 0
     }
@@ -192,7 +192,7 @@ extension OutboundBatch {
   }
 
   /// False where there is no room for (the rest of) the packet.
-  private mutating func seal(_ packet: Packet) -> Bool {
+  private mutating func encode(_ packet: Packet) -> Bool {
     switch packet.kind {
     case .unplanned, .dropped: return true
     case .message, .reply:
@@ -204,13 +204,13 @@ extension OutboundBatch {
       return true
     case .text:
       if packet.offload.isNone {
-        return sealText(packet.start, byteCount: Int(packet.byteCount), packet)
+        return encryptText(packet.start, byteCount: Int(packet.byteCount), packet)
       }
-      return sealSegments(packet)
+      return encryptSegments(packet)
     }
   }
 
-  private mutating func sealSegments(_ packet: Packet) -> Bool {
+  private mutating func encryptSegments(_ packet: Packet) -> Bool {
     if cursor.segment == 0 { cursor.segmenter = segmenter(cursor.packet) }
     // `plan` has seen that it can be cut.
     guard var segmenter = cursor.segmenter else { return true }
@@ -219,13 +219,13 @@ extension OutboundBatch {
       let byteCount = segmenter.byteCount(cursor.segment)
       // Cutting overwrites what stood before the segment, so room is made sure of first.
       guard outputs.place(for: sealedByteCount(byteCount)) != nil else { return false }
-      _ = sealText(segmenter.cut(cursor.segment), byteCount: byteCount, packet)
+      _ = encryptText(segmenter.cut(cursor.segment), byteCount: byteCount, packet)
       cursor.segment += 1
     }
     return true
   }
 
-  private mutating func sealText(
+  private mutating func encryptText(
     _ text: UnsafeMutableRawPointer, byteCount: Int, _ packet: Packet
   ) -> Bool {
     let sealed = sealedByteCount(byteCount)
@@ -273,12 +273,12 @@ extension OutboundBatch {
   /// How many outputs from `index` on one call can send to one path: datagrams of any size, or
   /// where `isUniform`, one buffer of equal segments whose last may be shorter (UDP_SEGMENT).
   /// At least 1.
-  public func run(from index: Int, isUniform: Bool) -> Int {
+  public func runLength(from index: Int, isUniform: Bool) -> Int {
     precondition(index >= 0 && index < outputs.count)
-    guard isUniform else { return outputs.run(from: index, isUniform: false) }
+    guard isUniform else { return outputs.runLength(from: index, isUniform: false) }
     let limit = sessions[outputs[index].pointee.session].pointee.segmentLimit
     guard outputs[index].pointee.byteCount < UInt32(limit) else { return 1 }
-    return outputs.run(from: index, isUniform: true)
+    return outputs.runLength(from: index, isUniform: true)
   }
 
   /// Records that a datagram could not be sent; `emit` then does not count it.
@@ -306,7 +306,7 @@ extension OutboundBatch {
   }
 
   /// Adds what became of this round's datagrams to their sessions, once.
-  mutating func tally() {
+  mutating func countOutcomes() {
     for index in 0..<outputs.count {
       let datagram = outputs[index].pointee
       guard datagram.kind != .reply else { continue }

@@ -9,7 +9,7 @@
 ///       var next = 0
 ///       while next < inner.outputCount {
 ///         outer.reset()
-///         next = channel.carry(from: &inner, at: next, into: &outer, at: now)
+///         next = channel.wrap(from: &inner, at: next, into: &outer, at: now)
 ///         outerTunnel.plan(&outer, at: now)
 ///         while outer.seal() { send the outputs of outer }
 ///         outerTunnel.emit(&outer, at: now)
@@ -21,7 +21,7 @@
 ///     var next = 0
 ///     while next < outer.count {
 ///       inner.reset()
-///       next = channel.carry(from: outer, at: next, into: &inner, at: now)
+///       next = channel.unwrap(from: outer, at: next, into: &inner, at: now)
 ///       innerTunnel.accept(&inner, at: now)
 ///       inner.open()
 ///       innerTunnel.deliver(&inner, at: now)
@@ -34,7 +34,7 @@
 extension DatagramChannel {
   /// Puts the datagrams of `inner` from `index` on into `outer`, which is empty, as far as there is
   /// room. Returns the index to go on at; those that cannot be sent are recorded in `inner`.
-  public mutating func carry(
+  public mutating func wrap(
     from inner: inout OutboundBatch, at index: Int, into outer: inout OutboundBatch,
     at now: Instant
   ) -> Int {
@@ -61,7 +61,7 @@ extension DatagramChannel {
   /// as far as there is room. Returns the index to go on at.
   ///
   /// With it ends when the reassembler has lent half of its memory: `release` comes first then.
-  public mutating func carry(
+  public mutating func unwrap(
     from outer: borrowing InboundBatch, at index: Int, into inner: inout InboundBatch,
     at now: Instant
   ) -> Int {

@@ -133,12 +133,12 @@ public struct DatagramChannel: ~Copyable {
 
   // MARK: Time
 
-  /// When `advance` has something to do.
+  /// When `expireFragments` has something to do.
   public var nextDeadline: Deadline { reassembler.nextDeadline }
 
   /// Forgets datagrams whose fragments have not all come in time, and tells their senders so with
   /// packets in `batch`, which is to be planned, sealed and emitted as any other.
-  public mutating func advance(_ batch: inout OutboundBatch, at now: Instant) {
+  public mutating func expireFragments(into batch: inout OutboundBatch, at now: Instant) {
     while batch.freeCount > 0, batch.room(for: Policy.ipv6MinimumMTU) != nil {
       guard let expiry = reassembler.expire(at: now) else { return }
       guard case .timeExceeded(let packet) = expiry,

@@ -46,7 +46,7 @@ struct FlowTable: ~Copyable {
 
   /// Empties the table; once, before anything else.
   /// - Parameter seed: random.
-  mutating func start(seed: UInt64) {
+  mutating func prepare(seed: UInt64) {
     self.seed = seed
     buckets.update(repeating: 0)
     (UnsafeMutableBufferPointer(start: lists, count: Flow.Stage.count))
@@ -69,7 +69,7 @@ struct FlowTable: ~Copyable {
 
   /// The flow of a datagram that a client sends on a mapping, opened where there was none. Nil,
   /// and counted, where the table is full of flows within their grace.
-  mutating func send(from client: Path, on mapping: UInt8, at now: Instant) -> UInt16? {
+  mutating func findOrOpen(from client: Path, on mapping: UInt8, at now: Instant) -> UInt16? {
     let bucket = bucket(of: client, mapping)
     if let place = find(client, mapping, in: bucket) {
       let flow = flow(place)

@@ -50,7 +50,7 @@ public struct Forwarder: ~Copyable {
   ///
   /// - Parameter seed: random.
   public mutating func start(seed: UInt64) {
-    flows.start(seed: seed)
+    flows.prepare(seed: seed)
   }
 
   /// Adds a mapping, whose index is the count of those before it. False: there are 32 already.
@@ -70,7 +70,7 @@ public struct Forwarder: ~Copyable {
   ) -> Route? {
     precondition(mapping >= 0 && mapping < mappingCount)
     guard
-      let place = flows.send(from: client, on: UInt8(truncatingIfNeeded: mapping), at: now)
+      let place = flows.findOrOpen(from: client, on: UInt8(truncatingIfNeeded: mapping), at: now)
     else { return nil }
     return Route(port: flows[place].port, target: targets[mapping])
   }
@@ -108,9 +108,9 @@ public struct Forwarder: ~Copyable {
   // MARK: Time and counters
 
   /// Closes the flows whose time is over.
-  public mutating func advance(at now: Instant) { flows.expire(at: now) }
+  public mutating func expireFlows(at now: Instant) { flows.expire(at: now) }
 
-  /// When `advance` has something to do.
+  /// When `expireFlows` has something to do.
   public var nextDeadline: Deadline { flows.nextDeadline }
 
   /// Flows that are open.
@@ -129,7 +129,7 @@ public struct Forwarder: ~Copyable {
 ///     var next = 0                               // outward
 ///     while next < clients.count {
 ///       batch.reset()
-///       next = forwarder.carry(from: clients, at: next, &channel, into: &batch, at: now)
+///       next = forwarder.forward(from: clients, at: next, &channel, into: &batch, at: now)
 ///       tunnel.plan(&batch, at: now)
 ///       while batch.seal() { send the outputs of batch }
 ///       tunnel.emit(&batch, at: now)
@@ -139,14 +139,14 @@ public struct Forwarder: ~Copyable {
 ///     var next = 0
 ///     while next < batch.count {
 ///       answers.reset()
-///       next = forwarder.carry(from: batch, at: next, &channel, into: &answers, at: now)
+///       next = forwarder.collectAnswers(from: batch, at: next, &channel, into: &answers, at: now)
 ///       send the answers
 ///       channel.release()
 ///     }
 extension Forwarder {
   /// Puts clients' datagrams from `index` on into `batch`, which is empty, as far as there is room,
   /// and tells the index to go on at. They stay where they are until the batch has been emitted.
-  public mutating func carry(
+  public mutating func forward(
     from clients: borrowing ForwarderBatch, at index: Int, _ channel: inout DatagramChannel,
     into batch: inout OutboundBatch, at now: Instant
   ) -> Int {
@@ -171,14 +171,14 @@ extension Forwarder {
   /// Puts the answers among the packets that `batch` has delivered, from `index` on, into
   /// `answers`, which is empty, as far as there is room, and tells the index to go on at. They stay
   /// where they are until `channel.release`.
-  public mutating func carry(
+  public mutating func collectAnswers(
     from batch: borrowing InboundBatch, at index: Int, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant
   ) -> Int {
     var index = index
     while index < batch.count, answers.hasPlace, channel.lentCount < Reassembler.slots / 2 {
       if let packet = batch.delivered(index) {
-        carry(packet, from: batch.sender(index), &channel, into: &answers, at: now)
+        collectAnswer(packet, from: batch.sender(index), &channel, into: &answers, at: now)
       }
       index &+= 1
     }
@@ -186,7 +186,7 @@ extension Forwarder {
   }
 
   /// A packet that the tunnel has delivered.
-  mutating func carry(
+  mutating func collectAnswer(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant
   ) {

@@ -64,7 +64,7 @@ struct CookieChecker: BitwiseCopyable {
   }
 
   /// Derives the keys that depend on our public key: at start, and when the key changes.
-  mutating func prepare(publicKey: Key) {
+  mutating func deriveKeys(publicKey: Key) {
     Cookie.deriveMAC1Key(into: secrets + Offset.mac1Key, publicKey: publicKey)
     Cookie.deriveCookieKey(into: secrets + Offset.cookieKey, publicKey: publicKey)
   }
@@ -120,7 +120,7 @@ struct CookieChecker: BitwiseCopyable {
       key: secrets + Offset.cookieKey)
   }
 
-  /// Wipes the keys and the secrets; `prepare` begins anew.
+  /// Wipes the keys and the secrets; `deriveKeys` begins anew.
   mutating func erase() {
     Secret.wipe(secrets, byteCount: CookieChecker.secretByteCount)
     currentBirth = nil
@@ -200,7 +200,7 @@ struct ReceivedCookie: BitwiseCopyable {
   }
 
   /// Derives the keys that depend on the peer's public key, and forgets any cookie.
-  mutating func prepare(publicKey: Key) {
+  mutating func deriveKeys(publicKey: Key) {
     erase()
     Cookie.deriveMAC1Key(into: secrets + Offset.mac1Key, publicKey: publicKey)
     Cookie.deriveCookieKey(into: secrets + Offset.cookieKey, publicKey: publicKey)
@@ -230,7 +230,7 @@ struct ReceivedCookie: BitwiseCopyable {
   ///
   /// - Returns: false, and nothing changes, where it is no answer to that message, is forged, or
   ///   has been taken before.
-  mutating func consume(_ reply: CookieReplyMessage, at now: Instant) -> Bool {
+  mutating func store(_ reply: CookieReplyMessage, at now: Instant) -> Bool {
     guard awaitsReply else { return false }
     var opened = (UInt64(0), UInt64(0))
     let isGenuine = withUnsafeMutableBytes(of: &opened) { opened in

@@ -46,8 +46,8 @@ struct Keypairs: BitwiseCopyable {
   /// for the initiator's first packet, which proves that the keys are shared.
   ///
   /// - Returns: the local indices of the sessions that this pushed out, 0 for none.
-  mutating func begin(
-    _ handshake: inout Handshake, at now: Instant
+  mutating func startSession(
+    from handshake: inout Handshake, at now: Instant
   ) -> (UInt32, UInt32)? {
     let localIndex = handshake.localIndex
     let remoteIndex = handshake.remoteIndex
@@ -70,7 +70,7 @@ struct Keypairs: BitwiseCopyable {
         let isInitiator = handshake.split(
           sending: current.sendingKey, receiving: current.receivingKey)
       else { return nil }
-      current.begin(
+      current.start(
         localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: isInitiator, at: now)
       return dropped
     }
@@ -81,7 +81,7 @@ struct Keypairs: BitwiseCopyable {
     guard
       let isInitiator = handshake.split(sending: next.sendingKey, receiving: next.receivingKey)
     else { return nil }
-    next.begin(localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: isInitiator, at: now)
+    next.start(localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: isInitiator, at: now)
     return dropped
   }
 
@@ -158,7 +158,7 @@ struct Keypair: BitwiseCopyable {
   var exists: Bool { localIndex != 0 }
 
   /// Both keys are in place; the session begins.
-  mutating func begin(
+  mutating func start(
     localIndex: UInt32, remoteIndex: UInt32, isInitiator: Bool, at now: Instant
   ) {
     self.localIndex = localIndex

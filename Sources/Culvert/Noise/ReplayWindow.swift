@@ -37,14 +37,14 @@ struct ReplayWindow: BitwiseCopyable {
   @inline(__always)
   mutating func accept(_ counter: UInt64) -> Bool {
     guard wouldAccept(counter) else { return false }
-    if counter > greatest { advance(to: counter) }
+    if counter > greatest { slide(to: counter) }
     bits[ReplayWindow.word(of: counter)] |= ReplayWindow.bit(of: counter)
     return true
   }
 
   /// Moves the window's end to `counter`, a greater one, and clears the bits of every counter that
   /// has come into it.
-  private mutating func advance(to counter: UInt64) {
+  private mutating func slide(to counter: UInt64) {
     let width = UInt64(Policy.replayWindowPacketCount)
     // Neither sum wraps: a greatest is below reject-after-messages, and the distance is the width.
     let first = counter &- greatest < width ? greatest &+ 1 : counter &- width &+ 1

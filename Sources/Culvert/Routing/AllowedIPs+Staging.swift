@@ -41,8 +41,8 @@ extension AllowedIPs {
       let action = nodes[Int(index)].action
       let next = unstage(index)
       switch action {
-      case .add: give(index, to: peer)
-      case .remove: if nodes[Int(index)].peer == peer { take(index) }
+      case .add: assign(index, to: peer)
+      case .remove: if nodes[Int(index)].peer == peer { unassign(index) }
       case .none: break
       }
       releaseIfUnheld(index)

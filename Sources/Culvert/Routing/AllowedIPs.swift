@@ -100,7 +100,7 @@ struct AllowedIPs: ~Copyable {
   mutating func insert(_ prefix: IPPrefix, peer: UInt32) -> Bool {
     let index = place(prefix)
     guard index != 0 else { return false }
-    give(index, to: peer)
+    assign(index, to: peer)
     return true
   }
 
@@ -109,7 +109,7 @@ struct AllowedIPs: ~Copyable {
   mutating func remove(_ prefix: IPPrefix, peer: UInt32) -> Bool {
     let index = find(prefix)
     guard index != 0, nodes[Int(index)].peer == peer else { return false }
-    take(index)
+    unassign(index)
     releaseIfUnheld(index)
     return true
   }
@@ -119,15 +119,15 @@ struct AllowedIPs: ~Copyable {
     var index = firsts[slot(of: peer)]
     while index != 0 {
       let next = links[Int(index)].next
-      take(index)
+      unassign(index)
       releaseIfUnheld(index)
       index = next
     }
   }
 
   /// Links a node that is in the trie to the end of the peer's list.
-  mutating func give(_ index: UInt32, to peer: UInt32) {
-    take(index)
+  mutating func assign(_ index: UInt32, to peer: UInt32) {
+    unassign(index)
     let slot = slot(of: peer)
     let last = lasts[slot]
     nodes[Int(index)].peer = peer
@@ -139,7 +139,7 @@ struct AllowedIPs: ~Copyable {
   }
 
   /// Unlinks a node from its peer's list, if it is in one. It stays in the trie.
-  mutating func take(_ index: UInt32) {
+  mutating func unassign(_ index: UInt32) {
     let peer = nodes[Int(index)].peer
     guard peer != AllowedIPNode.nobody else { return }
     let (previous, next) = (links[Int(index)].previous, links[Int(index)].next)

@@ -15,7 +15,7 @@ extension Tunnel {
   public mutating func setPrivateKey(_ key: UnsafeRawPointer) {
     if isOwnPrivateKey(key) { return }
     identity.set(key)
-    cookieChecker.prepare(publicKey: identity.publicKey)
+    cookieChecker.deriveKeys(publicKey: identity.publicKey)
     if identity.isSet, let own = findPeer(identity.publicKey) { removePeer(own) }
     var next = peerTable.firstPeer
     while let id = next {
@@ -92,7 +92,7 @@ extension Tunnel {
     let peer = initializePeer(id, publicKey: publicKey)
     peer.pointee.handshake.precompute(identity, noise: noise, remoteStatic: publicKey)
     noise.wipe()
-    peer.pointee.cookie.prepare(publicKey: publicKey)
+    peer.pointee.cookie.deriveKeys(publicKey: publicKey)
     return id
   }
 
@@ -233,7 +233,7 @@ extension Tunnel {
 
   public var hasEvents: Bool { events.count > 0 }
 
-  /// Handshake messages wait for `advance`.
+  /// Handshake messages wait for `runTimers`.
   public var hasHandshakes: Bool { !handshakeRing.isEmpty }
 
   /// The horizon of timestamps that the shell should store now; seldom other than nil (R28).

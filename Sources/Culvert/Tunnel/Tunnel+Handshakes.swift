@@ -35,25 +35,25 @@ extension Tunnel {
   func isUnderLoad(at now: Instant) -> Bool { now < loadEnd }
 
   /// Handles up to `limit` queued messages, as long as the batch has room for the answers.
-  mutating func processHandshakes(
-    _ batch: inout OutboundBatch, limit: Int, at now: Instant
+  mutating func serveHandshakes(
+    into batch: inout OutboundBatch, limit: Int, at now: Instant
   ) {
     var handled = 0
     while handled < limit, batch.room(for: WireGuard.initiationByteCount) != nil,
       let slot = handshakeRing.pop()
     {
       let entry = HandshakeEntry(in: slot)
-      counters.add(process(entry, &batch, at: now))
+      counters.add(serve(entry, into: &batch, at: now))
       noise.wipe()
       handled += 1
     }
   }
 
-  private mutating func process(
-    _ entry: HandshakeEntry, _ batch: inout OutboundBatch, at now: Instant
+  private mutating func serve(
+    _ entry: HandshakeEntry, into batch: inout OutboundBatch, at now: Instant
   ) -> Verdict {
     if let reply = CookieReplyMessage(at: entry.message, byteCount: entry.byteCount) {
-      return consume(reply, at: now)
+      return serveCookieReply(reply, at: now)
     }
     let initiation = InitiationMessage(at: entry.message, byteCount: entry.byteCount)
     let response = ResponseMessage(at: entry.message, byteCount: entry.byteCount)
@@ -63,21 +63,21 @@ extension Tunnel {
         cookieChecker.hasValidMAC2(
           entry.message, byteCount: entry.byteCount, from: entry.path.endpoint, at: now)
       else {
-        sendCookieReply(to: entry, &batch, at: now)
+        planCookieReply(to: entry, in: &batch, at: now)
         return .cookieDemanded
       }
       guard rateLimiter.allow(entry.path.endpoint.address, at: now) else { return .rateLimited }
     }
-    if let initiation { return consume(initiation, entry, &batch, at: now) }
-    if let response { return consume(response, entry, at: now) }
+    if let initiation { return serveInitiation(initiation, entry, into: &batch, at: now) }
+    if let response { return serveResponse(response, entry, at: now) }
     return .malformedMessage
   }
 
   // MARK: Cookies
 
   /// Whitepaper 5.4.7: an answer smaller than the question, which costs no Diffie-Hellman.
-  private mutating func sendCookieReply(
-    to entry: HandshakeEntry, _ batch: inout OutboundBatch, at now: Instant
+  private mutating func planCookieReply(
+    to entry: HandshakeEntry, in batch: inout OutboundBatch, at now: Instant
   ) {
     guard let room = batch.room(for: WireGuard.cookieReplyByteCount) else { return }
     cookieChecker.writeReply(
@@ -89,19 +89,19 @@ extension Tunnel {
   }
 
   /// A cookie never moves a peer's endpoint (R8).
-  private mutating func consume(_ reply: CookieReplyMessage, at now: Instant) -> Verdict {
+  private mutating func serveCookieReply(_ reply: CookieReplyMessage, at now: Instant) -> Verdict {
     guard let entry = indices.find(reply.receiver), let peer = peer(entry.peer) else {
       return .unknownReceiver
     }
-    guard peer.pointee.cookie.consume(reply, at: now) else { return .cookieRefused }
+    guard peer.pointee.cookie.store(reply, at: now) else { return .cookieRefused }
     events.append(.cookieReceived, peer.pointee.publicKey)
     return .cookieAccepted
   }
 
   // MARK: Initiation and response
 
-  private mutating func consume(
-    _ message: InitiationMessage, _ entry: HandshakeEntry, _ batch: inout OutboundBatch,
+  private mutating func serveInitiation(
+    _ message: InitiationMessage, _ entry: HandshakeEntry, into batch: inout OutboundBatch,
     at now: Instant
   ) -> Verdict {
     guard
@@ -125,13 +125,13 @@ extension Tunnel {
     peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
     peer.pointee.timers.anyAuthenticatedPacketReceived()
     peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    let isAnswered = sendResponse(to: peer, remoteStatic: remoteStatic, &batch, at: now)
+    let isAnswered = planResponse(to: peer, remoteStatic: remoteStatic, in: &batch, at: now)
     reschedule(peer)
     return isAnswered ? .handshakeAccepted : .lowOrderPoint
   }
 
-  private mutating func sendResponse(
-    to peer: UnsafeMutablePointer<Peer>, remoteStatic: Key, _ batch: inout OutboundBatch,
+  private mutating func planResponse(
+    to peer: UnsafeMutablePointer<Peer>, remoteStatic: Key, in batch: inout OutboundBatch,
     at now: Instant
   ) -> Bool {
     guard let room = batch.room(for: WireGuard.responseByteCount), let path = peer.pointee.path,
@@ -151,7 +151,8 @@ extension Tunnel {
       to: room.baseAddress!, byteCount: WireGuard.responseByteCount, at: now)
     // The path's MTU may be another by now: with each session it is tried anew.
     peer.pointee.segmentLimit = .max
-    guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
+    guard let dropped = peer.pointee.keypairs.startSession(from: &peer.pointee.handshake, at: now)
+    else {
       freeIndex(index)
       return false
     }
@@ -168,7 +169,7 @@ extension Tunnel {
     return true
   }
 
-  private mutating func consume(
+  private mutating func serveResponse(
     _ message: ResponseMessage, _ entry: HandshakeEntry, at now: Instant
   ) -> Verdict {
     guard let found = indices.find(message.receiver),
@@ -184,7 +185,8 @@ extension Tunnel {
     let index = peer.pointee.handshake.localIndex
     // The path's MTU may be another by now: with each session it is tried anew.
     peer.pointee.segmentLimit = .max
-    guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
+    guard let dropped = peer.pointee.keypairs.startSession(from: &peer.pointee.handshake, at: now)
+    else {
       return .handshakeFailed
     }
     events.append(.responseReceived, peer.pointee.publicKey)
@@ -206,8 +208,8 @@ extension Tunnel {
   // MARK: Initiating
 
   /// Writes an initiation to the batch. The caller has checked that it is due and has room.
-  mutating func sendInitiation(
-    to peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant,
+  mutating func planInitiation(
+    to peer: UnsafeMutablePointer<Peer>, in batch: inout OutboundBatch, at now: Instant,
     wall: WallTime
   ) {
     guard identity.isSet, let path = peer.pointee.path,

@@ -6,7 +6,7 @@ extension Tunnel {
   /// Packets without a session are staged and a handshake is asked for; packets without a peer
   /// become ICMP errors, in place.
   public mutating func plan(_ batch: inout OutboundBatch, at now: Instant) {
-    begin(&batch)
+    stamp(&batch)
     for index in 0..<batch.count where batch.packets[index].kind == .unplanned {
       let verdict = plan(&batch, index, at: now)
       if verdict != .sent {
@@ -17,7 +17,7 @@ extension Tunnel {
   }
 
   /// Gives this filling of the batch a number of its own, and what `seal` goes by.
-  mutating func begin(_ batch: inout OutboundBatch) {
+  mutating func stamp(_ batch: inout OutboundBatch) {
     batchSerial &+= 1
     batch.serial = batchSerial
     batch.cipher = cipher
@@ -157,7 +157,7 @@ extension Tunnel {
 
   /// Counts what was sent and moves the timers.
   public mutating func emit(_ batch: inout OutboundBatch, at now: Instant) {
-    batch.tally()
+    batch.countOutcomes()
     batch.outputs.reset()
     for index in 0..<batch.sessions.count {
       settle(batch.sessions[UInt16(truncatingIfNeeded: index)].pointee, at: now)

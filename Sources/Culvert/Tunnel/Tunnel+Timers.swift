@@ -1,11 +1,11 @@
-/// What time brings: the control path's half of the tunnel. The shell calls `advance` when
+/// What time brings: the control path's half of the tunnel. The shell calls `runTimers` when
 /// `nextDeadline` has come, or after `accept` has queued handshake messages.
 extension Tunnel {
   /// Handshake messages handled in one call: each costs up to four Diffie-Hellman products, and
   /// transport data waits for them.
   private static let handshakesPerCall = 16
 
-  /// When `advance` has something to do; `never` for an idle tunnel, which therefore never wakes.
+  /// When `runTimers` has something to do; `never` for an idle tunnel, which therefore never wakes.
   public mutating func nextDeadline(at now: Instant) -> Deadline {
     guard isUp else { return .never }
     if !handshakeRing.isEmpty { return Deadline(now) }
@@ -22,44 +22,46 @@ extension Tunnel {
   /// is empty and is sealed, sent and emitted like any other.
   ///
   /// - Parameter wall: for the timestamps in handshakes only.
-  public mutating func advance(_ batch: inout OutboundBatch, at now: Instant, wall: WallTime) {
-    begin(&batch)
+  public mutating func runTimers(
+    into batch: inout OutboundBatch, at now: Instant, wall: WallTime
+  ) {
+    stamp(&batch)
     guard isUp else { return }
-    processHandshakes(&batch, limit: Tunnel.handshakesPerCall, at: now)
+    serveHandshakes(into: &batch, limit: Tunnel.handshakesPerCall, at: now)
     // Each peer once at most, so that one call ends whatever its timers do.
     var remaining = schedule.count
     while remaining > 0, let top = schedule.top, top.deadline.isDue(at: now),
       batch.room(for: Policy.ipv6MinimumMTU) != nil
     {
       let peer = peers + Int(top.peer)
-      run(peer, &batch, at: now, wall: wall)
+      runTimers(of: peer, into: &batch, at: now, wall: wall)
       schedule.replaceTop(peer.pointee.timers.next)
       remaining &-= 1
     }
   }
 
-  private mutating func run(
-    _ peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant,
+  private mutating func runTimers(
+    of peer: UnsafeMutablePointer<Peer>, into batch: inout OutboundBatch, at now: Instant,
     wall: WallTime
   ) {
-    expire(peer, &batch, at: now)
+    expireTimers(of: peer, into: &batch, at: now)
     if peer.pointee.timers.wantsInitiation {
       if batch.room(for: WireGuard.initiationByteCount) == nil { return }
-      sendInitiation(to: peer, &batch, at: now, wall: wall)
+      planInitiation(to: peer, in: &batch, at: now, wall: wall)
     }
     if peer.pointee.timers.wantsKeepalive {
-      sendKeepalive(to: peer, &batch, at: now)
+      planKeepalive(to: peer, in: &batch, at: now)
     }
     if peer.pointee.timers.wantsFlush {
-      flush(peer, &batch, at: now)
+      planStaged(of: peer, in: &batch, at: now)
     }
     // A keepalive or a flush without a session asked for an initiation: the next call sends it.
   }
 
   // MARK: Expiries
 
-  private mutating func expire(
-    _ peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
+  private mutating func expireTimers(
+    of peer: UnsafeMutablePointer<Peer>, into batch: inout OutboundBatch, at now: Instant
   ) {
     // Each is read when its turn comes: one expiry may clear another.
     if peer.pointee.timers.retransmitHandshake.isDue(at: now) {
@@ -120,8 +122,8 @@ extension Tunnel {
   // MARK: Wishes
 
   /// A keepalive is an empty packet. Staged packets say the same and go instead.
-  private mutating func sendKeepalive(
-    to peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
+  private mutating func planKeepalive(
+    to peer: UnsafeMutablePointer<Peer>, in batch: inout OutboundBatch, at now: Instant
   ) {
     guard peer.pointee.staged.isEmpty else {
       peer.pointee.timers.clearKeepaliveWish()
@@ -143,8 +145,8 @@ extension Tunnel {
   }
 
   /// Moves staged packets into the batch, as many as fit.
-  private mutating func flush(
-    _ peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant
+  private mutating func planStaged(
+    of peer: UnsafeMutablePointer<Peer>, in batch: inout OutboundBatch, at now: Instant
   ) {
     while let byteCount = peer.pointee.staged.oldestByteCount(in: stagingPool) {
       guard peer.pointee.path != nil else {

@@ -4,7 +4,7 @@
 /// batches alone.
 ///
 /// The steps stand in the files of their direction: `Tunnel+Outbound` (plan, emit),
-/// `Tunnel+Inbound` (accept, deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (advance),
+/// `Tunnel+Inbound` (accept, deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (runTimers),
 /// `Tunnel+Configuration`, `Tunnel+Status`.
 public struct Tunnel: ~Copyable {
   public let limits: Limits
@@ -17,7 +17,7 @@ public struct Tunnel: ~Copyable {
   private let peerSecrets: UnsafeMutableRawPointer
   private let replayWindows: UnsafeMutablePointer<UInt64>
   private let batchKeys: UnsafeMutableRawPointer
-  private var takenBatchKeys = 0
+  private var allocatedBatchKeys = 0
 
   var peerTable: PeerTable
   var indices: IndexTable
@@ -114,18 +114,18 @@ public struct Tunnel: ~Copyable {
 
   /// Carves an outbound batch for one worker.
   public mutating func makeOutboundBatch(carvingFrom arena: inout Arena) -> OutboundBatch {
-    OutboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
+    OutboundBatch(carvingFrom: &arena, keys: allocateBatchKeys(), limits: limits)
   }
 
   /// Carves an inbound batch for one worker.
   public mutating func makeInboundBatch(carvingFrom arena: inout Arena) -> InboundBatch {
-    InboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
+    InboundBatch(carvingFrom: &arena, keys: allocateBatchKeys(), limits: limits)
   }
 
-  private mutating func takeBatchKeys() -> UnsafeMutableRawPointer {
-    precondition(takenBatchKeys < limits.batches, "more batches than there are keys for")
-    defer { takenBatchKeys += 1 }
-    return batchKeys + takenBatchKeys * limits.batchPackets * WireGuard.keyByteCount
+  private mutating func allocateBatchKeys() -> UnsafeMutableRawPointer {
+    precondition(allocatedBatchKeys < limits.batches, "more batches than there are keys for")
+    defer { allocatedBatchKeys += 1 }
+    return batchKeys + allocatedBatchKeys * limits.batchPackets * WireGuard.keyByteCount
   }
 
   // MARK: Peers

@@ -139,7 +139,7 @@ struct Forwarding: BitwiseCopyable {
   /// Makes datagrams that were received, from `index` on, packets in `batch`, which is empty. Returns
   /// the index to continue at. Under the tunnel's lock.
   func fill(_ batch: inout OutboundBatch, from index: Int, at now: Instant) -> Int {
-    forwarder.carry(from: clients, at: index, &channel, into: &batch, at: now)
+    forwarder.forward(from: clients, at: index, &channel, into: &batch, at: now)
   }
 
   // MARK: To clients
@@ -150,7 +150,7 @@ struct Forwarding: BitwiseCopyable {
     in batch: borrowing InboundBatch, from index: Int, at now: Instant
   ) -> Int {
     answers.reset()
-    return forwarder.carry(from: batch, at: index, &channel, into: &answers, at: now)
+    return forwarder.collectAnswers(from: batch, at: index, &channel, into: &answers, at: now)
   }
 
   /// Sends the collected answers. Returns how many the kernel has refused.
@@ -178,7 +178,7 @@ struct Forwarding: BitwiseCopyable {
   var nextDeadline: Deadline { min(forwarder.nextDeadline, channel.nextDeadline) }
 
   /// Closes the flows that have been idle for too long.
-  func expireFlows(at now: Instant) { forwarder.advance(at: now) }
+  func expireFlows(at now: Instant) { forwarder.expireFlows(at: now) }
 
   var counters: FlowCounters { forwarder.counters }
 }

@@ -24,13 +24,13 @@ struct DatagramSender: ~Copyable {
     }
     let ways = sockets.sending.subtracting(result.lost)
     if ways.contains(.gso) {
-      let count = batch.run(from: index, isUniform: true)
+      let count = batch.runLength(from: index, isUniform: true)
       if count > 1 {
         return sendSegments(&batch, index, count, bytes, path, trafficClass, sockets, &result)
       }
     }
     if ways.contains(.mmsg) {
-      let count = batch.run(from: index, isUniform: false)
+      let count = batch.runLength(from: index, isUniform: false)
       if count > 1 { return sendMany(&batch, index, count, path, trafficClass, sockets, &result) }
     }
     sendOne(&batch, index, sockets, &result)

@@ -76,14 +76,14 @@ struct InboundLane: ~Copyable {
     lock.release()
   }
 
-  /// Makes packets that `hop` has delivered, from `index` on, datagrams of the hop inside, and
+  /// Unwraps packets that `hop` has delivered, from `index` on, to datagrams of the hop inside, and
   /// accepts them there. Returns the index to continue at.
-  private func acceptPackets(
+  private func unwrapPackets(
     of hop: Int, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
   ) -> Int {
     batches[hop - 1].reset()
     lock.acquire()
-    let next = hops.channels[hop - 1].carry(
+    let next = hops.channels[hop - 1].unwrap(
       from: batches[hop], at: index, into: &batches[hop - 1], at: now)
     hops[hop - 1].tunnel.accept(&batches[hop - 1], at: now)
     lock.release()
@@ -119,7 +119,7 @@ struct InboundLane: ~Copyable {
         if hop == outermost { return }
         hop += 1
       }
-      next[hop] = acceptPackets(of: hop, from: next[hop], hops, lock, at: now)
+      next[hop] = unwrapPackets(of: hop, from: next[hop], hops, lock, at: now)
       hop -= 1
     }
   }

@@ -93,7 +93,7 @@ struct OutboundLane: ~Copyable {
   /// Without the lock, since handshakes take long: no other batch may be in flight.
   func planMessages(of hop: Int, _ hops: Hops, at now: Instant) {
     batches[hop].reset()
-    hops[hop].tunnel.advance(&batches[hop], at: now, wall: Clock.realtime())
+    hops[hop].tunnel.runTimers(into: &batches[hop], at: now, wall: Clock.realtime())
   }
 
   /// Plans the messages of a channel, ICMP errors, in the tunnel of `hop`, which is around it. No
@@ -102,7 +102,7 @@ struct OutboundLane: ~Copyable {
     of channel: inout DatagramChannel, in hop: Int, _ hops: Hops, at now: Instant
   ) {
     batches[hop].reset()
-    channel.advance(&batches[hop], at: now)
+    channel.expireFragments(into: &batches[hop], at: now)
     hops[hop].tunnel.plan(&batches[hop], at: now)
   }
 
@@ -121,7 +121,7 @@ struct OutboundLane: ~Copyable {
     var hop = first
     while true {
       if next[hop] < batches[hop].outputCount {
-        next[hop] = planOutputs(of: hop, from: next[hop], hops, lock, at: now)
+        next[hop] = wrapOutputs(of: hop, from: next[hop], hops, lock, at: now)
         hop += 1
       } else if batches[hop].seal() {
         ticket.waitForTurn()
@@ -141,14 +141,14 @@ struct OutboundLane: ~Copyable {
     }
   }
 
-  /// Makes outputs of `hop`, from `index` on, packets of the hop around, and plans them there.
+  /// Wraps outputs of `hop`, from `index` on, in packets of the hop around, and plans them there.
   /// Returns the index to continue at.
-  private func planOutputs(
+  private func wrapOutputs(
     of hop: Int, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
   ) -> Int {
     batches[hop + 1].reset()
     lock.acquire()
-    let next = hops.channels[hop].carry(
+    let next = hops.channels[hop].wrap(
       from: &batches[hop], at: index, into: &batches[hop + 1], at: now)
     hops[hop + 1].tunnel.plan(&batches[hop + 1], at: now)
     lock.release()

@@ -71,7 +71,7 @@ import Testing
           OutboundBatchTests.isOneSend(
             Array(outputs[index..<index + $0]), isUniform: isUniform, segmentLimit: limit)
         }
-        let run = batch.run(from: index, isUniform: isUniform)
+        let run = batch.runLength(from: index, isUniform: isUniform)
         #expect(run == most, "datagram \(index), uniform: \(isUniform)")
         if isUniform { lengths[run, default: 0] += 1 }
       }
@@ -113,7 +113,7 @@ import Testing
   @Test func aRunIsNoLongerThanASend() throws {
     let pair = try SegmentsTests.pair(batchPackets: 128)
     var runs: [Int] = []
-    pair.a.inspect = { runs.append($0.run(from: 0, isUniform: true)) }
+    pair.a.inspect = { runs.append($0.runLength(from: 0, isUniform: true)) }
     let flow = SegmentsTests.flow(1380 * 46)
     pair.a.send([TunPacket(flow, segmentByteCount: 1380)], at: pair.now)
     // A datagram of the largest size is alone even with an empty one behind it.
@@ -129,7 +129,7 @@ import Testing
     let pair = try SegmentsTests.pair(batchPackets: 16)
     var kinds: [[Int]] = []
     pair.a.inspect = { batch in
-      kinds.append((0..<batch.outputCount).map { batch.run(from: $0, isUniform: false) })
+      kinds.append((0..<batch.outputCount).map { batch.runLength(from: $0, isUniform: false) })
     }
     let nowhere = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(8, 8, 8, 8))
     let one = SegmentsTests.single(1)
@@ -215,10 +215,10 @@ import Testing
     var runs: [Int] = []
     star.pair.a.inspect = { batch in
       for index in [0, 10] {
-        runs.append(batch.run(from: index, isUniform: true))
+        runs.append(batch.runLength(from: index, isUniform: true))
         if index == 0, size != nil { batch.didRefuseSegments(index) }
       }
-      if size != nil { runs.append(batch.run(from: 1, isUniform: true)) }
+      if size != nil { runs.append(batch.runLength(from: 1, isUniform: true)) }
     }
     defer { star.pair.a.inspect = { _ in } }
     var other = SegmentsTests.flow(500)
