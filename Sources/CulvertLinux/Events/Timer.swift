@@ -38,13 +38,6 @@ package struct Timer: ~Copyable {
     }
   }
 
-  /// Fires once, at an instant; nil disarms.
-  package mutating func arm(_ instant: Instant?) {
-    if let instant { arm(Deadline(instant)) } else { disarm() }
-  }
-
-  package mutating func disarm() { arm(Deadline.never) }
-
   /// Clears the expiry. True if the timer had fired; if not, it has been armed again since.
   @discardableResult
   package mutating func acknowledge() -> Bool {

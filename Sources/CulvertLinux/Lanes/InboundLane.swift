@@ -72,8 +72,13 @@ struct InboundLane: ~Copyable {
   /// Accepts what was received.
   func accept(_ hops: Hops, _ lock: Lock, at now: Instant) {
     lock.acquire()
-    hops.outermost.tunnel.accept(&batches[outermost], at: now)
+    accept(&hops.outermost.tunnel, at: now)
     lock.release()
+  }
+
+  /// The table step alone.
+  func accept(_ tunnel: inout Tunnel, at now: Instant) {
+    tunnel.accept(&batches[outermost], at: now)
   }
 
   /// Unwraps packets that `hop` has delivered, from `index` on, to datagrams of the hop inside, and
