@@ -2,7 +2,7 @@ import CLinux
 
 /// One ready descriptor. The layout of `clinux_event`, which events.c asserts.
 package struct EpollEvent: Sendable, BitwiseCopyable {
-  /// What the descriptor was added with.
+  /// The token that the descriptor was added with.
   package var token: UInt64 = 0
   package var readiness = Epoll.Interest(rawValue: 0)
   private var reserved: UInt32 = 0
@@ -10,11 +10,11 @@ package struct EpollEvent: Sendable, BitwiseCopyable {
   package init() {}
 }
 
-/// What waits for all the others.
+/// Waits for events of many descriptors.
 package struct Epoll: ~Copyable {
   private let descriptor: FileDescriptor
 
-  /// What is asked of a descriptor, or what was found.
+  /// Events to wait for, or events that were found.
   package struct Interest: OptionSet, Sendable, BitwiseCopyable {
     package let rawValue: UInt32
 
@@ -25,11 +25,11 @@ package struct Epoll: ~Copyable {
 
     package static var readable: Interest { Interest(rawValue: UInt32(CLINUX_READABLE)) }
     package static var writable: Interest { Interest(rawValue: UInt32(CLINUX_WRITABLE)) }
-    /// Found only: error or hang-up. A read or a write tells which.
+    /// Only found: error or hang-up. A read or a write returns which.
     package static var failed: Interest { Interest(rawValue: UInt32(CLINUX_FAILED)) }
-    /// Asked only: one event, then silence until `modify`.
+    /// Only to wait for: one event, then none until `modify`.
     package static var once: Interest { Interest(rawValue: UInt32(CLINUX_ONCE)) }
-    /// Asked only: changes, not states.
+    /// Only to wait for: changes of state, not states.
     package static var edge: Interest { Interest(rawValue: UInt32(CLINUX_EDGE)) }
   }
 
@@ -52,8 +52,9 @@ package struct Epoll: ~Copyable {
     try checked(clinux_epoll_remove(descriptor.raw, raw))
   }
 
-  /// Waits until something is ready, `timeoutMilliseconds` at most (-1: for ever, 0: not at all).
-  /// The count of events, up to 32 or the buffer's capacity, or -errno; 0 also after a signal.
+  /// Waits until a descriptor is ready, for at most `timeoutMilliseconds` (-1: without limit).
+  /// Returns the number of events, up to 32 or the buffer's capacity, or -errno; 0 also after a
+  /// signal.
   package func wait(
     into events: UnsafeMutableBufferPointer<EpollEvent>, timeoutMilliseconds: Int32 = -1
   ) -> Int {
@@ -64,7 +65,7 @@ package struct Epoll: ~Copyable {
   }
 }
 
-/// What an epoll event is about: in the low byte which kind of descriptor, above it which one.
+/// Tokens of epoll events: the kind of descriptor in the low byte, and which one above it.
 enum Token {
   static let tun: UInt64 = 1
   static let ipv4: UInt64 = 2
@@ -77,14 +78,14 @@ enum Token {
   private static let connection: UInt64 = 9
   private static let client: UInt64 = 10
 
-  /// A descriptor of the configuration socket of one hop.
+  /// A descriptor of one hop's configuration socket.
   enum UAPI {
     case listener(hop: Int)
     case listenerWatch(hop: Int)
     case connection(hop: Int, index: Int)
   }
 
-  /// True for the descriptors that packets and datagrams come from.
+  /// Whether packets or datagrams arrive at the descriptor.
   static func isLane(_ token: UInt64) -> Bool {
     token == tun || token == ipv4 || token == ipv6 || token & 0xff == client
   }

@@ -1,13 +1,14 @@
 import CLinux
 
-/// Signals as something to read. Opened before any thread, which inherit that they are blocked.
+/// A descriptor that signals are read from. Opened before any thread is started: threads inherit
+/// that the signals are blocked.
 package struct Signals: ~Copyable {
   private let descriptor: FileDescriptor
 
   package enum Signal: Int32, Sendable, BitwiseCopyable {
     case terminate = 1
     case interrupt = 2
-    /// The terminal went: the end in the foreground, nothing for a daemon.
+    /// The terminal was closed: ends a foreground process, ignored by a daemon.
     case hangup = 3
     /// SIGUSR1: log the counters.
     case counters = 4
@@ -17,7 +18,7 @@ package struct Signals: ~Copyable {
     descriptor = FileDescriptor(taking: try checked(clinux_signals_open()))
   }
 
-  /// From here on a signal waits until there is a descriptor to read it from.
+  /// Blocks the signals: from here on they wait until a descriptor reads them.
   static func hold() throws(SystemError) {
     try checked(clinux_signals_hold())
   }
@@ -25,7 +26,7 @@ package struct Signals: ~Copyable {
   /// For epoll.
   package var raw: Int32 { descriptor.raw }
 
-  /// The next signal, nil when there is none.
+  /// The next signal; nil if there is none.
   package func next() -> Signal? {
     Signal(rawValue: clinux_signals_next(descriptor.raw))
   }

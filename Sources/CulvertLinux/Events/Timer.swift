@@ -20,8 +20,8 @@ package struct Timer: ~Copyable {
 
   /// Arms the timer if `deadline` is earlier than what it is set to.
   ///
-  /// A timer that fires too early costs one look at the deadlines. To move it with every packet that
-  /// postpones a deadline would cost a system call each.
+  /// A timer that fires too early costs one look at the deadlines. To move it with every packet
+  /// that postpones a deadline would cost a system call each.
   package mutating func armIfEarlier(_ deadline: Deadline) {
     if deadline < armed { arm(deadline) }
   }

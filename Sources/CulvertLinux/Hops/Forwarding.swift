@@ -1,7 +1,7 @@
 import Culvert
 
-/// Stands in for the TUN when there is none: local sockets, and the flows of their clients through a
-/// channel of the innermost tunnel.
+/// Stands in for the TUN when there is none: local sockets, and the flows of their clients through
+/// a channel of the innermost tunnel.
 ///
 /// A handle that all workers hold a copy of. The channel and the flows are used under the tunnel's
 /// lock. Datagrams from clients belong to the leader, datagrams to clients to the worker whose
@@ -136,8 +136,8 @@ struct Forwarding: BitwiseCopyable {
     return result
   }
 
-  /// Makes datagrams that were received, from `index` on, packets in `batch`, which is empty. Returns
-  /// the index to continue at. Under the tunnel's lock.
+  /// Makes datagrams that were received, from `index` on, packets in `batch`, which is empty.
+  /// Returns the index to continue at. Under the tunnel's lock.
   func fill(_ batch: inout OutboundBatch, from index: Int, at now: Instant) -> Int {
     forwarder.forward(from: clients, at: index, &channel, into: &batch, at: now)
   }

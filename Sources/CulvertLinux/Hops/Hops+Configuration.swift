@@ -25,7 +25,7 @@ extension Hops {
   ) throws(HopFailure) {
     if options.isMTUGiven { innermost.fixedMTU = options.mtu }
     for hop in 0..<count {
-      guard let path = hop == 0 ? options.config : options.through[hop - 1] else { continue }
+      guard let path = hop == 0 ? options.config : options.outerConfigs[hop - 1] else { continue }
       try configure(hop, path, memory: memory, at: now)
     }
   }
@@ -83,8 +83,8 @@ extension Hops {
     }
   }
 
-  /// Sets a hop's addresses: the innermost hop's on its interface, the others' as those that the hop
-  /// inside sends from.
+  /// Sets a hop's addresses: the innermost hop's on its interface, the others' as those that the
+  /// hop inside sends from.
   private func setAddresses(_ hop: Int, _ settings: ConfigFileSettings) throws(SystemError) {
     if hop > 0 {
       for index in settings.addresses.indices.reversed() {

@@ -122,8 +122,8 @@ struct MTUUpdates: BitwiseCopyable {
   }
 }
 
-/// The MTU of the route to an address, or of its interface. Path MTUs learned from ICMP are ignored,
-/// as anybody can forge them.
+/// The MTU of the route to an address, or of its interface. Path MTUs learned from ICMP are
+/// ignored, as anybody can forge them.
 package enum RouteMTU {
   /// Bytes; nil if there is no route. Nothing is sent.
   ///

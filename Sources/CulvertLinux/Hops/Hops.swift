@@ -1,8 +1,8 @@
 import Culvert
 
-/// The tunnels of one process, one inside the other: the innermost first, which has the TUN, and the
-/// outermost last, which has the sockets. Without nesting they are the same. Between a hop and the
-/// one around it is a channel, which is the inner hop's socket.
+/// The tunnels of one process, one inside the other: the innermost first, which has the TUN, and
+/// the outermost last, which has the sockets. Without nesting they are the same. Between a hop and
+/// the one around it is a channel, which is the inner hop's socket.
 ///
 /// A handle that all workers hold a copy of. The elements are accessed in place; for them
 /// `Gates.tunnel` must be held, or no batch may be in flight, unless `Interface` says otherwise.

@@ -4,9 +4,9 @@ import Culvert
 /// tunnels only the innermost has a TUN and only the outermost has sockets; the others have a
 /// channel in place of the sockets.
 ///
-/// The tunnel and the log are used under the tunnel's lock. The leader reads the TUN and the sockets;
-/// the worker whose ticket is next writes to them. Everything else changes only while no batch is
-/// in flight.
+/// The tunnel and the log are used under the tunnel's lock. The leader reads the TUN and the
+/// sockets; the worker whose ticket is next writes to them. Everything else changes only while no
+/// batch is in flight.
 struct Interface: ~Copyable {
   var tunnel: Tunnel
   var tun: TunDevice
@@ -201,7 +201,8 @@ struct Interface: ~Copyable {
   }
 }
 
-/// What one batch has met at its descriptors, for the log. The tunnel counts the packets themselves.
+/// What one batch has met at its descriptors, for the log. The tunnel counts the packets
+/// themselves.
 struct LaneResult {
   /// The descriptor has no more data. Otherwise the batch was full and there may be more.
   var isDrained = true

@@ -1,32 +1,31 @@
 import Culvert
 
-/// What the command line decides about a tunnel.
+/// The settings of a tunnel, or of several nested ones, from the command line.
 package struct ServiceOptions {
   package let name: InterfaceName
   package var limits: Limits
   package var isForeground = false
-  /// Bytes; of an interface that is created, not of one that is handed over.
+  /// Bytes. Applies to an interface that is created, not to an adopted one.
   package var mtu = Policy.defaultMTU
-  /// Whether somebody has asked for that MTU.
+  /// Whether the user has set the MTU.
   package var isMTUGiven = false
-  /// Bytes that the kernel may buffer of what each socket receives.
+  /// Receive buffer of each socket, in bytes.
   package var socketBufferByteCount = UDPSockets.defaultBufferByteCount(for: .standard)
   package var offloads = Offloads.all
   /// NUL-terminated, as long-lived as the process; nil for the default.
   package var stateDirectory: UnsafePointer<CChar>?
 
   /// The innermost tunnel's configuration file, NUL-terminated, as long-lived as the process; nil
-  /// where it is configured from outside.
+  /// if it is configured through its socket.
   package var config: UnsafePointer<CChar>?
-  /// Those of the tunnels around it.
-  package var through = ThroughList()
+  /// Those of the outer hops.
+  package var outerConfigs = OuterConfigs()
 
-  /// What is forwarded in the place of an interface; empty for a tunnel with one.
+  /// The ports to forward in place of an interface; empty for a tunnel with an interface.
   package var forwards = ForwardList()
   var isForwarding: Bool { !forwards.isEmpty }
 
-  /// Tunnels, one inside the other.
-  var hopCount: Int { through.count + 1 }
+  var hopCount: Int { outerConfigs.count + 1 }
 
   package init(_ name: InterfaceName, limits: Limits) {
     self.name = name
@@ -34,9 +33,9 @@ package struct ServiceOptions {
   }
 }
 
-/// The configuration files of the tunnels around the innermost, the nearest first: NUL-terminated
+/// The configuration files of the outer hops, the one next to the innermost first: NUL-terminated
 /// paths, as long-lived as the process.
-package struct ThroughList: Sendable {
+package struct OuterConfigs: Sendable {
   private static var capacity: Int { Hops.maximum - 1 }
   private var first: UInt = 0
   private var second: UInt = 0
@@ -47,9 +46,9 @@ package struct ThroughList: Sendable {
 
   package var isEmpty: Bool { count == 0 }
 
-  /// False where there are as many as can be.
+  /// False if the list is full.
   package mutating func append(_ path: UnsafePointer<CChar>) -> Bool {
-    guard count < ThroughList.capacity else { return false }
+    guard count < OuterConfigs.capacity else { return false }
     let bits = UInt(bitPattern: path)
     switch count {
     case 0: first = bits
@@ -73,7 +72,7 @@ package struct ThroughList: Sendable {
 
 /// The mappings of a command line, as long-lived as the process. Copies of a list share them.
 ///
-/// They stand behind a pointer, since the options that hold them are handed on by value.
+/// The list is behind a pointer, as the options that contain it are passed by value.
 package struct ForwardList: @unchecked Sendable {
   /// Nil while there are none.
   private var mappings: UnsafeMutablePointer<ForwardMapping>?
@@ -85,7 +84,7 @@ package struct ForwardList: @unchecked Sendable {
 
   package var isEmpty: Bool { count == 0 }
 
-  /// False where there are as many as can be.
+  /// False if the list is full.
   package mutating func append(_ mapping: ForwardMapping) -> Bool {
     guard count < ForwardList.capacity else { return false }
     let mappings = mappings ?? .allocate(capacity: ForwardList.capacity)

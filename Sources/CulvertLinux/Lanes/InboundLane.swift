@@ -4,8 +4,8 @@ import Culvert
 /// From the network to the TUN.
 ///
 /// The leader calls `receive` and `accept`; then `deliver` does the rest: it opens, delivers and
-/// hands on, through all hops inside. The lane acquires the tunnel's lock itself, for one table step
-/// at a time.
+/// hands on, through all hops inside. The lane acquires the tunnel's lock itself, for one table
+/// step at a time.
 struct InboundLane: ~Copyable {
   /// One for each hop, the innermost first.
   private let batches: UnsafeMutablePointer<InboundBatch>
@@ -100,9 +100,9 @@ struct InboundLane: ~Copyable {
   /// Opens and delivers the accepted batch, through the hops inside, and hands the innermost hop's
   /// packets on, to the TUN or to clients.
   ///
-  /// What one hop has opened, the next one opens again, as much at a time as its batch has room for.
-  /// It is read where it is, so a hop's batch stays as it is until the hop inside has taken all of
-  /// it.
+  /// What one hop has opened, the next one opens again, as much at a time as its batch has room
+  /// for. It is read where it is, so a hop's batch stays as it is until the hop inside has taken
+  /// all of it.
   func deliver(
     _ ticket: Ticket, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
   ) {
@@ -268,8 +268,8 @@ struct InboundLane: ~Copyable {
     }
   }
 
-  /// One write for all packets of a group. If the kernel refuses it, they are lost, and this kind of
-  /// packet is not joined again.
+  /// One write for all packets of a group. If the kernel refuses it, they are lost, and this kind
+  /// of packet is not joined again.
   private func writeJoined(
     _ group: Int, _ tun: borrowing TunDevice, _ result: inout LaneResult
   ) {

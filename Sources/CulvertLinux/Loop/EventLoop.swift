@@ -149,8 +149,8 @@ struct EventLoop: ~Copyable {
     for _ in 0..<EventLoop.batchesPerRound {
       guard hops[hop].tunnel.nextDeadline(at: now).isDue(at: now) else { break }
       lane.planMessages(of: hop, hops, at: now)
-      // Stored before it is sent: a timestamp that was sent and then forgotten would be refused when
-      // it is used again (R28).
+      // Stored before it is sent: a timestamp that was sent and then forgotten would be refused
+      // when it is used again (R28).
       var result = LaneResult()
       if let stamp = hops[hop].tunnel.timestampToPersist() {
         result.stampError = hops[hop].stamps.write(stamp)

@@ -1,10 +1,10 @@
 import CLinux
 import Culvert
 
-/// Going into the background the way wireguard-go does: the caller's command ends only when the
-/// interface and its socket are there, and with an error when they are not.
+/// Going into the background as wireguard-go does: the caller's command ends when the interface and
+/// its socket exist, or with an error if they cannot be created.
 ///
-/// A child that ends without a report, on whichever path, hands its exit status to the caller.
+/// If a child ends without a report, the caller gets its exit status.
 package struct Daemon: ~Copyable {
   /// -1 in the foreground and after the report.
   private var report: Int32
@@ -28,8 +28,8 @@ package struct Daemon: ~Copyable {
 
   package var isBackground: Bool { report >= 0 }
 
-  /// In service: the caller's command ends with 0, and descriptors 0-2 become /dev/null
-  /// (`keepsOutput`: only 0, for when LOG_LEVEL asks for a log). Once; later calls do nothing.
+  /// The tunnel is up: the caller's command ends with 0, and descriptors 0-2 become /dev/null (with
+  /// `keepsOutput`, which a log needs, only 0). Later calls do nothing.
   package mutating func reportSuccess(keepsOutput: Bool) {
     send(status: 0, keepsOutput: keepsOutput)
   }
@@ -42,21 +42,22 @@ package struct Daemon: ~Copyable {
 
   private mutating func send(status: UInt8, keepsOutput: Bool) {
     if report < 0 { return }
-    // An error means that nobody waits or that /dev/null is missing: neither stops a tunnel.
+    // An error means that nobody waits or that /dev/null is missing: the tunnel runs all the same.
     _ = clinux_daemon_report(report, Int32(status), keepsOutput ? 1 : 0)
     report = -1
   }
 }
 
-/// What a process does about itself before anything else.
+/// What a process does to protect itself.
 package enum Hardening {
-  /// Opens descriptors 0-2 on /dev/null where they are closed, and ignores SIGPIPE. The first call
-  /// of the program: a socket that got number 1 would be written log lines to.
+  /// Opens those of descriptors 0-2 that are closed on /dev/null, and ignores SIGPIPE. Must be the
+  /// program's first call: log lines would go to a socket that got number 1.
   package static func prepare() throws(SystemError) {
     try checked(clinux_process_prepare())
   }
 
-  /// No core dumps, no ptrace by the same user (R9). An error is to be reported, no more.
+  /// Forbids core dumps, and ptrace by the same user (R9). Returns an error, which is reported and
+  /// otherwise ignored.
   package static func forbidCoreDumps() -> SystemError? {
     let result = clinux_process_forbid_dumps()
     return result < 0 ? SystemError(code: -result) : nil
@@ -90,10 +91,11 @@ public struct MemoryRegion: ~Copyable {
   }
 
   /// Keeps `part`, page-aligned, in RAM and out of core dumps (R9). Nil on success. An error
-  /// (ENOMEM or EPERM under RLIMIT_MEMLOCK, EINVAL on old kernels) is to be reported, no more.
+  /// (ENOMEM or EPERM under RLIMIT_MEMLOCK, EINVAL on old kernels) is reported and otherwise
+  /// ignored.
   package static func protect(_ part: UnsafeMutableRawBufferPointer) -> SystemError? {
     if part.count == 0 { return nil }
-    // Both are tried, whatever the first one says.
+    // Both are tried, even if the first one fails.
     let dumps = clinux_memory_exclude_from_dumps(part.baseAddress, part.count)
     let lock = clinux_memory_lock(part.baseAddress, part.count)
     if lock < 0 { return SystemError(code: -lock) }

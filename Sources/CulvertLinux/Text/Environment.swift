@@ -2,8 +2,8 @@ import CLinux
 
 /// The environment, as bytes.
 package enum Environment {
-  /// The value of `name`, without its NUL; nil where it is not set. It stays as long as nobody
-  /// changes the environment, and nobody here does.
+  /// The value of `name`, without its NUL; nil if it is not set. Valid as long as nobody changes
+  /// the environment, which this process never does.
   package static func bytes(_ name: StaticString) -> UnsafeRawBufferPointer? {
     let key = UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
     guard let value = clinux_process_environment(key) else { return nil }
@@ -17,13 +17,13 @@ package enum Environment {
     guard let value = bytes(name), value.count >= 1, value.count <= 9 else { return nil }
     var number = 0
     for byte in value {
-      guard byte >= 0x30, byte <= 0x39 else { return nil }
-      number = number * 10 + Int(byte - 0x30)
+      guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else { return nil }
+      number = number * 10 + Int(byte - UInt8(ascii: "0"))
     }
     return number
   }
 
-  /// True where the variable is set to exactly `text`.
+  /// Whether the variable is set to exactly `text`.
   package static func isSet(_ name: StaticString, to text: StaticString) -> Bool {
     guard let value = bytes(name), value.count == text.utf8CodeUnitCount else { return false }
     // Not elementsEqual: its generic code names arrays, which -no-allocations refuses.
