@@ -180,5 +180,5 @@ struct Forwarding: BitwiseCopyable {
   /// Closes the flows that have been idle for too long.
   func expireFlows(at now: Instant) { forwarder.expireFlows(at: now) }
 
-  var counters: FlowCounters { forwarder.counters }
+  var counters: Tally<FlowVerdict> { forwarder.counters }
 }

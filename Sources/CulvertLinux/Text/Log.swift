@@ -32,8 +32,7 @@ public struct Log: Sendable {
   static let burst: UInt64 = 50
   static let linesPerSecond: UInt64 = 5
 
-  /// Until when the lines written so far are paid for; see `isAdmitted`.
-  private var paidUntil = Instant(nanoseconds: 0)
+  private var budget = TokenBucket(perSecond: Log.linesPerSecond, burst: Log.burst)
   public private(set) var suppressedCount: UInt64 = 0
 
   public init(_ level: Level, _ name: InterfaceName, to raw: Int32 = Output.standardOutput) {
@@ -63,7 +62,7 @@ public struct Log: Sendable {
   // What follows stays out of line: `write` is specialised for the text of every caller.
 
   private mutating func admit(at now: Instant) -> Bool {
-    let isAdmitted = isAdmitted(at: now)
+    let isAdmitted = budget.allow(at: now)
     if !isAdmitted { suppressedCount &+= 1 }
     return isAdmitted
   }
@@ -80,16 +79,6 @@ public struct Log: Sendable {
       line.append(" lines left out] ")
     }
     suppressedCount = 0
-  }
-
-  /// A token bucket as a point in time: each line moves it on by the price of a line, and it may be
-  /// ahead of now by the price of a burst.
-  private mutating func isAdmitted(at now: Instant) -> Bool {
-    let price = nanosecondsPerSecond / Log.linesPerSecond
-    if paidUntil < now { paidUntil = now }
-    if paidUntil.since(now) > price * (Log.burst - 1) { return false }
-    paidUntil = paidUntil.advanced(by: price)
-    return true
   }
 }
 

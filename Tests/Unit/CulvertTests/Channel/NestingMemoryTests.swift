@@ -148,12 +148,12 @@ private let strides = [0, 64, 256, 512]
   private func headrooms(of batch: borrowing OutboundBatch, _ range: Range<Int>) -> [Area] {
     range.map {
       Area(
-        batch.outputs[$0].pointee.start - DatagramChannel.headroom, DatagramChannel.headroom)
+        batch.outputs[$0].start - DatagramChannel.headroom, DatagramChannel.headroom)
     }
   }
 
   private func sessions(of batch: borrowing OutboundBatch) -> Area {
-    Area(batch.sessions[0], batch.packets.count * MemoryLayout<BatchSession>.stride)
+    Area(batch.sessions.table, batch.packets.count * MemoryLayout<BatchSession>.stride)
   }
 
   /// Counters stand in front of the paths and of what is lent.

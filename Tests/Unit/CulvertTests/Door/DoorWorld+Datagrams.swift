@@ -48,7 +48,7 @@ extension DoorWorld {
     guard let room = far.outbound.room(for: 1500) else { return 0 }
     let byteCount = writeInnerPacket(into: room.baseAddress!, &choices)
     far.tunnel.planText(
-      &far.outbound, far.outbound.append(byteCount: byteCount, kind: .text), for: peer,
+      &far.outbound, far.outbound.append(byteCount: byteCount, kind: .text), for: &peer.pointee,
       trafficClass: 0)
     return take(from: far, into: start)
   }
@@ -57,7 +57,7 @@ extension DoorWorld {
     guard let peer = firstPeer(far) else { return 0 }
     far.outbound.reset()
     far.tunnel.stamp(&far.outbound)
-    far.tunnel.planInitiation(to: peer, in: &far.outbound, at: now, wall: wall)
+    far.tunnel.planInitiation(to: &peer.pointee, in: &far.outbound, at: now, wall: wall)
     return take(from: far, into: start)
   }
 

@@ -62,10 +62,10 @@ import Testing
   }
 
   private func checkRuns(_ batch: inout OutboundBatch) -> [Int: Int] {
-    let outputs = (0..<batch.outputs.count).map { batch.outputs[$0].pointee }
+    let outputs = (0..<batch.outputs.count).map { batch.outputs[$0] }
     var lengths: [Int: Int] = [:]
     for index in outputs.indices {
-      let limit = batch.sessions[outputs[index].session].pointee.segmentLimit
+      let limit = batch.sessions[outputs[index].session].segmentLimit
       for isUniform in [true, false] {
         let most = (1...outputs.count - index).last {
           OutboundBatchTests.isOneSend(
@@ -149,7 +149,7 @@ import Testing
     )
     var failed = 0
     a.inspect = { batch in
-      for index in 0..<batch.outputCount where batch.outputs[index].pointee.byteCount == 100 + 44 {
+      for index in 0..<batch.outputCount where batch.outputs[index].byteCount == 100 + 44 {
         // Twice is once.
         batch.didFail(index)
         batch.didFail(index)
@@ -268,7 +268,7 @@ import Testing
         pair.skip(121 * nanosecondsPerSecond)
         let peer = pair.b.tunnel.peer(pair.peerOfB)!
         peer.pointee.timers.wantInitiation(at: pair.now)
-        pair.b.tunnel.reschedule(peer)
+        pair.b.tunnel.reschedule(&peer.pointee)
         // Without the keepalive that is due as well: a handshake is enough.
         let sent = pair.b.settle(at: pair.now, wall: pair.wall).filter { $0.type == 1 }
         #expect(sent.count == 1)
