@@ -135,14 +135,14 @@ struct ForwardFailure: Error {
     case .noRoute:
       line.append("cannot forward to ")
       line.append(mapping.target)
-      line.append(": no [Peer] has AllowedIPs that include it; add it to the peer it is behind")
+      line.append(": it is not in the AllowedIPs of any [Peer]; add it to one")
     }
   }
 
   private static func advice(_ error: SystemError) -> StaticString? {
     switch error {
     case .EACCES:
-      "; choose a port from 1024 up, or lower sysctl net.ipv4.ip_unprivileged_port_start"
+      "; ports below 1024 need root or CAP_NET_BIND_SERVICE, so choose a higher one"
     case .EADDRINUSE: "; another program or --udp already listens there, choose another port"
     case .EADDRNOTAVAIL: "; no interface of this machine has this address, see ip address"
     default: nil

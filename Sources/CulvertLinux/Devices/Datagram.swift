@@ -1,7 +1,7 @@
 import CLinux
 import Culvert
 
-/// The data of a datagram besides its bytes, in the form that CLinux uses.
+/// A datagram's addresses and traffic class, in the form that CLinux uses.
 extension clinux_datagram {
   /// To be sent along a path.
   init(_ path: Path, trafficClass: UInt8 = 0) {

@@ -244,7 +244,8 @@ extension LinuxTests {
       load.port = server.port
       load.retries = ResolverRetries(count: 3, firstMilliseconds: 1)
       let failure = load.load(Self.interface + peer("AllowedIPs = ::/0\nEndpoint = a.example:1"))
-      #expect(failure == "exit.conf:6: 'a.example': this host name does not exist; check the spelling")
+      #expect(
+        failure == "exit.conf:6: 'a.example': this host name does not exist; check the spelling")
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
       // It will not be there the next time either.
       #expect(server.questions.count == 2 && load.said == "")
