@@ -49,15 +49,15 @@
 // Layers: each folder uses only the folders beside it. `make layers` reads this table.
 //
 //   Limits           -
-//   Time             -
+//   Time             Limits
 //   Memory           Limits
 //   Wire             Limits
-//   Crypto           Limits
+//   Crypto           Limits, Memory
 //   Segments         Limits, Memory, Wire
 //   Fragments        Limits, Time, Memory, Wire
 //   Noise            Limits, Time, Memory, Wire, Crypto
 //   Routing          Limits, Memory, Wire
-//   Configuration    Limits, Wire, Crypto
+//   Configuration    Limits, Memory, Wire, Crypto
 //   Batches          Limits, Memory, Wire, Crypto, Segments, Routing
 //   Tunnel           Limits, Time, Memory, Wire, Crypto, Segments, Noise, Routing, Batches
 //   Channel          Limits, Time, Memory, Wire, Crypto, Segments, Fragments, Noise, Routing,

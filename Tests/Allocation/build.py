@@ -15,6 +15,7 @@ DOORS = (
 )
 # One module of core and program, as in Tests/Fuzz/run.
 SWIFT = ["-wmo", "-O", "-swift-version", "6", "-enable-upcoming-feature", "ExistentialAny"]
+SWIFT += ["-package-name", "culvert"]
 
 
 class BuildError(Exception):

@@ -98,13 +98,10 @@ extension DatagramChannel {
 
   /// 20 bits that stay the same for a flow, and tell nothing about it (RFC 6437 section 3).
   private func flowLabel(from port: UInt16, to endpoint: Endpoint) -> UInt32 {
-    var mixed = flowSeed ^ endpoint.address.high
-    mixed = (mixed ^ mixed >> 29) &* 0xbf58_476d_1ce4_e5b9
-    mixed ^= endpoint.address.low
-    mixed = (mixed ^ mixed >> 32) &* 0x94d0_49bb_1331_11eb
+    var mixed = SplitMix64.mix(flowSeed ^ endpoint.address.high)
+    mixed = SplitMix64.mix(mixed ^ endpoint.address.low)
     // Apart from the address, or a port could take back what the address has added.
-    mixed ^= UInt64(port) << 16 ^ UInt64(endpoint.port)
-    mixed = (mixed ^ mixed >> 32) &* 0xbf58_476d_1ce4_e5b9
+    mixed = SplitMix64.mix(mixed ^ UInt64(port) << 16 ^ UInt64(endpoint.port))
     return UInt32(truncatingIfNeeded: mixed >> 44)
   }
 }

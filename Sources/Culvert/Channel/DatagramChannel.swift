@@ -29,7 +29,7 @@ public struct DatagramChannel: ~Copyable {
   /// kernel's WireGuard.
   public var forbidsFragmentation = false
   /// Why datagrams were dropped, and what became of the rest.
-  public let counters: DatagramCounters
+  public let counters: Tally<DatagramVerdict>
   /// Puts fragments together, and counts what becomes of them.
   public var reassembler: Reassembler
 
@@ -48,7 +48,7 @@ public struct DatagramChannel: ~Copyable {
   /// `limits.reassembledByteCount` each.
   public init(carvingFrom arena: inout Arena, limits: Limits) {
     let owner: StaticString = "channels"
-    counters = DatagramCounters(carvingFrom: &arena)
+    counters = Tally(carvingFrom: &arena, owner: "counters")
     paths = PathMTUs(carvingFrom: &arena)
     lent = arena.carve(UInt8.self, count: Reassembler.slots, owner: owner).baseAddress!
     reassembler = Reassembler(
@@ -153,7 +153,7 @@ public struct DatagramChannel: ~Copyable {
 
 /// What became of a datagram in a channel. Fragments on their way have verdicts of their own
 /// (`FragmentVerdict`).
-public enum DatagramVerdict: UInt8, Sendable, BitwiseCopyable {
+public enum DatagramVerdict: UInt8, CountedVerdict {
   // Outward.
   case sent
   /// Larger than the tunnel's MTU; sent in fragments.
@@ -181,10 +181,8 @@ public enum DatagramVerdict: UInt8, Sendable, BitwiseCopyable {
   case tooLargeForPath
   case closed
 
-  /// Raw values are 0 up to this.
   public static var count: UInt8 { closed.rawValue + 1 }
 
-  /// The counter's name in the output of SIGUSR1.
   public var name: StaticString {
     switch self {
     case .sent: "datagram-sent"
@@ -201,24 +199,5 @@ public enum DatagramVerdict: UInt8, Sendable, BitwiseCopyable {
     case .tooLargeForPath: "datagram-too-large-for-path"
     case .closed: "datagram-closed"
     }
-  }
-}
-
-/// How often each was given, since start.
-public struct DatagramCounters: BitwiseCopyable {
-  private let counts: UnsafeMutablePointer<UInt64>
-
-  init(carvingFrom arena: inout Arena) {
-    counts =
-      arena.carve(UInt64.self, count: Int(DatagramVerdict.count), owner: "counters").baseAddress!
-  }
-
-  @inline(__always)
-  func add(_ verdict: DatagramVerdict) {
-    counts[Int(verdict.rawValue)] &+= 1
-  }
-
-  public subscript(verdict: DatagramVerdict) -> UInt64 {
-    counts[Int(verdict.rawValue)]
   }
 }

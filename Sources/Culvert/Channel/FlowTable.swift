@@ -10,16 +10,18 @@ struct FlowTable: ~Copyable {
   private let flows: UnsafeMutableBufferPointer<Flow>
   /// Place + 1 of the first flow with a hash; 0 for none.
   private let buckets: UnsafeMutableBufferPointer<UInt16>
-  private let bucketMask: Int
+  /// Of a hash, so that the bits left are those of a bucket.
+  private let bucketShift: UInt32
   /// By stage.
   private let lists: UnsafeMutablePointer<FlowList>
   private let times: FlowTimes
   /// Ports that each place has in turn, a power of two less 1: the first port + place + capacity *
   /// turn.
   private let turnMask: Int
-  /// Unknown to others, so that nobody can choose clients that share a bucket.
+  private var hash = TableHash(seed: 0)
+  /// Decides the order of the ports.
   private var seed: UInt64 = 0
-  let counters: FlowCounters
+  let counters: Tally<FlowVerdict>
   /// Flows that are open.
   private(set) var count = 0
 
@@ -36,10 +38,10 @@ struct FlowTable: ~Copyable {
     flows = arena.carve(Flow.self, count: capacity, owner: FlowTable.owner)
     let bucketCount = powerOfTwo(atLeast: capacity)
     buckets = arena.carve(UInt16.self, count: bucketCount, owner: FlowTable.owner)
-    bucketMask = bucketCount - 1
+    bucketShift = UInt32(32 - bucketCount.trailingZeroBitCount)
     lists =
       arena.carve(FlowList.self, count: Flow.Stage.count, owner: FlowTable.owner).baseAddress!
-    counters = FlowCounters(carvingFrom: &arena)
+    counters = Tally(carvingFrom: &arena, owner: FlowTable.owner)
     self.times = times
     turnMask = powerOfTwo(atLeast: FlowTable.portCount / capacity / 2 + 1) - 1
   }
@@ -47,6 +49,7 @@ struct FlowTable: ~Copyable {
   /// Empties the table; once, before anything else.
   /// - Parameter seed: random.
   mutating func start(seed: UInt64) {
+    hash = TableHash(seed: seed)
     self.seed = seed
     buckets.update(repeating: 0)
     (UnsafeMutableBufferPointer(start: lists, count: Flow.Stage.count))
@@ -195,7 +198,7 @@ struct FlowTable: ~Copyable {
   }
 
   /// Decides where a place's ports begin and how they follow each other.
-  private func order(of index: Int) -> UInt64 { mix(~seed &+ UInt64(index)) }
+  private func order(of index: Int) -> UInt64 { SplitMix64.mix(~seed &+ UInt64(index)) }
 
   // MARK: Lists
 
@@ -258,19 +261,9 @@ struct FlowTable: ~Copyable {
     let rest =
       UInt64(endpoint.scope) << 32 | UInt64(endpoint.port) << 16 | UInt64(mapping) << 8
       | UInt64(endpoint.address.family.rawValue)
-    var state = mix(seed ^ endpoint.address.high)
-    state = mix(state ^ endpoint.address.low)
-    state = mix(state ^ client.source.high)
-    state = mix(state ^ client.source.low)
-    state = mix(state ^ rest)
-    return Int(truncatingIfNeeded: state) & bucketMask
-  }
-
-  /// One round of SplitMix64's finaliser.
-  private func mix(_ word: UInt64) -> UInt64 {
-    var word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
-    return word ^ (word >> 31)
+    let hash = hash.hash(
+      endpoint.address.high, endpoint.address.low, client.source.high, client.source.low, rest)
+    return Int(truncatingIfNeeded: hash >> bucketShift)
   }
 }
 

@@ -1,5 +1,5 @@
 /// What became of a forwarder's flow, or of a datagram on one. Each is counted.
-public enum FlowVerdict: UInt8, Sendable, BitwiseCopyable {
+public enum FlowVerdict: UInt8, CountedVerdict {
   // Flows.
   case opened
   /// Nothing came for its time.
@@ -25,10 +25,8 @@ public enum FlowVerdict: UInt8, Sendable, BitwiseCopyable {
   /// The system refused to give it to the client.
   case undelivered
 
-  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
   public static var count: UInt8 { undelivered.rawValue + 1 }
 
-  /// The counter's name in the output of SIGUSR1.
   public var name: StaticString {
     switch self {
     case .opened: "flow-opened"
@@ -43,24 +41,5 @@ public enum FlowVerdict: UInt8, Sendable, BitwiseCopyable {
     case .wrongSender: "forward-wrong-sender"
     case .undelivered: "forward-undelivered"
     }
-  }
-}
-
-/// How often each verdict on flows was given, since start.
-public struct FlowCounters: BitwiseCopyable {
-  private let counts: UnsafeMutablePointer<UInt64>
-
-  init(carvingFrom arena: inout Arena) {
-    counts =
-      arena.carve(UInt64.self, count: Int(FlowVerdict.count), owner: FlowTable.owner).baseAddress!
-  }
-
-  @inline(__always)
-  func add(_ verdict: FlowVerdict, _ count: UInt64 = 1) {
-    counts[Int(verdict.rawValue)] &+= count
-  }
-
-  public subscript(verdict: FlowVerdict) -> UInt64 {
-    counts[Int(verdict.rawValue)]
   }
 }

@@ -116,7 +116,7 @@ public struct Forwarder: ~Copyable {
   /// Flows that are open.
   public var flowCount: Int { flows.count }
 
-  public var counters: FlowCounters { flows.counters }
+  public var counters: Tally<FlowVerdict> { flows.counters }
 
   /// Counts what became of datagrams that were given a way.
   public mutating func count(_ verdict: FlowVerdict, _ count: UInt64 = 1) {

@@ -12,6 +12,16 @@ struct RateLimiter {
     var credit: UInt32
     /// An `IPAddress.Family`, or 0 where there is no bucket.
     var family: UInt32
+
+    /// What `TokenBucket` is in 12 of these bytes.
+    mutating func pay(at now: Instant) -> Bool {
+      var tokens = TokenBucket(
+        price: interval, capacity: fullCredit, credit: UInt64(credit), last: last)
+      let isEnough = tokens.allow(at: now)
+      credit = UInt32(truncatingIfNeeded: tokens.credit)
+      last = tokens.last
+      return isEnough
+    }
   }
 
   /// Nanoseconds per handshake.
@@ -23,7 +33,7 @@ struct RateLimiter {
   private let buckets: UnsafeMutablePointer<Bucket>
   private let ways: Int
   private let setCount: Int
-  private var hash = KeyedHash(key0: 0, key1: 0)
+  private var hash = TableHash(seed: 0)
 
   /// Carves `limits.rateLimiterEntries` buckets, rounded up to whole sets.
   init(carvingFrom arena: inout Arena, limits: Limits) {
@@ -35,9 +45,10 @@ struct RateLimiter {
       .baseAddress!
   }
 
-  /// Draws the hash's key and forgets every source; once the memory is there.
-  mutating func prepare(seed entropy: inout Entropy) {
-    hash = KeyedHash(key: &entropy)
+  /// Forgets every source; once, before anything else.
+  /// - Parameter seed: random.
+  mutating func prepare(seed: UInt64) {
+    hash = TableHash(seed: seed)
     buckets.update(
       repeating: Bucket(prefix: 0, last: Instant(nanoseconds: 0), credit: 0, family: 0),
       count: setCount * ways)
@@ -59,28 +70,19 @@ struct RateLimiter {
         break
       }
       if set[way].prefix == source.high && set[way].family == family {
-        return RateLimiter.pay(from: set + way, at: now)
+        return set[way].pay(at: now)
       }
       if set[way].last < set[victim].last { victim = way }
     }
     set[victim] = Bucket(
       prefix: source.high, last: now, credit: UInt32(RateLimiter.fullCredit), family: family)
-    return RateLimiter.pay(from: set + victim, at: now)
+    return set[victim].pay(at: now)
   }
 
   @inline(__always)
   private func setIndex(of prefix: UInt64, _ family: UInt32) -> Int {
-    let upper = hash.hash(prefix, UInt64(family)) >> 32
-    // The upper 32 bits as a fraction of the sets: no division, and below the count.
-    return Int(truncatingIfNeeded: (upper &* UInt64(truncatingIfNeeded: setCount)) >> 32)
-  }
-
-  private static func pay(from bucket: UnsafeMutablePointer<Bucket>, at now: Instant) -> Bool {
-    let earned = min(now.since(bucket.pointee.last), fullCredit)
-    let credit = min(UInt64(bucket.pointee.credit) &+ earned, fullCredit)
-    let isEnough = credit >= interval
-    bucket.pointee.last = now
-    bucket.pointee.credit = UInt32(truncatingIfNeeded: isEnough ? credit &- interval : credit)
-    return isEnough
+    // The hash as a fraction of the sets: no division, and below the count.
+    let product = UInt64(hash.hash(prefix, UInt64(family))) &* UInt64(truncatingIfNeeded: setCount)
+    return Int(truncatingIfNeeded: product >> 32)
   }
 }

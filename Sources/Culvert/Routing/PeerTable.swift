@@ -5,8 +5,9 @@ struct PeerTable: ~Copyable {
   /// Place + 1 of a peer; 0 for an empty bucket. At most half of them are taken.
   private let buckets: UnsafeMutableBufferPointer<UInt32>
   private let bucketMask: Int
-  /// Unknown to others, so that nobody can choose keys that share a bucket.
-  private var seed: UInt64 = 0
+  /// Of a hash, so that the bits left are those of a bucket.
+  private let bucketShift: UInt32
+  private var hash = TableHash(seed: 0)
   /// Places + 1; 0 for none.
   private var first: UInt32 = 0
   private var last: UInt32 = 0
@@ -20,12 +21,13 @@ struct PeerTable: ~Copyable {
     let bucketCount = powerOfTwo(atLeast: 2 * limits.peers)
     buckets = arena.carve(UInt32.self, count: bucketCount, owner: PeerTable.owner)
     bucketMask = bucketCount - 1
+    bucketShift = UInt32(32 - bucketCount.trailingZeroBitCount)
   }
 
   /// Empties the table; once, before anything else.
   /// - Parameter seed: random.
   mutating func prepare(seed: UInt64) {
-    self.seed = seed
+    hash = TableHash(seed: seed)
     buckets.update(repeating: 0)
     first = 0
     last = 0
@@ -137,7 +139,7 @@ struct PeerTable: ~Copyable {
     let key1 = key.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
     let key2 = key.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
     let key3 = key.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
-    var bucket = hash(key0, key1, key2, key3)
+    var bucket = home(of: key0, key1, key2, key3)
     // Half of the buckets are empty, so this ends.
     while buckets[bucket] != 0 {
       let entry = entry(buckets[bucket]).pointee
@@ -156,7 +158,7 @@ struct PeerTable: ~Copyable {
     var bucket = (gap &+ 1) & bucketMask
     while buckets[bucket] != 0 {
       let entry = entry(buckets[bucket]).pointee
-      let home = hash(entry.key0, entry.key1, entry.key2, entry.key3)
+      let home = home(of: entry.key0, entry.key1, entry.key2, entry.key3)
       if (bucket &- home) & bucketMask >= (bucket &- gap) & bucketMask {
         buckets[gap] = buckets[bucket]
         gap = bucket
@@ -166,20 +168,9 @@ struct PeerTable: ~Copyable {
     buckets[gap] = 0
   }
 
-  private func hash(_ key0: UInt64, _ key1: UInt64, _ key2: UInt64, _ key3: UInt64) -> Int {
-    var state = mix(seed ^ key0)
-    state = mix(state ^ key1)
-    state = mix(state ^ key2)
-    state = mix(state ^ key3)
-    return Int(truncatingIfNeeded: state) & bucketMask
-  }
-
-  /// One round of SplitMix64's finaliser.
-  @inline(__always)
-  private func mix(_ word: UInt64) -> UInt64 {
-    var word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
-    return word ^ (word >> 31)
+  private func home(of key0: UInt64, _ key1: UInt64, _ key2: UInt64, _ key3: UInt64) -> Int {
+    let hash = hash.hash(key0, key1, key2, key3, 0)
+    return Int(truncatingIfNeeded: hash >> bucketShift)
   }
 }
 
@@ -219,11 +210,4 @@ public struct PeerID: Hashable, Sendable, BitwiseCopyable {
 
   /// No peer; never a place of the table.
   public static var none: PeerID { PeerID(index: .max, generation: 0) }
-}
-
-/// The least power of two that is not less than `count`, at least 2: sizes of hash tables.
-func powerOfTwo(atLeast count: Int) -> Int {
-  var power = 2
-  while power < count { power *= 2 }
-  return power
 }

@@ -29,12 +29,14 @@ public struct Tunnel: ~Copyable {
   let stagingPool: BufferPool
   let handshakePool: BufferPool
   var handshakeRing: SlotRing
-  public let counters: Counters
+  public let counters: Tally<Verdict>
   var events: EventRing
 
   /// End of the time in which handshakes are under load (R5).
   var loadEnd = Instant(nanoseconds: 0)
-  var icmpBudget = ICMPBudget()
+  /// For ICMP errors written into the TUN, so that a program that floods an unreachable address is
+  /// not answered at full rate (RFC 4443 section 2.4(f)).
+  var icmpBudget = TokenBucket(perSecond: Policy.icmpPerSecond, burst: Policy.icmpBurst)
   var batchSerial: UInt64 = 0
   /// The interface's MTU in bytes, as the shell last reported it; 0 before that.
   public internal(set) var mtu = Policy.defaultMTU
@@ -89,7 +91,7 @@ public struct Tunnel: ~Copyable {
     handshakeRing = SlotRing(
       carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
       owner: "handshake ring")
-    counters = Counters(carvingFrom: &arena)
+    counters = Tally(carvingFrom: &arena, owner: "counters")
     events = EventRing(carvingFrom: &arena)
     timestamps = TimestampSource()
     constants = NoiseConstants()
@@ -103,7 +105,7 @@ public struct Tunnel: ~Copyable {
     peerTable.prepare(seed: self.entropy.uint64())
     indices.prepare()
     allowedIPs.prepare()
-    rateLimiter.prepare(seed: &self.entropy)
+    rateLimiter.prepare(seed: self.entropy.uint64())
     stagingPool.prepare()
     handshakePool.prepare()
   }

@@ -1,6 +1,6 @@
 /// What became of a packet. Every way to drop one has a name and a counter; none of them is an
 /// error of the program.
-public enum Verdict: UInt8, Sendable, BitwiseCopyable {
+public enum Verdict: UInt8, CountedVerdict {
   // Outbound: from the TUN to the network.
   case sent
   /// Waits for a handshake to finish.
@@ -55,10 +55,8 @@ public enum Verdict: UInt8, Sendable, BitwiseCopyable {
   case cookieAccepted
   case cookieRefused
 
-  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
   public static var count: UInt8 { cookieRefused.rawValue + 1 }
 
-  /// The counter's name in the output of SIGUSR1.
   public var name: StaticString {
     switch self {
     case .sent: "sent"
@@ -95,23 +93,5 @@ public enum Verdict: UInt8, Sendable, BitwiseCopyable {
     case .cookieAccepted: "cookie-accepted"
     case .cookieRefused: "cookie-refused"
     }
-  }
-}
-
-/// How often each verdict was given, since start.
-public struct Counters: BitwiseCopyable {
-  private let counts: UnsafeMutablePointer<UInt64>
-
-  init(carvingFrom arena: inout Arena) {
-    counts = arena.carve(UInt64.self, count: Int(Verdict.count), owner: "counters").baseAddress!
-  }
-
-  @inline(__always)
-  func add(_ verdict: Verdict, _ count: UInt64 = 1) {
-    counts[Int(verdict.rawValue)] &+= count
-  }
-
-  public subscript(verdict: Verdict) -> UInt64 {
-    counts[Int(verdict.rawValue)]
   }
 }

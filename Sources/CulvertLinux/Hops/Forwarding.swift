@@ -159,5 +159,5 @@ struct Forwarding: BitwiseCopyable {
   /// Closes the flows whose time is over.
   func advance(at now: Instant) { forwarder.pointee.advance(at: now) }
 
-  var counters: FlowCounters { forwarder.pointee.counters }
+  var counters: Tally<FlowVerdict> { forwarder.pointee.counters }
 }

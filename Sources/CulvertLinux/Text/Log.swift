@@ -32,8 +32,7 @@ struct Log: Sendable {
   static let burst: UInt64 = 50
   static let linesPerSecond: UInt64 = 5
 
-  /// The time up to which the lines written so far have used the rate; see `isAdmitted`.
-  private var paidUntil = Instant(nanoseconds: 0)
+  private var budget = TokenBucket(perSecond: Log.linesPerSecond, burst: Log.burst)
   private(set) var suppressedCount: UInt64 = 0
 
   init(_ level: Level, _ name: InterfaceName, to raw: Int32 = Output.standardOutput) {
@@ -63,7 +62,7 @@ struct Log: Sendable {
   // The following is separate because `write` is specialised for every caller's text.
 
   private mutating func admit(at now: Instant) -> Bool {
-    let isAdmitted = isAdmitted(at: now)
+    let isAdmitted = budget.allow(at: now)
     if !isAdmitted { suppressedCount &+= 1 }
     return isAdmitted
   }
@@ -80,16 +79,6 @@ struct Log: Sendable {
       line.append(" lines suppressed] ")
     }
     suppressedCount = 0
-  }
-
-  /// A token bucket, kept as a point in time: each line advances it by the price of a line, and it
-  /// may be ahead of now by the price of a burst.
-  private mutating func isAdmitted(at now: Instant) -> Bool {
-    let price = nanosecondsPerSecond / Log.linesPerSecond
-    if paidUntil < now { paidUntil = now }
-    if paidUntil.since(now) > price * (Log.burst - 1) { return false }
-    paidUntil = paidUntil.advanced(by: price)
-    return true
   }
 }
 
