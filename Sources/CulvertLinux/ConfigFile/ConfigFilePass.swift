@@ -8,7 +8,7 @@ struct ConfigFilePass {
   /// The preshared key of the current section, in locked memory.
   private let presharedKey: UnsafeMutableRawPointer
   /// The peer's section that is being read. Its public key need not come first.
-  private var section: UAPISection?
+  private var section: PeerSection?
   /// The host name of that section's endpoint.
   private var name: ConfigFileName?
   private var line: UInt32 = 0
@@ -36,7 +36,7 @@ struct ConfigFilePass {
     case .beginInterface: try commitSection(&tunnel, &settings, at: now)
     case .beginPeer:
       try commitSection(&tunnel, &settings, at: now)
-      section = UAPISection(publicKey: .zero)
+      section = PeerSection(publicKey: .zero)
       name = nil
       if isApplying { tunnel.stageReplaceAllowedIPs() }
     default: break

@@ -48,7 +48,7 @@ struct UAPIConnection: ~Copyable {
   private var writer: ByteWriter
   private var parser: UAPIParser
   private let presharedKey: UnsafeMutableRawPointer
-  private var section: UAPISection?
+  private var section: PeerSection?
   private var reply = Reply.none
   private var sentByteCount = 0
   /// In the middle of a `set`; only one connection at a time may be.
@@ -180,7 +180,7 @@ struct UAPIConnection: ~Copyable {
       if let error = commitSection(&interface, at: now) {
         parser.fail(error)
       } else {
-        section = UAPISection(publicKey: key)
+        section = PeerSection(publicKey: key)
       }
       return
     }
@@ -334,44 +334,5 @@ struct UAPIConnection: ~Copyable {
     let then = now - age
     return WallTime(
       seconds: then / nanosecondsPerSecond, nanoseconds: UInt32(then % nanosecondsPerSecond))
-  }
-}
-
-/// One peer's section of a `set` request or of a configuration file, collected until it ends: an
-/// error in the middle of it leaves that peer unchanged. Its allowed IPs are staged in the tunnel
-/// and its preshared key in locked memory; everything else is here.
-struct UAPISection: BitwiseCopyable {
-  var publicKey: Key
-  var isRemoved = false
-  var isUpdateOnly = false
-  var hasPresharedKey = false
-  var endpoint: Endpoint?
-  var persistentKeepalive: UInt16?
-
-  init(publicKey: Key) {
-    self.publicKey = publicKey
-  }
-
-  /// Applies the section to the tunnel.
-  func commit(
-    to tunnel: inout Tunnel, presharedKey: UnsafeRawPointer, at now: Instant
-  ) throws(ConfigurationError) {
-    // Nothing stays staged, whatever happens.
-    defer { tunnel.abandonAllowedIPs() }
-    let existing = tunnel.findPeer(publicKey)
-    if isRemoved {
-      if let existing { tunnel.removePeer(existing) }
-      return
-    }
-    // A peer with the device's own key is ignored, as in the kernel.
-    if publicKey == tunnel.publicKey || (isUpdateOnly && existing == nil) { return }
-    let id = try tunnel.addPeer(publicKey)
-    if hasPresharedKey { tunnel.setPresharedKey(presharedKey, of: id) }
-    if let endpoint { tunnel.setEndpoint(endpoint, of: id) }
-    tunnel.commitAllowedIPs(to: id)
-    if let persistentKeepalive {
-      tunnel.setPersistentKeepalive(persistentKeepalive, of: id, at: now)
-    }
-    tunnel.peerIsConfigured(id, at: now)
   }
 }
