@@ -1,9 +1,10 @@
-/// Two tunnels with nothing between them: what one seals is copied to the other. They take turns
-/// with one batch of either lane, so that there is room for them on the smallest board.
+/// Two tunnels without a network between them: what one seals is copied to the other. They share
+/// one batch of each lane, so that they fit into the memory of the smallest board.
 ///
-/// Each step is a call, and there is one of each: the tunnel's functions are large.
+/// Each step of the lanes is called in one place only, because the tunnel's functions are large and
+/// the compiler inlines them.
 struct Loopback: ~Copyable {
-  /// Of the tunnels: who opens the sessions.
+  /// Index of the tunnel that opens the sessions.
   static let initiator = 0
   static let responder = 1
 
@@ -13,12 +14,12 @@ struct Loopback: ~Copyable {
   private let key: UnsafeMutableRawPointer
   var now: Instant
 
-  /// Where either finds the other.
+  /// The endpoint of both.
   private static var endpoint: Endpoint {
     Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: 51_820)
   }
 
-  /// Room for one peer and its handshake: two messages in the ring are load.
+  /// Enough for one peer and its handshake. Two messages in the ring already count as load.
   private static var limits: Limits {
     Limits(
       peers: 1, allowedIPs: 1, stagedPacketsPerPeer: 2, stagingSlots: 4, handshakeRing: 16,
@@ -28,7 +29,7 @@ struct Loopback: ~Copyable {
   init(carvingFrom arena: inout Arena, at now: Instant) {
     let limits = Loopback.limits
     key = arena.carveBytes(WireGuard.keyByteCount, owner: "selftest").baseAddress!
-    // Nothing of a tunnel has to be destroyed: what it has is in the arena.
+    // A tunnel needs no deinitialisation: everything it owns is in the arena.
     tunnels = arena.carveBytes(2 * MemoryLayout<Tunnel>.stride, owner: "selftest").baseAddress!
       .bindMemory(to: Tunnel.self, capacity: 2)
     for side in 0..<2 {
@@ -41,8 +42,8 @@ struct Loopback: ~Copyable {
     self.now = now
   }
 
-  /// Private keys are 01, 02 ... and 41, 42 ..., a preshared key e0, e1 ...; each draw of fixed
-  /// entropy gives 81, 82 ... or c1, c2 ...
+  /// Private keys are 01, 02 ... and 41, 42 ..., the preshared key is e0, e1 ...; without
+  /// `isSeeded` each draw of entropy gives 81, 82 ... or c1, c2 ...
   func start(isSeeded: Bool, hasPresharedKey: Bool = false) {
     for side in 0..<2 {
       let fixed: Entropy.Fill =
@@ -74,7 +75,7 @@ struct Loopback: ~Copyable {
 
   // MARK: Steps
 
-  /// Fills the outbound batch with packets of IPv4, each of `byteCount` bytes: a header and zeros.
+  /// Fills the outbound batch with IPv4 packets of `byteCount` bytes: a header and zeros.
   mutating func fill(_ count: Int, byteCount: Int) {
     outbound.reset()
     for _ in 0..<count {
@@ -86,12 +87,11 @@ struct Loopback: ~Copyable {
   }
 
   mutating func plan(_ side: Int) {
-    let tunnel = tunnels + side
-    tunnel.pointee.plan(&outbound, at: now)
+    tunnels[side].plan(&outbound, at: now)
   }
 
-  /// Handshake messages and due timers, into the outbound batch.
-  mutating func advance(_ side: Int) {
+  /// Serves handshake messages and runs due timers, into the outbound batch.
+  mutating func runTimers(_ side: Int) {
     outbound.reset()
     let tunnel = tunnels + side
     tunnel.pointee.runTimers(
@@ -105,8 +105,8 @@ struct Loopback: ~Copyable {
 
   mutating func seal() -> Bool { outbound.seal() }
 
-  /// Copies what `seal` has made to the inbound batch, each datagram `copies` times.
-  mutating func move(copies: Int = 1) {
+  /// Copies the sealed datagrams to the inbound batch, each `copies` times.
+  mutating func copyOutputs(copies: Int = 1) {
     for index in 0..<outbound.outputCount {
       guard case .datagram(let bytes, let path, _) = outbound.output(index) else { continue }
       for _ in 0..<copies {
@@ -118,74 +118,71 @@ struct Loopback: ~Copyable {
   }
 
   mutating func emit(_ side: Int) {
-    let tunnel = tunnels + side
-    tunnel.pointee.emit(&outbound, at: now)
+    tunnels[side].emit(&outbound, at: now)
   }
 
   mutating func accept(_ side: Int) {
-    let tunnel = tunnels + side
-    tunnel.pointee.accept(&inbound, at: now)
+    tunnels[side].accept(&inbound, at: now)
   }
 
   mutating func open() { inbound.open() }
 
   mutating func deliver(_ side: Int) {
-    let tunnel = tunnels + side
-    tunnel.pointee.deliver(&inbound, at: now)
+    tunnels[side].deliver(&inbound, at: now)
   }
 
-  // MARK: All of them
+  // MARK: Several steps
 
-  /// What is planned by one end, into the inbound batch.
+  /// Seals what one end has planned, and moves it to the inbound batch.
   mutating func transfer(from side: Int, copies: Int = 1) {
     inbound.reset()
-    while seal() { move(copies: copies) }
+    while seal() { copyOutputs(copies: copies) }
     emit(side)
   }
 
-  /// From one end to the other.
-  mutating func carry(from side: Int, copies: Int = 1) {
+  /// Takes what one end has planned all the way through the other.
+  mutating func send(from side: Int, copies: Int = 1) {
     transfer(from: side, copies: copies)
     accept(1 - side)
     open()
     deliver(1 - side)
   }
 
-  /// A packet of the initiator's that has to wait for a session.
+  /// Gives the initiator a packet that waits for a session.
   mutating func stage(byteCount: Int) {
     fill(1, byteCount: byteCount)
     plan(Loopback.initiator)
     emit(Loopback.initiator)
   }
 
-  /// An initiation for a packet that finds its session too old, on its way in the inbound batch.
+  /// Puts an initiation into the inbound batch, for a packet whose session is too old.
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
-    advance(Loopback.initiator)
+    runTimers(Loopback.initiator)
     transfer(from: Loopback.initiator)
   }
 
-  /// The response, which stands in the outbound batch, and the packet that has waited. And the
-  /// keepalive that answers it, or either end would soon ask for another session.
+  /// Sends the response, which is in the outbound batch, then the packet that was staged, and then
+  /// the keepalive that answers it; without that either end would soon want another session.
   mutating func confirm() {
-    carry(from: Loopback.responder)
-    advance(Loopback.initiator)
-    carry(from: Loopback.initiator)
+    send(from: Loopback.responder)
+    runTimers(Loopback.initiator)
+    send(from: Loopback.initiator)
     now = now.advanced(by: WireGuard.keepaliveTimeout)
-    advance(Loopback.responder)
-    carry(from: Loopback.responder)
+    runTimers(Loopback.responder)
+    send(from: Loopback.responder)
   }
 }
 
-/// Writes bytes each of which is one more than the one before.
+/// Writes bytes that count up from `start`.
 private func ramp(_ bytes: UnsafeMutableRawPointer, _ byteCount: Int, from start: UInt8) {
   for index in 0..<byteCount {
     bytes.storeByte(start &+ UInt8(truncatingIfNeeded: index), index)
   }
 }
 
-/// A header of UDP from 10.0.0.1 to 10.0.0.2.
+/// Writes the header of a UDP packet from 10.0.0.1 to 10.0.0.2.
 func writeIPv4Header(
   at bytes: UnsafeMutableRawPointer, byteCount: Int, trafficClass: UInt8 = 0,
   identification: UInt16 = 0, fragmentField: UInt16 = 0
@@ -196,12 +193,12 @@ func writeIPv4Header(
     source: IPAddress(ipv4: 0x0a00_0001), destination: IPAddress(ipv4: 0x0a00_0002))
 }
 
-/// Writes a fragment; a call for all who do.
+/// Writes a fragment. One copy of the code for all callers in this folder.
 func write(_ index: Int, of fragmenter: Fragmenter, to bytes: UnsafeMutableRawPointer) {
   fragmenter.write(index, to: bytes)
 }
 
-/// Cuts a packet; a call for all who do.
+/// Cuts a packet. One copy of the code for all callers in this folder.
 func cut(
   _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
 ) -> Fragmenter? {

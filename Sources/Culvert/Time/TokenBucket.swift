@@ -25,10 +25,12 @@ package struct TokenBucket: BitwiseCopyable, Sendable {
     self.last = last
   }
 
-  /// Whether one event can be paid for now. A clock that went backwards earns nothing (R24).
+  /// Whether one event can be paid for now. A clock that went backwards takes back what it had
+  /// given, and the bucket fills from then on (R24).
   @inline(__always)
   mutating func hasEnough(at now: Instant) -> Bool {
     credit = min(capacity, credit &+ min(now.since(last), capacity))
+    credit &-= min(credit, last.since(now))
     last = now
     return credit >= price
   }

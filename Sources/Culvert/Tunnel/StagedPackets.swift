@@ -34,7 +34,7 @@ struct StagedPackets: BitwiseCopyable {
     else { return false }
     var copied = 0
     for piece in 0..<needed {
-      guard let slot = pool.take() else { return false }
+      guard let slot = pool.allocate() else { return false }
       let bytes = slot.bytes
       let part = min(StagedPackets.payloadByteCount, byteCount - copied)
       bytes.storeBytes(of: piece == 0 ? UInt64(byteCount) : 0, as: UInt64.self)

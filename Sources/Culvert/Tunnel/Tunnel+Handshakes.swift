@@ -19,7 +19,7 @@ extension Tunnel {
     } else {
       guard cookieChecker.hasValidMAC1(message, byteCount: byteCount) else { return .badMAC }
     }
-    guard let slot = handshakePool.take() else {
+    guard let slot = handshakePool.allocate() else {
       loadEnd = now.advanced(by: Policy.loadHysteresis)
       return .handshakeRingFull
     }

@@ -41,7 +41,7 @@ public struct ConfigFileSettings {
   }
 
   /// The interface's addresses, in the order of the file.
-  public var addresses: UnsafeBufferPointer<ConfigAddress> {
+  package var addresses: UnsafeBufferPointer<ConfigAddress> {
     UnsafeBufferPointer(start: addressTable, count: addressCount)
   }
 

@@ -76,7 +76,7 @@ public enum LinkSetup {
   ///   - index: as `TunDevice.interfaceIndex`.
   ///   - namespace: descriptor of the network namespace that the interface is in; -1 for this
   ///     thread's.
-  public static func add(
+  package static func add(
     _ address: ConfigAddress, to index: UInt32, in namespace: Int32 = -1
   ) throws(SystemError) {
     let result = clinux_link_add_address(
