@@ -174,7 +174,7 @@ format: ## format the sources in place
 
 .PHONY: clean
 clean: ## remove what was built (not what was fetched)
-	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench build/models
 
 # --- packages
 
