@@ -198,7 +198,6 @@ struct TunnelEnd {
   func advance(at now: Instant, wall: WallTime, _ observe: Observer) {
     for index in 0..<hops.count {
       let hop = hops[index]
-      guard hop.tunnel.nextDeadline(at: now).isDue(at: now) else { continue }
       hop.outbound.reset()
       hop.tunnel.advance(&hop.outbound, at: now, wall: wall)
       send(index, at: now, observe)
