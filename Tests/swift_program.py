@@ -16,7 +16,7 @@ UNIT = ROOT / "Tests" / "Unit" / "CulvertTests"
 SODIUM = ROOT / "Sources" / "CSodium"
 FLAGS = (
     *("-O", "-wmo", "-swift-version", "6", "-enable-upcoming-feature", "ExistentialAny"),
-    *("-module-name", "Culvert", "-use-ld=lld"),
+    *("-module-name", "Culvert", "-package-name", "culvert", "-use-ld=lld"),
 )
 
 

@@ -6,20 +6,20 @@ public struct Entropy {
   public typealias Fill = @convention(c) (UnsafeMutableRawPointer, Int) -> Void
 
   private let source: Fill?
-  /// State of the seeded stream; unused with a source.
-  private var state: UInt64
+  /// Unused with a source.
+  private var stream: SplitMix64
 
   /// Bytes from a source fit for keys.
   ///
   /// - Parameter fill: writes as many random bytes as asked for, and cannot fail.
   public static func system(fill: Fill) -> Entropy {
-    Entropy(source: fill, state: 0)
+    Entropy(source: fill, seed: 0)
   }
 
   /// A stream that the seed alone decides (SplitMix64; Steele, Lea, Flood 2014), so that a
   /// simulation can be run again. Anyone can predict it: never for a tunnel that carries data.
   public static func seeded(_ seed: UInt64) -> Entropy {
-    Entropy(source: nil, state: seed)
+    Entropy(source: nil, seed: seed)
   }
 
   /// libsodium's randombytes_buf: the kernel's generator. `Sodium.start` must have returned true.
@@ -27,9 +27,9 @@ public struct Entropy {
     system { bytes, byteCount in csodium_random(bytes, byteCount) }
   }
 
-  private init(source: Fill?, state: UInt64) {
+  private init(source: Fill?, seed: UInt64) {
     self.source = source
-    self.state = state
+    stream = SplitMix64(seed: seed)
   }
 
   /// Writes `byteCount` random bytes.
@@ -37,7 +37,7 @@ public struct Entropy {
     guard let source else {
       var offset = 0
       while offset < byteCount {
-        withUnsafeBytes(of: step().littleEndian) { word in
+        withUnsafeBytes(of: stream.next().littleEndian) { word in
           (bytes + offset).copyMemory(
             from: word.baseAddress!, byteCount: min(word.count, byteCount &- offset))
         }
@@ -53,7 +53,7 @@ public struct Entropy {
   }
 
   public mutating func uint64() -> UInt64 {
-    guard let source else { return step() }
+    guard let source else { return stream.next() }
     var word: UInt64 = 0
     withUnsafeMutableBytes(of: &word) { source($0.baseAddress!, $0.count) }
     return word
@@ -69,14 +69,6 @@ public struct Entropy {
       if candidate < bound { return candidate }
     }
     return 0
-  }
-
-  private mutating func step() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var word = state
-    word = (word ^ word >> 30) &* 0xbf58_476d_1ce4_e5b9
-    word = (word ^ word >> 27) &* 0x94d0_49bb_1331_11eb
-    return word ^ word >> 31
   }
 }
 

@@ -155,6 +155,11 @@ struct FragmentKey: BitwiseCopyable {
   }
 
   @inline(__always)
+  func hash(_ hash: TableHash) -> UInt32 {
+    family == .ipv4 ? hash.hash(word0, tail) : hash.hash(word0, tail, word1, word2, word3)
+  }
+
+  @inline(__always)
   static func == (left: FragmentKey, right: FragmentKey) -> Bool {
     guard (left.word0 ^ right.word0) | (left.tail ^ right.tail) == 0, left.family == right.family
     else { return false }

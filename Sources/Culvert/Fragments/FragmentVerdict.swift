@@ -1,6 +1,6 @@
 /// What became of a packet given to the `Reassembler`, and of the datagrams that it was putting
 /// together. Every way to lose one has a name and a counter; none is an error of the program.
-public enum FragmentVerdict: UInt8, Sendable, BitwiseCopyable {
+public enum FragmentVerdict: UInt8, CountedVerdict {
   // Packets: each one given to `Reassembler.add` counts once among these.
   /// No fragment.
   case whole
@@ -56,10 +56,8 @@ public enum FragmentVerdict: UInt8, Sendable, BitwiseCopyable {
   /// An expired datagram whose sender was told.
   case timeExceededSent
 
-  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
   public static var count: UInt8 { timeExceededSent.rawValue + 1 }
 
-  /// The counter's name in the output of SIGUSR1.
   public var name: StaticString {
     switch self {
     case .whole: "fragment-none"
@@ -86,25 +84,5 @@ public enum FragmentVerdict: UInt8, Sendable, BitwiseCopyable {
     case .removed: "fragment-removed"
     case .timeExceededSent: "fragment-time-exceeded-sent"
     }
-  }
-}
-
-/// How often each verdict on fragments was given, since start.
-public struct FragmentCounters: BitwiseCopyable {
-  private let counts: UnsafeMutablePointer<UInt64>
-
-  init(carvingFrom arena: inout Arena) {
-    counts =
-      arena.carve(UInt64.self, count: Int(FragmentVerdict.count), owner: Reassembler.tablesOwner)
-      .baseAddress!
-  }
-
-  @inline(__always)
-  func add(_ verdict: FragmentVerdict) {
-    counts[Int(verdict.rawValue)] &+= 1
-  }
-
-  public subscript(verdict: FragmentVerdict) -> UInt64 {
-    counts[Int(verdict.rawValue)]
   }
 }

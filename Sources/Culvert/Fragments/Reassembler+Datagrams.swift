@@ -3,7 +3,8 @@ extension Reassembler {
   @inline(__always)
   mutating func hold(_ fragment: Fragment, at now: Instant) -> Outcome {
     observe(now)
-    let bucket = Reassembler.slots &+ hash.bucket(of: fragment.key, bits: Reassembler.bucketBits)
+    let hash = fragment.key.hash(hash) &>> (32 &- Reassembler.bucketBits)
+    let bucket = Reassembler.slots &+ Int(truncatingIfNeeded: hash)
     var slot = buckets.next(bucket)
     while slot < Reassembler.slots, !(datagrams[slot].key == fragment.key) {
       slot = buckets.next(slot)

@@ -37,7 +37,7 @@ public struct Reassembler: ~Copyable {
 
   static let tablesOwner: StaticString = "reassembly tables"
   private static let regionsOwner: StaticString = "reassembly"
-  static let bucketBits: UInt64 = 7
+  static let bucketBits: UInt32 = 7
   /// Where the data starts in a region.
   static let payloadByteOffset = headroom + Policy.fragmentHeadersByteCount
 
@@ -67,7 +67,7 @@ public struct Reassembler: ~Copyable {
   }
 
   /// How often each verdict was given.
-  public let counters: FragmentCounters
+  public let counters: Tally<FragmentVerdict>
 
   let datagrams: UnsafeMutablePointer<FragmentedDatagram>
   private let coverages: UnsafeMutableRawPointer
@@ -82,7 +82,7 @@ public struct Reassembler: ~Copyable {
   /// Slots by age, IPv4's and IPv6's apart, as they have different times.
   let ages: LinkTable
   var shares: SourceShares
-  var hash = FragmentHash(seed: 0)
+  var hash = TableHash(seed: 0)
 
   /// A bit for each slot; neither of the two are those that hold a datagram that is not whole.
   var free: UInt64 = .max
@@ -90,7 +90,10 @@ public struct Reassembler: ~Copyable {
   /// Datagrams so far.
   var number: UInt64 = 0
   var latest = Instant(nanoseconds: 0)
-  var allowance = ErrorAllowance()
+  /// For ICMP errors about datagrams that never became whole, so that their number does not depend
+  /// on what comes in (RFC 4443 section 2.4(f)).
+  var errorBudget = TokenBucket(
+    perSecond: Policy.timeExceededPerSecond, burst: Policy.timeExceededBurst)
 
   /// - Parameter maximumPacketByteCount: largest whole packet, headers included, 576-65575;
   ///   `Limits.reassembledByteCount`.
@@ -102,7 +105,7 @@ public struct Reassembler: ~Copyable {
     self.maximumPacketByteCount = maximumPacketByteCount
     let payloadByteCount = maximumPacketByteCount - IPv4Header.minimumByteCount
     maximumFragmentCount = payloadByteCount / Policy.smallestFragmentByteCount + 1
-    counters = FragmentCounters(carvingFrom: &arena)
+    counters = Tally(carvingFrom: &arena, owner: owner)
     datagrams =
       arena.carve(FragmentedDatagram.self, count: Reassembler.slots, owner: owner).baseAddress!
     coverageByteCount = Coverage.byteCount(for: payloadByteCount)
@@ -123,14 +126,15 @@ public struct Reassembler: ~Copyable {
   /// Once, before anything else.
   /// - Parameter seed: random, so that nobody can aim at one bucket of a table.
   public mutating func start(seed: UInt64) {
-    hash = FragmentHash(seed: seed)
+    hash = TableHash(seed: seed)
     buckets.prepare()
     ages.prepare()
     shares.prepare()
     free = .max
     completed = 0
     latest = Instant(nanoseconds: 0)
-    allowance = ErrorAllowance()
+    errorBudget = TokenBucket(
+      perSecond: Policy.timeExceededPerSecond, burst: Policy.timeExceededBurst)
   }
 
   // MARK: What is held
@@ -249,7 +253,7 @@ extension Reassembler {
     let datagram = datagrams + slot
     guard
       datagram.pointee.headerByteCount != 0, !datagram.pointee.isPoisoned,
-      allowance.isEnough(at: now)
+      errorBudget.hasEnough(at: now)
     else { return .silent }
     let region = payload(of: slot) - Reassembler.payloadByteOffset
     guard
@@ -258,7 +262,7 @@ extension Reassembler {
         packetByteOffset: Reassembler.payloadByteOffset &- datagram.pointee.headerByteCount,
         packetByteCount: datagram.pointee.firstByteCount)
     else { return .silent }
-    allowance.pay()
+    errorBudget.pay()
     counters.add(.timeExceededSent)
     return .timeExceeded(
       UnsafeMutableRawBufferPointer(start: region + error.byteOffset, count: error.byteCount))
@@ -304,27 +308,5 @@ extension Reassembler {
       taken &= taken &- 1
       datagrams[slot].since = min(datagrams[slot].since, now)
     }
-  }
-}
-
-/// A token bucket for the ICMP errors about datagrams that were never whole, so that their number
-/// does not follow from what comes in (RFC 4443 section 2.4(f)).
-struct ErrorAllowance: BitwiseCopyable {
-  private static var cost: UInt64 { nanosecondsPerSecond / Policy.timeExceededPerSecond }
-  private static var capacity: UInt64 { cost * Policy.timeExceededBurst }
-  private var tokens = ErrorAllowance.capacity
-  private var last = Instant(nanoseconds: 0)
-
-  /// Whether an error may be sent now. A clock that has gone back brings nothing (R24).
-  mutating func isEnough(at now: Instant) -> Bool {
-    let earned = min(now.since(last), ErrorAllowance.capacity)
-    tokens = min(ErrorAllowance.capacity, tokens &+ earned)
-    last = now
-    return tokens >= ErrorAllowance.cost
-  }
-
-  /// Pays for one; only where there is enough.
-  mutating func pay() {
-    tokens &-= ErrorAllowance.cost
   }
 }

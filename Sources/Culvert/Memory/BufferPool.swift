@@ -47,7 +47,7 @@ struct BufferPool: BitwiseCopyable {
   var freeCount: Int { state.pointee.freeCount }
 
   /// A free slot, or nil when all are taken.
-  func take() -> Slot? {
+  func allocate() -> Slot? {
     let index = state.pointee.firstFree
     guard index != BufferPool.none else { return nil }
     state.pointee.firstFree = state.pointee.links[Int(index)]

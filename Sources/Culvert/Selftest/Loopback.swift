@@ -145,7 +145,7 @@ struct TunnelEnd {
     while next < inner.outbound.outputCount {
       outer.outbound.reset()
       let before = next
-      next = inner.channel.carry(from: &inner.outbound, at: next, into: &outer.outbound, at: now)
+      next = inner.channel.wrap(from: &inner.outbound, at: next, into: &outer.outbound, at: now)
       precondition(next > before, "an empty batch has no room for a datagram")
       observe(.carried, hop + 1)
       outer.tunnel.plan(&outer.outbound, at: now)
@@ -173,7 +173,7 @@ struct TunnelEnd {
     while next < outer.inbound.count {
       inner.inbound.reset()
       let before = next
-      next = inner.channel.carry(from: outer.inbound, at: next, into: &inner.inbound, at: now)
+      next = inner.channel.unwrap(from: outer.inbound, at: next, into: &inner.inbound, at: now)
       precondition(next > before, "an empty batch has no room for a datagram")
       receive(hop - 1, at: now, observe)
       inner.channel.release()
@@ -195,17 +195,17 @@ struct TunnelEnd {
   }
 
   /// Runs the timers that are due, and handles the queued handshake messages, of every hop.
-  func advance(at now: Instant, wall: WallTime, _ observe: Observer) {
+  func runTimers(at now: Instant, wall: WallTime, _ observe: Observer) {
     for index in 0..<hops.count {
       let hop = hops[index]
       hop.outbound.reset()
-      hop.tunnel.advance(&hop.outbound, at: now, wall: wall)
+      hop.tunnel.runTimers(into: &hop.outbound, at: now, wall: wall)
       send(index, at: now, observe)
     }
     for index in 0..<hops.count - 1 where hops[index].channel.nextDeadline.isDue(at: now) {
       let outer = hops[index + 1]
       outer.outbound.reset()
-      hops[index].channel.advance(&outer.outbound, at: now)
+      hops[index].channel.expireFragments(into: &outer.outbound, at: now)
       outer.tunnel.plan(&outer.outbound, at: now)
       send(index + 1, at: now, observe)
     }
@@ -351,10 +351,10 @@ struct Loopback: ~Copyable {
   }
 
   /// Handshake messages and due timers of the innermost tunnel, into the outbound batch.
-  mutating func advance(_ side: Int) {
+  mutating func runTimers(_ side: Int) {
     let hop = end(side).innermost
     hop.outbound.reset()
-    hop.tunnel.advance(&hop.outbound, at: now, wall: wall)
+    hop.tunnel.runTimers(into: &hop.outbound, at: now, wall: wall)
   }
 
   private var wall: WallTime {
@@ -371,7 +371,7 @@ struct Loopback: ~Copyable {
 
   /// Copies what `seal` has made to the inbound batch, each datagram `copies` times. What finds no
   /// room is lost.
-  mutating func move(copies: Int = 1) { ends.0.outermost.move(copies: copies) }
+  mutating func copyOutputs(copies: Int = 1) { ends.0.outermost.move(copies: copies) }
 
   mutating func emit(_ side: Int) {
     let hop = end(side).innermost
@@ -395,12 +395,12 @@ struct Loopback: ~Copyable {
   /// What is planned by one end, into the inbound batch.
   mutating func transfer(from side: Int, copies: Int = 1) {
     inbound.reset()
-    while seal() { move(copies: copies) }
+    while seal() { copyOutputs(copies: copies) }
     emit(side)
   }
 
   /// From one end to the other.
-  mutating func carry(from side: Int, copies: Int = 1) {
+  mutating func send(from side: Int, copies: Int = 1) {
     transfer(from: side, copies: copies)
     accept(1 - side)
     open()
@@ -418,19 +418,19 @@ struct Loopback: ~Copyable {
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
-    advance(Loopback.initiator)
+    runTimers(Loopback.initiator)
     transfer(from: Loopback.initiator)
   }
 
   /// The response, which is in the outbound batch, and the packet that has waited. And the
   /// keepalive that answers it, or either end would soon ask for another session.
   mutating func confirm() {
-    carry(from: Loopback.responder)
-    advance(Loopback.initiator)
-    carry(from: Loopback.initiator)
+    send(from: Loopback.responder)
+    runTimers(Loopback.initiator)
+    send(from: Loopback.initiator)
     now = now.advanced(by: WireGuard.keepaliveTimeout)
-    advance(Loopback.responder)
-    carry(from: Loopback.responder)
+    runTimers(Loopback.responder)
+    send(from: Loopback.responder)
   }
 
   // MARK: Through all hops
@@ -459,7 +459,7 @@ struct Loopback: ~Copyable {
     if sendsPlanned {
       source.send(at: now, carry)
     } else {
-      source.advance(at: now, wall: wall, carry)
+      source.runTimers(at: now, wall: wall, carry)
     }
   }
 }

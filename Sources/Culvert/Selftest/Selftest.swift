@@ -1,20 +1,17 @@
-/// `culvert selftest`: known answers of everything that a compiler, a CPU or a library could get
-/// wrong, on the device itself.
+/// `culvert selftest`: known answers for everything that a compiler, a CPU or a library could get
+/// wrong, checked on the device itself.
 ///
-/// A group hashes what the code under test gives for inputs that a seed makes, and the first eight
-/// bytes of the hash are compared with `SelftestGroup.expected`. Those come from elsewhere: from
-/// Tests/Selftest, which works them out from the specifications, and of the reassembler from the
+/// A group hashes the results of the code under test for seeded inputs, and the first eight bytes
+/// of the hash are compared with `SelftestGroup.expected`. These come from independent code: from
+/// Tests/Selftest, which works them out from the specifications, and for the reassembler from the
 /// naive model in the unit tests.
-///
-/// All of it runs once, so it is compiled for size: the tunnel's functions stay calls, where a
-/// second copy of them would be put into the self-test.
-public enum Selftest {
-  /// What `digest` needs: the tables of the largest group.
-  public static let memoryByteCount = 640 << 10
+package enum Selftest {
+  /// Bytes that `digest` needs: the tables of the largest group.
+  package static let memoryByteCount = 640 << 10
 
-  /// The digest over all groups, from that over those before and that of the next one. The first
-  /// of them comes after 0. It is the same on every board and in both builds.
-  public static func chain(_ total: UInt64, _ digest: UInt64) -> UInt64 {
+  /// Extends the digest over all groups so far, 0 before the first, by that of the next group. The
+  /// digest over all groups is the same on every board and in both builds.
+  package static func chain(_ total: UInt64, _ digest: UInt64) -> UInt64 {
     var chain = SelftestDigest()
     chain.add(total)
     chain.add(digest)
@@ -24,7 +21,7 @@ public enum Selftest {
   /// The digest of one group.
   ///
   /// - Parameter memory: `memoryByteCount` bytes, page-aligned, which are overwritten.
-  public static func digest(
+  package static func digest(
     of group: SelftestGroup, memory: UnsafeMutableRawBufferPointer
   ) -> UInt64 {
     memory.initializeMemory(as: UInt8.self, repeating: 0)
@@ -34,8 +31,8 @@ public enum Selftest {
   }
 }
 
-/// What the self-test looks at, in its order.
-public enum SelftestGroup: UInt8, Sendable {
+/// The groups of the self-test, in the order in which they run.
+package enum SelftestGroup: UInt8, Sendable {
   case blake2s
   case hmac
   case hkdf
@@ -56,9 +53,9 @@ public enum SelftestGroup: UInt8, Sendable {
   case configuration
 
   /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
-  public static let count = configuration.rawValue + 1
+  package static let count = configuration.rawValue + 1
 
-  public var name: StaticString {
+  package var name: StaticString {
     switch self {
     case .blake2s: "blake2s"
     case .hmac: "hmac"
@@ -81,8 +78,8 @@ public enum SelftestGroup: UInt8, Sendable {
     }
   }
 
-  /// The digest that Tests/Selftest works out, and of the reassembler the unit tests.
-  public var expected: UInt64 {
+  /// The digest that Tests/Selftest works out; for the reassembler, the unit tests.
+  package var expected: UInt64 {
     switch self {
     case .blake2s: 0x89dc_e2ba_80cc_f8b2
     case .hmac: 0xc74b_c8c3_a340_bd09
@@ -106,11 +103,10 @@ public enum SelftestGroup: UInt8, Sendable {
   }
 }
 
-/// What a group of the self-test has given, hashed.
+/// The hash over the results of a group.
 struct SelftestDigest: ~Copyable {
   private var hash = BLAKE2s()
 
-  // Calls, as there are many of them and none is hot.
   mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
     hash.update(bytes, byteCount: byteCount)
   }
@@ -124,8 +120,7 @@ struct SelftestDigest: ~Copyable {
     add(isTrue ? 1 : 0)
   }
 
-  /// The hash's first eight bytes, as a number whose hexadecimal digits are theirs in order. The
-  /// digest is of no further use.
+  /// The hash's first eight bytes, as a big-endian number. Ends the digest.
   mutating func finish() -> UInt64 {
     var bytes = Key.zero
     withUnsafeMutableBytes(of: &bytes) { hash.finish(into: $0.baseAddress!) }
@@ -133,8 +128,8 @@ struct SelftestDigest: ~Copyable {
   }
 }
 
-/// One group of the self-test under way: its memory, its inputs and its digest. The groups stand in
-/// the files of their subject.
+/// A group of the self-test while it runs: its memory, its inputs and its digest. The groups are in
+/// the `SelftestRun+` file of their subject.
 struct SelftestRun: ~Copyable {
   var digest = SelftestDigest()
   var random: Entropy
@@ -173,7 +168,7 @@ struct SelftestRun: ~Copyable {
     arena.carveBytes(byteCount, owner: "selftest").baseAddress!
   }
 
-  /// Bytes off the seed's stream.
+  /// Random bytes of the seed's stream.
   mutating func randomBytes(_ byteCount: Int) -> UnsafeMutableRawPointer {
     let bytes = bytes(byteCount)
     random.fill(bytes, byteCount: byteCount)
@@ -185,7 +180,7 @@ struct SelftestRun: ~Copyable {
     Int(truncatingIfNeeded: random.uint64() & UInt64(bound - 1))
   }
 
-  /// The numbers at which an integer of some width ends: each power of two, and its neighbours.
+  /// The numbers around which integers overflow: each power of two and its neighbours.
   static let edgeCount = 3 * 64 + 1
 
   static func edge(_ index: Int) -> UInt64 {

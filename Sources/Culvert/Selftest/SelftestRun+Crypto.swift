@@ -1,6 +1,6 @@
 /// Known answers of the primitives.
 extension SelftestRun {
-  /// Plain, keyed and cut at every place, up to five blocks.
+  /// Plain and keyed, in pieces of every length, up to five blocks.
   mutating func blake2s() {
     let key = randomBytes(32)
     let text = randomBytes(512)
@@ -31,7 +31,7 @@ extension SelftestRun {
     }
   }
 
-  /// Each chaining key is the output before.
+  /// Each chaining key is the previous output.
   mutating func hkdf() {
     let text = randomBytes(80)
     let outputs = bytes(96)
@@ -60,7 +60,7 @@ extension SelftestRun {
     load(scalar, "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d")
     load(point, "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493")
     multiply(output, scalar, point)
-    // The points 0 and 1, and the iteration from 9.
+    // The points 0 and 1, then the iteration that starts from 9.
     for start in 0..<2 as Range<UInt8> {
       point.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
       point.storeByte(start, 0)
@@ -88,8 +88,8 @@ extension SelftestRun {
     _ = Hex.decodeKey(text.bytes, into: bytes)
   }
 
-  /// Transport data of all lengths up to 1536, padded ones among them, under counters of more than
-  /// 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
+  /// Transport data of all lengths up to 1536, with and without padding, under counters of more
+  /// than 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
   mutating func aead() {
     let longest = 1536
     let room = TransportCipher.headroom + longest + 32 + TransportCipher.slack
@@ -99,7 +99,7 @@ extension SelftestRun {
     let opened = bytes(room) + TransportCipher.headroom
     for byteCount in 0...longest {
       let counter = UInt64(byteCount) &* 0x1_0000_0001
-      // Bytes behind these are padding, and zeros whatever stands there.
+      // The bytes after these are padding: encrypted as zeros, whatever they hold.
       let textByteCount = byteCount - byteCount & 7
       for turn in 0..<2 {
         let cipher = turn == 0 ? TransportCipher.composed(stride: 512) : other(byteCount % 3)
@@ -111,7 +111,7 @@ extension SelftestRun {
         let isGenuine = open(cipher, sealed, byteCount, opened, counter, key)
         digest.add(isGenuine && Secret.equal(opened, text, byteCount: textByteCount))
       }
-      // A bit of the ciphertext or the tag.
+      // Flip a bit of the ciphertext or the tag.
       let place = byteCount &* 7 % (byteCount + 16)
       sealed.storeByte(sealed.byte(place) ^ 1 << UInt8(byteCount & 7), place)
       let isGenuine = open(other(2), sealed, byteCount, opened, counter, key)
@@ -119,7 +119,7 @@ extension SelftestRun {
     }
   }
 
-  /// A call, so that the cipher's code is here only once.
+  // Not inlined, so that the cipher's code is here only once.
   @inline(never)
   private func open(
     _ cipher: TransportCipher, _ message: UnsafeMutableRawPointer, _ byteCount: Int,
@@ -143,7 +143,7 @@ extension SelftestRun {
         into: output, text: text, byteCount: byteCount, additionalData: key,
         additionalByteCount: byteCount & 31, nonce: nonce, key: key)
       digest.add(output, byteCount: byteCount + 16)
-      // Genuine with an even length, forged with an odd one.
+      // Even lengths stay genuine, odd ones are forged.
       let place = byteCount / 2
       if byteCount & 1 != 0 { output.storeByte(~output.byte(place), place) }
       let isGenuine = XAEAD.open(
@@ -156,7 +156,7 @@ extension SelftestRun {
 }
 
 /// Whole handshakes with fixed keys and entropy, byte by byte: Tests/Selftest computes the same
-/// with an implementation of its own.
+/// bytes with an implementation of its own.
 extension SelftestRun {
   mutating func handshake(hasPresharedKey: Bool) {
     var loopback = Loopback(
@@ -164,9 +164,9 @@ extension SelftestRun {
     loopback.start(isSeeded: false, hasPresharedKey: hasPresharedKey)
     loopback.setCipher(.composed(stride: 512), of: Loopback.responder)
     let (one, two) = (Loopback.initiator, Loopback.responder)
-    // An initiation, which comes twice and so finds the responder under load; its cookie, with
-    // which the next one is taken, and that again only once; the response; the packet that has
-    // waited.
+    // An initiation, which arrives twice and so finds the responder under load; its cookie, with
+    // which the next initiation is accepted, though only the first of two copies; the response; the
+    // staged packet.
     loopback.stage(byteCount: 100)
     for step in 0..<6 {
       if step == 3 {
@@ -174,22 +174,22 @@ extension SelftestRun {
         digest.add(loopback.now.nanoseconds)
       }
       let side = step == 1 || step == 4 ? two : one
-      loopback.advance(side)
-      carry(&loopback, from: side, copies: step % 3 == 0 ? 2 : 1)
+      loopback.runTimers(side)
+      send(&loopback, from: side, copies: step % 3 == 0 ? 2 : 1)
     }
-    // More in both directions, all of it twice: the second one is a replay.
+    // More packets in both directions, each twice: the second copy is a replay.
     for index in 0..<9 {
       loopback.fill(2, byteCount: 20 + 175 * index)
       loopback.plan(index & 1)
-      carry(&loopback, from: index & 1, copies: 2)
+      send(&loopback, from: index & 1, copies: 2)
     }
     digest.add(loopback.count(.replayed, of: one))
     digest.add(loopback.count(.replayed, of: two))
   }
 
   /// Hashes the datagrams, and the packets that come out of them.
-  private mutating func carry(_ loopback: inout Loopback, from side: Int, copies: Int) {
-    loopback.carry(from: side, copies: copies)
+  private mutating func send(_ loopback: inout Loopback, from side: Int, copies: Int) {
+    loopback.send(from: side, copies: copies)
     for index in 0..<loopback.inbound.count {
       digest.add(
         loopback.inbound.datagram(index),

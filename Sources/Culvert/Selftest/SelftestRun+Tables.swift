@@ -1,12 +1,12 @@
-/// The tables, under seeded operations. What they have to answer, Tests/Selftest finds out with a
-/// set, a list and a dictionary.
+/// The tables, under seeded operations. Tests/Selftest works out the right answers with a set, a
+/// list and a dictionary.
 extension SelftestRun {
-  /// Counters on both sides of 2^32, and the last ones that there are.
+  /// Counters on both sides of 2^32, and the last valid ones.
   mutating func replay() {
     let bits = arena.carve(UInt64.self, count: ReplayWindow.wordCount, owner: "selftest")
     var window = ReplayWindow(bits: bits.baseAddress!)
     var greatest: UInt64 = 0
-    // The first one, the draws, and the last ones.
+    // The first counter, random ones, and the last valid ones.
     for index in 0..<16_389 {
       let step = UInt64(number(below: 16_384))
       var counter: UInt64
@@ -27,7 +27,7 @@ extension SelftestRun {
     }
   }
 
-  /// Prefixes of few different bits, so that most lie in others.
+  /// Prefixes that differ in few bits, so that most contain others.
   mutating func routing() {
     let limits = Limits(
       peers: 4, allowedIPs: 48, stagedPacketsPerPeer: 1, stagingSlots: 1, handshakeRing: 1,
@@ -56,12 +56,12 @@ extension SelftestRun {
   }
 
   /// Which of many deadlines is due first, and what one peer's timers do when nobody answers:
-  /// initiations until it is given up, then the wiping of its keys. In the 293rd year of uptime.
+  /// initiations until they give up, then the wiping of its keys. In the 293rd year of uptime.
   mutating func timers() {
     var schedule = Schedule(carvingFrom: &arena, peers: 32)
     for _ in 0..<4096 {
       let peer = UInt32(number(below: 32))
-      // No two are equal, so that there is one first.
+      // No two are equal, so that one of them is first.
       let deadline = Deadline(nanoseconds: random.uint64() & ~31 | UInt64(peer))
       switch number(below: 4) {
       case 0: schedule.remove(peer)
@@ -84,7 +84,7 @@ extension SelftestRun {
     for _ in 0..<48 {
       guard let due = loopback.nextDeadline(of: Loopback.initiator).instant else { break }
       loopback.now = due
-      loopback.advance(Loopback.initiator)
+      loopback.runTimers(Loopback.initiator)
       loopback.transfer(from: Loopback.initiator)
       digest.add(due.nanoseconds)
       digest.add(UInt64(loopback.inbound.count))
@@ -115,9 +115,9 @@ extension SelftestRun {
   }
 }
 
-/// A stream of fragments, one after the other, from one seed: of a few datagrams of both families
-/// at a time, drawn at random, so that duplicates are common, and in turn of very many, a flood
-/// that takes all slots. One in sixteen has something wrong with it.
+/// A stream of fragments from one seed. It alternates between a few datagrams of both families,
+/// whose fragments are drawn at random, so that duplicates are common, and a flood of very many,
+/// which fills all slots. One fragment in sixteen has something wrong with it.
 struct SelftestFragments {
   static let count = 8192
   static let maximumPacketByteCount = 2048
@@ -125,21 +125,20 @@ struct SelftestFragments {
   private var random: Entropy
   private var number = 0
   private(set) var now = Instant(nanoseconds: 1 << 32)
-  /// The peer that the last fragment came from.
+  /// The peer that sent the last fragment.
   private(set) var sender: UInt32 = 0
 
   init(seed: UInt64) {
     random = .seeded(seed)
   }
 
-  /// Writes the next one to `room`, of `maximumPacketByteCount` bytes; its length.
+  /// Writes the next fragment to `room`, `maximumPacketByteCount` bytes, and returns its length.
   mutating func next(into room: UnsafeMutableRawPointer) -> Int {
     let draw = random.uint64()
     let isIPv4 = draw & 1 == 0
     let isFlood = number & 512 != 0
     number += 1
-    // A second takes four draws, so that some datagrams live to the end of their time; of a flood
-    // two hundred.
+    // Four draws a second, so that some datagrams reach their deadline; in a flood two hundred.
     now = now.advanced(by: draw >> (isFlood ? 41 : 35))
     let identification =
       isFlood
@@ -188,7 +187,7 @@ struct SelftestFragments {
 
 /// What reads and writes packets.
 extension SelftestRun {
-  /// All lengths up to 512 at all alignments, odd ones among them, and the longest.
+  /// All lengths up to 512, odd ones included, at all alignments, and the longest packet.
   mutating func checksum() {
     let text = randomBytes(520)
     for byteCount in 0...512 {
@@ -209,7 +208,7 @@ extension SelftestRun {
     digest.add(UInt64(sum.folded))
   }
 
-  /// Packets of both families cut for links of all kinds.
+  /// Packets of both families, cut for many MTUs.
   mutating func fragments() {
     let packet = randomBytes(4096)
     let output = bytes(4096)
@@ -241,7 +240,7 @@ extension SelftestRun {
     }
   }
 
-  /// Fragments of many datagrams, some of which contradict others; what becomes of each, and the
+  /// Fragments of many datagrams, some of which contradict others: the verdict on each, and the
   /// whole packets.
   mutating func reassembly() {
     var reassembler = Reassembler(

@@ -28,199 +28,185 @@ enum MessageType: UInt8, BitwiseCopyable {
   }
 }
 
-/// A view of a handshake initiation (whitepaper section 5.4.2):
-/// type, reserved 4 | sender 4 | ephemeral 32 | static 32+16 | timestamp 12+16 | mac1 16 | mac2 16.
-struct InitiationMessage: BitwiseCopyable {
+/// A view of a message whose type and length have been checked.
+struct Message<Layout: MessageLayout>: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
-
-  static let byteCount = WireGuard.initiationByteCount
-  static let senderOffset = 4
-  static let ephemeralOffset = 8
-  static let encryptedStaticOffset = 40
-  static let encryptedTimestampOffset = 88
-  /// mac1 covers everything before it.
-  static let mac1Offset = 116
-  /// mac2 covers everything before it, mac1 included.
-  static let mac2Offset = 132
-
-  /// Nil unless the datagram is an initiation (R30).
-  @inline(__always)
-  init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
-    guard MessageType(at: bytes, byteCount: byteCount) == .initiation else { return nil }
-    self.bytes = bytes
-  }
-
-  /// Starts a message in `byteCount` bytes: writes type and sender, leaves the rest to the caller.
-  @inline(__always)
-  init(writingTo bytes: UnsafeMutableRawPointer, sender: UInt32) {
-    self.bytes = bytes
-    MessageType.initiation.write(to: bytes)
-    bytes.storeLittle(sender, InitiationMessage.senderOffset)
-  }
-
-  /// The index by which the initiator wants to be answered.
-  @inline(__always)
-  var sender: UInt32 { bytes.loadLittle(InitiationMessage.senderOffset, as: UInt32.self) }
-
-  /// 32 bytes, an unencrypted public key.
-  @inline(__always)
-  var ephemeral: UnsafeMutableRawPointer { bytes + InitiationMessage.ephemeralOffset }
-
-  /// 32 bytes of public key and 16 of tag.
-  @inline(__always)
-  var encryptedStatic: UnsafeMutableRawPointer { bytes + InitiationMessage.encryptedStaticOffset }
-
-  /// 12 bytes of TAI64N and 16 of tag.
-  @inline(__always)
-  var encryptedTimestamp: UnsafeMutableRawPointer {
-    bytes + InitiationMessage.encryptedTimestampOffset
-  }
-
-  /// 16 bytes.
-  @inline(__always)
-  var mac1: UnsafeMutableRawPointer { bytes + InitiationMessage.mac1Offset }
-
-  /// 16 bytes.
-  @inline(__always)
-  var mac2: UnsafeMutableRawPointer { bytes + InitiationMessage.mac2Offset }
-}
-
-/// A view of a handshake response (whitepaper section 5.4.3):
-/// type, reserved 4 | sender 4 | receiver 4 | ephemeral 32 | nothing 0+16 | mac1 16 | mac2 16.
-struct ResponseMessage: BitwiseCopyable {
-  let bytes: UnsafeMutableRawPointer
-
-  static let byteCount = WireGuard.responseByteCount
-  static let senderOffset = 4
-  static let receiverOffset = 8
-  static let ephemeralOffset = 12
-  static let encryptedNothingOffset = 44
-  /// mac1 covers everything before it.
-  static let mac1Offset = 60
-  /// mac2 covers everything before it, mac1 included.
-  static let mac2Offset = 76
-
-  /// Nil unless the datagram is a response (R30).
-  @inline(__always)
-  init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
-    guard MessageType(at: bytes, byteCount: byteCount) == .response else { return nil }
-    self.bytes = bytes
-  }
-
-  /// Starts a message in `byteCount` bytes: writes type, sender and receiver, leaves the rest to
-  /// the caller.
-  @inline(__always)
-  init(writingTo bytes: UnsafeMutableRawPointer, sender: UInt32, receiver: UInt32) {
-    self.bytes = bytes
-    MessageType.response.write(to: bytes)
-    bytes.storeLittle(sender, ResponseMessage.senderOffset)
-    bytes.storeLittle(receiver, ResponseMessage.receiverOffset)
-  }
-
-  /// The responder's index.
-  @inline(__always)
-  var sender: UInt32 { bytes.loadLittle(ResponseMessage.senderOffset, as: UInt32.self) }
-
-  /// The sender index of the initiation that is answered.
-  @inline(__always)
-  var receiver: UInt32 { bytes.loadLittle(ResponseMessage.receiverOffset, as: UInt32.self) }
-
-  /// 32 bytes, an unencrypted public key.
-  @inline(__always)
-  var ephemeral: UnsafeMutableRawPointer { bytes + ResponseMessage.ephemeralOffset }
-
-  /// 16 bytes of tag.
-  @inline(__always)
-  var encryptedNothing: UnsafeMutableRawPointer { bytes + ResponseMessage.encryptedNothingOffset }
-
-  /// 16 bytes.
-  @inline(__always)
-  var mac1: UnsafeMutableRawPointer { bytes + ResponseMessage.mac1Offset }
-
-  /// 16 bytes.
-  @inline(__always)
-  var mac2: UnsafeMutableRawPointer { bytes + ResponseMessage.mac2Offset }
-}
-
-/// A view of a cookie reply (whitepaper section 5.4.7):
-/// type, reserved 4 | receiver 4 | nonce 24 | cookie 16+16.
-struct CookieReplyMessage: BitwiseCopyable {
-  let bytes: UnsafeMutableRawPointer
-
-  static let byteCount = WireGuard.cookieReplyByteCount
-  static let receiverOffset = 4
-  static let nonceOffset = 8
-  static let encryptedCookieOffset = 32
-
-  /// Nil unless the datagram is a cookie reply (R30).
-  @inline(__always)
-  init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
-    guard MessageType(at: bytes, byteCount: byteCount) == .cookieReply else { return nil }
-    self.bytes = bytes
-  }
-
-  /// Starts a message in `byteCount` bytes: writes type and receiver, leaves the rest to the
-  /// caller.
-  @inline(__always)
-  init(writingTo bytes: UnsafeMutableRawPointer, receiver: UInt32) {
-    self.bytes = bytes
-    MessageType.cookieReply.write(to: bytes)
-    bytes.storeLittle(receiver, CookieReplyMessage.receiverOffset)
-  }
-
-  /// The sender index of the handshake message that is answered.
-  @inline(__always)
-  var receiver: UInt32 { bytes.loadLittle(CookieReplyMessage.receiverOffset, as: UInt32.self) }
-
-  /// 24 bytes.
-  @inline(__always)
-  var nonce: UnsafeMutableRawPointer { bytes + CookieReplyMessage.nonceOffset }
-
-  /// 16 bytes of cookie and 16 of tag.
-  @inline(__always)
-  var encryptedCookie: UnsafeMutableRawPointer { bytes + CookieReplyMessage.encryptedCookieOffset }
-}
-
-/// A view of a transport data message (whitepaper section 5.4.6):
-/// type, reserved 4 | receiver 4 | counter 8 | packet n+16.
-struct TransportDataMessage: BitwiseCopyable {
-  let bytes: UnsafeMutableRawPointer
-  /// Of the whole message, at least 32.
+  /// Of the whole message.
   let byteCount: Int
 
-  static let receiverOffset = 4
-  static let counterOffset = 8
-  static let encryptedPacketOffset = WireGuard.transportHeaderByteCount
-
-  /// Nil unless the datagram is transport data (R30).
+  /// Nil unless the datagram is a message of this type (R30).
   @inline(__always)
   init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
-    guard MessageType(at: bytes, byteCount: byteCount) == .transportData else { return nil }
+    guard MessageType(at: bytes, byteCount: byteCount) == Layout.type else { return nil }
     self.bytes = bytes
     self.byteCount = byteCount
   }
 
+  /// Starts a message: writes the type and leaves the rest to the caller.
+  @inline(__always)
+  private init(writingTo bytes: UnsafeMutableRawPointer, byteCount: Int) {
+    self.bytes = bytes
+    self.byteCount = byteCount
+    Layout.type.write(to: bytes)
+  }
+}
+
+typealias InitiationMessage = Message<InitiationLayout>
+typealias ResponseMessage = Message<ResponseLayout>
+typealias CookieReplyMessage = Message<CookieReplyLayout>
+typealias TransportDataMessage = Message<TransportDataLayout>
+
+/// Where a message has its fields: offsets in bytes.
+protocol MessageLayout {
+  static var type: MessageType { get }
+}
+
+/// A message that is addressed to a session or handshake of its receiver.
+protocol AddressedLayout: MessageLayout {
+  static var receiverOffset: Int { get }
+}
+
+/// A message of a handshake: it has a sender index, an ephemeral key, and ends in two MACs.
+protocol HandshakeLayout: MessageLayout {
+  static var ephemeralOffset: Int { get }
+  static var byteCount: Int { get }
+}
+
+/// Handshake initiation (whitepaper section 5.4.2):
+/// type, reserved 4 | sender 4 | ephemeral 32 | static 32+16 | timestamp 12+16 | mac1 16 | mac2 16.
+enum InitiationLayout: HandshakeLayout {
+  static var type: MessageType { .initiation }
+  static var byteCount: Int { WireGuard.initiationByteCount }
+  static var ephemeralOffset: Int { 8 }
+}
+
+/// Handshake response (whitepaper section 5.4.3):
+/// type, reserved 4 | sender 4 | receiver 4 | ephemeral 32 | nothing 0+16 | mac1 16 | mac2 16.
+enum ResponseLayout: HandshakeLayout, AddressedLayout {
+  static var type: MessageType { .response }
+  static var byteCount: Int { WireGuard.responseByteCount }
+  static var receiverOffset: Int { 8 }
+  static var ephemeralOffset: Int { 12 }
+}
+
+/// Cookie reply (whitepaper section 5.4.7):
+/// type, reserved 4 | receiver 4 | nonce 24 | cookie 16+16.
+enum CookieReplyLayout: AddressedLayout {
+  static var type: MessageType { .cookieReply }
+  static var receiverOffset: Int { 4 }
+}
+
+/// Transport data (whitepaper section 5.4.6):
+/// type, reserved 4 | receiver 4 | counter 8 | packet n+16.
+enum TransportDataLayout: AddressedLayout {
+  static var type: MessageType { .transportData }
+  static var receiverOffset: Int { 4 }
+}
+
+// MARK: Fields of several messages
+
+extension Message where Layout: AddressedLayout {
+  static var receiverOffset: Int { Layout.receiverOffset }
+
+  /// The index that the receiver chose: of a session, or for a response and a cookie reply the
+  /// sender index of the message that is answered.
+  @inline(__always)
+  var receiver: UInt32 { bytes.loadLittle(Layout.receiverOffset, as: UInt32.self) }
+}
+
+extension Message where Layout: HandshakeLayout {
+  static var senderOffset: Int { 4 }
+  static var ephemeralOffset: Int { Layout.ephemeralOffset }
+  /// mac1 covers everything before it.
+  static var mac1Offset: Int { mac2Offset - WireGuard.macByteCount }
+  /// mac2 covers everything before it, mac1 included.
+  static var mac2Offset: Int { Layout.byteCount - WireGuard.macByteCount }
+
+  /// The index by which the sender wants to be answered.
+  @inline(__always)
+  var sender: UInt32 { bytes.loadLittle(Self.senderOffset, as: UInt32.self) }
+
+  /// 32 bytes, an unencrypted public key.
+  @inline(__always)
+  var ephemeral: UnsafeMutableRawPointer { bytes + Self.ephemeralOffset }
+
+  /// 16 bytes.
+  @inline(__always)
+  var mac1: UnsafeMutableRawPointer { bytes + Self.mac1Offset }
+
+  /// 16 bytes.
+  @inline(__always)
+  var mac2: UnsafeMutableRawPointer { bytes + Self.mac2Offset }
+}
+
+// MARK: Fields of one message
+
+extension Message<InitiationLayout> {
+  /// Starts a message: writes type and sender and leaves the rest to the caller.
+  @inline(__always)
+  init(writingTo bytes: UnsafeMutableRawPointer, sender: UInt32) {
+    self.init(writingTo: bytes, byteCount: Layout.byteCount)
+    bytes.storeLittle(sender, Self.senderOffset)
+  }
+
+  /// 32 bytes of public key and 16 of tag.
+  @inline(__always)
+  var encryptedStatic: UnsafeMutableRawPointer { bytes + 40 }
+
+  /// 12 bytes of TAI64N and 16 of tag.
+  @inline(__always)
+  var encryptedTimestamp: UnsafeMutableRawPointer { bytes + 88 }
+}
+
+extension Message<ResponseLayout> {
+  /// Starts a message: writes type, sender and receiver and leaves the rest to the caller.
+  @inline(__always)
+  init(writingTo bytes: UnsafeMutableRawPointer, sender: UInt32, receiver: UInt32) {
+    self.init(writingTo: bytes, byteCount: Layout.byteCount)
+    bytes.storeLittle(sender, Self.senderOffset)
+    bytes.storeLittle(receiver, Self.receiverOffset)
+  }
+
+  /// 16 bytes of tag.
+  @inline(__always)
+  var encryptedNothing: UnsafeMutableRawPointer { bytes + 44 }
+}
+
+extension Message<CookieReplyLayout> {
+  /// Starts a message: writes type and receiver and leaves the rest to the caller.
+  @inline(__always)
+  init(writingTo bytes: UnsafeMutableRawPointer, receiver: UInt32) {
+    self.init(writingTo: bytes, byteCount: WireGuard.cookieReplyByteCount)
+    bytes.storeLittle(receiver, Self.receiverOffset)
+  }
+
+  /// 24 bytes.
+  @inline(__always)
+  var nonce: UnsafeMutableRawPointer { bytes + 8 }
+
+  /// 16 bytes of cookie and 16 of tag.
+  @inline(__always)
+  var encryptedCookie: UnsafeMutableRawPointer { bytes + 32 }
+}
+
+extension Message<TransportDataLayout> {
+  private static var counterOffset: Int { 8 }
+
   /// Writes the 16 bytes of header before a packet.
   @inline(__always)
   static func writeHeader(to bytes: UnsafeMutableRawPointer, receiver: UInt32, counter: UInt64) {
-    MessageType.transportData.write(to: bytes)
+    Layout.type.write(to: bytes)
     bytes.storeLittle(receiver, receiverOffset)
     bytes.storeLittle(counter, counterOffset)
   }
 
-  /// The index that the receiver chose for the session.
-  @inline(__always)
-  var receiver: UInt32 { bytes.loadLittle(TransportDataMessage.receiverOffset, as: UInt32.self) }
-
   /// The packet's nonce.
   @inline(__always)
-  var counter: UInt64 { bytes.loadLittle(TransportDataMessage.counterOffset, as: UInt64.self) }
+  var counter: UInt64 { bytes.loadLittle(Self.counterOffset, as: UInt64.self) }
 
   /// `encryptedPacketByteCount` bytes of ciphertext, then 16 of tag.
   @inline(__always)
-  var encryptedPacket: UnsafeMutableRawPointer {
-    bytes + TransportDataMessage.encryptedPacketOffset
-  }
+  var encryptedPacket: UnsafeMutableRawPointer { bytes + WireGuard.transportHeaderByteCount }
 
   /// Bytes of ciphertext without the tag: those of the plaintext, padding included.
   @inline(__always)

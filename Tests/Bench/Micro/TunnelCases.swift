@@ -25,7 +25,7 @@ private final class MicroTunnels {
     let before = loopback.count(.handshakeAccepted, of: Loopback.responder)
     loopback.initiate()
     loopback.accept(Loopback.responder)
-    loopback.advance(Loopback.responder)
+    loopback.runTimers(Loopback.responder)
     loopback.confirm()
     precondition(loopback.count(.handshakeAccepted, of: Loopback.responder) == before + 1)
   }
@@ -56,7 +56,7 @@ private final class MicroTunnels {
     room.copyMemory(from: UnsafeRawBufferPointer(start: large.packet, count: large.byteCount))
     loopback.outbound.append(byteCount: large.byteCount, offload: large.offload)
     loopback.plan(Loopback.initiator)
-    loopback.carry(from: Loopback.initiator)
+    loopback.send(from: Loopback.initiator)
     loopback.inbound.join(tcp: true, udp: true)
     precondition(loopback.inbound.outputCount == 1)
   }

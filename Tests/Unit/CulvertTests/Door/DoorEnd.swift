@@ -61,7 +61,7 @@ final class DoorEnd {
   /// message.
   private func fenceSlots(_ isOn: Bool) {
     #if FENCES
-      guard let first = tunnel.handshakePool.take() else { return }
+      guard let first = tunnel.handshakePool.allocate() else { return }
       let base = first.bytes.baseAddress!
       let used = HandshakeEntry(in: first).message - base + WireGuard.initiationByteCount
       let pool = tunnel.handshakePool.state.pointee

@@ -76,7 +76,7 @@ extension DoorWorld {
     let count = near.outbound.outputCount
     for index in 0..<count {
       for isUniform in [true, false] {
-        let run = near.outbound.run(from: index, isUniform: isUniform)
+        let run = near.outbound.runLength(from: index, isUniform: isUniform)
         expect(
           run >= 1 && run <= BatchLayout.maximumSegments && index + run <= count,
           "a run that cannot be sent")

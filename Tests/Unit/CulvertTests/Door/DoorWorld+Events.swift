@@ -15,7 +15,7 @@ extension DoorWorld {
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint)
       + nearCount(.droppedFromStaging)
     near.outbound.reset()
-    near.tunnel.advance(&near.outbound, at: now, wall: wall)
+    near.tunnel.runTimers(into: &near.outbound, at: now, wall: wall)
     let handled = UInt64(queued - near.tunnel.handshakeRing.count)
     let alsoCounted =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint) + nearCount(.droppedFromStaging)
@@ -93,7 +93,7 @@ extension DoorWorld {
   }
 
   func advance(_ door: DoorEnd, into mail: DoorMail) {
-    door.end.advance(at: now, wall: wall) { step, _ in
+    door.end.runTimers(at: now, wall: wall) { step, _ in
       guard step == .sealed else { return }
       for index in 0..<door.outbound.outputCount {
         if case .datagram(let bytes, _, _) = door.outbound.output(index) { mail.push(bytes) }

@@ -79,7 +79,7 @@ extension DoorWorld {
       peer.pointee.keypairs.current.canSend(64, at: now)
     else { return 0 }
     far.outbound.reset()
-    far.tunnel.begin(&far.outbound)
+    far.tunnel.stamp(&far.outbound)
     guard let text = far.outbound.room(for: 1500) else { return 0 }
     let owner = choices.below(8) == 0 ? 1 : 0
     let byteCount = writeFlow(
@@ -105,7 +105,7 @@ extension DoorWorld {
     var byteCount = 0
     while far.outbound.seal() {
       guard byteCount == 0 else { continue }
-      let count = far.outbound.run(from: 0, isUniform: true)
+      let count = far.outbound.runLength(from: 0, isUniform: true)
       for index in 0..<count {
         guard case .datagram(let bytes, _, _) = far.outbound.output(index) else { continue }
         if index == 0, count > 1 { segmentByteCount = bytes.count }

@@ -41,7 +41,7 @@ import Testing
     var places: Set<UnsafeMutableRawPointer> = []
     for _ in 0..<3 {
       var held: [UInt32] = []
-      while let slot = pool.take() {
+      while let slot = pool.allocate() {
         #expect(slot.bytes.count == 16)
         places.insert(slot.bytes.baseAddress!)
         held.append(slot.detach())
@@ -57,7 +57,7 @@ import Testing
     let memory = TestArena(byteCount: 1 << 14)
     let pool = makePool(memory, slots: 2)
     func borrow(_ isEarly: Bool) -> Int {
-      guard let slot = pool.take() else { return -1 }
+      guard let slot = pool.allocate() else { return -1 }
       if isEarly { return pool.freeCount }
       return slot.bytes.count
     }
@@ -81,7 +81,7 @@ import Testing
     for number in 0..<2000 as Range<UInt64> {
       switch generator.next() % 4 {
       case 0, 1:
-        guard let slot = pool.take() else {
+        guard let slot = pool.allocate() else {
           #expect(model.count + held.count == 6)
           break
         }
@@ -96,7 +96,7 @@ import Testing
           #expect(model.isEmpty)
         }
       default:
-        if generator.next() % 2 == 0, let slot = pool.take() {
+        if generator.next() % 2 == 0, let slot = pool.allocate() {
           held.append(slot.detach())
         } else if let index = held.popLast() {
           _ = Slot(adopting: index, of: pool)

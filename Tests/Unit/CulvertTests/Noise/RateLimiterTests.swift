@@ -10,8 +10,7 @@ import Testing
     var limits = Profile.tiny.limits
     limits.rateLimiterEntries = entries
     var limiter = RateLimiter(carvingFrom: &memory.arena, limits: limits)
-    var random = Entropy.seeded(seed)
-    limiter.prepare(seed: &random)
+    limiter.prepare(seed: seed)
     return limiter
   }
 

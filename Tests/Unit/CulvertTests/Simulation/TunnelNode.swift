@@ -165,7 +165,7 @@ final class TunnelNode {
 
   /// One turn of the control path.
   func advance(at now: Instant, wall: WallTime) -> [Emission] {
-    record { end.advance(at: now, wall: wall, $0) }
+    record { end.runTimers(at: now, wall: wall, $0) }
   }
 
   /// Turns of the control path until nothing is due.
