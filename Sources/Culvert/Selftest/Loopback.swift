@@ -335,7 +335,7 @@ struct Loopback: ~Copyable {
 
   // MARK: Steps
 
-  /// Fills the outbound batch with IPv4 packets of `byteCount` bytes: a header and zeros.
+  /// Fills the outbound batch with packets of IPv4, each of `byteCount` bytes: a header and zeros.
   mutating func fill(_ count: Int, byteCount: Int) {
     outbound.reset()
     for _ in 0..<count {
@@ -391,16 +391,16 @@ struct Loopback: ~Copyable {
     hop.tunnel.deliver(&hop.inbound, at: now)
   }
 
-  // MARK: Several steps
+  // MARK: All of them
 
-  /// Seals what one end has planned, and moves it to the inbound batch.
+  /// What is planned by one end, into the inbound batch.
   mutating func transfer(from side: Int, copies: Int = 1) {
     inbound.reset()
     while seal() { copyOutputs(copies: copies) }
     emit(side)
   }
 
-  /// Takes what one end has planned all the way through the other.
+  /// From one end to the other.
   mutating func send(from side: Int, copies: Int = 1) {
     transfer(from: side, copies: copies)
     accept(1 - side)
@@ -408,14 +408,14 @@ struct Loopback: ~Copyable {
     deliver(1 - side)
   }
 
-  /// Gives the initiator a packet that waits for a session.
+  /// A packet of the initiator's that has to wait for a session.
   mutating func stage(byteCount: Int) {
     fill(1, byteCount: byteCount)
     plan(Loopback.initiator)
     emit(Loopback.initiator)
   }
 
-  /// Puts an initiation into the inbound batch, for a packet whose session is too old.
+  /// An initiation for a packet that finds its session too old, on its way in the inbound batch.
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
@@ -465,14 +465,14 @@ struct Loopback: ~Copyable {
   }
 }
 
-/// Writes bytes that count up from `start`.
+/// Writes bytes each of which is one more than the one before.
 private func ramp(_ bytes: UnsafeMutableRawPointer, _ byteCount: Int, from start: UInt8) {
   for index in 0..<byteCount {
     bytes.storeByte(start &+ UInt8(truncatingIfNeeded: index), index)
   }
 }
 
-/// Writes the header of a UDP packet from 10.0.0.1 to 10.0.0.2.
+/// A header of UDP from 10.0.0.1 to 10.0.0.2.
 func writeIPv4Header(
   at bytes: UnsafeMutableRawPointer, byteCount: Int, trafficClass: UInt8 = 0,
   identification: UInt16 = 0, fragmentField: UInt16 = 0
@@ -483,12 +483,12 @@ func writeIPv4Header(
     source: IPAddress(ipv4: 0x0a00_0001), destination: IPAddress(ipv4: 0x0a00_0002))
 }
 
-/// Writes a fragment. One copy of the code for all callers in this folder.
+/// Writes a fragment; a call for all who do.
 func write(_ index: Int, of fragmenter: Fragmenter, to bytes: UnsafeMutableRawPointer) {
   fragmenter.write(index, to: bytes)
 }
 
-/// Cuts a packet. One copy of the code for all callers in this folder.
+/// Cuts a packet; a call for all who do.
 func cut(
   _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
 ) -> Fragmenter? {

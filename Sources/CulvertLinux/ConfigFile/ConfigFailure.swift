@@ -1,8 +1,8 @@
 import Culvert
 
-/// Why a configuration file cannot be used, for one line on standard error. It points into the
-/// memory of the settings, and is reported before that is used again, by the same thread.
-public struct ConfigFailure: Error, @unchecked Sendable {
+/// Why a configuration file cannot be used, as one line on standard error. It points into the
+/// memory of the settings, so the same thread reports it before that memory is used again.
+struct ConfigFailure: Error, @unchecked Sendable {
   enum Reason {
     case unreadable(SystemError)
     case directory
@@ -10,9 +10,9 @@ public struct ConfigFailure: Error, @unchecked Sendable {
     case wrong(ConfigError.Reason)
     case noInterface
     case unresolved(ResolverFailure)
-    /// Somebody wants the program to end.
+    /// A signal asked the program to exit.
     case interrupted
-    // What the tables have no room for, and how much they have.
+    // More than the tables or buffers hold, and the limit.
     case mtu(Int)
     case addresses(Int)
     case names(Int)
@@ -38,55 +38,64 @@ public struct ConfigFailure: Error, @unchecked Sendable {
     self.subject = subject
   }
 
-  /// "exit.conf:7: 'Adress': unknown key; ...", without a newline.
-  public func append(to text: inout Line) {
-    text.append(cString: path)
-    if line > 0 {
-      text.append(byte: 0x3a)
-      text.append(decimal: UInt64(line))
-    }
-    text.append(": ")
-    if subject.count > 0 {
-      text.append("'")
-      for byte in subject { text.append(byte: byte > 0x20 && byte < 0x7f ? byte : 0x3f) }
-      text.append("': ")
-    }
-    describe(&text)
-  }
-
-  /// Writes it to standard error, behind "culvert: ". The caller exits with 1.
-  public func report() {
+  /// Writes the line to standard error, after "culvert: ". The caller exits with status 1.
+  func report() {
     Output.writeLine(to: Output.standardError) {
       $0.append("culvert: ")
       append(to: &$0)
     }
   }
 
+  /// "exit.conf:7: 'Adress': unknown key; ...", without a newline.
+  func append(to text: inout Line) {
+    text.append(cString: path)
+    if line > 0 {
+      text.append(":")
+      text.append(decimal: UInt64(line))
+    }
+    text.append(": ")
+    if subject.count > 0 {
+      text.append("'")
+      for byte in subject {
+        // A terminal must not receive control characters from the file.
+        let isPrintable = byte > UInt8(ascii: " ") && byte <= UInt8(ascii: "~")
+        text.append(byte: isPrintable ? byte : UInt8(ascii: "?"))
+      }
+      text.append("': ")
+    }
+    describe(&text)
+  }
+
   private func describe(_ text: inout Line) {
     switch reason {
     case .unreadable(let error):
-      text.append("cannot be read: ")
+      text.append("cannot read the file: ")
       text.append(error)
-    case .directory: text.append("is a directory; name a file in it")
-    case .tooLarge: text.append("is too large for a configuration; is this the right file?")
+      if error == .EACCES { text.append("; run culvert as a user who may read it") }
+    case .directory: text.append("this is a directory; give the path of a configuration file")
+    case .tooLarge: text.append("the file is larger than 32 MiB; check that it is the right one")
     case .wrong(let reason): text.append(reason.text)
-    case .noInterface: text.append("there is no such interface; see ip link")
+    case .noInterface: text.append("no interface has this name; ip link lists them")
     case .unresolved(let failure): text.append(failure.text)
-    case .interrupted: text.append("interrupted while a host name was looked up")
-    case .mtu(let limit): limited(&text, "the MTU may be up to ", limit, "")
-    case .addresses(let limit): limited(&text, "there is room for ", limit, " addresses")
+    case .interrupted: text.append("interrupted while looking up a host name")
+    case .mtu(let limit): append("MTU is too large; the maximum is ", limit, "", to: &text)
+    case .addresses(let limit):
+      append("too many addresses; the maximum is ", limit, "", to: &text)
     case .names(let limit):
-      limited(&text, "there is room for ", limit, " host names; write addresses in their place")
+      append(
+        "too many endpoints with host names; the maximum is ", limit,
+        ", use IP addresses for the others", to: &text)
     case .peers(let limit):
-      limited(&text, "there is room for ", limit, " peers; see culvert --help, --max-peers")
+      append("too many peers; the limit is ", limit, ", raise it with --max-peers", to: &text)
     case .allowedIPs(let limit):
-      limited(
-        &text, "there is room for ", limit, " allowed IPs; see culvert --help, --max-allowed-ips")
+      append(
+        "too many allowed IPs; the limit is ", limit, ", raise it with --max-allowed-ips",
+        to: &text)
     }
   }
 
-  private func limited(
-    _ text: inout Line, _ before: StaticString, _ limit: Int, _ after: StaticString
+  private func append(
+    _ before: StaticString, _ limit: Int, _ after: StaticString, to text: inout Line
   ) {
     text.append(before)
     text.append(decimal: limit)

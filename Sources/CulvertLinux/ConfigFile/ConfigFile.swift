@@ -1,29 +1,28 @@
 import CLinux
 import Culvert
 
-/// Configuration files of wg(8) and wg-quick(8), read into a tunnel at start.
+/// A configuration file of wg(8) or wg-quick(8), which is read into a tunnel at start-up.
 ///
-/// A file is read twice: the first time nothing is changed, so that a file with an error in it
-/// leaves the tunnel as it was. What can be read but once, a pipe (`--config <(...)`), is taken as
-/// it comes, and a failure then leaves the tunnel without key and peers, as does a table that is
-/// full.
-public struct ConfigFile: ~Copyable {
-  /// Locked memory: the lines carry keys.
+/// The file is read twice. The first pass changes nothing, so that a file with an error leaves the
+/// tunnel as it was. A pipe (`--config <(...)`) can only be read once, and is applied in that one
+/// pass. After an error in it, or if a table is full, the tunnel has neither a key nor peers.
+struct ConfigFile: ~Copyable {
+  /// The locked memory, because the lines contain keys.
   private enum Layout {
     static var presharedKey: Int { 0 }
     static var parser: Int { WireGuard.keyByteCount }
     static var lines: Int { parser + ConfigParser.byteCount }
-    /// A list of allowed IPs may stand on one line.
+    /// Room for a long list of allowed IPs on one line.
     static var lineByteCount: Int { 8192 }
     static var byteCount: Int { lines + lineByteCount }
   }
 
   /// Bytes of the memory that `init` takes.
-  public static var byteCount: Int { Layout.byteCount }
-  /// More than 131,072 allowed IPs, each on its line.
-  /// A pause is cut into these, to see signals in between.
-  private static let sliceMilliseconds = 100
+  static var byteCount: Int { Layout.byteCount }
+  /// Enough for more than 131,072 allowed IPs, one per line. `ConfigFailure` names this limit.
   private static let longestFile = 32 << 20
+  /// Pauses are divided into slices of this length, after each of which signals are checked.
+  private static let sliceMilliseconds = 100
 
   private let path: UnsafePointer<CChar>
   private let memory: UnsafeMutableRawPointer
@@ -34,9 +33,9 @@ public struct ConfigFile: ~Copyable {
 
   /// - Parameters:
   ///   - path: NUL-terminated, never freed (an argument).
-  ///   - memory: `byteCount` bytes of locked memory. Files that are read one after the other may
+  ///   - memory: `byteCount` bytes of locked memory. Files that are read one after another may
   ///     share it: `load` wipes it.
-  public init(_ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer) {
+  init(_ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer) {
     self.init(path, memory: memory, resolver: Resolver(), retries: .fromEnvironment())
   }
 
@@ -52,11 +51,11 @@ public struct ConfigFile: ~Copyable {
     self.output = output
   }
 
-  /// Reads the file, and looks up the host names in it, which may take a while.
+  /// Reads the file and looks up the host names in it, which may take a while.
   ///
-  /// The tunnel's private key and its peers are set; `settings` is replaced by what the file says
-  /// besides. Peers that the tunnel had stay. Warnings go to standard error.
-  public mutating func load(
+  /// Sets the tunnel's private key and adds the peers to those that it has; `settings` is replaced
+  /// by the file's other settings. Warnings are written to standard error.
+  mutating func load(
     into tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
     let memory = memory
@@ -69,16 +68,16 @@ public struct ConfigFile: ~Copyable {
     if traits & UInt32(CLINUX_FILE_EXPOSED) != 0 { warnOfExposure() }
     if traits & UInt32(CLINUX_FILE_SEEKABLE) != 0 {
       var check = ConfigFilePass(path: path, isApplying: false, presharedKey: presharedKey)
-      try run(&check, file, &tunnel, &settings, at: now)
+      try read(file, &check, &tunnel, &settings, at: now)
       _ = clinux_file_rewind(file.raw)
     }
     do throws(ConfigFailure) {
       var apply = ConfigFilePass(path: path, isApplying: true, presharedKey: presharedKey)
-      try run(&apply, file, &tunnel, &settings, at: now)
-      try findNames(&tunnel, settings)
+      try read(file, &apply, &tunnel, &settings, at: now)
+      try resolveNames(&tunnel, settings)
     } catch {
       tunnel.removeAllPeers()
-      // The zero key is none.
+      // The zero key means no key.
       Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
       tunnel.setPrivateKey(presharedKey)
       throw error
@@ -93,8 +92,8 @@ public struct ConfigFile: ~Copyable {
   }
 
   /// Reads the file from its beginning to its end.
-  private func run(
-    _ pass: inout ConfigFilePass, _ file: borrowing FileDescriptor, _ tunnel: inout Tunnel,
+  private func read(
+    _ file: borrowing FileDescriptor, _ pass: inout ConfigFilePass, _ tunnel: inout Tunnel,
     _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
     var reader = LineReader(
@@ -110,24 +109,24 @@ public struct ConfigFile: ~Copyable {
       var count = file.read(into: room)
       if count < 0 { throw failure(.unreadable(SystemError(code: Int32(-count)))) }
       if count == 0 {
-        // The last line may lack its newline. Where it does not, an empty line does no harm.
-        room[0] = 0x0a
+        // The last line may lack its newline. If it has one, this only adds an empty line.
+        room[0] = UInt8(ascii: "\n")
         count = 1
         isAtEnd = true
       }
       total += count
       if total > ConfigFile.longestFile { throw failure(.tooLarge) }
       reader.didReceive(byteCount: count)
-      try take(&reader, &parser, &pass, &tunnel, &settings, at: now)
+      try applyLines(&reader, &parser, &pass, &tunnel, &settings, at: now)
     }
     if let error = parser.finish() {
       throw ConfigFailure(.wrong(error.reason), path: path, line: error.line)
     }
-    try pass.endSection(&tunnel, &settings, at: now)
+    try pass.commitSection(&tunnel, &settings, at: now)
   }
 
-  /// Takes all lines that are there.
-  private func take(
+  /// Parses and applies the complete lines that have been read.
+  private func applyLines(
     _ reader: inout LineReader, _ parser: inout ConfigParser, _ pass: inout ConfigFilePass,
     _ tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
@@ -136,25 +135,25 @@ public struct ConfigFile: ~Copyable {
       if case .incomplete = line { return }
       parser.begin(line)
       while let statement = parser.next() {
-        try pass.take(statement, parser, &tunnel, &settings, at: now)
+        try pass.apply(statement, parser, &tunnel, &settings, at: now)
       }
     }
   }
 
   // MARK: Host names
 
-  private mutating func findNames(
+  private mutating func resolveNames(
     _ tunnel: inout Tunnel, _ settings: ConfigFileSettings
   ) throws(ConfigFailure) {
     for name in settings.names where !name.publicKey.isZero {
-      let endpoint = try find(name)
-      // The device's own key is no peer's.
+      let endpoint = try resolve(name)
+      // There is no peer if the key is the device's own.
       if let id = tunnel.findPeer(name.publicKey) { tunnel.setEndpoint(endpoint, of: id) }
     }
   }
 
-  /// Tries again as wg(8) does, with pauses that grow.
-  private mutating func find(_ name: ConfigFileName) throws(ConfigFailure) -> Endpoint {
+  /// Retries as wg(8) does, with growing pauses.
+  private mutating func resolve(_ name: ConfigFileName) throws(ConfigFailure) -> Endpoint {
     var pause = retries
     while true {
       try checkSignals()
@@ -167,7 +166,7 @@ public struct ConfigFile: ~Copyable {
         Output.writeLine(to: output) {
           $0.append("culvert: ")
           failure.append(to: &$0)
-          $0.append("; trying again in ")
+          $0.append("; retrying in ")
           $0.append(decimal: UInt64(milliseconds / 1000))
           $0.append(" s")
         }
@@ -181,7 +180,7 @@ public struct ConfigFile: ~Copyable {
     }
   }
 
-  /// Signals are read by the event loop, which does not run yet.
+  /// Checks for signals itself, because the event loop is not running yet.
   private func checkSignals() throws(ConfigFailure) {
     if clinux_signals_is_end_pending() != 0 { throw failure(.interrupted) }
   }
@@ -192,7 +191,8 @@ public struct ConfigFile: ~Copyable {
     Output.writeLine(to: output) {
       $0.append("culvert: ")
       $0.append(cString: path)
-      $0.append(": everybody can read the private key in it; chmod 600")
+      $0.append(": every user can read this file and its private key; run: chmod 600 ")
+      $0.append(cString: path)
     }
   }
 
@@ -201,12 +201,13 @@ public struct ConfigFile: ~Copyable {
     Output.writeLine(to: output) {
       $0.append("culvert: ")
       $0.append(cString: path)
-      $0.append(": not carried out, since it takes wg-quick:")
+      $0.append(": ignored keys:")
       for raw in 0..<ConfigKey.count {
         guard let key = ConfigKey(rawValue: raw), keys & key.bit != 0 else { continue }
         $0.append(" ")
         $0.append(key.name)
       }
+      $0.append("; only wg-quick supports them: use it, or make these settings yourself")
     }
   }
 }

@@ -1,13 +1,16 @@
 import Culvert
 
-/// One reading of a configuration file: what its statements do.
+/// One pass over a configuration file: checks its statements, or applies them.
 struct ConfigFilePass {
   private let path: UnsafePointer<CChar>
-  /// False for the reading that only looks for errors.
+  /// False for the pass that only looks for errors.
   private let isApplying: Bool
-  /// Of the section that is being read.
+  /// The preshared key of the current section, in locked memory.
   private let presharedKey: UnsafeMutableRawPointer
-  private var section: ConfigFileSection?
+  /// The peer's section that is being read. Its public key need not come first.
+  private var section: PeerSection?
+  /// The host name of that section's endpoint.
+  private var name: ConfigFileName?
   private var line: UInt32 = 0
 
   init(
@@ -22,48 +25,49 @@ struct ConfigFilePass {
     ConfigFailure(reason, path: path, line: line)
   }
 
-  /// Carries a statement out.
+  /// Applies a statement, or checks whether it could be applied.
   ///
-  /// - Parameter parser: that the statement is of, and that holds its secret or its name.
-  mutating func take(
+  /// - Parameter parser: the statement's parser, which holds its secret or its name.
+  mutating func apply(
     _ statement: ConfigStatement, _ parser: borrowing ConfigParser, _ tunnel: inout Tunnel,
     _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
     switch statement {
-    case .beginInterface: try endSection(&tunnel, &settings, at: now)
+    case .beginInterface: try commitSection(&tunnel, &settings, at: now)
     case .beginPeer:
-      try endSection(&tunnel, &settings, at: now)
-      section = ConfigFileSection()
+      try commitSection(&tunnel, &settings, at: now)
+      section = PeerSection(publicKey: .zero)
+      name = nil
       if isApplying { tunnel.stageReplaceAllowedIPs() }
     default: break
     }
     line = parser.line
     switch statement {
     case .beginInterface, .beginPeer: break
-    case .device(let setting): set(setting, parser, &tunnel, &settings)
+    case .device(let setting): apply(setting, parser, &tunnel, &settings)
     case .address(let address):
       guard settings.append(address) else {
         throw failure(.addresses(ConfigFileSettings.maximumAddresses))
       }
     case .mtu(let mtu):
-      // R33: what is larger than the buffers is refused, with the limit in the message.
+      // R33: an MTU that is larger than the buffers is refused, and the message gives the limit.
       let limit = tunnel.limits.maximumMTU
       guard Int(mtu) <= limit else { throw failure(.mtu(limit)) }
       settings.mtu = mtu
     case .ignored(let key): settings.ignoredKeys |= key.bit
-    case .peer(let setting): try set(setting, parser, &tunnel, settings)
+    case .peer(let setting): try apply(setting, parser, &tunnel, settings)
     case .namedEndpoint(let port):
-      guard let name = settings.hold(parser.name, port: port, line: line) else {
+      guard let held = settings.hold(parser.name, port: port, line: line) else {
         throw failure(.names(ConfigFileSettings.maximumNames))
       }
-      section?.name = name
+      name = held
     case .failure(let error):
       throw ConfigFailure(
         .wrong(error.reason), path: path, line: error.line, subject: settings.quote(parser.key))
     }
   }
 
-  private func set(
+  private func apply(
     _ setting: DeviceSetting, _ parser: borrowing ConfigParser, _ tunnel: inout Tunnel,
     _ settings: inout ConfigFileSettings
   ) {
@@ -75,7 +79,7 @@ struct ConfigFilePass {
     }
   }
 
-  private mutating func set(
+  private mutating func apply(
     _ setting: PeerSetting, _ parser: borrowing ConfigParser, _ tunnel: inout Tunnel,
     _ settings: ConfigFileSettings
   ) throws(ConfigFailure) {
@@ -99,7 +103,7 @@ struct ConfigFilePass {
     case .persistentKeepalive(let seconds): section?.persistentKeepalive = seconds
     case .allowedIP(let prefix): try stage(prefix, add: true, &tunnel)
     case .removeAllowedIP(let prefix): try stage(prefix, add: false, &tunnel)
-    // A configuration file has no words for these.
+    // A configuration file cannot express these.
     case .remove, .updateOnly, .replaceAllowedIPs, .protocolVersion1: break
     }
   }
@@ -115,49 +119,25 @@ struct ConfigFilePass {
     }
   }
 
-  /// Carries out the peer's section that ends here, if there is one.
-  mutating func endSection(
+  /// Applies the peer's section that has ended, if there is one.
+  mutating func commitSection(
     _ tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
     guard let section else { return }
     self.section = nil
     defer { Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount) }
     guard isApplying else {
-      if let name = section.name { settings.keepName(name) }
+      if let name { settings.keepName(name) }
       return
     }
     do throws(ConfigurationError) {
-      try section.commit(to: &tunnel, &settings, presharedKey: presharedKey, at: now)
+      try section.commit(to: &tunnel, presharedKey: presharedKey, at: now)
     } catch {
       throw failure(.peers(tunnel.limits.peers))
     }
-  }
-}
-
-/// One peer's section of a configuration file, collected until it ends; its allowed IPs are staged
-/// in the tunnel, its preshared key lies in locked memory.
-struct ConfigFileSection: BitwiseCopyable {
-  /// It may stand behind the others.
-  var publicKey = Key.zero
-  var hasPresharedKey = false
-  var endpoint: Endpoint?
-  /// In place of `endpoint`.
-  var name: ConfigFileName?
-  var persistentKeepalive: UInt16?
-
-  /// Carries the section out.
-  func commit(
-    to tunnel: inout Tunnel, _ settings: inout ConfigFileSettings,
-    presharedKey: UnsafeRawPointer, at now: Instant
-  ) throws(ConfigurationError) {
-    var section = UAPISection(publicKey: publicKey)
-    section.hasPresharedKey = hasPresharedKey
-    section.endpoint = endpoint
-    section.persistentKeepalive = persistentKeepalive
-    try section.commit(to: &tunnel, presharedKey: presharedKey, at: now)
-    if endpoint != nil || name != nil { settings.forgetNames(of: publicKey) }
+    if section.endpoint != nil || name != nil { settings.forgetNames(of: section.publicKey) }
     if var name {
-      name.publicKey = publicKey
+      name.publicKey = section.publicKey
       settings.keepName(name)
     }
   }

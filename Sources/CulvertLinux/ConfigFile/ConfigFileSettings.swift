@@ -1,15 +1,15 @@
 import Culvert
 
-/// What a configuration file says that is not the tunnel's own to keep, in fixed memory.
-public struct ConfigFileSettings {
-  /// 0 for any free port; nil where the file says nothing.
-  public internal(set) var listenPort: UInt16?
-  /// 0 for none; nil where the file says nothing.
-  public internal(set) var firewallMark: UInt32?
-  /// Bytes, 68 to the limit; nil where the file says nothing.
-  public internal(set) var mtu: UInt16?
-  /// Keys that were read and are not carried out, as `ConfigKey.bit`.
-  public internal(set) var ignoredKeys: UInt32 = 0
+/// The settings of a configuration file that the tunnel does not keep itself, in fixed memory.
+struct ConfigFileSettings {
+  /// 0 for any free port; nil if the file does not set it.
+  var listenPort: UInt16?
+  /// 0 for none; nil if the file does not set it.
+  var firewallMark: UInt32?
+  /// Bytes, 68 to the limit; nil if the file does not set it.
+  var mtu: UInt16?
+  /// Valid keys that are ignored, as `ConfigKey.bit`.
+  var ignoredKeys: UInt32 = 0
   private var addressCount = 0
   private var nameCount = 0
 
@@ -17,19 +17,19 @@ public struct ConfigFileSettings {
   private let nameTable: UnsafeMutablePointer<ConfigFileName>
   private let texts: UnsafeMutableRawPointer
 
-  public static let maximumAddresses = 8
-  public static let maximumNames = 16
+  static let maximumAddresses = 8
+  static let maximumNames = 16
   private static let textStride = 256
 
   /// Bytes of the memory that `init` takes.
-  public static var byteCount: Int {
+  static var byteCount: Int {
     maximumAddresses * MemoryLayout<ConfigAddress>.stride
       + maximumNames * (MemoryLayout<ConfigFileName>.stride + textStride) + textStride
   }
 
-  /// - Parameter memory: `byteCount` bytes, aligned to 16, that outlive the settings. Nothing
-  ///   secret gets there.
-  public init(memory: UnsafeMutableRawBufferPointer) {
+  /// - Parameter memory: `byteCount` bytes, aligned to 16, that outlive the settings. No secrets
+  ///   are written to it.
+  init(memory: UnsafeMutableRawBufferPointer) {
     precondition(memory.count >= ConfigFileSettings.byteCount)
     let base = memory.baseAddress!
     addressTable = base.assumingMemoryBound(to: ConfigAddress.self)
@@ -41,13 +41,12 @@ public struct ConfigFileSettings {
   }
 
   /// The interface's addresses, in the order of the file.
-  package var addresses: UnsafeBufferPointer<ConfigAddress> {
+  var addresses: UnsafeBufferPointer<ConfigAddress> {
     UnsafeBufferPointer(start: addressTable, count: addressCount)
   }
 
-  /// The endpoints given by name, in the order of the file: to be looked up again should one go
-  /// stale.
-  public var names: UnsafeBufferPointer<ConfigFileName> {
+  /// The endpoints given by host name, in the order of the file.
+  var names: UnsafeBufferPointer<ConfigFileName> {
     UnsafeBufferPointer(start: nameTable, count: nameCount)
   }
 
@@ -60,7 +59,7 @@ public struct ConfigFileSettings {
     nameCount = 0
   }
 
-  /// False where the table is full.
+  /// False if the table is full.
   mutating func append(_ address: ConfigAddress) -> Bool {
     guard addressCount < ConfigFileSettings.maximumAddresses else { return false }
     addressTable[addressCount] = address
@@ -68,8 +67,8 @@ public struct ConfigFileSettings {
     return true
   }
 
-  /// Takes a name, whose peer is not known yet, into the place behind the last; nil where there is
-  /// none. It counts from `keepName` on.
+  /// Stores a name whose peer is not known yet after the last entry, until `keepName` adds it; nil
+  /// if the table is full.
   mutating func hold(
     _ name: UnsafeRawBufferPointer, port: UInt16, line: UInt32
   ) -> ConfigFileName? {
@@ -83,7 +82,21 @@ public struct ConfigFileSettings {
       line: line)
   }
 
-  /// Copies what an error message is about, up to 256 bytes of it, behind all names.
+  /// Adds the name that `hold` has stored.
+  mutating func keepName(_ held: ConfigFileName) {
+    nameTable[nameCount] = held
+    nameCount += 1
+  }
+
+  /// Invalidates a peer's names, because a later section gives it another endpoint. No peer has the
+  /// zero key.
+  mutating func forgetNames(of publicKey: Key) {
+    for index in 0..<nameCount where nameTable[index].publicKey == publicKey {
+      nameTable[index].publicKey = .zero
+    }
+  }
+
+  /// Copies the subject of an error message, up to 256 bytes of it, to the end of the memory.
   func quote(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
     let text = texts + ConfigFileSettings.maximumNames * ConfigFileSettings.textStride
     let count = min(bytes.count, ConfigFileSettings.textStride)
@@ -92,27 +105,15 @@ public struct ConfigFileSettings {
     }
     return UnsafeRawBufferPointer(start: text, count: count)
   }
-
-  mutating func keepName(_ held: ConfigFileName) {
-    nameTable[nameCount] = held
-    nameCount += 1
-  }
-
-  /// The peer stands in the file again, with another endpoint. No peer has the zero key.
-  mutating func forgetNames(of publicKey: Key) {
-    for index in 0..<nameCount where nameTable[index].publicKey == publicKey {
-      nameTable[index].publicKey = .zero
-    }
-  }
 }
 
-/// A peer's endpoint that the file gives by host name.
-public struct ConfigFileName: BitwiseCopyable {
-  /// The peer's; zero where the file has given it another endpoint since.
-  public internal(set) var publicKey: Key
+/// A peer's endpoint, given by host name.
+struct ConfigFileName: BitwiseCopyable {
+  /// The peer's key; zero if a later section of the file gives that peer another endpoint.
+  var publicKey: Key
   /// Up to 253 bytes, in the memory of the settings.
-  public internal(set) var name: UnsafeRawBufferPointer
-  public internal(set) var port: UInt16
-  /// Of the file, for error messages.
+  var name: UnsafeRawBufferPointer
+  var port: UInt16
+  /// The line of the file, for error messages.
   var line: UInt32
 }

@@ -1,23 +1,23 @@
 import Culvert
 
-/// The value of `--udp`: where clients are listened to, and the destination inside the tunnel.
+/// The value of `--udp`: the local endpoint for clients, and the destination inside the tunnel.
 ///
 ///     LISTEN:PORT=DESTINATION:PORT
 ///
-/// Both are addresses, IPv6 in brackets; no names, which nobody could resolve before the tunnel is
-/// up. An empty LISTEN (`:53=10.0.0.1:53`) is 127.0.0.1: to be open to others has to be asked for,
-/// with `0.0.0.0` or `[::]`.
+/// Both are addresses, IPv6 in brackets. Host names are not accepted, because they could not be
+/// resolved inside the tunnel before it is up. An empty LISTEN (`:53=10.0.0.1:53`) means 127.0.0.1:
+/// serving other machines must be requested, with `0.0.0.0` or `[::]`.
 public struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
-  public let local: Endpoint
-  public let target: Endpoint
+  let local: Endpoint
+  let target: Endpoint
 
-  public init(local: Endpoint, target: Endpoint) {
+  package init(local: Endpoint, target: Endpoint) {
     self.local = local
     self.target = target
   }
 
-  /// What is wrong with a value.
-  public enum Mistake: Error, Sendable, BitwiseCopyable {
+  /// Why a value is invalid.
+  package enum Mistake: Error, Sendable, BitwiseCopyable {
     case noSeparator
     case badLocal
     case badTarget
@@ -29,25 +29,26 @@ public struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
     case unknownZone
 
     /// The rest of a sentence that begins with the value.
-    public var text: StaticString {
+    package var text: StaticString {
       switch self {
-      case .noSeparator: "has no '=': LISTEN:PORT=DESTINATION:PORT, as 127.0.0.1:53=10.0.0.1:53"
+      case .noSeparator:
+        "has no '='; write LISTEN:PORT=DESTINATION:PORT, for example 127.0.0.1:53=10.0.0.1:53"
       case .badLocal:
-        "does not begin with ADDRESS:PORT, as 127.0.0.1:53 or [::1]:53 (names are not looked up)"
+        "must begin with a unicast ADDRESS:PORT such as 127.0.0.1:53 or [::1]:53, not a host name"
       case .badTarget:
-        "does not end with ADDRESS:PORT, as 10.0.0.1:53 or [fd00::1]:53 (names are not looked up)"
-      case .localPortZero: "listens on port 0, where no client would find it"
-      case .targetPortZero: "goes to port 0, where nobody listens"
-      case .targetUnspecified: "goes to the unspecified address: name the server"
-      case .targetMulticast: "goes to a multicast group, whose answers have no one sender"
-      case .targetZone: "has a zone in its destination; inside the tunnel there are none"
-      case .unknownZone: "names an interface that there is not"
+        "must end with ADDRESS:PORT such as 10.0.0.1:53 or [fd00::1]:53, not a host name"
+      case .localPortZero: "listens on port 0; choose a port from 1 to 65535"
+      case .targetPortZero: "has port 0 as its destination; give the server's port, 1 to 65535"
+      case .targetUnspecified: "has an unspecified destination; give the server's address"
+      case .targetMulticast: "has a multicast destination; give the address of one server"
+      case .targetZone: "has a zone (%) in its destination; remove it, the tunnel has no zones"
+      case .unknownZone: "names an interface that does not exist; ip link lists them"
       }
     }
   }
 
-  /// Reads a value. A zone by name is looked up, in this network namespace.
-  public static func parse(_ text: UnsafeRawBufferPointer) throws(Mistake) -> ForwardMapping {
+  /// Parses a value. The name of a zone is looked up in this network namespace.
+  package static func parse(_ text: UnsafeRawBufferPointer) throws(Mistake) -> ForwardMapping {
     guard let separator = firstSeparator(text) else { throw .noSeparator }
     let local = try parseLocal(UnsafeRawBufferPointer(rebasing: text[..<separator]))
     let target = try parseTarget(UnsafeRawBufferPointer(rebasing: text[(separator + 1)...]))
@@ -55,13 +56,13 @@ public struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
   }
 
   private static func firstSeparator(_ text: UnsafeRawBufferPointer) -> Int? {
-    for index in 0..<text.count where text[index] == 0x3d { return index }
+    for index in 0..<text.count where text[index] == UInt8(ascii: "=") { return index }
     return nil
   }
 
   private static func parseLocal(_ text: UnsafeRawBufferPointer) throws(Mistake) -> Endpoint {
     var endpoint: Endpoint
-    if text.count > 0, text[0] == 0x3a {
+    if text.count > 0, text[0] == UInt8(ascii: ":") {
       endpoint = try parseShortLocal(text)
     } else {
       guard let parsed = AddressText.endpoint(text) else { throw .badLocal }
@@ -76,7 +77,7 @@ public struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
     return endpoint
   }
 
-  /// `:53`, by putting the address in front of it.
+  /// Parses `:53`, by prepending the address.
   private static func parseShortLocal(
     _ text: UnsafeRawBufferPointer
   ) throws(Mistake) -> Endpoint {
@@ -103,12 +104,12 @@ public struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
   }
 }
 
-/// Why a mapping cannot be served, in one line for the user.
+/// Why a mapping cannot be served, as one line for the user.
 struct ForwardFailure: Error {
   enum Reason {
-    /// The local socket cannot be had.
+    /// The local socket cannot be opened.
     case listening(SystemError)
-    /// The configuration file gives no address of the destination's family.
+    /// The configuration file has no Address of the destination's family.
     case noAddress
     /// No peer's allowed IPs cover the destination.
     case noRoute
@@ -126,24 +127,24 @@ struct ForwardFailure: Error {
       line.append(error)
       if let advice = ForwardFailure.advice(error) { line.append(advice) }
     case .noAddress:
-      line.append("no way to ")
+      line.append("cannot forward to ")
       line.append(mapping.target)
-      line.append(": the [Interface] section has no ")
+      line.append(": [Interface] has no ")
       line.append(mapping.target.address.family == .ipv4 ? "IPv4" : "IPv6")
-      line.append(" Address to send from")
+      line.append(" Address to send from; add one to the configuration file")
     case .noRoute:
-      line.append("no way to ")
+      line.append("cannot forward to ")
       line.append(mapping.target)
-      line.append(": no [Peer] has AllowedIPs that cover it")
+      line.append(": it is not in the AllowedIPs of any [Peer]; add it to one")
     }
   }
 
   private static func advice(_ error: SystemError) -> StaticString? {
     switch error {
     case .EACCES:
-      "; below 1024 it takes CAP_NET_BIND_SERVICE, or sysctl net.ipv4.ip_unprivileged_port_start"
-    case .EADDRINUSE: "; another program, or another --udp, listens there"
-    case .EADDRNOTAVAIL: "; no interface has this address"
+      "; ports below 1024 need root or CAP_NET_BIND_SERVICE, so choose a higher one"
+    case .EADDRINUSE: "; another program or --udp already listens there, choose another port"
+    case .EADDRNOTAVAIL: "; no interface of this machine has this address, see ip address"
     default: nil
     }
   }

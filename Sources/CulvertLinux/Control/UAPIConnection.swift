@@ -1,10 +1,10 @@
 import CLinux
 import Culvert
 
-/// One connection of wg(8): requests come in as lines, replies go out through a fixed buffer, in
-/// pieces where they are long.
+/// One connection of wg(8). It reads requests line by line, and sends replies through a fixed
+/// buffer, long ones in pieces.
 struct UAPIConnection: ~Copyable {
-  /// What has been written of a reply to `get`.
+  /// The part of a reply to `get` that is written next.
   private enum Reply {
     case none
     case device
@@ -13,18 +13,18 @@ struct UAPIConnection: ~Copyable {
     case end
   }
 
-  /// What the connection waits for.
+  /// What the connection is waiting for.
   enum Outcome {
     case readable
     case writable
     /// Another connection is in the middle of a `set`.
     case turn
     case closed
-    /// It has done its share for now.
+    /// Nothing, but it has done as much work as one call may.
     case more
   }
 
-  /// Locked memory of one connection: both directions carry keys.
+  /// The locked memory of one connection; keys pass in both directions.
   private enum Layout {
     static let secret = 0
     static let presharedKey = 32
@@ -35,11 +35,12 @@ struct UAPIConnection: ~Copyable {
     static let byteCount = replies + replyByteCount
   }
   static let byteCount = Layout.byteCount
-  /// Work done in one call, so that a configuration of 130,000 allowed IPs or of 1,000 peers does
-  /// not hold up the packets: lines, of which a peer's first costs a Diffie-Hellman product.
+  /// The most lines handled in one call, so that a configuration of 130,000 allowed IPs or of 1,000
+  /// peers does not delay packets.
   private static let linesPerCall = 1024
+  /// What a peer's first line counts as, because it costs a Diffie-Hellman product.
   private static let linesPerPeer = 64
-  /// Buffers of a reply sent in one call.
+  /// The most buffers of a reply sent in one call.
   private static let buffersPerCall = 32
 
   private(set) var descriptor = FileDescriptor.none
@@ -47,16 +48,17 @@ struct UAPIConnection: ~Copyable {
   private var writer: ByteWriter
   private var parser: UAPIParser
   private let presharedKey: UnsafeMutableRawPointer
-  private var section: UAPISection?
+  private var section: PeerSection?
   private var reply = Reply.none
   private var sentByteCount = 0
-  /// In the middle of a `set`, which only one connection may be at a time.
+  /// In the middle of a `set`; only one connection at a time may be.
   private(set) var isSetting = false
-  /// At the beginning of a `set`, and waits until the other one is through.
+  /// At the beginning of a `set`, waiting until the other one has ended.
   private(set) var wantsToSet = false
-  /// Everything sent has been read, and everything read has been answered.
+  /// Everything the client has sent has been read and answered.
   private var isDrained = false
-  /// When it was last served, in calls: the connection idle for longest makes room for a new one.
+  /// The number of the call that last served it: the connection that has been idle for longest
+  /// makes room for a new one.
   var lastServed: UInt64 = 0
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
@@ -75,7 +77,7 @@ struct UAPIConnection: ~Copyable {
 
   var isOpen: Bool { descriptor.isOpen }
 
-  /// Between two requests, with nothing on its way in or out.
+  /// Between two requests, with nothing left to read or write.
   var isIdle: Bool {
     guard case .none = reply, isDrained, parser.isIdle, reader.isEmpty else { return false }
     return !wantsToSet && sentByteCount == 0 && writer.count == 0
@@ -85,7 +87,7 @@ struct UAPIConnection: ~Copyable {
     self.descriptor = descriptor
   }
 
-  /// Ends the connection and wipes what it held.
+  /// Closes the connection and wipes its memory.
   mutating func close(_ interface: inout Interface) {
     if section != nil { interface.tunnel.abandonAllowedIPs() }
     descriptor = .none
@@ -101,9 +103,9 @@ struct UAPIConnection: ~Copyable {
     isDrained = false
   }
 
-  /// Goes on reading requests and writing replies as far as that goes.
+  /// Reads requests and writes replies until it has to wait.
   ///
-  /// - Parameter isFree: no other connection is in the middle of a `set`.
+  /// - Parameter isFree: whether no other connection is in the middle of a `set`.
   mutating func serve(_ interface: inout Interface, isFree: Bool, at now: Instant) -> Outcome {
     isDrained = false
     var lines = UAPIConnection.linesPerCall
@@ -126,7 +128,7 @@ struct UAPIConnection: ~Copyable {
       } else {
         let parsed = parser.parse(line)
         if case .peer(.publicKey) = parsed { lines -= UAPIConnection.linesPerPeer }
-        take(parsed, &interface, at: now)
+        apply(parsed, &interface, at: now)
       }
       lines -= 1
     }
@@ -135,24 +137,24 @@ struct UAPIConnection: ~Copyable {
 
   // MARK: Requests
 
-  private mutating func take(_ line: UAPILine, _ interface: inout Interface, at now: Instant) {
+  private mutating func apply(_ line: UAPILine, _ interface: inout Interface, at now: Instant) {
     switch line {
     case .beginSet: wantsToSet = true
     case .beginGet, .skipped: break
-    case .device(let setting): set(setting, &interface, at: now)
-    case .peer(let setting): set(setting, &interface, at: now)
+    case .device(let setting): apply(setting, &interface, at: now)
+    case .peer(let setting): apply(setting, &interface, at: now)
     case .failure: dropSection(&interface)
     case .endGet: reply = .device
     case .endSet:
       isSetting = false
-      end(endSection(&interface, at: now))
+      writeEnd(commitSection(&interface, at: now))
     case .endFailed(let error):
       isSetting = false
-      end(error)
+      writeEnd(error)
     }
   }
 
-  private mutating func set(
+  private mutating func apply(
     _ setting: DeviceSetting, _ interface: inout Interface, at now: Instant
   ) {
     switch setting {
@@ -171,14 +173,14 @@ struct UAPIConnection: ~Copyable {
     }
   }
 
-  private mutating func set(
+  private mutating func apply(
     _ setting: PeerSetting, _ interface: inout Interface, at now: Instant
   ) {
     if case .publicKey(let key) = setting {
-      if let error = endSection(&interface, at: now) {
+      if let error = commitSection(&interface, at: now) {
         parser.fail(error)
       } else {
-        section = UAPISection(publicKey: key)
+        section = PeerSection(publicKey: key)
       }
       return
     }
@@ -225,8 +227,8 @@ struct UAPIConnection: ~Copyable {
     section = nil
   }
 
-  /// Carries out the section that ends here. The error where it could not be.
-  private mutating func endSection(
+  /// Commits the peer's section that has ended, if there is one. Returns the error if it fails.
+  private mutating func commitSection(
     _ interface: inout Interface, at now: Instant
   ) -> UAPIError? {
     guard let section else { return nil }
@@ -241,14 +243,14 @@ struct UAPIConnection: ~Copyable {
 
   // MARK: Replies
 
-  private mutating func end(_ error: UAPIError?) {
+  private mutating func writeEnd(_ error: UAPIError?) {
     _ = UAPIReply.writeEnd(error, to: &writer)
   }
 
-  /// Writes and sends what is to be replied. Nil when that is all out.
+  /// Writes and sends what is left of the reply. Nil once all of it has been sent.
   private mutating func writeReply(_ interface: borrowing Interface) -> Outcome? {
     for _ in 0..<UAPIConnection.buffersPerCall {
-      // Each part is written whole or not at all; when one does not fit, the buffer goes out.
+      // Each part is written whole or not at all; the buffer is sent when one does not fit.
       let isFull = !fillBuffer(interface)
       while sentByteCount < writer.count {
         let rest = UnsafeRawBufferPointer(rebasing: writer.written[sentByteCount...])
@@ -266,9 +268,9 @@ struct UAPIConnection: ~Copyable {
     return .writable
   }
 
-  /// False where the buffer is full before the reply is at its end.
+  /// False if the buffer is full before the end of the reply.
   private mutating func fillBuffer(_ interface: borrowing Interface) -> Bool {
-    // What is on its way out is not overwritten.
+    // Part of the buffer is still to be sent.
     if sentByteCount > 0 { return false }
     while true {
       switch reply {
@@ -304,7 +306,7 @@ struct UAPIConnection: ~Copyable {
     guard let status = interface.tunnel.status(of: id),
       let cursor = interface.tunnel.allowedIPs(of: id)
     else {
-      // Removed by another connection meanwhile.
+      // Another connection has removed it in the meantime.
       reply = .end
       return true
     }
@@ -321,8 +323,8 @@ struct UAPIConnection: ~Copyable {
     return true
   }
 
-  /// The epoch time of an instant, as the wall clock stands now: a clock that was set after the
-  /// handshake does not make the handshake look old.
+  /// The wall-clock time of an instant, counted back from the present time: if the clock was set
+  /// after the handshake, the handshake's age is still right.
   private static func epochTime(of instant: Instant?) -> WallTime {
     guard let instant else { return WallTime(seconds: 0, nanoseconds: 0) }
     let wall = Clock.realtime()
@@ -332,44 +334,5 @@ struct UAPIConnection: ~Copyable {
     let then = now - age
     return WallTime(
       seconds: then / nanosecondsPerSecond, nanoseconds: UInt32(then % nanosecondsPerSecond))
-  }
-}
-
-/// One peer's section of a `set` request, collected until it ends: an error in the middle of it
-/// changes nothing of that peer. Its allowed IPs are staged in the tunnel, its preshared key in
-/// the connection's locked memory, the rest here.
-struct UAPISection: BitwiseCopyable {
-  var publicKey: Key
-  var isRemoved = false
-  var isUpdateOnly = false
-  var hasPresharedKey = false
-  var endpoint: Endpoint?
-  var persistentKeepalive: UInt16?
-
-  init(publicKey: Key) {
-    self.publicKey = publicKey
-  }
-
-  /// Carries the section out.
-  func commit(
-    to tunnel: inout Tunnel, presharedKey: UnsafeRawPointer, at now: Instant
-  ) throws(ConfigurationError) {
-    // Whatever happens, nothing stays staged.
-    defer { tunnel.abandonAllowedIPs() }
-    let existing = tunnel.findPeer(publicKey)
-    if isRemoved {
-      if let existing { tunnel.removePeer(existing) }
-      return
-    }
-    // A peer with the device's own key is ignored, as by the kernel.
-    if publicKey == tunnel.publicKey || (isUpdateOnly && existing == nil) { return }
-    let id = try tunnel.addPeer(publicKey)
-    if hasPresharedKey { tunnel.setPresharedKey(presharedKey, of: id) }
-    if let endpoint { tunnel.setEndpoint(endpoint, of: id) }
-    tunnel.commitAllowedIPs(to: id)
-    if let persistentKeepalive {
-      tunnel.setPersistentKeepalive(persistentKeepalive, of: id, at: now)
-    }
-    tunnel.peerIsConfigured(id, at: now)
   }
 }

@@ -1,7 +1,7 @@
 import CLinux
 
 /// The listening end of the configuration socket, DIRECTORY/IF.sock (wireguard.com/xplatform).
-public struct UAPIListener: ~Copyable {
+struct UAPIListener: ~Copyable {
   private let listener: FileDescriptor
   private let watch: FileDescriptor
   private let file: clinux_uapi
@@ -9,7 +9,7 @@ public struct UAPIListener: ~Copyable {
   private let name: InterfaceName
 
   /// Where wg(8) looks.
-  public static var defaultDirectory: StaticString { "/var/run/wireguard" }
+  static var defaultDirectory: StaticString { "/var/run/wireguard" }
 
   private init(
     _ file: clinux_uapi, _ directory: UnsafePointer<CChar>, _ name: InterfaceName
@@ -21,11 +21,11 @@ public struct UAPIListener: ~Copyable {
     self.name = name
   }
 
-  /// Creates the socket with mode 0600, and the directory with 0700 where it is missing. A file
-  /// that nobody listens on is replaced; EADDRINUSE where somebody does.
+  /// Creates the socket with mode 0600, and the directory with 0700 if it is missing. Replaces a
+  /// socket that no process listens on; EADDRINUSE if one does.
   ///
-  /// - Parameter directory: NUL-terminated, and there as long as the listener is.
-  public static func open(
+  /// - Parameter directory: NUL-terminated, and valid as long as the listener.
+  static func open(
     _ name: InterfaceName, in directory: UnsafePointer<CChar>
   ) throws(SystemError) -> UAPIListener {
     var file = clinux_uapi()
@@ -33,13 +33,13 @@ public struct UAPIListener: ~Copyable {
     return UAPIListener(file, directory, name)
   }
 
-  /// The same, where wg(8) looks.
-  public static func open(_ name: InterfaceName) throws(SystemError) -> UAPIListener {
+  /// Creates the socket where wg(8) looks.
+  static func open(_ name: InterfaceName) throws(SystemError) -> UAPIListener {
     try open(name, in: path(defaultDirectory))
   }
 
-  /// Takes over a listening socket (WG_UAPI_FD). EINVAL where it does not listen.
-  public static func adopt(
+  /// Takes ownership of a listening socket (WG_UAPI_FD). EINVAL if it does not listen.
+  static func adopt(
     _ raw: Int32, _ name: InterfaceName, in directory: UnsafePointer<CChar>
   ) throws(SystemError) -> UAPIListener {
     var file = clinux_uapi()
@@ -47,35 +47,34 @@ public struct UAPIListener: ~Copyable {
     return UAPIListener(file, directory, name)
   }
 
-  public static func adopt(_ raw: Int32, _ name: InterfaceName) throws(SystemError) -> UAPIListener
-  {
+  static func adopt(_ raw: Int32, _ name: InterfaceName) throws(SystemError) -> UAPIListener {
     try adopt(raw, name, in: path(defaultDirectory))
   }
 
-  /// For epoll: readable when somebody connects.
-  public var raw: Int32 { listener.raw }
+  /// For epoll: readable when a client connects.
+  var raw: Int32 { listener.raw }
 
-  /// For epoll: readable when something happened to the socket's file. -1 where inotify is missing;
-  /// then `isPresent` still answers.
-  public var rawWatch: Int32 { watch.raw }
+  /// For epoll: readable when the socket's file has changed. -1 without inotify; `isPresent` still
+  /// works then.
+  var rawWatch: Int32 { watch.raw }
 
-  /// A connection, non-blocking, to be read and written as a `FileDescriptor`; nil where nobody
-  /// waits any more or descriptors are short.
-  public func accept() -> FileDescriptor? {
+  /// A new non-blocking connection; nil if no client is waiting, or if the process has no
+  /// descriptors left.
+  func accept() -> FileDescriptor? {
     let raw = clinux_uapi_accept(listener.raw)
     return raw < 0 ? nil : FileDescriptor(taking: raw)
   }
 
-  /// Empties the watch and says whether the file is still the one that was bound. Its deletion
+  /// Empties the watch, and returns whether the file is still the one that was bound. Its deletion
   /// ends the process (R25), as with wireguard-go.
-  public func isPresent() -> Bool {
+  func isPresent() -> Bool {
     withUnsafePointer(to: file) { file in
       name.withCString { clinux_uapi_is_present(file, directory, $0) } != 0
     }
   }
 
-  /// Unlinks the file, unless it is not ours any more. For a clean end.
-  public func remove() {
+  /// Deletes the file, if it is still ours. For a clean exit.
+  func remove() {
     withUnsafePointer(to: file) { file in
       _ = name.withCString { clinux_uapi_remove(file, directory, $0) }
     }

@@ -1,17 +1,18 @@
 import Culvert
 
-/// The configuration socket and its connections: a fixed number. When all are taken, a new one
-/// takes the place of the one that has been idle for longest; where none is idle it waits in the
+/// The configuration socket of one hop, and its fixed number of connections. If all are in use, a
+/// new one replaces the one that has been idle for longest; if none is idle, it waits in the
 /// listener's queue.
 struct UAPIServer: ~Copyable {
   static let maximumConnections = 8
+  static let byteCount = maximumConnections * UAPIConnection.byteCount
 
   private let listener: UAPIListener
   private let hop: Int
   /// Mutated as `(connections + index).pointee`: the subscript of a move-only element crashes the
   /// 6.3.1 compiler under the thread sanitizer.
   private let connections: UnsafeMutablePointer<UAPIConnection>
-  /// Somebody waits in the listener's queue.
+  /// A client may be waiting in the listener's queue.
   private var isFull = false
   private var calls: UInt64 = 0
 
@@ -21,8 +22,8 @@ struct UAPIServer: ~Copyable {
   init(_ listener: consuming UAPIListener, memory: UnsafeMutableRawBufferPointer, hop: Int) {
     self.listener = listener
     self.hop = hop
-    // Start-up: the arena is not sealed yet. A connection owns a descriptor, so it is no plain
-    // value that the arena could hold.
+    // This runs before the arena is sealed, so the heap may be used. A connection owns a
+    // descriptor; the arena only holds trivial values.
     connections = .allocate(capacity: UAPIServer.maximumConnections)
     for index in 0..<UAPIServer.maximumConnections {
       let start = index * UAPIConnection.byteCount
@@ -33,17 +34,16 @@ struct UAPIServer: ~Copyable {
     }
   }
 
-  static let byteCount = maximumConnections * UAPIConnection.byteCount
-
   deinit {
-    // Also where the start fails half way: no socket without a server.
+    // Also if start-up fails half way: no socket file remains without a server.
     listener.remove()
     connections.deinitialize(count: UAPIServer.maximumConnections)
     connections.deallocate()
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
-    // Edges: where there is no place, or no descriptor left in the process, nothing spins.
+    // Edge-triggered, so that the loop does not spin when there is no free connection or
+    // descriptor.
     try epoll.add(listener.raw, [.readable, .edge], token: Token.uapi(.listener(hop: hop)))
     guard listener.rawWatch >= 0 else { return }
     try epoll.add(listener.rawWatch, token: Token.uapi(.listenerWatch(hop: hop)))
@@ -53,10 +53,10 @@ struct UAPIServer: ~Copyable {
     Token.uapi(.connection(hop: hop, index: place))
   }
 
-  /// False once somebody has deleted the socket's file, which ends the process (R25).
+  /// False once the socket's file has been deleted, which ends the process (R25).
   func isPresent() -> Bool { listener.isPresent() }
 
-  /// Takes all connections that there is a place for, and serves what they have sent already.
+  /// Accepts waiting clients while there is room, and serves what they have already sent.
   mutating func accept(
     _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -65,7 +65,7 @@ struct UAPIServer: ~Copyable {
         isFull = true
         return
       }
-      // Nobody is sent away before it is known that somebody waits.
+      // An idle connection is closed only once a client is known to wait.
       guard let descriptor = listener.accept() else {
         isFull = false
         return
@@ -81,7 +81,14 @@ struct UAPIServer: ~Copyable {
     }
   }
 
-  /// A free place, or that of the connection that has been idle for longest.
+  /// Accepts clients that were left in the listener's queue, if there is room now.
+  mutating func acceptWaiting(
+    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    if isFull { accept(&interface, epoll, at: now) }
+  }
+
+  /// The index of a free connection, or of the one that has been idle for longest.
   private func place() -> Int? {
     var oldest: Int?
     for index in 0..<UAPIServer.maximumConnections {
@@ -94,7 +101,7 @@ struct UAPIServer: ~Copyable {
     return oldest
   }
 
-  /// Serves a connection that is ready, and wakes those that waited for it.
+  /// Serves a connection that is ready, and wakes those that were waiting for its `set` to end.
   mutating func serve(
     _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
@@ -108,13 +115,6 @@ struct UAPIServer: ~Copyable {
     let outcome = (connections + index).pointee.serve(&interface, isFree: isFree, at: now)
     settle(index, outcome, &interface, epoll)
     if wasSetting, !connections[index].isSetting { wakeWaiting(epoll) }
-  }
-
-  /// Somebody waits in the listener's queue, and now there is a place.
-  mutating func acceptWaiting(
-    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
-  ) {
-    if isFull { accept(&interface, epoll, at: now) }
   }
 
   private func isFree(for index: Int) -> Bool {
@@ -132,7 +132,7 @@ struct UAPIServer: ~Copyable {
     let interest: Epoll.Interest
     switch outcome {
     case .readable: interest = [.readable, .once]
-    // A socket is writable while it has room, so this comes back at once.
+    // A socket is writable while it has room, so `more` is served again at once.
     case .more, .writable: interest = [.writable, .once]
     case .turn: return
     case .closed:
@@ -147,7 +147,7 @@ struct UAPIServer: ~Copyable {
     }
   }
 
-  /// Those that want to begin a `set` now may.
+  /// Wakes the connections that are waiting to begin a `set`.
   private func wakeWaiting(_ epoll: borrowing Epoll) {
     for index in 0..<UAPIServer.maximumConnections
     where connections[index].isOpen && connections[index].wantsToSet {
@@ -157,29 +157,29 @@ struct UAPIServer: ~Copyable {
   }
 }
 
-/// The configuration sockets of all hops, the innermost's first.
+/// The configuration sockets of all hops, innermost first.
 struct UAPIServers: ~Copyable {
   private let servers: UnsafeMutablePointer<UAPIServer>
   private(set) var count = 0
   private let memory: UnsafeMutableRawBufferPointer
 
+  static func byteCount(hops: Int) -> Int { hops * UAPIServer.byteCount }
+
   /// - Parameter memory: `byteCount(hops:)` bytes of locked memory.
   init(memory: UnsafeMutableRawBufferPointer) {
     self.memory = memory
-    // Start-up: the arena is not sealed yet. A server owns descriptors, so it is no plain value
-    // that the arena could hold.
+    // This runs before the arena is sealed, so the heap may be used. A server owns descriptors; the
+    // arena only holds trivial values.
     servers = .allocate(capacity: Hops.maximum)
   }
 
-  static func byteCount(hops: Int) -> Int { hops * UAPIServer.byteCount }
-
   deinit {
-    // With them the sockets' files go.
+    // This also deletes the sockets' files.
     servers.deinitialize(count: count)
     servers.deallocate()
   }
 
-  /// The server of the next hop.
+  /// Adds the server of the next hop.
   mutating func append(_ listener: consuming UAPIListener) {
     precondition(count < Hops.maximum)
     let start = count * UAPIServer.byteCount

@@ -1,20 +1,20 @@
 import CLinux
 import Culvert
 
-/// The clocks.
-public enum Clock {
-  /// CLOCK_BOOTTIME, which goes on during sleep and never back.
+/// The system's clocks.
+package enum Clock {
+  /// CLOCK_BOOTTIME: never steps back, and keeps running while the system is suspended.
   @inline(__always)
-  public static func boottime() -> Instant {
+  static func boottime() -> Instant {
     Instant(nanoseconds: clinux_clock_boottime())
   }
 
-  /// CLOCK_THREAD_CPUTIME_ID, in nanoseconds: stands still while others have the processor.
+  /// CLOCK_THREAD_CPUTIME_ID, in nanoseconds: advances only while this thread is running.
   @inline(__always)
-  public static func threadTime() -> UInt64 { clinux_clock_thread() }
+  package static func threadTime() -> UInt64 { clinux_clock_thread() }
 
-  /// CLOCK_REALTIME, which may jump.
-  public static func realtime() -> WallTime {
+  /// CLOCK_REALTIME, which can jump in either direction.
+  static func realtime() -> WallTime {
     var seconds: UInt64 = 0
     var nanoseconds: UInt32 = 0
     clinux_clock_realtime(&seconds, &nanoseconds)

@@ -1,21 +1,21 @@
 import CLinux
 
-/// The one owner of an open descriptor, which it closes when it goes.
-public struct FileDescriptor: ~Copyable {
+/// Owns an open descriptor, and closes it when destroyed.
+struct FileDescriptor: ~Copyable {
   /// The descriptor; -1 for none.
-  public let raw: Int32
+  let raw: Int32
 
   /// Takes ownership.
   @inline(__always)
-  public init(taking raw: Int32) {
+  init(taking raw: Int32) {
     self.raw = raw
   }
 
-  /// No descriptor: every call on it gives EBADF.
-  public static var none: FileDescriptor { FileDescriptor(taking: -1) }
+  /// No descriptor: every call on it fails with EBADF.
+  static var none: FileDescriptor { FileDescriptor(taking: -1) }
 
   @inline(__always)
-  public var isOpen: Bool { raw >= 0 }
+  var isOpen: Bool { raw >= 0 }
 
   deinit { FileDescriptor.close(raw) }
 
@@ -23,26 +23,27 @@ public struct FileDescriptor: ~Copyable {
     if raw >= 0 { _ = clinux_file_close(raw) }
   }
 
-  /// Bytes read, 0 at the end, or -errno (`-EAGAIN` where there is nothing yet).
+  /// The number of bytes read, 0 at the end of the file, or -errno (`-EAGAIN` if there is nothing
+  /// to read yet).
   @inline(__always)
-  public func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+  func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
     clinux_file_read(raw, buffer.baseAddress, buffer.count)
   }
 
-  /// Bytes written, which may be fewer than given, or -errno.
+  /// The number of bytes written, possibly fewer than given, or -errno.
   @inline(__always)
-  public func write(_ bytes: UnsafeRawBufferPointer) -> Int {
+  func write(_ bytes: UnsafeRawBufferPointer) -> Int {
     clinux_file_write(raw, bytes.baseAddress, bytes.count)
   }
 }
 
-/// What a system call failed with: an errno, and its names for people.
+/// The errno that a system call failed with, and its texts for people.
 public struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
   /// A positive errno.
-  public let code: Int32
+  let code: Int32
 
   @inline(__always)
-  public init(code: Int32) {
+  init(code: Int32) {
     self.code = code
   }
 
@@ -51,47 +52,38 @@ public struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
     code = Int32(constant)
   }
 
-  /// A sentence of the C library ("No such file or directory"), static and NUL-terminated.
-  public var text: UnsafePointer<CChar> { clinux_error_text(code) }
+  /// The C library's description ("No such file or directory"), static and NUL-terminated.
+  var text: UnsafePointer<CChar> { clinux_error_text(code) }
 
-  /// "ENOENT" and the like, static and NUL-terminated; nil for a number without a name here.
-  public var name: UnsafePointer<CChar>? { clinux_error_name(code) }
+  /// The symbolic name ("ENOENT"), static and NUL-terminated; nil if CLinux does not name the code.
+  var name: UnsafePointer<CChar>? { clinux_error_name(code) }
 
-  // Computed, since a stored static is a global behind a lock.
-  public static var EPERM: SystemError { SystemError(CLINUX_EPERM) }
-  public static var ENOENT: SystemError { SystemError(CLINUX_ENOENT) }
-  public static var EIO: SystemError { SystemError(CLINUX_EIO) }
-  public static var EBADF: SystemError { SystemError(CLINUX_EBADF) }
-  public static var EAGAIN: SystemError { SystemError(CLINUX_EAGAIN) }
-  public static var ENOMEM: SystemError { SystemError(CLINUX_ENOMEM) }
-  public static var EACCES: SystemError { SystemError(CLINUX_EACCES) }
-  public static var EBUSY: SystemError { SystemError(CLINUX_EBUSY) }
-  public static var EEXIST: SystemError { SystemError(CLINUX_EEXIST) }
-  public static var ENODEV: SystemError { SystemError(CLINUX_ENODEV) }
-  public static var EINVAL: SystemError { SystemError(CLINUX_EINVAL) }
-  public static var ENOSPC: SystemError { SystemError(CLINUX_ENOSPC) }
-  public static var EROFS: SystemError { SystemError(CLINUX_EROFS) }
-  public static var EPIPE: SystemError { SystemError(CLINUX_EPIPE) }
-  public static var ERANGE: SystemError { SystemError(CLINUX_ERANGE) }
-  public static var ENAMETOOLONG: SystemError { SystemError(CLINUX_ENAMETOOLONG) }
-  public static var EPROTO: SystemError { SystemError(CLINUX_EPROTO) }
-  public static var EBADFD: SystemError { SystemError(CLINUX_EBADFD) }
-  public static var EMSGSIZE: SystemError { SystemError(CLINUX_EMSGSIZE) }
-  public static var ENOPROTOOPT: SystemError { SystemError(CLINUX_ENOPROTOOPT) }
-  public static var EOPNOTSUPP: SystemError { SystemError(CLINUX_EOPNOTSUPP) }
-  public static var ENOSYS: SystemError { SystemError(CLINUX_ENOSYS) }
-  public static var EAFNOSUPPORT: SystemError { SystemError(CLINUX_EAFNOSUPPORT) }
-  public static var EADDRINUSE: SystemError { SystemError(CLINUX_EADDRINUSE) }
-  public static var EADDRNOTAVAIL: SystemError { SystemError(CLINUX_EADDRNOTAVAIL) }
-  public static var ENETDOWN: SystemError { SystemError(CLINUX_ENETDOWN) }
-  public static var ENETUNREACH: SystemError { SystemError(CLINUX_ENETUNREACH) }
-  public static var ECONNRESET: SystemError { SystemError(CLINUX_ECONNRESET) }
-  public static var ENOBUFS: SystemError { SystemError(CLINUX_ENOBUFS) }
-  public static var ECONNREFUSED: SystemError { SystemError(CLINUX_ECONNREFUSED) }
-  public static var EHOSTUNREACH: SystemError { SystemError(CLINUX_EHOSTUNREACH) }
+  // Computed, because a stored static is a global that is initialised behind a lock.
+  static var EPERM: SystemError { SystemError(CLINUX_EPERM) }
+  static var ENOENT: SystemError { SystemError(CLINUX_ENOENT) }
+  static var EIO: SystemError { SystemError(CLINUX_EIO) }
+  static var EBADF: SystemError { SystemError(CLINUX_EBADF) }
+  static var EAGAIN: SystemError { SystemError(CLINUX_EAGAIN) }
+  static var ENOMEM: SystemError { SystemError(CLINUX_ENOMEM) }
+  static var EACCES: SystemError { SystemError(CLINUX_EACCES) }
+  static var EBUSY: SystemError { SystemError(CLINUX_EBUSY) }
+  static var EEXIST: SystemError { SystemError(CLINUX_EEXIST) }
+  static var ENODEV: SystemError { SystemError(CLINUX_ENODEV) }
+  static var EINVAL: SystemError { SystemError(CLINUX_EINVAL) }
+  static var ENAMETOOLONG: SystemError { SystemError(CLINUX_ENAMETOOLONG) }
+  static var EBADFD: SystemError { SystemError(CLINUX_EBADFD) }
+  static var EMSGSIZE: SystemError { SystemError(CLINUX_EMSGSIZE) }
+  static var ENOPROTOOPT: SystemError { SystemError(CLINUX_ENOPROTOOPT) }
+  static var EOPNOTSUPP: SystemError { SystemError(CLINUX_EOPNOTSUPP) }
+  static var ENOSYS: SystemError { SystemError(CLINUX_ENOSYS) }
+  static var EAFNOSUPPORT: SystemError { SystemError(CLINUX_EAFNOSUPPORT) }
+  static var EADDRINUSE: SystemError { SystemError(CLINUX_EADDRINUSE) }
+  static var EADDRNOTAVAIL: SystemError { SystemError(CLINUX_EADDRNOTAVAIL) }
+  static var ENETUNREACH: SystemError { SystemError(CLINUX_ENETUNREACH) }
+  static var ENOBUFS: SystemError { SystemError(CLINUX_ENOBUFS) }
 }
 
-/// Passes a shim's result through, and throws its -errno.
+/// Returns the result of a CLinux call, or throws its -errno.
 @inline(__always)
 @discardableResult
 func checked(_ result: Int32) throws(SystemError) -> Int32 {

@@ -1,38 +1,37 @@
 import CLinux
 import Culvert
 
-/// The TUN interface: IP packets in and out, without packet information, and with virtio headers
-/// where the kernel is to leave segments and checksums to us.
+/// The TUN interface, from which IP packets are read and to which they are written. The kernel's
+/// packet information is off; virtio headers are on if checksum or segmentation offloads are
+/// wanted.
 ///
-/// The interface lives as long as this value, unless it is persistent. Reads and writes return
-/// -errno and never throw; the rest is for set-up and for the control path.
-public struct TunDevice: ~Copyable {
+/// The interface exists as long as this value, unless it is persistent. Reads and writes return
+/// -errno and never throw; everything else is for set-up and the control path.
+struct TunDevice: ~Copyable {
   private let device: FileDescriptor
-  /// Takes the interface ioctls, in the namespace that the interface is in.
+  /// A socket for the interface ioctls, in the interface's network namespace.
   private var control: FileDescriptor
 
-  /// Bytes of the virtio header before each packet: 0 where there is none, else 10 to 16. The
+  /// Bytes of the virtio header before each packet: 0 if there is none, otherwise 10 to 16. The
   /// header lies in the packet's headroom.
-  public let headerByteCount: Int
-  /// What the kernel leaves to us, and takes from us: of checksum, tso and uso.
-  public private(set) var offloads = Offloads.none
-  /// Of tso and uso: what may be written joined.
-  public private(set) var joining = Offloads.none
+  let headerByteCount: Int
+  /// The offloads in use in both directions: of checksum, tso and uso.
+  private(set) var offloads = Offloads.none
+  /// The offloads with which joined packets may be written: of tso and uso.
+  private(set) var joining = Offloads.none
+
+  /// The most that the virtio header takes before a packet; the batches leave more room than this.
+  static let headroom = 16
 
   private init(
     device: consuming FileDescriptor, headerByteCount: Int = 0
   ) throws(SystemError) {
-    // First what may throw: Swift 6.2's optimizer gives up at a value that it must undo in part.
+    // What may throw comes first: Swift 6.2's optimizer cannot destroy a partially initialised
+    // value.
     control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
     self.device = device
     self.headerByteCount = headerByteCount
   }
-
-  @inline(__always)
-  var isOpen: Bool { device.isOpen }
-
-  /// No interface: every call gives EBADF. What the tunnels around the innermost have.
-  static var none: TunDevice { TunDevice() }
 
   private init() {
     device = .none
@@ -40,19 +39,25 @@ public struct TunDevice: ~Copyable {
     headerByteCount = 0
   }
 
-  /// Creates the interface, or attaches to a persistent one that nobody uses, and sets its MTU
-  /// (1420 as wireguard-go does). EBUSY where another process has it, EINVAL where it is no TUN;
-  /// EPERM and ENOENT are explained by `Privileges.advice`.
+  /// No interface: every call fails with EBADF. Every hop but the innermost has this one.
+  static var none: TunDevice { TunDevice() }
+
+  @inline(__always)
+  var isOpen: Bool { device.isOpen }
+
+  /// Creates the interface, or attaches to a persistent one that no process uses, and sets its MTU
+  /// (1420, as wireguard-go does). EBUSY if another process uses it, EINVAL if it is not a TUN;
+  /// `Privileges.advice` explains EPERM and ENOENT.
   ///
-  /// - Parameter wanted: offloads to use, as far as the kernel has them.
-  public static func create(
+  /// - Parameter wanted: offloads to use if the kernel supports them.
+  static func create(
     _ name: InterfaceName, mtu: UInt32 = UInt32(Policy.defaultMTU), offloads wanted: Offloads
   ) throws(SystemError) -> TunDevice {
     var hasHeader = wanted.contains(.checksum)
     let features = UInt32(CLINUX_TUN_VNET_HDR)
     var raw = name.withCString { clinux_tun_open($0, hasHeader ? features : 0) }
     if hasHeader, raw == -SystemError.EINVAL.code {
-      // A kernel without virtio headers, or no TUN at all, which the second answer tells.
+      // Either the kernel lacks virtio headers or this is not a TUN; a second attempt tells.
       hasHeader = false
       raw = name.withCString { clinux_tun_open($0, 0) }
     }
@@ -63,17 +68,16 @@ public struct TunDevice: ~Copyable {
     do throws(SystemError) {
       try tun.setMTU(mtu)
     } catch {
-      // Whoever may only attach to a persistent interface may not change it, and lives with its
-      // MTU.
+      // A user who may attach to a persistent interface, but not change it, keeps its MTU.
       if error != .EPERM { throw error }
     }
     return tun
   }
 
-  /// Takes over a descriptor of /dev/net/tun that is attached to an interface (WG_TUN_FD). EINVAL
-  /// where it is a TAP or puts the kernel's packet information before the packets. The MTU is left
-  /// as it is, and so is whether there are virtio headers: without them there are no offloads.
-  public static func adopt(
+  /// Takes ownership of a descriptor of /dev/net/tun that is attached to an interface (WG_TUN_FD).
+  /// EINVAL if it is a TAP, or if packet information precedes the packets. The MTU and the use of
+  /// virtio headers stay as they are; without these headers there are no offloads.
+  static func adopt(
     _ raw: Int32, offloads wanted: Offloads
   ) throws(SystemError) -> TunDevice {
     try checked(clinux_file_adopt(raw))
@@ -85,8 +89,8 @@ public struct TunDevice: ~Copyable {
     let headerByteCount = hasHeader ? try TunDevice.headerByteCount(of: raw) : 0
     var tun = try TunDevice(device: device, headerByteCount: headerByteCount)
     tun.setOffloads(wanted)
-    // It may have been handed over from another namespace; where that cannot be told (Linux
-    // before 5.0) it is taken to be in ours.
+    // The interface may be in another namespace. Linux before 5.0 cannot tell, and then it is
+    // assumed to be in ours.
     _ = try? tun.followNamespace()
     return tun
   }
@@ -100,15 +104,15 @@ public struct TunDevice: ~Copyable {
   }
 
   deinit {
-    // A persistent interface outlives us; whoever comes next may not expect segments.
+    // A persistent interface outlives this process, and its next user may not expect segments.
     if !offloads.isEmpty { _ = clinux_tun_set_offloads(device.raw, 0) }
   }
 
-  /// As many of the wanted offloads as the kernel takes.
+  /// Enables as many of the wanted offloads as the kernel supports.
   private mutating func setOffloads(_ wanted: Offloads) {
     guard headerByteCount > 0 else {
-      // A persistent interface may still have those of the process before us, whose segments
-      // would come as one packet without a word about it.
+      // A persistent interface may still have the offloads of its last user: segments would then
+      // arrive joined, without a header that says so.
       _ = clinux_tun_set_offloads(device.raw, 0)
       return
     }
@@ -124,38 +128,35 @@ public struct TunDevice: ~Copyable {
         return
       }
       if candidate.isEmpty { return }
-      // Linux before 6.2 lacks USO. Whatever else is refused, nothing at all is not.
+      // Linux before 6.2 lacks USO. If something else is refused, try none: that is always allowed.
       candidate = candidate.contains(.uso) ? candidate.subtracting(.uso) : .none
     }
   }
 
-  /// The kernel did not take joined packets: from now on each goes alone.
-  public mutating func stopJoining(_ offload: Offloads) {
+  /// Stops writing joined packets, after the kernel has refused one.
+  mutating func stopJoining(_ offload: Offloads) {
     joining.subtract(offload)
   }
-
-  /// What `headerByteCount` and the virtio header may take before a packet; the batches have more.
-  public static let headroom = 16
 
   // MARK: Data path
 
   /// For epoll.
   @inline(__always)
-  public var raw: Int32 { device.raw }
+  var raw: Int32 { device.raw }
 
   /// A packet that was read.
-  public struct Packet: BitwiseCopyable, Sendable {
-    /// Or -errno: -EAGAIN when there is none, -EBADFD after deletion.
-    public var byteCount: Int
-    public var offload: PacketOffload
+  struct Packet: BitwiseCopyable, Sendable {
+    /// Or -errno: -EAGAIN if there is no packet, -EBADFD after the interface was deleted.
+    var byteCount: Int
+    var offload: PacketOffload
   }
 
-  /// One packet. A packet longer than the buffer is cut without a sign, so the buffer holds the
-  /// largest. One whose virtio header makes no sense is given as one of no bytes.
+  /// Reads one packet. The kernel truncates a longer one silently, so the buffer must hold the
+  /// largest. A packet with an invalid virtio header is returned with a byte count of 0.
   ///
   /// - Parameter buffer: has `headroom` writable bytes before it.
   @inline(__always)
-  public func read(into buffer: UnsafeMutableRawBufferPointer) -> Packet {
+  func read(into buffer: UnsafeMutableRawBufferPointer) -> Packet {
     if headerByteCount == 0 {
       return Packet(byteCount: device.read(into: buffer), offload: .none)
     }
@@ -171,14 +172,14 @@ public struct TunDevice: ~Copyable {
     return Packet(byteCount: count - headerByteCount, offload: offload)
   }
 
-  /// One packet. Its byte count, or -errno: -EIO while the interface is down, -EINVAL where the
-  /// first four bits are neither 4 nor 6.
+  /// Writes one packet. Returns its byte count, or -errno: -EIO while the interface is down,
+  /// -EINVAL if the first four bits are neither 4 nor 6.
   ///
   /// - Parameter packet: has `headroom` writable bytes before it.
   @inline(__always)
-  public func write(_ packet: UnsafeMutableRawBufferPointer) -> Int {
+  func write(_ packet: UnsafeMutableRawBufferPointer) -> Int {
     if headerByteCount == 0 { return device.write(UnsafeRawBufferPointer(packet)) }
-    // No offload is asked for: the zero header.
+    // A header of zeros requests no offload.
     let start = packet.baseAddress! - headerByteCount
     start.initializeMemory(as: UInt8.self, repeating: 0, count: headerByteCount)
     let count = device.write(
@@ -186,18 +187,19 @@ public struct TunDevice: ~Copyable {
     return count < 0 ? count : max(0, count - headerByteCount)
   }
 
-  /// Joined packets as one. -errno where they are refused; none of them is then delivered.
+  /// Writes joined packets in one call. Returns -errno if the kernel refuses them, and then
+  /// delivers none of them.
   ///
-  /// - Parameter pieces: the first with the virtio header before it.
+  /// - Parameter pieces: the first begins with the virtio header.
   @inline(__always)
-  public func write(pieces: UnsafePointer<clinux_slice>, count: Int) -> Int {
+  func write(pieces: UnsafePointer<clinux_slice>, count: Int) -> Int {
     clinux_file_write_pieces(device.raw, pieces, Int32(truncatingIfNeeded: count))
   }
 
   // MARK: Control path
 
-  /// False once the interface was deleted; a move to another namespace leaves it true.
-  public var isAttached: Bool {
+  /// False once the interface was deleted. True after a move to another namespace.
+  var isAttached: Bool {
     do throws(SystemError) {
       _ = try TunDevice.identify(device.raw)
       return true
@@ -206,25 +208,25 @@ public struct TunDevice: ~Copyable {
     }
   }
 
-  /// The present name; interfaces can be renamed. EBADFD after deletion.
-  public func name() throws(SystemError) -> InterfaceName {
+  /// The current name; interfaces can be renamed. EBADFD after deletion.
+  func name() throws(SystemError) -> InterfaceName {
     try TunDevice.identify(device.raw).name
   }
 
-  /// True where the interface stays when this process ends.
-  public func isPersistent() throws(SystemError) -> Bool {
+  /// Whether the interface remains when this process exits.
+  func isPersistent() throws(SystemError) -> Bool {
     try TunDevice.identify(device.raw).flags & UInt32(CLINUX_TUN_PERSISTENT) != 0
   }
 
-  /// Unique within the namespace that the interface is in; a move may change it.
-  public func interfaceIndex() throws(SystemError) -> UInt32 {
+  /// Unique within the interface's network namespace; a move to another may change it.
+  func interfaceIndex() throws(SystemError) -> UInt32 {
     var index: UInt32 = 0
     try checked(try name().withCString { clinux_link_index(control.raw, $0, &index) })
     return index
   }
 
-  /// Name, MTU and flag as they are now: after start, and after lost netlink events.
-  public func state() throws(SystemError) -> LinkState {
+  /// The current name, MTU and up flag: for start-up, and after lost netlink events.
+  func state() throws(SystemError) -> LinkState {
     let name = try name()
     var mtu: UInt32 = 0
     try checked(name.withCString { clinux_link_mtu(control.raw, $0, &mtu) })
@@ -233,24 +235,24 @@ public struct TunDevice: ~Copyable {
   }
 
   /// EINVAL outside 68-65535, EPERM without CAP_NET_ADMIN.
-  public func setMTU(_ mtu: UInt32) throws(SystemError) {
+  func setMTU(_ mtu: UInt32) throws(SystemError) {
     try checked(try name().withCString { clinux_link_set_mtu(control.raw, $0, mtu) })
   }
 
-  public func setUp(_ isUp: Bool) throws(SystemError) {
+  func setUp(_ isUp: Bool) throws(SystemError) {
     try checked(try name().withCString { clinux_link_set_up(control.raw, $0, isUp ? 1 : 0) })
   }
 
-  /// Descriptor of the network namespace that the interface is in: for `Netlink.open`. Needs
-  /// Linux 5.0 and CAP_NET_ADMIN there.
-  public func namespaceDescriptor() throws(SystemError) -> FileDescriptor {
+  /// A descriptor of the interface's network namespace, for `Netlink.open`. Needs Linux 5.0, and
+  /// CAP_NET_ADMIN in that namespace.
+  func namespaceDescriptor() throws(SystemError) -> FileDescriptor {
     FileDescriptor(taking: try checked(clinux_tun_namespace(device.raw)))
   }
 
   /// Makes the control path work in the namespace that the interface was moved to, and returns a
-  /// descriptor of that. On an error (EPERM without CAP_SYS_ADMIN) packets still flow; the MTU and
-  /// the flag are no longer known.
-  public mutating func followNamespace() throws(SystemError) -> FileDescriptor {
+  /// descriptor of it. After an error (EPERM without CAP_SYS_ADMIN) packets still flow, but the MTU
+  /// and the up flag are no longer known.
+  mutating func followNamespace() throws(SystemError) -> FileDescriptor {
     let namespace = try namespaceDescriptor()
     control = FileDescriptor(taking: try checked(clinux_link_open(namespace.raw)))
     return namespace

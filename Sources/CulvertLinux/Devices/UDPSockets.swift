@@ -1,30 +1,31 @@
 import CLinux
 import Culvert
 
-/// The pair of UDP sockets, IPv4 and IPv6, on one port. Either may be missing where the host lacks
-/// the family (R23).
-public struct UDPSockets: ~Copyable {
-  public private(set) var ipv4: UDPSocket = .none
-  public private(set) var ipv6: UDPSocket = .none
+/// The pair of UDP sockets, IPv4 and IPv6, on one port. Either may be missing if the host does not
+/// support the family (R23).
+package struct UDPSockets: ~Copyable {
+  private(set) var ipv4: UDPSocket = .none
+  private(set) var ipv6: UDPSocket = .none
   /// The bound port; 0 while closed.
-  public private(set) var port: UInt16 = 0
+  private(set) var port: UInt16 = 0
   /// SO_MARK of both; 0 for none.
-  public private(set) var mark: UInt32 = 0
-  /// Bytes that each socket's receive buffer is raised to.
-  public let bufferByteCount: Int32
+  private(set) var mark: UInt32 = 0
+  /// Size of each socket's receive buffer, in bytes.
+  let bufferByteCount: Int32
 
-  /// Of gso and mmsg: how datagrams may be sent. The lane takes out what has failed.
-  public private(set) var sending: Offloads
-  /// Of gro and mmsg: how they may be received.
-  public private(set) var receiving: Offloads
+  /// The ways in which datagrams may be sent: of gso and mmsg. The lane removes one that has
+  /// failed.
+  private(set) var sending: Offloads
+  /// The ways in which they may be received: of gro and mmsg.
+  private(set) var receiving: Offloads
 
-  /// Ports tried where a random one is free for IPv4 and taken for IPv6 (R22, as wireguard-go).
+  /// Attempts to find a random port that is free for both IPv4 and IPv6 (R22, as wireguard-go).
   static let attempts = 100
 
-  /// Bytes of a receive buffer. One TCP flow has up to 6 MB on its way, and what finds no room
-  /// while the CPU is elsewhere is lost; the kernel takes twice this number for data and its own
-  /// administration. A small board lacks the memory, and the speed.
-  public static func defaultBufferByteCount(for profile: Profile) -> Int {
+  /// Default size of a receive buffer, in bytes. One TCP flow has up to 6 MB in flight, and
+  /// datagrams that do not fit while the CPU is busy elsewhere are lost. The kernel reserves twice
+  /// this number for data and bookkeeping. A small board has neither the memory nor the speed.
+  package static func defaultBufferByteCount(for profile: Profile) -> Int {
     switch profile {
     case .tiny: 1 << 20
     case .standard: 4 << 20
@@ -32,7 +33,7 @@ public struct UDPSockets: ~Copyable {
     }
   }
 
-  public init(
+  init(
     bufferByteCount: Int32 = 1 << 20, offloads: Offloads = .all
   ) {
     self.bufferByteCount = bufferByteCount
@@ -40,17 +41,15 @@ public struct UDPSockets: ~Copyable {
     receiving = offloads.intersection([.gro, .mmsg])
   }
 
-  /// The kernel has refused this way of sending; for good.
-  mutating func stopSending(_ way: Offloads) { sending.subtract(way) }
-  mutating func stopReceiving(_ way: Offloads) { receiving.subtract(way) }
+  var isOpen: Bool { ipv4.isOpen || ipv6.isOpen }
 
-  public var isOpen: Bool { ipv4.isOpen || ipv6.isOpen }
+  // MARK: Opening and closing
 
-  /// Binds both sockets to `port`, 0 for a random one. Returns true where the descriptors are new
-  /// and epoll must be told; false where the port was this one already and nothing was touched
-  /// (R39). On an error the sockets stay as they were.
+  /// Binds both sockets to `port`, 0 for a random one. Returns true if the descriptors are new and
+  /// must be added to epoll, false if the sockets already had this port and nothing changed (R39).
+  /// On an error the sockets stay as they were.
   @discardableResult
-  public mutating func bind(port wanted: UInt16) throws(SystemError) -> Bool {
+  mutating func bind(port wanted: UInt16) throws(SystemError) -> Bool {
     if isOpen && wanted != 0 && wanted == port { return false }
     var attempt = 1
     while true {
@@ -75,7 +74,19 @@ public struct UDPSockets: ~Copyable {
     }
   }
 
-  /// Finds out what the kernel does for many datagrams at once.
+  /// A bound socket, or none if the host does not support the family.
+  private static func open(
+    _ family: IPAddress.Family, _ port: UInt16, _ mark: UInt32, _ bufferByteCount: Int32
+  ) throws(SystemError) -> UDPSocket {
+    do throws(SystemError) {
+      return try UDPSocket(family, port: port, mark: mark, bufferByteCount: bufferByteCount)
+    } catch {
+      if error == .EAFNOSUPPORT || error == .EADDRNOTAVAIL { return .none }
+      throw error
+    }
+  }
+
+  /// Finds out which of the offloads the kernel supports.
   private mutating func probe() {
     let hasGSO = (!ipv4.isOpen || ipv4.hasSegmentation) && (!ipv6.isOpen || ipv6.hasSegmentation)
     if !hasGSO { sending.subtract(.gso) }
@@ -83,35 +94,40 @@ public struct UDPSockets: ~Copyable {
     let hasGRO = (!ipv4.isOpen || ipv4.setGRO(true)) && (!ipv6.isOpen || ipv6.setGRO(true))
     if hasGRO { return }
     receiving.subtract(.gro)
-    // What only one socket has would be read wrongly from the other.
+    // `receiving` describes both sockets, so GRO must not stay on for one of them.
     if ipv4.isOpen { _ = ipv4.setGRO(false) }
     if ipv6.isOpen { _ = ipv6.setGRO(false) }
   }
 
-  /// Closes both.
-  public mutating func close() {
+  /// Closes both sockets.
+  mutating func close() {
     ipv4 = .none
     ipv6 = .none
     port = 0
   }
 
-  /// Sets SO_MARK on the open sockets and on those to come. 0 takes it off. EPERM without
+  /// Sets SO_MARK on the open sockets and on those opened later; 0 removes it. EPERM without
   /// CAP_NET_ADMIN.
-  public mutating func setMark(_ mark: UInt32) throws(SystemError) {
+  mutating func setMark(_ mark: UInt32) throws(SystemError) {
     if ipv4.isOpen { try ipv4.setMark(mark) }
     do throws(SystemError) {
       if ipv6.isOpen { try ipv6.setMark(mark) }
     } catch {
-      // Both or neither.
+      // Set it on both or neither.
       if ipv4.isOpen { try? ipv4.setMark(self.mark) }
       throw error
     }
     self.mark = mark
   }
 
-  /// One datagram from the socket of `family`.
+  // MARK: Receiving
+
+  /// Stops using an offload, after the kernel has refused it.
+  mutating func stopReceiving(_ way: Offloads) { receiving.subtract(way) }
+
+  /// Receives one datagram from the socket of `family`.
   @inline(__always)
-  public func receive(
+  func receive(
     into buffer: UnsafeMutableRawBufferPointer, _ family: IPAddress.Family
   ) -> UDPSocket.Received {
     switch family {
@@ -120,21 +136,7 @@ public struct UDPSockets: ~Copyable {
     }
   }
 
-  /// One datagram through the socket of the endpoint's family; -EAFNOSUPPORT where it is missing.
-  @inline(__always)
-  public func send(
-    _ bytes: UnsafeRawBufferPointer, to path: Path, trafficClass: UInt8 = 0
-  ) -> UDPSocket.Sent {
-    let isIPv4 = path.endpoint.address.family == .ipv4
-    guard isIPv4 ? ipv4.isOpen : ipv6.isOpen else {
-      return UDPSocket.Sent(result: -SystemError.EAFNOSUPPORT.code, isSourceGone: false)
-    }
-    return isIPv4
-      ? ipv4.send(bytes, to: path, trafficClass: trafficClass)
-      : ipv6.send(bytes, to: path, trafficClass: trafficClass)
-  }
-
-  /// Several datagrams in one call from the socket of `family`.
+  /// Receives several datagrams in one call from the socket of `family`.
   func receive(
     _ messages: UDPSocket.Messages, into start: UnsafeMutableRawPointer, stride: Int,
     capacity: Int, count: Int, _ family: IPAddress.Family
@@ -145,6 +147,26 @@ public struct UDPSockets: ~Copyable {
     case .ipv6:
       ipv6.receive(messages, into: start, stride: stride, capacity: capacity, count: count)
     }
+  }
+
+  // MARK: Sending
+
+  /// Stops using an offload, after the kernel has refused it.
+  mutating func stopSending(_ way: Offloads) { sending.subtract(way) }
+
+  /// Sends one datagram through the socket of the endpoint's family; -EAFNOSUPPORT if there is
+  /// none.
+  @inline(__always)
+  func send(
+    _ bytes: UnsafeRawBufferPointer, to path: Path, trafficClass: UInt8 = 0
+  ) -> UDPSocket.Sent {
+    let isIPv4 = path.endpoint.address.family == .ipv4
+    guard isIPv4 ? ipv4.isOpen : ipv6.isOpen else {
+      return UDPSocket.Sent(result: -SystemError.EAFNOSUPPORT.code, isSourceGone: false)
+    }
+    return isIPv4
+      ? ipv4.send(bytes, to: path, trafficClass: trafficClass)
+      : ipv6.send(bytes, to: path, trafficClass: trafficClass)
   }
 
   /// See `UDPSocket.sendSegments`.
@@ -168,18 +190,6 @@ public struct UDPSockets: ~Copyable {
     switch path.endpoint.address.family {
     case .ipv4: ipv4.sendMany(datagrams, count: count, to: path, trafficClass: trafficClass)
     case .ipv6: ipv6.sendMany(datagrams, count: count, to: path, trafficClass: trafficClass)
-    }
-  }
-
-  /// A bound socket, or none where the host lacks the family.
-  private static func open(
-    _ family: IPAddress.Family, _ port: UInt16, _ mark: UInt32, _ bufferByteCount: Int32
-  ) throws(SystemError) -> UDPSocket {
-    do throws(SystemError) {
-      return try UDPSocket(family, port: port, mark: mark, bufferByteCount: bufferByteCount)
-    } catch {
-      if error == .EAFNOSUPPORT || error == .EADDRNOTAVAIL { return .none }
-      throw error
     }
   }
 }

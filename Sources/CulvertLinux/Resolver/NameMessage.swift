@@ -1,12 +1,12 @@
 import Culvert
 
-/// A question to a name server: the addresses of one family that a name has (RFC 1035 section 4.1,
-/// RFC 3596 section 2).
+/// A query to a name server for a name's addresses of one family (RFC 1035 section 4.1, RFC 3596
+/// section 2).
 struct NameQuery {
-  /// As `ConfigHostName.name` gives it; it outlives the query.
+  /// As returned by `ConfigHostName.name`; it outlives the query.
   let name: UnsafeRawBufferPointer
   let family: IPAddress.Family
-  /// Random, so that only who has seen the question can answer it.
+  /// Random, so that only a sender who has seen the query can answer it.
   let id: UInt16
 
   /// Header, the longest name, type and class.
@@ -17,8 +17,8 @@ struct NameQuery {
   /// A (1) or AAAA (28).
   var type: UInt16 { family == .ipv4 ? 1 : 28 }
 
-  /// Writes the query, which asks the server to ask others, and returns its byte count. The buffer
-  /// holds `longestByteCount`.
+  /// Writes a recursive query and returns its byte count. The buffer has at least
+  /// `longestByteCount` bytes.
   func write(to buffer: UnsafeMutableRawBufferPointer) -> Int {
     precondition(
       buffer.count >= NameQuery.longestByteCount
@@ -38,7 +38,7 @@ struct NameQuery {
     append(word: 1)
     for _ in 0..<3 { append(word: 0) }
     var start = 0
-    for index in 0...name.count where index == name.count || name[index] == 0x2e {
+    for index in 0...name.count where index == name.count || name[index] == UInt8(ascii: ".") {
       append(UInt8(truncatingIfNeeded: index - start))
       while start < index {
         append(name[start])
@@ -53,25 +53,25 @@ struct NameQuery {
   }
 }
 
-/// What a name server says to a `NameQuery` (RFC 1035 section 4.1). Anybody can send a datagram
-/// that gets here, so nothing in it is believed before it is proved to lie within the datagram.
+/// A name server's answer to a `NameQuery` (RFC 1035 section 4.1). Anyone can send a datagram that
+/// arrives here, so every field is proved to lie within the datagram before it is used.
 enum NameAnswer: Equatable {
-  /// So many addresses were written; none where the name has none of that family.
+  /// The number of addresses that were written; 0 if the name has none of that family.
   case addresses(Int)
   /// The name does not exist.
   case noSuchName
-  /// The server cannot or will not answer, with this code; or it refers to others.
+  /// The server cannot or will not answer, with this code; or it refers to other servers.
   case refused(code: UInt8)
   /// The answer did not fit into a datagram.
   case truncated
-  /// An answer to the query that makes no sense.
+  /// An answer to the query, but an invalid one.
   case malformed
-  /// No answer to this query: wait on.
+  /// Not an answer to this query: keep waiting.
   case unrelated
 
-  /// Addresses taken of an answer.
+  /// The most addresses taken from an answer.
   static let capacity = 8
-  /// Longest chain of aliases that is followed.
+  /// The longest chain of aliases that is followed.
   private static let longestChain = 8
 
   /// Reads a message.
@@ -90,7 +90,7 @@ enum NameAnswer: Equatable {
     guard id == query.id, flags & 0x8000 != 0, flags & 0x7800 == 0 else { return .unrelated }
     let code = UInt8(truncatingIfNeeded: flags & 15)
     if questions == 0, code != 0, code != 3, message.count == NameQuery.headerByteCount {
-      // Some servers do not repeat what they refuse.
+      // Some servers do not repeat the question that they refuse.
       return .refused(code: code)
     }
     guard questions == 1, let end = reader.endOfQuestion(query) else { return .unrelated }
@@ -98,13 +98,13 @@ enum NameAnswer: Equatable {
     if code == 3 { return .noSuchName }
     guard code == 0 else { return .refused(code: code) }
     if answers == 0, authorities > 0, flags & 0x0480 == 0 {
-      // Neither of its own knowledge nor willing to ask: a referral.
+      // Neither authoritative nor willing to recurse: a referral.
       return .refused(code: code)
     }
     return follow(reader, from: end, answers, query, into: addresses)
   }
 
-  /// The addresses of the name, or of the name that it is an alias of, and so on.
+  /// Finds the addresses of the name, following its aliases.
   private static func follow(
     _ reader: NameReader, from start: Int, _ answers: UInt16, _ query: NameQuery,
     into addresses: UnsafeMutableBufferPointer<IPAddress>
@@ -138,16 +138,16 @@ enum NameAnswer: Equatable {
 
 /// The parts of a DNS message, each proved to lie within it (RFC 1035 sections 4.1.1 to 4.1.4).
 ///
-/// Positions are bytes from the message's start. Names may go on elsewhere; a pointer must lead
-/// back, before everything of that name read so far, so that no name goes round in circles.
+/// Positions are bytes from the start of the message. Names may contain pointers; each must point
+/// before everything of that name read so far, so that no name contains a loop.
 struct NameReader {
   /// A resource record.
   struct Record {
-    /// Where its name is.
+    /// The position of its name.
     var owner: Int
     var type: UInt16
     var isInternet: Bool
-    /// Where its data is, and where that ends.
+    /// The position of its data, and of the end of it.
     var data: Int
     var end: Int
 
@@ -155,22 +155,22 @@ struct NameReader {
     static let alias: UInt16 = 5
   }
 
-  /// A name's label on the way through it.
+  /// One label of a name.
   private struct Label {
-    /// Where its bytes are.
+    /// The position of its bytes.
     var start: Int
-    /// 0 for the root, where every name ends.
+    /// 0 for the root, which ends every name.
     var count: Int
   }
 
-  /// On the way through a name.
+  /// The progress through the labels of a name.
   private struct Cursor {
     var position: Int
-    /// A pointer must lead before this.
+    /// A pointer must point before this position.
     var limit: Int
-    /// Bytes of the name so far, lengths counted.
+    /// Bytes of the name so far, including the length bytes.
     var byteCount = 0
-    /// Where what follows the name begins, once that is known.
+    /// The position after the name, once it is known.
     var end: Int?
 
     init(at position: Int) {
@@ -180,36 +180,40 @@ struct NameReader {
   }
 
   private let message: UnsafeRawBufferPointer
-  /// Bytes of a name (RFC 1035 section 2.3.4).
+  /// The most bytes of a name (RFC 1035 section 2.3.4).
   private static let longestNameByteCount = 255
 
   init(_ message: UnsafeRawBufferPointer) {
     self.message = message
   }
 
-  /// Two bytes in network order; nil beyond the end.
+  /// The 16-bit word at a position; nil if it does not lie within the message.
   func word(at position: Int) -> UInt16? {
     guard position >= 0, position <= message.count - 2 else { return nil }
     return UInt16(message[position]) << 8 | UInt16(message[position + 1])
   }
 
-  /// Where the question ends, if it is the query's: name in any case, type and class.
+  /// The end of the question, if it has the query's name in any case, its type and its class.
   func endOfQuestion(_ query: NameQuery) -> Int? {
     var cursor = Cursor(at: NameQuery.headerByteCount)
     var matched = 0
     while true {
       guard let label = next(&cursor) else { return nil }
       if label.count == 0 { break }
-      // Between labels there is a dot, and behind the last there is nothing.
+      // There is a dot between labels, and nothing after the last.
       if matched > 0 {
-        guard matched < query.name.count, query.name[matched] == 0x2e else { return nil }
+        guard matched < query.name.count, query.name[matched] == UInt8(ascii: ".") else {
+          return nil
+        }
         matched += 1
       }
       guard label.count <= query.name.count - matched else { return nil }
       for index in 0..<label.count {
-        let byte = lowercase(message[label.start + index])
-        // A label may hold dots; a name as text has them between labels.
-        guard byte != 0x2e, byte == lowercase(query.name[matched + index]) else { return nil }
+        let byte = NameReader.lowercase(message[label.start + index])
+        // A label may contain dots, but a dot in the query's name separates labels.
+        guard byte != UInt8(ascii: "."),
+          byte == NameReader.lowercase(query.name[matched + index])
+        else { return nil }
       }
       matched += label.count
     }
@@ -219,12 +223,12 @@ struct NameReader {
     return end + 4
   }
 
-  /// The record at a position; nil where it is not whole.
+  /// The record at a position; nil if it is incomplete.
   func record(at position: Int) -> Record? {
     guard let body = endOfName(at: position), let type = word(at: body),
       let kind = word(at: body + 2), let byteCount = word(at: body + 8)
     else { return nil }
-    // Within the message, or the length could not have been read.
+    // This position lies within the message, because the length before it does.
     let data = body + 10
     guard Int(byteCount) <= message.count - data else { return nil }
     return Record(
@@ -232,7 +236,7 @@ struct NameReader {
       end: data + Int(byteCount))
   }
 
-  /// The address that a record holds; nil where its length is another.
+  /// The address in a record; nil if its length is wrong.
   func address(_ record: Record, _ family: IPAddress.Family) -> IPAddress? {
     guard record.end - record.data == family.byteCount, let base = message.baseAddress else {
       return nil
@@ -240,7 +244,7 @@ struct NameReader {
     return IPAddress(family, at: base + record.data)
   }
 
-  /// Where what follows a name begins; nil where the name is not whole or not sound.
+  /// The position after a name; nil if the name is incomplete or invalid.
   func endOfName(at position: Int) -> Int? {
     var cursor = Cursor(at: position)
     while let label = next(&cursor) {
@@ -249,7 +253,7 @@ struct NameReader {
     return nil
   }
 
-  /// Whether two names are the same, in any case; false where one is not sound.
+  /// Whether two names are the same, in any case; false if one is invalid.
   func isEqual(_ left: Int, _ right: Int) -> Bool {
     if left == right { return true }
     var leftCursor = Cursor(at: left)
@@ -257,15 +261,17 @@ struct NameReader {
     while let left = next(&leftCursor), let right = next(&rightCursor), left.count == right.count {
       if left.count == 0 { return true }
       for index in 0..<left.count
-      where lowercase(message[left.start + index]) != lowercase(message[right.start + index]) {
+      where NameReader.lowercase(message[left.start + index])
+        != NameReader.lowercase(message[right.start + index])
+      {
         return false
       }
     }
     return false
   }
 
-  /// The next label of a name, the root last; nil where it is not within the message, where a
-  /// pointer does not lead back, and where the name is too long.
+  /// The next label of a name, the root last; nil if it does not lie within the message, if a
+  /// pointer does not point backwards, or if the name is too long.
   private func next(_ cursor: inout Cursor) -> Label? {
     while cursor.position >= 0, cursor.position < message.count {
       let length = Int(message[cursor.position])
@@ -278,7 +284,7 @@ struct NameReader {
         cursor.limit = target
         continue
       }
-      // The two other kinds of length were never used, or were given up (RFC 6891 section 5).
+      // The two other kinds of length were never used, or are obsolete (RFC 6891 section 5).
       guard length < 0x40 else { return nil }
       cursor.byteCount += length + 1
       guard cursor.byteCount <= NameReader.longestNameByteCount,
@@ -292,7 +298,8 @@ struct NameReader {
     return nil
   }
 
-  private func lowercase(_ byte: UInt8) -> UInt8 {
-    byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte
+  /// An ASCII letter in lower case; any other byte as it is.
+  static func lowercase(_ byte: UInt8) -> UInt8 {
+    byte >= UInt8(ascii: "A") && byte <= UInt8(ascii: "Z") ? byte | 0x20 : byte
   }
 }

@@ -1,32 +1,32 @@
 import CLinux
 import Culvert
 
-/// Host names to addresses, for the start: it waits for its answers. Instead of getaddrinfo(3),
-/// which a static binary cannot have: /etc/hosts, then the name servers of /etc/resolv.conf over
-/// UDP (RFC 1035 section 7, RFC 5452 section 9).
+/// Resolves host names at start-up, and blocks until it has an answer. It replaces getaddrinfo(3),
+/// which does not work in a static binary: it reads /etc/hosts, and then asks the name servers of
+/// /etc/resolv.conf over UDP (RFC 1035 section 7, RFC 5452 section 9).
 ///
-/// Of resolv.conf only `nameserver` counts, up to three, and 127.0.0.1 where there is none. A name
-/// is complete as it is written: no search list. No TCP.
-public struct Resolver {
+/// From resolv.conf it uses up to three `nameserver` lines, or 127.0.0.1 if there are none. It does
+/// not use a search list (a name is complete as written) and does not fall back to TCP.
+struct Resolver {
   /// NUL-terminated paths, never freed.
   private let hosts: UnsafePointer<CChar>
   private let configuration: UnsafePointer<CChar>
   private let port: UInt16
-  /// What a server is given to answer in.
+  /// The time in which a server must answer, in nanoseconds.
   private let timeout: UInt64
-  /// Where the user is told that it takes long.
+  /// The descriptor to which the user is told that a lookup takes long.
   private let output: Int32
-  /// When that is, and whether it has been.
+  /// When the user is told, and whether that has happened.
   private var announcement = Instant(nanoseconds: 0)
   private var isAnnounced = false
   private var entropy = Entropy.sodium
 
   static let maximumServers = 3
-  /// How often all servers are asked.
+  /// How many times all servers are asked.
   private static let tries = 3
 
-  /// The system's.
-  public init() {
+  /// Uses the system's files.
+  init() {
     // String literals are NUL-terminated.
     let hosts: StaticString = "/etc/hosts"
     let configuration: StaticString = "/etc/resolv.conf"
@@ -35,7 +35,7 @@ public struct Resolver {
       configuration: UnsafeRawPointer(configuration.utf8Start).assumingMemoryBound(to: CChar.self))
   }
 
-  /// Other files and another port, for tests.
+  /// Uses other files and another port, for tests.
   init(
     hosts: UnsafePointer<CChar>, configuration: UnsafePointer<CChar>, port: UInt16 = 53,
     timeoutMilliseconds: UInt64 = 2000, output: Int32 = Output.standardError
@@ -52,12 +52,12 @@ public struct Resolver {
     case failure(ResolverFailure)
   }
 
-  /// Looks a name up, once. The family that there is a route for comes first, IPv6 before IPv4,
-  /// and then the other.
+  /// Resolves a name once, without retries. It asks for IPv6 addresses first if there is an IPv6
+  /// route, otherwise for IPv4 addresses first, and then for those of the other family.
   ///
   /// - Parameters:
-  ///   - name: as `ConfigHostName.name` gives it, or an address as text.
-  ///   - port: of the endpoint.
+  ///   - name: as returned by `ConfigHostName.name`, or an address as text.
+  ///   - port: the port of the resulting endpoint.
   mutating func find(_ name: UnsafeRawBufferPointer, port: UInt16) -> Answer {
     if let address = AddressText.address(name) {
       return .endpoint(Endpoint(address: address.unmapped, port: port))
@@ -66,7 +66,7 @@ public struct Resolver {
     announcement = Clock.boottime().advanced(by: nanosecondsPerSecond)
     isAnnounced = false
     if let endpoint = findInHosts(name, port: port) { return .endpoint(endpoint) }
-    // Literals, here and below, or the memory might come from the heap.
+    // The capacity is a literal, here and below: otherwise the memory could come from the heap.
     return withUnsafeTemporaryAllocation(of: Endpoint.self, capacity: 3) { servers in
       findAtServers(name, port: port, readServers(into: servers))
     }
@@ -74,7 +74,7 @@ public struct Resolver {
 
   // MARK: Files
 
-  /// The first line of a family counts, as for getaddrinfo(3).
+  /// Uses the first line of each family, as getaddrinfo(3) does.
   private func findInHosts(_ name: UnsafeRawBufferPointer, port: UInt16) -> Endpoint? {
     var ipv4 = ResolverChoice()
     var ipv6 = ResolverChoice()
@@ -101,7 +101,7 @@ public struct Resolver {
     return ipv4.isSettled ? ipv4.endpoint : ipv6.endpoint ?? ipv4.endpoint
   }
 
-  /// The servers of resolv.conf, at least one.
+  /// The name servers of resolv.conf, at least one.
   private func readServers(
     into servers: UnsafeMutableBufferPointer<Endpoint>
   ) -> UnsafeBufferPointer<Endpoint> {
@@ -135,7 +135,7 @@ public struct Resolver {
     _ name: UnsafeRawBufferPointer, port: UInt16, _ servers: UnsafeBufferPointer<Endpoint>
   ) -> Answer {
     var choice = ResolverChoice()
-    // Any global address does: what counts is whether there is a route out.
+    // Any global address will do: the question is whether there is a route to it.
     let probe = IPAddress(ipv6High: 0x2001_0db8_0000_0000, low: 1)
     let hasIPv6 = ResolverChoice.hasRoute(to: Endpoint(address: probe, port: port))
     let first = ask(name, hasIPv6 ? .ipv6 : .ipv4, port: port, servers, &choice)
@@ -145,8 +145,8 @@ public struct Resolver {
     return .failure(first.combined(with: second))
   }
 
-  /// Asks for the addresses of one family and offers them to `choice`. What is returned counts
-  /// where there were none.
+  /// Asks for the addresses of one family and offers them to `choice`. The returned failure applies
+  /// if there were none.
   private mutating func ask(
     _ name: UnsafeRawBufferPointer, _ family: IPAddress.Family, port: UInt16,
     _ servers: UnsafeBufferPointer<Endpoint>, _ choice: inout ResolverChoice
@@ -173,23 +173,23 @@ public struct Resolver {
         case .unrelated: break
         }
       }
-      // Whoever has answered would say the same again.
+      // The server would give the same answer again.
       if failure == .truncated { return failure }
     }
     return failure
   }
 
-  /// One question to one server. `unrelated` where there was no answer.
+  /// Sends one query to one server; `unrelated` if there was no answer.
   ///
-  /// Each goes out from a socket, and so from a port, of its own: who has not seen the question
-  /// must guess both the port and the query's id.
+  /// Each query is sent from a new socket, and thus from a new port, so that an attacker who has
+  /// not seen the query must guess both the port and its id.
   private mutating func ask(
     _ server: Endpoint, _ query: NameQuery, into addresses: UnsafeMutableBufferPointer<IPAddress>
   ) -> NameAnswer {
     var target = clinux_datagram(to: server)
     let socket = FileDescriptor(taking: clinux_resolve_open(&target))
     guard socket.isOpen else { return .unrelated }
-    // Answers are of up to 512 bytes (RFC 1035 section 2.3.4); 1024 still come from the stack.
+    // Answers have up to 512 bytes (RFC 1035 section 2.3.4); 1024 are still allocated on the stack.
     return withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 1) { buffer in
       let count = query.write(to: buffer)
       guard socket.write(UnsafeRawBufferPointer(rebasing: buffer[..<count])) == count else {
@@ -199,7 +199,7 @@ public struct Resolver {
       while wait(for: socket, until: deadline, query.name) {
         let count = socket.read(into: buffer)
         if count == -Int(SystemError.EAGAIN.code) { continue }
-        // ECONNREFUSED and the like: nobody is there.
+        // ECONNREFUSED and the like: no server is listening.
         if count < 0 { return .unrelated }
         let message = UnsafeRawBufferPointer(rebasing: buffer[..<count])
         let answer = NameAnswer.read(message, to: query, into: addresses)
@@ -209,7 +209,7 @@ public struct Resolver {
     }
   }
 
-  /// False when the time is up. Tells the user when it takes long.
+  /// Waits for an answer; false once the time is up. Tells the user if it takes long.
   private mutating func wait(
     for socket: borrowing FileDescriptor, until deadline: Instant, _ name: UnsafeRawBufferPointer
   ) -> Bool {
@@ -232,17 +232,17 @@ public struct Resolver {
   }
 }
 
-/// The endpoint chosen of several: the first that there is a route to, or else the first.
+/// Chooses one of several endpoints: the first to which there is a route, or else the first.
 struct ResolverChoice {
   private var routed: Endpoint?
   private var first: Endpoint?
 
-  /// An endpoint with a route was offered: no other can be better.
+  /// An endpoint with a route was offered, so that no other can be better.
   var isSettled: Bool { routed != nil }
   var endpoint: Endpoint? { routed ?? first }
 
-  /// Addresses that nobody can be reached at are left out: filtering name servers give them for
-  /// what they block.
+  /// Ignores unspecified and multicast addresses: filtering name servers return such addresses for
+  /// the names that they block.
   mutating func offer(_ endpoint: Endpoint) {
     var endpoint = endpoint
     // The IPv6 socket is IPv6-only and could not send to a mapped address.
@@ -254,65 +254,54 @@ struct ResolverChoice {
     if ResolverChoice.hasRoute(to: endpoint) { routed = endpoint }
   }
 
-  /// Whether the kernel knows a way; nothing is sent.
+  /// Whether the kernel has a route; nothing is sent.
   static func hasRoute(to endpoint: Endpoint) -> Bool {
     var target = clinux_datagram(to: endpoint)
     return FileDescriptor(taking: clinux_resolve_open(&target)).isOpen
   }
 }
 
-extension clinux_datagram {
-  /// Only the target; for `clinux_resolve_open`.
-  init(to endpoint: Endpoint) {
-    self.init()
-    address_high = endpoint.address.high
-    address_low = endpoint.address.low
-    scope = endpoint.scope
-    port = endpoint.port
-    family = endpoint.address.family.rawValue
-  }
-}
-
-/// Why a name has no address for us.
+/// Why a name could not be resolved.
 enum ResolverFailure: Equatable {
-  /// The name servers say that there is no such name.
+  /// The name does not exist.
   case noSuchName
-  /// The name is there and has no address.
+  /// The name exists but has no address.
   case noAddress
   /// The addresses do not fit into a datagram.
   case truncated
-  /// The name servers can be reached and do not say.
+  /// The name servers answered with an error.
   case refused
-  /// The name servers do not answer, or cannot be reached.
+  /// The name servers did not answer, or could not be reached.
   case noAnswer
 
-  /// A clause that says what to do.
+  /// What happened and what to do, to follow the name.
   var text: StaticString {
     switch self {
-    case .noSuchName: "there is no such name; check the spelling"
-    case .noAddress: "the name has no IP address; check the name"
-    case .truncated: "its name server's answer is too large; write an address in place of the name"
-    case .refused: "the name servers refuse to answer; check /etc/resolv.conf"
-    case .noAnswer: "the name servers do not answer; check the network and /etc/resolv.conf"
+    case .noSuchName: "this host name does not exist; check the spelling"
+    case .noAddress: "this host name has no IP address; check the name"
+    case .truncated:
+      "the name server's answer is too long; use an IP address instead of the host name"
+    case .refused: "the name servers answered with an error; check /etc/resolv.conf"
+    case .noAnswer: "no name server answered; check the network and /etc/resolv.conf"
     }
   }
 
-  /// Another time it may be different.
+  /// Whether a later attempt may succeed.
   var isTransient: Bool { self == .refused || self == .noAnswer }
 
-  /// What two failures, one for each family, come to. That the name does not exist is so for both;
-  /// that it has no address of one family is the least that can be said.
+  /// The failure to report for two lookups, one for each family. If the name does not exist, that
+  /// holds for both; that it has no address of one family says the least.
   func combined(with other: ResolverFailure) -> ResolverFailure {
     if self == .noSuchName || other == .noSuchName { return .noSuchName }
     return self == .noAddress ? other : self
   }
 }
 
-/// How often and after which pauses a name is looked up again, as wg(8) does it: 15 times, after a
-/// second and then each time a fifth longer, up to 20 seconds. WG_ENDPOINT_RESOLUTION_RETRIES is
-/// another number, or "infinity".
+/// How many times, and after which pauses, a lookup is retried, as wg(8) does it: 15 times, first
+/// after a second, each pause a fifth longer than the last, up to 20 seconds.
+/// WG_ENDPOINT_RESOLUTION_RETRIES sets another number, or "infinity".
 struct ResolverRetries {
-  /// Nil for ever.
+  /// Nil for no limit.
   private var left: Int?
   private var milliseconds: Int
 
@@ -330,7 +319,7 @@ struct ResolverRetries {
     return ResolverRetries(count: Environment.integer("WG_ENDPOINT_RESOLUTION_RETRIES") ?? 15)
   }
 
-  /// Milliseconds to wait before the next try; nil where there is none.
+  /// Milliseconds to wait before the next attempt; nil if there is none.
   mutating func next() -> Int? {
     if let left {
       guard left > 0 else { return nil }

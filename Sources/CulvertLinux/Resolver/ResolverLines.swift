@@ -1,9 +1,9 @@
 import CLinux
 import Culvert
 
-/// A small text file of the system's, line by line, word by word.
+/// Reads a small text file of the system line by line and word by word.
 enum ResolverLines {
-  /// The words of a line: what stands between blanks, up to a `#`.
+  /// The words of a line, separated by blanks; a `#` ends the line.
   struct Words {
     private let line: UnsafeRawBufferPointer
     private var position = 0
@@ -14,22 +14,24 @@ enum ResolverLines {
 
     /// The next word; nil at the end.
     mutating func next() -> UnsafeRawBufferPointer? {
-      while position < line.count, isBlank(line[position]) { position += 1 }
+      while position < line.count, Words.isBlank(line[position]) { position += 1 }
       let start = position
-      while position < line.count, !isBlank(line[position]), line[position] != 0x23 {
+      while position < line.count, !Words.isBlank(line[position]),
+        line[position] != UInt8(ascii: "#")
+      {
         position += 1
       }
       guard position > start else { return nil }
       return UnsafeRawBufferPointer(rebasing: line[start..<position])
     }
 
-    private func isBlank(_ byte: UInt8) -> Bool {
-      byte == 0x20 || (byte >= 0x09 && byte <= 0x0d)
+    private static func isBlank(_ byte: UInt8) -> Bool {
+      byte == UInt8(ascii: " ") || (byte >= UInt8(ascii: "\t") && byte <= UInt8(ascii: "\r"))
     }
   }
 
-  /// Calls `body` with the words of each line. A file that cannot be read has none, and lines of
-  /// more than 1023 bytes are left out.
+  /// Calls `body` with the words of each line. A file that cannot be read counts as empty, and
+  /// lines of more than 1023 bytes are skipped.
   ///
   /// - Parameter path: NUL-terminated.
   static func read(_ path: UnsafePointer<CChar>, _ body: (inout Words) -> Void) {
@@ -44,17 +46,17 @@ enum ResolverLines {
         var count = file.read(into: room)
         if count <= 0 {
           // The last line may lack its newline.
-          room[0] = 0x0a
+          room[0] = UInt8(ascii: "\n")
           count = 1
           isAtEnd = true
         }
         reader.didReceive(byteCount: count)
-        take(&reader, body)
+        passLines(&reader, to: body)
       }
     }
   }
 
-  private static func take(_ reader: inout LineReader, _ body: (inout Words) -> Void) {
+  private static func passLines(_ reader: inout LineReader, to body: (inout Words) -> Void) {
     while true {
       switch reader.next() {
       case .line(let line):
@@ -66,16 +68,13 @@ enum ResolverLines {
     }
   }
 
-  /// Whether both are the same, but for the case of letters.
+  /// Whether both are the same, ignoring the case of letters.
   static func isEqual(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
     guard left.count == right.count else { return false }
-    for index in 0..<left.count where lowercase(left[index]) != lowercase(right[index]) {
+    for index in 0..<left.count
+    where NameReader.lowercase(left[index]) != NameReader.lowercase(right[index]) {
       return false
     }
     return true
-  }
-
-  private static func lowercase(_ byte: UInt8) -> UInt8 {
-    byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte
   }
 }

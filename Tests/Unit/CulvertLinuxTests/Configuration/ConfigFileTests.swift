@@ -105,12 +105,12 @@ extension LinuxTests {
         ("[Interface]\n\(Self.first)\n", "exit.conf:2: unknown key"),
         (
           Self.interface + peer("Endpoint = [fe80::1%nosuch]:5"),
-          "exit.conf:5: 'nosuch': there is no such interface"
+          "exit.conf:5: 'nosuch': no interface has this name"
         ),
-        (Self.interface + "MTU = 65476", "exit.conf:3: the MTU may be up to 65475"),
+        (Self.interface + "MTU = 65476", "exit.conf:3: MTU is too large; the maximum is 65475"),
         (
           Self.interface + String(repeating: "Address = ::1\n", count: 9),
-          "exit.conf:11: there is room for 8 addresses"
+          "exit.conf:11: too many addresses; the maximum is 8"
         ),
         (Self.interface + String(repeating: "x", count: 9000), "exit.conf:3: the line is too long"),
       ] {
@@ -128,14 +128,14 @@ extension LinuxTests {
       let nine = (0..<9).map { "10.0.0.\($0)" }.joined(separator: ",")
       #expect(
         load.load(Self.interface + peer("AllowedIPs = \(nine)"))
-          == "exit.conf:5: there is room for 8 allowed IPs; see culvert --help, --max-allowed-ips")
+          == "exit.conf:5: too many allowed IPs; the limit is 8, raise it with --max-allowed-ips")
       #expect(load.peers().isEmpty && load.privateKey.isEmpty)
       let five = (0..<5).map { index in
         peer("", "\(["A", "B", "C", "D", "E"][index])" + Self.first.dropFirst())
       }
       #expect(
         load.load(Self.interface + five.joined())
-          == "exit.conf:16: there is room for 4 peers; see culvert --help, --max-peers")
+          == "exit.conf:16: too many peers; the limit is 4, raise it with --max-peers")
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
       #expect(load.load(Self.interface + five.dropLast().joined()) == nil)
       #expect(load.peers().count == 4)
@@ -145,26 +145,30 @@ extension LinuxTests {
       let load = try ConfigFileLoad()
       withTemporaryDirectory { directory in
         #expect(
-          load.load(path: directory + "/", directory) == ": is a directory; name a file in it")
+          load.load(path: directory + "/", directory)
+            == ": this is a directory; give the path of a configuration file")
         #expect(
           load.load(path: directory + "/none", directory)
-            == "none: cannot be read: No such file or directory (ENOENT)")
+            == "none: cannot read the file: No such file or directory (ENOENT)")
         #expect(load.load(path: "", directory)?.hasSuffix("(ENOENT)") == true)
       }
       withTemporaryDirectory { directory in
         let endless = load.load(path: "/dev/zero", directory)
-        #expect(endless == "/dev/zero: is too large for a configuration; is this the right file?")
-        // A file that every process has and cannot read.
+        #expect(
+          endless == "/dev/zero: the file is larger than 32 MiB; check that it is the right one")
+        // The file that every process has and that cannot be read.
         let failure = load.load(path: "/proc/self/mem", directory)
-        #expect(failure == "/proc/self/mem: cannot be read: Input/output error (EIO)")
+        #expect(failure == "/proc/self/mem: cannot read the file: Input/output error (EIO)")
       }
       #expect(load.isWiped)
     }
 
     @Test func aFileThatEverybodyCanReadIsWarnedOf() throws {
       let load = try ConfigFileLoad()
-      let warning = "culvert: exit.conf: everybody can read the private key in it; chmod 600\n"
-      // A file in a directory that nobody else can enter is protected.
+      let warning =
+        "culvert: exit.conf: every user can read this file and its private key; "
+        + "run: chmod 600 exit.conf\n"
+      // A directory that nobody else enters keeps what is in it.
       #expect(load.load(Self.interface, mode: 0o644) == nil)
       #expect(load.said == "")
       withTemporaryDirectory { directory in
@@ -183,7 +187,8 @@ extension LinuxTests {
       #expect(load.settings.ignoredKeys == ConfigKey.dns.bit | ConfigKey.postUp.bit)
       #expect(
         load.said
-          == "culvert: exit.conf: not carried out, since it takes wg-quick: DNS PostUp\n")
+          == "culvert: exit.conf: ignored keys: DNS PostUp; "
+          + "only wg-quick supports them: use it, or make these settings yourself\n")
     }
 
     @Test func aPeerThatStandsTwiceIsReplaced() throws {
@@ -239,7 +244,8 @@ extension LinuxTests {
       load.port = server.port
       load.retries = ResolverRetries(count: 3, firstMilliseconds: 1)
       let failure = load.load(Self.interface + peer("AllowedIPs = ::/0\nEndpoint = a.example:1"))
-      #expect(failure == "exit.conf:6: 'a.example': there is no such name; check the spelling")
+      #expect(
+        failure == "exit.conf:6: 'a.example': this host name does not exist; check the spelling")
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
       // It will not exist the next time either.
       #expect(server.questions.count == 2 && load.said == "")
@@ -259,12 +265,12 @@ extension LinuxTests {
       load.port = server.port
       let file = Self.interface + peer("Endpoint = a.example:1")
       let refused =
-        "exit.conf:5: 'a.example': the name servers refuse to answer; check /etc/resolv.conf"
+        "exit.conf:5: 'a.example': the name servers answered with an error; check /etc/resolv.conf"
       #expect(load.load(file) == refused)
       #expect(load.said == "" && server.questions.count == 6)
       load.retries = ResolverRetries(count: 2, firstMilliseconds: 1)
       #expect(load.load(file) == nil)
-      #expect(load.said == "culvert: \(refused); trying again in 0 s\n")
+      #expect(load.said == "culvert: \(refused); retrying in 0 s\n")
       #expect(load.peers() == ["232 127.0.0.9:1 0 0 "])
     }
 
@@ -275,7 +281,8 @@ extension LinuxTests {
       #expect(load.load(Self.interface + peer("", Self.second)) == nil)
       #expect(
         load.load(Self.interface + names.joined(), hosts: hosts)
-          == "exit.conf:53: there is room for 16 host names; write addresses in their place")
+          == "exit.conf:53: too many endpoints with host names; the maximum is 16, "
+          + "use IP addresses for the others")
       #expect(load.peers() == ["222 - 0 0 "])
       #expect(load.load(Self.interface + names.dropLast().joined(), hosts: hosts) == nil)
       // The last one counts, and only that one is looked up again.

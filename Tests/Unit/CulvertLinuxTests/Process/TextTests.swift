@@ -119,7 +119,7 @@ extension LinuxTests {
         log.error(at: Instant(nanoseconds: 0)) { $0.append("early") }
       }.split(separator: "\n")
       #expect(lines.count == Int(Log.burst) + 1)
-      #expect(lines.last?.hasSuffix("[9950 lines left out] later") == true)
+      #expect(lines.last?.hasSuffix("[9950 lines suppressed] later") == true)
     }
 
     @Test func adviceIsGivenForWhatUsersRunInto() {
