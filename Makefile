@@ -195,7 +195,7 @@ format: ## format the sources in place
 
 .PHONY: clean
 clean: ## remove what was built (not what was downloaded)
-	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench build/models
 
 # --- packages
 

@@ -139,8 +139,8 @@ enum ConfigFuzz {
     for line in input.split(separator: 0x0a, omittingEmptySubsequences: false) {
       // A longer value with blanks is refused for its length.
       if line.count > 300 { return }
-      let text = Array(line.prefix { $0 != 0x23 })
-      let key = Array(text.prefix { $0 != 0x3d })
+      let text = Array(line.prefix { $0 != UInt8(ascii: "#") })
+      let key = Array(text.prefix { $0 != UInt8(ascii: "=") })
       // Blanks separate addresses.
       let isAddress = key.withUnsafeBytes { $0.isWord("Address") } && key.count < text.count
       // Only the first line may start with a byte order mark.

@@ -1,5 +1,5 @@
-// All targets are in one program, since the core takes long to compile; the name that the program is
-// called by selects the target. They and the core are one module, so internals need no @testable.
+// All targets are in one program, since the core takes long to compile; the name that the program
+// is called by selects the target. Targets and core are one module, so they need no @testable.
 
 /// Takes an input and checks what the core does with it. It fails by ending the process.
 typealias FuzzTarget = (UnsafePointer<UInt8>?, Int) -> CInt

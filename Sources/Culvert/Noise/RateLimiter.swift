@@ -57,7 +57,7 @@ struct RateLimiter {
 
   /// Whether `source` may have a handshake now; if so, its bucket pays for it.
   ///
-  /// If the clock goes backwards, a bucket earns nothing for that time (R24).
+  /// If the clock goes backwards, the bucket loses what it had earned in that time (R24).
   mutating func allow(_ source: IPAddress, at now: Instant) -> Bool {
     // A dual-stack socket shows IPv4 as ::ffff:0:0/96, all of it one /64.
     let source = source.unmapped

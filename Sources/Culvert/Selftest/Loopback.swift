@@ -26,9 +26,9 @@ struct TunnelHop {
 }
 
 extension TunnelHop {
-  /// Copies the datagrams of the outbound batch to the inbound one, each `copies` times. What finds
-  /// no room is lost.
-  fileprivate func move(copies: Int) {
+  /// Copies the datagrams of the outbound batch to the inbound one, each `copies` times. Those for
+  /// which there is no room are lost.
+  fileprivate func copyOutputs(copies: Int) {
     for index in 0..<outbound.outputCount {
       guard case .datagram(let bytes, let path, _) = outbound.output(index) else { continue }
       for _ in 0..<copies {
@@ -198,7 +198,6 @@ struct TunnelEnd {
   func runTimers(at now: Instant, wall: WallTime, _ observe: Observer) {
     for index in 0..<hops.count {
       let hop = hops[index]
-      guard hop.tunnel.nextDeadline(at: now).isDue(at: now) else { continue }
       hop.outbound.reset()
       hop.tunnel.runTimers(into: &hop.outbound, at: now, wall: wall)
       send(index, at: now, observe)
@@ -223,8 +222,8 @@ extension Arena {
   }
 }
 
-/// Two ends with nothing between them: what one seals is copied to the other. They share their
-/// batches, so that there is room for both on the smallest board.
+/// Two ends without a network between them: what one seals is copied to the other. They share their
+/// batches, so that they fit into the memory of the smallest board.
 struct Loopback: ~Copyable {
   /// The end that opens the sessions.
   static let initiator = 0
@@ -234,7 +233,7 @@ struct Loopback: ~Copyable {
   private let key: UnsafeMutableRawPointer
   var now: Instant
 
-  /// Room for one peer and its handshake: two messages in the ring are load.
+  /// Enough for one peer and its handshake. Two messages in the ring already count as load.
   private static var limits: Limits {
     Limits(
       peers: 1, allowedIPs: 1, stagedPacketsPerPeer: 2, stagingSlots: 4, handshakeRing: 16,
@@ -351,7 +350,7 @@ struct Loopback: ~Copyable {
     hop.tunnel.plan(&hop.outbound, at: now)
   }
 
-  /// Handshake messages and due timers of the innermost tunnel, into the outbound batch.
+  /// Serves handshake messages and runs due timers of the innermost tunnel, into the outbound batch.
   mutating func runTimers(_ side: Int) {
     let hop = end(side).innermost
     hop.outbound.reset()
@@ -370,9 +369,9 @@ struct Loopback: ~Copyable {
 
   mutating func seal() -> Bool { outbound.seal() }
 
-  /// Copies what `seal` has made to the inbound batch, each datagram `copies` times. What finds no
-  /// room is lost.
-  mutating func copyOutputs(copies: Int = 1) { ends.0.outermost.move(copies: copies) }
+  /// Copies the sealed datagrams to the inbound batch, each `copies` times. Those for which there is
+  /// no room are lost.
+  mutating func copyOutputs(copies: Int = 1) { ends.0.outermost.copyOutputs(copies: copies) }
 
   mutating func emit(_ side: Int) {
     let hop = end(side).innermost
@@ -423,8 +422,8 @@ struct Loopback: ~Copyable {
     transfer(from: Loopback.initiator)
   }
 
-  /// The response, which is in the outbound batch, and the packet that has waited. And the
-  /// keepalive that answers it, or either end would soon ask for another session.
+  /// Sends the response, which is in the outbound batch, then the packet that was staged, and then
+  /// the keepalive that answers it; without that either end would soon want another session.
   mutating func confirm() {
     send(from: Loopback.responder)
     runTimers(Loopback.initiator)
@@ -454,7 +453,7 @@ struct Loopback: ~Copyable {
     let carry: TunnelEnd.Observer = { step, hop in
       guard step == .sealed, hop == last else { return }
       target.outermost.inbound.reset()
-      source.outermost.move(copies: 1)
+      source.outermost.copyOutputs(copies: 1)
       target.receive(last, at: now) { _, _ in }
     }
     if sendsPlanned {

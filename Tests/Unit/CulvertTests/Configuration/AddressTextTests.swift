@@ -275,7 +275,8 @@ import Testing
           key.withUnsafeMutableBytes { Base64.decodeKey(text, into: $0.baseAddress!) }
         }
         let value = alphabet.firstIndex(of: byte)
-        let expected = place == 43 ? byte == 0x3d : value != nil && (place != 42 || value! & 3 == 0)
+        let expected =
+          place == 43 ? byte == UInt8(ascii: "=") : value != nil && (place != 42 || value! & 3 == 0)
         #expect(isValid == expected, "byte \(byte) at \(place)")
         if isValid { #expect(Array(base64(of: key).utf8) == text) }
       }

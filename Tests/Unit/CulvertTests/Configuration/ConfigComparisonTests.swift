@@ -260,7 +260,7 @@ final class ConfigFixture {
       lines.withUnsafeMutableBytes { lines in
         var reader = LineReader(buffer: lines)
         var parser = ConfigParser(memory: memory.baseAddress! + guarded)
-        let stream = text.last == 0x0a ? text : text + [0x0a]
+        let stream = text.last == UInt8(ascii: "\n") ? text : text + [UInt8(ascii: "\n")]
         var offset = 0
         while offset < stream.count {
           let room = reader.makeRoom()

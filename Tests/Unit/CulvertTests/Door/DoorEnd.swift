@@ -100,7 +100,7 @@ final class DoorEnd {
   func forEachPeer(_ body: (UnsafeMutablePointer<Peer>) -> Void) {
     var next = tunnel.peerTable.firstPeer
     while let id = next {
-      body(tunnel.peers + Int(id.index))
+      body(tunnel.peer(id)!)
       next = tunnel.peerTable.peer(after: id)
     }
   }
@@ -171,5 +171,12 @@ final class DoorMail {
 
   private func place(_ slot: Int) -> UnsafeMutableRawPointer {
     bytes + slot * DoorMail.datagramByteCount
+  }
+}
+
+extension Tunnel {
+  /// A peer, to be read or changed in place while it is configured.
+  func peer(_ id: PeerID) -> UnsafeMutablePointer<Peer>? {
+    peerTable.contains(id) ? withUnsafeMutablePointer(to: &peers[id]) { $0 } : nil
   }
 }

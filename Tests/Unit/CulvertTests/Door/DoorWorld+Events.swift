@@ -117,7 +117,7 @@ extension DoorWorld {
     guard let peer = firstPeer(end) else { return }
     peer.pointee.timers.forgetInitiation()
     peer.pointee.timers.wantInitiation(at: now)
-    end.tunnel.reschedule(peer)
+    end.tunnel.reschedule(&peer.pointee)
   }
 
   func passTime(_ choices: inout Choices) {

@@ -96,7 +96,8 @@ extension DoorWorld {
       return 0
     }
     far.tunnel.planText(
-      &far.outbound, index, for: peer, trafficClass: 0, segmentCount: segmenter.segmentCount)
+      &far.outbound, index, for: &peer.pointee, trafficClass: 0,
+      segmentCount: segmenter.segmentCount)
     return takeRun(into: room.baseAddress!)
   }
 

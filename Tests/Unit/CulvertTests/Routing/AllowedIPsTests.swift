@@ -205,8 +205,8 @@ struct AllowedIPsModel {
     return nodes.count
   }
 
-  /// The longest prefix that both have. Counts equal bits, since a loop over lengths would take most
-  /// of the test's time.
+  /// The longest prefix that both have. Counts equal bits, since a loop over all lengths would take
+  /// most of the test's time.
   private func meet(_ first: IPPrefix, _ second: IPPrefix) -> IPPrefix {
     let (one, two) = (first.address, second.address)
     let high = (one.high ^ two.high).leadingZeroBitCount

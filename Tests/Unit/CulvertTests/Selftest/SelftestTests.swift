@@ -146,4 +146,30 @@ import Testing
       }
     }
   }
+
+  // MARK: The rig
+
+  /// Packets and handshakes of each hop through all hops around it; large packets in fragments.
+  @Test(arguments: 1...TunnelEnd.maximumHops) func loopbacksCarryThroughAnyNumberOfHops(hops: Int) {
+    let memory = TestArena(byteCount: 32 << 20)
+    var loopback = Loopback(
+      carvingFrom: &memory.arena, hops: hops, limits: .nested,
+      at: Instant(nanoseconds: 1_000 * nanosecondsPerSecond))
+    loopback.start(isSeeded: true)
+    loopback.setCipher(.composed(stride: 256), of: Loopback.responder)
+    // The first packets wait for the sessions of all hops.
+    for (count, byteCount, delivered) in [(3, 100, 3), (10, 1400, 13)] {
+      loopback.fill(count, byteCount: byteCount)
+      loopback.plan(Loopback.initiator)
+      loopback.exchange(from: Loopback.initiator)
+      let arrived = loopback.count(.delivered, of: Loopback.responder)
+      #expect(arrived == UInt64(delivered))
+    }
+    loopback.fill(2, byteCount: 60)
+    loopback.plan(Loopback.responder)
+    loopback.exchange(from: Loopback.responder)
+    let answered = loopback.count(.delivered, of: Loopback.initiator)
+    #expect(answered == 2)
+    withExtendedLifetime(memory) {}
+  }
 }
