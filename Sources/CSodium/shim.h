@@ -1,6 +1,5 @@
 // libsodium's functions for Swift: bytes are `void *`, so that raw pointers need no cast, and sizes
-// are size_t. There are only casts here, and one function that Swift cannot express, which overwrites
-// the stack.
+// are size_t. Only casts, and one function that Swift cannot express, which overwrites the stack.
 #ifndef CSODIUM_SHIM_H
 #define CSODIUM_SHIM_H
 
