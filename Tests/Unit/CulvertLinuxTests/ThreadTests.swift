@@ -74,13 +74,13 @@ extension LinuxTests {
           shared.pointee.lock.release()
           guard ticket < UInt64(shared.pointee.wanted) else { return nil }
           ThreadTests.delay(random)
-          shared.pointee.turnstile.enter(ticket)
+          shared.pointee.turnstile.ticket(ticket).waitForTurn()
           // Nobody else is here: no lock, and no atomic.
           let place = shared.pointee.count
           if random % 16 == 0 { sched_yield() }
           shared.pointee.order[place] = ticket
           shared.pointee.count = place + 1
-          shared.pointee.turnstile.leave()
+          shared.pointee.turnstile.ticket(ticket).leave()
         }
       } check: { shared, _ in
         #expect(shared.pointee.count == 10_000)
