@@ -53,6 +53,7 @@ class Running:
 
     def __init__(self, part: Part):
         self.part, self.start = part, time.monotonic()
+        self.processor = 0.0  # seconds, when it has ended
         self.log = LOGS / (re.sub(r"[^a-z0-9]+", "-", part.name.lower()) + ".log")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -64,6 +65,15 @@ class Running:
                 start_new_session=True,
                 preexec_fn=lambda: prepare(part.lane),
             )
+
+    def has_ended(self) -> bool:
+        """Whether the process has exited; sets its status and processor time."""
+        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        if pid == 0:
+            return False
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.processor = usage.ru_utime + usage.ru_stime
+        return True
 
     @property
     def seconds(self) -> float:
@@ -185,27 +195,30 @@ class Schedule:
             for name in part.needs:
                 if self.results.get(name, "passed") != "passed":
                     self.waiting.remove(part)
-                    self.add(part.name, "skipped", f"needs '{name}'", 0)
+                    self.add(part.name, "skipped", f"needs '{name}'")
                     break
 
     # Ending
 
     def collect(self) -> None:
         for it in list(self.running):
-            status = it.process.poll()
-            if status is None:
+            if not it.has_ended():
                 continue
             self.running.remove(it)
+            status = it.process.returncode
             result = "passed" if status == 0 else "skipped" if it.is_skipped else "failed"
-            self.add(it.part.name, result, it.summary, it.seconds)
+            self.add(it.part.name, result, it.summary, it.seconds, it.processor)
             if result == "failed":
                 self.show(it, status)
 
-    def add(self, name: str, result: str, summary: str, seconds: float) -> None:
+    def add(
+        self, name: str, result: str, summary: str, seconds: float = 0, processor: float = 0
+    ) -> None:
         self.results[name] = result
         verdict = {"passed": "ok", "failed": "FAILED", "skipped": "skip"}[result]
         self.say(f"{verdict:<6} {name}, {seconds:.0f} s: {summary}")
-        self.rows.append(f"{verdict:<6} {seconds:5.0f} s  {name}: {summary}")
+        times = f"{seconds:5.0f} s ({processor:.0f} s CPU)"
+        self.rows.append(f"{verdict:<6} {times}  {name}: {summary}")
 
     def show(self, it: Running, status: int) -> None:
         """The output of a failed part, without the tests that passed."""
