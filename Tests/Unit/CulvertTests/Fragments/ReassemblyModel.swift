@@ -202,7 +202,12 @@ struct ReassemblyModel {
     guard !datagram.isPoisoned, let first = datagram.pieces.first(where: { $0.start == 0 }) else {
       return .silent
     }
-    credit = min(1_600_000_000, credit + (now > creditAt ? min(now - creditAt, 1 << 40) : 0))
+    if now >= creditAt {
+      credit = min(1_600_000_000, credit + min(now - creditAt, 1 << 40))
+    } else {
+      // A clock that goes back takes back what it has given.
+      credit -= min(credit, creditAt - now)
+    }
     creditAt = now
     guard credit >= 100_000_000, let error = first.fragment.timeExceeded() else { return .silent }
     credit -= 100_000_000
