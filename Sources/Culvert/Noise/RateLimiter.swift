@@ -13,7 +13,7 @@ struct RateLimiter {
     /// An `IPAddress.Family`, or 0 where there is no bucket.
     var family: UInt32
 
-    /// What `TokenBucket` is in 12 of these bytes.
+    /// Pays for a handshake, if there is enough credit: a `TokenBucket` in 12 bytes.
     mutating func pay(at now: Instant) -> Bool {
       var tokens = TokenBucket(
         price: interval, capacity: fullCredit, credit: UInt64(credit), last: last)
