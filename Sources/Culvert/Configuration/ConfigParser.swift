@@ -86,7 +86,7 @@ package struct ConfigParser: ~Copyable {
 
   /// Begins a line, without its newline. It must stay valid until `next` returns nil.
   package mutating func begin(_ text: UnsafeRawBufferPointer) {
-    forget()
+    forgetStatement()
     line &+= 1
     key = UnsafeRawBufferPointer(start: nil, count: 0)
     rest = text
@@ -100,7 +100,7 @@ package struct ConfigParser: ~Copyable {
 
   /// The next statement of the line, or nil.
   package mutating func next() -> ConfigStatement? {
-    forget()
+    forgetStatement()
     switch step {
     case .nothing: return nil
     case .line:
@@ -114,14 +114,14 @@ package struct ConfigParser: ~Copyable {
 
   /// Ends the file. Nil if it is complete. Wipes what the parser holds.
   package mutating func finish() -> ConfigError? {
-    forget()
+    forgetStatement()
     guard !hasFailed else { return nil }
     if let error = incompletePeer() { return error }
     return hasPrivateKey ? nil : ConfigError(.noPrivateKey, line: 0)
   }
 
   /// Wipes the secret of the last statement.
-  private mutating func forget() {
+  private mutating func forgetStatement() {
     name = UnsafeRawBufferPointer(start: nil, count: 0)
     guard holdsSecret else { return }
     Secret.wipe(secret, byteCount: ConfigParser.byteCount)

@@ -53,9 +53,9 @@ public struct UAPIParser: ~Copyable {
     if line.count > 0, line[line.count - 1] == UInt8(ascii: "\r") {
       line = line.text(0, line.count - 1)
     }
-    if line.count == 0 { return end() }
+    if line.count == 0 { return endRequest() }
     switch state {
-    case .idle: return begin(line)
+    case .idle: return beginRequest(line)
     case .get: return refuse(.invalid)
     case .device, .peer: return setting(line)
     case .failed: return .skipped
@@ -100,7 +100,7 @@ public struct UAPIParser: ~Copyable {
     return .failure(error)
   }
 
-  private mutating func begin(_ line: UnsafeRawBufferPointer) -> UAPILine {
+  private mutating func beginRequest(_ line: UnsafeRawBufferPointer) -> UAPILine {
     if line.isText("get=1") {
       state = .get
       return .beginGet
@@ -112,7 +112,7 @@ public struct UAPIParser: ~Copyable {
     return refuse(.wrongOrder)
   }
 
-  private mutating func end() -> UAPILine {
+  private mutating func endRequest() -> UAPILine {
     let ended = state
     state = .idle
     switch ended {

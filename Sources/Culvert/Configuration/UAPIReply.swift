@@ -27,7 +27,7 @@ public enum UAPIReply {
     }
     if listenPort != 0 { append("listen_port=", UInt64(listenPort), to: &writer) }
     if fwmark != 0 { append("fwmark=", UInt64(fwmark), to: &writer) }
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   /// A peer's part, up to its allowed IPs.
@@ -53,7 +53,7 @@ public enum UAPIReply {
     append("tx_bytes=", peer.sentByteCount, to: &writer)
     append("rx_bytes=", peer.receivedByteCount, to: &writer)
     append("persistent_keepalive_interval=", UInt64(peer.persistentKeepalive), to: &writer)
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   /// One allowed IP of the peer written last.
@@ -63,7 +63,7 @@ public enum UAPIReply {
     writer.append("allowed_ip=")
     AddressText.append(prefix, to: &writer)
     writer.append(newline)
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   /// The end of every reply: `errno=0` or the negated errno, and a blank line.
@@ -74,7 +74,7 @@ public enum UAPIReply {
     if error != nil { writer.append(UInt8(ascii: "-")) }
     writer.append(decimal: UInt32(bitPattern: error?.rawValue ?? 0))
     writer.append("\n\n")
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   private static var newline: UInt8 { UInt8(ascii: "\n") }
@@ -95,8 +95,8 @@ public enum UAPIReply {
     writer.append(newline)
   }
 
-  /// Removes a part that did not fit.
-  private static func finish(_ writer: inout ByteWriter, from start: Int) -> Bool {
+  /// Keeps the part that starts at `start` if it fits, otherwise removes it and returns false.
+  private static func keepIfComplete(_ writer: inout ByteWriter, from start: Int) -> Bool {
     guard writer.hasOverflowed else { return true }
     writer.rewind(to: start)
     return false

@@ -10,7 +10,7 @@ public struct Limits: Sendable {
   /// Staging slots of all peers together, `stagingSlotByteCount` bytes each. A packet larger than
   /// a slot takes several.
   public var stagingSlots: Int
-  /// Queued handshake messages; above an eighth of it, cookies are required.
+  /// Queued handshake messages; from an eighth of it on, cookies are required.
   public var handshakeRing: Int
   /// Sources that the handshake rate limiter remembers.
   public var rateLimiterEntries: Int

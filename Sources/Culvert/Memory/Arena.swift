@@ -64,7 +64,7 @@ public struct Arena: ~Copyable {
     precondition(!isSealed, "the arena is sealed")
     precondition(count >= 0)
     let start = byteCount
-    let end = Arena.end(start, count, alignment: Arena.alignment)
+    let end = Arena.alignedEnd(start, count, alignment: Arena.alignment)
     precondition(isMeasuring || end <= capacity, "the arena is smaller than its budget")
     byteCount = end
     budget.add(owner, byteCount: end - start)
@@ -72,7 +72,7 @@ public struct Arena: ~Copyable {
   }
 
   /// Where `count` bytes from `start` end, rounded up, or `unaddressable`.
-  private static func end(_ start: Int, _ count: Int, alignment: Int) -> Int {
+  private static func alignedEnd(_ start: Int, _ count: Int, alignment: Int) -> Int {
     let (sum, isTooMuch) = start.addingReportingOverflow(count)
     return isTooMuch || sum > unaddressable - alignment
       ? unaddressable : roundUp(sum, to: alignment)
@@ -82,7 +82,7 @@ public struct Arena: ~Copyable {
   /// exclude it from core dumps.
   public mutating func endSecrets() {
     precondition(secretByteCount == 0, "the secrets have already ended")
-    let end = Arena.end(byteCount, 0, alignment: Arena.pageByteCount)
+    let end = Arena.alignedEnd(byteCount, 0, alignment: Arena.pageByteCount)
     precondition(isMeasuring || end <= capacity, "the arena is smaller than its budget")
     budget.add("padding of the locked pages", byteCount: end - byteCount)
     byteCount = end

@@ -53,7 +53,7 @@ struct Segmenter: BitwiseCopyable {
     self.headers = headers
     packetByteCount = byteCount
     guard offload.needsChecksum || offload.segmentation != .none else { return }
-    guard prepare(offload) else { return nil }
+    guard validate(offload) else { return nil }
   }
 
   /// Bytes of segment `index`, headers included.
@@ -80,7 +80,7 @@ struct Segmenter: BitwiseCopyable {
 
   // MARK: Validation
 
-  private mutating func prepare(_ offload: PacketOffload) -> Bool {
+  private mutating func validate(_ offload: PacketOffload) -> Bool {
     transportByteOffset = offload.checksumStart
     checksumOffset = offload.checksumOffset
     guard offload.segmentation != .none else {
