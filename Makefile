@@ -110,7 +110,7 @@ SYSTEM := Tests/System/run
 FILTERED = $(if $(K),-k '$(K)')
 
 .PHONY: test
-test: ## every kind of test, in about ten minutes
+test: ## every kind of test, in under twelve minutes
 	@Toolchain/install-deps build unit system boards
 	@$(SYSTEM) plan test
 
