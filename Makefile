@@ -11,7 +11,7 @@ STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
 SOURCES := Package.swift $(shell find Sources -type f)
 TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
-  Toolchain/libsodium-small.c $(wildcard Toolchain/boards/*)
+  $(wildcard Toolchain/boards/* Toolchain/libsodium/*)
 # The limit, in bytes, of each shipped binary.
 SIZE_MAX := 393216
 # Swift packages: warnings are errors in the manifest itself.
@@ -21,7 +21,7 @@ SWIFT_BUILD := swift build -c release --product culvert
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
-# --- what everything needs
+# --- dependencies
 
 .PHONY: deps
 deps: ## install the Debian packages that building and testing need (as root)
@@ -52,8 +52,7 @@ $(ORDINARY): $(SOURCES)
 .PHONY: static
 static: deps-build $(STATIC) ## the shipped build, Embedded Swift: build/x86_64/culvert
 
-# A binary is made anew when a source, the scripts or a board's flags changed, not when a package's
-# files did.
+# Only sources, these scripts and the boards' flags cause a new build; packaging does not.
 build/%/culvert: $(SOURCES) $(TOOLCHAIN)
 	@Toolchain/build-static $*
 	@touch $@
@@ -68,7 +67,7 @@ $(BOARDS): %: deps-build build/%/culvert # one board's static binary, build/BOAR
 .PHONY: boards
 boards: deps-build $(BOARDS:%=build/%/culvert) ## a static binary for each board
 
-# The official SDK's triple, in build/TRIPLE/culvert.
+# The triple of the official SDK; the result is build/TRIPLE/culvert.
 SDK := aarch64-swift-linux-musl
 
 .PHONY: static-sdk
@@ -95,13 +94,13 @@ demo: static deps-system peers ## run a real tunnel against wireguard-go and pas
 bench: static deps-system peers ## race it against wireguard-go (QUICK=1)
 	@Toolchain/install-deps bench
 	@Toolchain/install-deps plots || echo "no plots without python3-matplotlib"
-	$(if $(ONLY)$(QUICK),,@Tests/Microbench/run --times)
+	$(if $(ONLY)$(QUICK),,@Tests/Bench/Micro/run --times)
 	@Tests/Bench/run-race --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 
 .PHONY: microbench
 microbench: deps-bench ## instructions per operation against a baseline (BASELINE=write renews it)
-	@Tests/Microbench/run $(if $(filter write,$(BASELINE)),--write)
+	@Tests/Bench/Micro/run $(if $(filter write,$(BASELINE)),--write)
 
 # --- testing
 
@@ -129,7 +128,7 @@ unit: deps-unit ## unit, model and simulation tests (FILTER=AEADTests runs some 
 
 .PHONY: models
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
-	@Tests/Models/run $(or $(STREAMS),1000000)
+	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
 embedding: deps-unit ## the program of docs/EMBEDDING.md, extracted, built and run
@@ -164,8 +163,8 @@ size-boards: $(BOARDS:%=size-%)
 
 .PHONY: $(BOARDS:%=size-%)
 $(BOARDS:%=size-%): size-%: % # form and size of one board's binary
-	@Toolchain/check-static build/$*/culvert
-	@Toolchain/check-size build/$*/culvert $(SIZE_MAX)
+	@Toolchain/checks/check-static build/$*/culvert
+	@Toolchain/checks/check-size build/$*/culvert $(SIZE_MAX)
 
 .PHONY: test-boards
 test-boards: boards deps-boards deps-system peers ## each board's binary under qemu-user
@@ -181,37 +180,37 @@ test-static-sdk: deps-build deps-boards ## `make static-sdk` with a stand-in for
 
 .PHONY: layers
 layers: deps-unit ## each folder of the core uses only what it may
-	@Toolchain/check-layers
+	@Toolchain/checks/check-layers
 
 .PHONY: requirements
-requirements: ## every requirement has a test that carries its number
-	@Toolchain/check-requirements
+requirements: ## every requirement has a test with its number
+	@Toolchain/checks/check-requirements
 
 .PHONY: lint
-lint: ## swift-format's rules and the house numbers
-	@Toolchain/check-style
+lint: ## the house rules, and swift-format's (RULE=columns: only one)
+	@Toolchain/checks/check-style $(RULE)
 
 .PHONY: format
 format: ## format the sources in place
 	@swift format --in-place --parallel --recursive Sources Tests Package.swift
 
 .PHONY: clean
-clean: ## remove what was built (not what was fetched)
-	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
+clean: ## remove what was built (not what was downloaded)
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench build/models
 
 # --- packages
 
 .PHONY: deb
 deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
-	@Toolchain/make-deb $(ARCH)
+	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
-tarball: build/$(ARCH)/culvert ## the same for OpenWrt, OpenRC and others, with an install.sh
-	@Toolchain/make-tarball $(ARCH)
+tarball: build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
+	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
-flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
-	@Toolchain/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
+flash: ## install Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
+	@Toolchain/packaging/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages

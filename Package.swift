@@ -33,9 +33,12 @@ let package = Package(
     .target(name: "CulvertLinux", dependencies: ["Culvert", "CLinux"], swiftSettings: swift),
     .executableTarget(
       name: "culvert", dependencies: ["Culvert", "CulvertLinux"], swiftSettings: swift),
-    .testTarget(name: "CulvertTests", dependencies: ["Culvert"], swiftSettings: swift),
     .testTarget(
-      name: "CulvertLinuxTests", dependencies: ["CulvertLinux", "CLinux"], swiftSettings: swift),
+      name: "CulvertTests", dependencies: ["Culvert"], path: "Tests/Unit/CulvertTests",
+      swiftSettings: swift),
+    .testTarget(
+      name: "CulvertLinuxTests", dependencies: ["CulvertLinux", "CLinux"],
+      path: "Tests/Unit/CulvertLinuxTests", swiftSettings: swift),
   ],
   swiftLanguageModes: [.v6]
 )

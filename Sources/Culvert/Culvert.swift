@@ -1,57 +1,68 @@
-// The map of the core: its flows, and the file that each step stands in. Nothing else is here.
+// The map of the core: its flows, and the file that holds each step. This file has no code.
 //
-// The core does no I/O. Datagrams and packets come and go in batches, time and entropy are
-// parameters, memory is one arena (Memory/Arena). The shell in CulvertLinux calls it:
+// The core does no I/O. The shell (CulvertLinux) passes in batches of datagrams and packets, the
+// time and entropy, and sends and writes what the batches then hold. All memory is one arena
+// (Memory/Arena).
 //
-//   out   TUN -> network                            CulvertLinux/OutboundLane
-//         Tunnel/OutboundBatch    room, append      packets are read into the batch
-//         Tunnel/Tunnel+Outbound  plan              Wire/InnerPacket, Routing/AllowedIPs,
-//                                                   Noise/Keypairs; or stage, or an ICMP error
-//         Tunnel/OutboundBatch+Seal  seal           Wire/Segmenter cuts, Crypto/TransportCipher
-//                                                   encrypts, without the tunnel
-//         Tunnel/BatchOutputs     output, run       the shell sends
-//         Tunnel/Tunnel+Outbound  emit              Tunnel/Timers, Tunnel/Counters
+//   outbound  TUN -> network                        called by CulvertLinux/Lanes/OutboundLane
+//     Batches/OutboundBatch     room, append        the shell reads packets into the batch
+//     Tunnel/Tunnel+Outbound    plan                parse (Wire/InnerPacket), route
+//                                                   (Routing/AllowedIPs), reserve counters
+//                                                   (Noise/Keypairs); or stage, or an ICMP error
+//     Batches/OutboundBatch     seal                segment (Segments/Segmenter) and encrypt
+//                                                   (Crypto/TransportCipher), without the tunnel
+//     Batches/OutboundBatch     output, runLength   the shell sends
+//     Tunnel/Tunnel+Outbound    emit                timers and counters (Tunnel/Timers, Verdict)
 //
-//   in    network -> TUN                            CulvertLinux/InboundLane
-//         Tunnel/InboundBatch     room, append      datagrams are received into the batch
-//         Tunnel/Tunnel+Inbound   accept            Wire/MessageType, Routing/IndexTable
-//         Tunnel/InboundBatch+Open  open            Crypto/TransportCipher, without the tunnel;
-//                                                   Tunnel/JoinCandidate
-//         Tunnel/Tunnel+Inbound   deliver           Noise/ReplayWindow, Routing/AllowedIPs,
-//                                                   roaming, Tunnel/Timers
-//         Tunnel/InboundBatch+Open  join, finish    Tunnel/Joiner; the shell writes
+//   inbound  network -> TUN                         called by CulvertLinux/Lanes/InboundLane
+//     Batches/InboundBatch      room, append        the shell receives datagrams into the batch
+//     Tunnel/Tunnel+Inbound     accept              validate (Wire/Messages), find the session
+//                                                   (Routing/IndexTable)
+//     Batches/InboundBatch      open                decrypt (Crypto/TransportCipher), without the
+//                                                   tunnel; find what can be joined
+//                                                   (Segments/JoinCandidate)
+//     Tunnel/Tunnel+Inbound     deliver             replay window, source check (AllowedIPs),
+//                                                   roaming, timers
+//     Batches/InboundBatch      join, finish        join segments (Segments/Joiner); the shell
+//                                                   writes
 //
-//   a tunnel in a tunnel                            CulvertLinux/Hops
-//         Channel/Nesting         carry             what one tunnel's lane has made is the other's
-//         Channel/DatagramChannel send, receive     input, where it stands: Wire/UDPHeader,
-//                                                   Wire/Fragmenter, Reassembly/Reassembler
+//   a tunnel inside a tunnel                        called by CulvertLinux/Hops/Hops
+//     Channel/DatagramChannel+Nesting  wrap,        from one tunnel's batch to the other's
+//                               unwrap
+//     Channel/DatagramChannel+Send, +Receive        UDP and IP headers (Wire), fragments
+//                                                   (Fragments/Fragmenter, Fragments/Reassembler)
 //
-//   handshakes                                      accept -> Memory/SlotRing -> advance
-//         Tunnel/Tunnel+Handshakes                  Noise/CookieChecker (mac1, mac2, load),
-//                                                   Noise/RateLimiter, Noise/Handshake
+//   UDP ports without a TUN                         called by CulvertLinux/Hops/Forwarding
+//     Channel/Forwarder         forward,            a flow for each client (Channel/FlowTable)
+//                               collectAnswers
 //
-//   time  nextDeadline, advance                     Tunnel/Schedule, Tunnel/Tunnel+Timers
+//   timers and handshakes                           called by the shell at nextDeadline
+//     Tunnel/Tunnel+Timers      runTimers           what is due (Tunnel/Schedule, Tunnel/Timers)
+//     Tunnel/Tunnel+Handshakes  serveHandshakes     messages that accept has queued: load and
+//                                                   cookies (Noise/Cookies), rate limit
+//                                                   (Noise/RateLimiter), Noise/Handshake
 //
-//   configuration                                   Configuration/UAPIParser over lines,
-//                                                   Tunnel/Tunnel+Configuration, +Status
+//   configuration                                   Configuration/UAPIParser reads lines,
+//                                                   Tunnel/Tunnel+Configuration applies them
 //
-//   on the device itself                            culvert/SelftestCommand, BenchCommand
-//         Selftest/Selftest       run               Selftest/SelftestRun, a file for each subject
-//         Selftest/Bench          packets, ...      Selftest/Loopback, two tunnels and no network
+//   selftest and bench on the device                Selftest/Selftest, Selftest/Bench over
+//                                                   Selftest/Loopback: two tunnels, no network
 //
-// `@inline(never)` with no reason beside it: there are several callers, none of them once for each
-// packet of a batch, and a copy in each is what a small board's flash has no room for. What moves
-// packets is inlined.
+// Layers: each folder uses only the folders beside it. `make layers` reads this table.
 //
-// Layers, checked by `make layers`; each folder sees only those named:
-//
-//   Limits, Time     nothing
-//   Memory, Wire     Limits
-//   Crypto           Limits, CSodium
-//   Noise            Limits, Memory, Time, Wire, Crypto
+//   Limits           -
+//   Time             Limits
+//   Memory           Limits
+//   Wire             Limits
+//   Crypto           Limits, Memory
+//   Segments         Limits, Memory, Wire
+//   Fragments        Limits, Time, Memory, Wire
+//   Noise            Limits, Time, Memory, Wire, Crypto
 //   Routing          Limits, Memory, Wire
-//   Configuration    Limits, Wire, Crypto
-//   Reassembly       Limits, Memory, Time, Wire
-//   Tunnel           all of these but Configuration and Reassembly
-//   Channel          all of these but Configuration
-//   Selftest         all of these but Channel
+//   Configuration    Limits, Memory, Wire, Crypto
+//   Batches          Limits, Memory, Wire, Crypto, Segments, Routing
+//   Tunnel           Limits, Time, Memory, Wire, Crypto, Segments, Noise, Routing, Batches
+//   Channel          Limits, Time, Memory, Wire, Crypto, Segments, Fragments, Noise, Routing,
+//                    Batches, Tunnel
+//   Selftest         Limits, Time, Memory, Wire, Crypto, Segments, Fragments, Noise, Routing,
+//                    Configuration, Batches, Tunnel, Channel

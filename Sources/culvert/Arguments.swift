@@ -19,7 +19,6 @@ struct Arguments {
 
 /// An argument compared with, or read as, what an option wants.
 enum Argument {
-  @inline(never)
   static func isText(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Bool {
     commonByteCount(argument, text) == text.utf8CodeUnitCount
       && argument[text.utf8CodeUnitCount] == 0
@@ -55,7 +54,6 @@ enum Argument {
   }
 
   /// Bytes at the start that are the same.
-  @inline(never)
   static func commonByteCount(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Int {
     var length = 0
     while length < text.utf8CodeUnitCount,

@@ -31,7 +31,6 @@ enum BudgetCommand {
   }
 
   /// A number, right-aligned, and what it is; other commands print theirs so too.
-  @inline(never)
   static func row(_ byteCount: UInt64, _ owner: StaticString) {
     Output.writeLine(to: Output.standardOutput) { line in
       var width = 10

@@ -7,7 +7,6 @@ enum Exit {
   /// The system refused something.
   static let failure: Int32 = 1
 
-  @inline(never)
   static func fail(_ status: Int32, _ body: (inout Line) -> Void) -> Int32 {
     Output.writeLine(to: Output.standardError) {
       $0.append("culvert: ")

@@ -27,7 +27,6 @@ enum SelftestCommand {
     return isPassed ? 0 : Exit.failure
   }
 
-  @inline(never)
   private static func report(_ group: SelftestGroup, _ digest: UInt64) {
     Output.writeLine(to: Output.standardOutput) { line in
       let isRight = digest == group.expected

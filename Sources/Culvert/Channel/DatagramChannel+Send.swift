@@ -1,11 +1,11 @@
 /// Outward: from the channel's user into the tunnel.
 extension DatagramChannel {
   public enum Sent: Sendable, BitwiseCopyable {
-    /// It stands in the batch.
+    /// The datagram is in the batch.
     case sent
-    /// The batch has no room for it; an empty one has.
+    /// The batch has no room for the datagram; an empty one has.
     case batchFull
-    /// It cannot be sent, and was counted: the verdict says why.
+    /// The datagram cannot be sent, for the reason in the verdict. It has been counted.
     case refused(DatagramVerdict)
   }
 
@@ -14,12 +14,13 @@ extension DatagramChannel {
   /// Makes a datagram a packet of the tunnel.
   ///
   /// - Parameters:
-  ///   - payload: `headroom` bytes before it are overwritten. Where it is not fragmented it is not
-  ///     copied: it has to stay until `batch` has been sealed, with `TransportCipher.headroom` more
-  ///     bytes before it and `TransportCipher.slack` behind it that may be read.
-  ///   - port: the local one, among those open.
+  ///   - payload: the `headroom` bytes before it are overwritten. Unless it is fragmented it is not
+  ///     copied: it must stay in place until `batch` has been sealed, and
+  ///     `TransportCipher.headroom` more bytes before it and `TransportCipher.slack` bytes after it
+  ///     may be read.
+  ///   - port: the local port, one of those open.
   ///   - trafficClass: DSCP and ECN of the packet.
-  ///   - batch: of the tunnel's outbound lane, before `plan`.
+  ///   - batch: a batch of the tunnel's outbound lane, before `plan`.
   public mutating func send(
     _ payload: UnsafeMutableRawBufferPointer, from port: UInt16, to endpoint: Endpoint,
     trafficClass: UInt8 = 0, into batch: inout OutboundBatch, at now: Instant
@@ -72,7 +73,7 @@ extension DatagramChannel {
     return .refused(verdict)
   }
 
-  /// All of them or none: a datagram without one of its fragments is lost, and the others with it.
+  /// Appends all fragments or none: if one is missing, the others are useless.
   private mutating func sendFragments(
     _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, into batch: inout OutboundBatch
   ) -> Sent {
@@ -96,15 +97,83 @@ extension DatagramChannel {
     return .sent
   }
 
-  /// 20 bits that stay the same for a flow, and tell nothing about it (RFC 6437 section 3).
+  /// 20 bits that are the same for all packets of a flow and reveal nothing about it (RFC 6437
+  /// section 3).
   private func flowLabel(from port: UInt16, to endpoint: Endpoint) -> UInt32 {
-    var mixed = flowSeed ^ endpoint.address.high
-    mixed = (mixed ^ mixed >> 29) &* 0xbf58_476d_1ce4_e5b9
-    mixed ^= endpoint.address.low
-    mixed = (mixed ^ mixed >> 32) &* 0x94d0_49bb_1331_11eb
-    // Apart from the address, or a port could take back what the address has added.
-    mixed ^= UInt64(port) << 16 ^ UInt64(endpoint.port)
-    mixed = (mixed ^ mixed >> 32) &* 0xbf58_476d_1ce4_e5b9
+    var mixed = SplitMix64.mix(flowSeed ^ endpoint.address.high)
+    mixed = SplitMix64.mix(mixed ^ endpoint.address.low)
+    // In a separate round, or a port could cancel out bits of the address.
+    mixed = SplitMix64.mix(mixed ^ UInt64(port) << 16 ^ UInt64(endpoint.port))
     return UInt32(truncatingIfNeeded: mixed >> 44)
+  }
+}
+
+/// What ICMP has reported about the MTU of the paths to a few destinations beyond the tunnel (RFC
+/// 1191, RFC 8201), in a fixed table: a new entry replaces the oldest.
+struct PathMTUs: ~Copyable {
+  private struct Entry: BitwiseCopyable {
+    var destination: IPAddress
+    var mtu: Int
+    var end: Instant
+  }
+
+  static let capacity = 8
+  /// After this a larger MTU may be tried again (RFC 1191 section 6.3, RFC 8201 section 5.3).
+  static let lifetime = 600 * nanosecondsPerSecond
+
+  private let entries: UnsafeMutablePointer<Entry>
+  private var count = 0
+
+  init(carvingFrom arena: inout Arena) {
+    entries =
+      arena.carve(Entry.self, count: PathMTUs.capacity, owner: "channels").baseAddress!
+  }
+
+  /// The MTU of the path to `destination`; nil if unknown.
+  @inline(__always)
+  mutating func mtu(to destination: IPAddress, at now: Instant) -> Int? {
+    if count == 0 { return nil }
+    guard let index = find(destination) else { return nil }
+    if entries[index].end > now { return entries[index].mtu }
+    count &-= 1
+    entries[index] = entries[count]
+    return nil
+  }
+
+  /// Lowers a path's MTU; only the passing of time raises it again. A value below the minimum of
+  /// the family is raised to it, because many tiny fragments would be an attack (RFC 8201 section
+  /// 6).
+  mutating func lower(to destination: IPAddress, mtu: Int, at now: Instant) {
+    let least = PathMTUs.least(destination.family)
+    let mtu = max(mtu, least)
+    let entry = Entry(
+      destination: destination, mtu: mtu, end: now.advanced(by: PathMTUs.lifetime))
+    if let index = find(destination) {
+      if mtu < entries[index].mtu || entries[index].end <= now { entries[index] = entry }
+      return
+    }
+    if count < PathMTUs.capacity {
+      entries[count] = entry
+      count &+= 1
+      return
+    }
+    var oldest = 0
+    for index in 1..<PathMTUs.capacity where entries[index].end < entries[oldest].end {
+      oldest = index
+    }
+    entries[oldest] = entry
+  }
+
+  mutating func forgetAll() { count = 0 }
+
+  /// The MTU that every path of the family has (RFC 791 section 3.1 as hosts rely on it, RFC 8200
+  /// section 5).
+  private static func least(_ family: IPAddress.Family) -> Int {
+    family == .ipv4 ? 576 : Policy.ipv6MinimumMTU
+  }
+
+  private func find(_ destination: IPAddress) -> Int? {
+    for index in 0..<count where entries[index].destination == destination { return index }
+    return nil
   }
 }

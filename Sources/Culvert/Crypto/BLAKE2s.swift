@@ -1,15 +1,15 @@
-/// BLAKE2s (RFC 7693), plain or keyed, 1 to 32 bytes out: WireGuard's HASH and MAC (whitepaper
-/// section 5.4). Ours, because libsodium has only its 64-bit sister.
+/// BLAKE2s (RFC 7693), plain or keyed, with 1 to 32 bytes of output: WireGuard's HASH and MAC
+/// (whitepaper section 5.4). libsodium only has BLAKE2b.
 ///
-/// A hash under way may hold key material: it cannot be copied, and `finish` wipes it.
+/// An unfinished hash may hold key material: it cannot be copied, and `finish` wipes it.
 struct BLAKE2s: ~Copyable {
   static let digestByteCount = 32
   static let keyByteCountMaximum = 32
 
   private var state: BLAKE2sState
   private var block = BLAKE2sBlock()
-  /// Bytes of input that wait in `block`. A full block waits too until more input comes: only
-  /// then is it known not to be the last.
+  /// Bytes of input in `block`. A full block waits until there is more input, because the last
+  /// block is compressed differently.
   private var waitingByteCount = 0
   private var byteCount: Int
 
@@ -32,7 +32,6 @@ struct BLAKE2s: ~Copyable {
   }
 
   /// Appends `byteCount` bytes, 0 or more, to the input.
-  @inline(never)
   mutating func update(_ input: UnsafeRawPointer, byteCount: Int) {
     var input = input
     var left = byteCount
@@ -60,9 +59,8 @@ struct BLAKE2s: ~Copyable {
     update(start, byteCount: input.count)
   }
 
-  /// Writes the digest and wipes the hash, which is of no further use. `digest` may be where any
-  /// of the input stood.
-  @inline(never)
+  /// Writes the digest and wipes the hash, which cannot be used any more. `digest` may overlap the
+  /// input.
   mutating func finish(into digest: UnsafeMutableRawPointer) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -75,7 +73,7 @@ struct BLAKE2s: ~Copyable {
     waitingByteCount = 0
   }
 
-  /// Copies what fits into the waiting block; the caller has made room.
+  /// Copies input into the waiting block; the caller has made room.
   private mutating func append(_ input: UnsafeRawPointer, byteCount: Int) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -87,7 +85,6 @@ struct BLAKE2s: ~Copyable {
 
 extension BLAKE2s {
   /// HASH(a || b), 32 bytes (whitepaper section 5.4). `digest` may overlap the input.
-  @inline(never)
   static func hash(
     into digest: UnsafeMutableRawPointer, _ a: UnsafeRawBufferPointer,
     _ b: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
@@ -100,7 +97,6 @@ extension BLAKE2s {
 
   /// MAC(key, message), keyed BLAKE2s of 16 bytes (whitepaper section 5.4), under a key of 1 to
   /// 32 bytes. `mac` may overlap the message.
-  @inline(never)
   static func mac(
     into mac: UnsafeMutableRawPointer, key: UnsafeRawPointer, keyByteCount: Int,
     message: UnsafeRawPointer, byteCount: Int
@@ -108,5 +104,148 @@ extension BLAKE2s {
     var hash = BLAKE2s(byteCount: WireGuard.macByteCount, key: key, keyByteCount: keyByteCount)
     hash.update(message, byteCount: byteCount)
     hash.finish(into: mac)
+  }
+}
+
+/// The chain value of BLAKE2s and its compression function F (RFC 7693 section 3.2).
+///
+/// Words are in memory order, which is the RFC's little-endian order on every board.
+struct BLAKE2sState: BitwiseCopyable {
+  private var h0, h1, h2, h3, h4, h5, h6, h7: UInt32
+  /// Bytes compressed so far, the RFC's t.
+  private var byteCount: UInt64 = 0
+
+  /// Starts from the parameter block of sequential hashing (RFC 7693 section 2.5): `byteCount`
+  /// bytes of digest, 1 to 32, and `keyByteCount` bytes of key, 0 to 32.
+  init(byteCount: Int, keyByteCount: Int) {
+    let parameters =
+      0x0101_0000 ^ UInt32(truncatingIfNeeded: keyByteCount) << 8
+      ^ UInt32(truncatingIfNeeded: byteCount)
+    h0 = 0x6a09_e667 ^ parameters
+    h1 = 0xbb67_ae85
+    h2 = 0x3c6e_f372
+    h3 = 0xa54f_f53a
+    h4 = 0x510e_527f
+    h5 = 0x9b05_688c
+    h6 = 0x1f83_d9ab
+    h7 = 0x5be0_cd19
+  }
+
+  /// The word schedule, SIGMA of RFC 7693 section 2.7: 16 words for each of ten rounds, `@` for
+  /// word 0 to `O` for word 15. A string, because an array would be built at run time.
+  private static var schedule: StaticString {
+    """
+    @ABCDEFGHIJKLMNO\
+    NJDHIOMFAL@BKGEC\
+    KHL@EBOMJNCFGAID\
+    GICAMLKNBFEJD@OH\
+    I@EGBDJONAKLFHCM\
+    BLFJ@KHCDMGEONAI\
+    LEAONMDJ@GFCIBHK\
+    MKGNLACIE@ODHFBJ\
+    FONIKC@HLBMGADJE\
+    JBHDGFAEOKINCLM@
+    """
+  }
+
+  /// Compresses one block, of which `byteCount` bytes are input and the rest zeros.
+  ///
+  /// Not inlined: the rounds are large, and `Secret.burnStack` reaches only what they spill below
+  /// the caller's frame. A loop, because only handshakes hash, and unrolling takes 4 KB more.
+  @inline(never)
+  mutating func compress(_ m: BLAKE2sBlock, byteCount: Int, isLast: Bool) {
+    self.byteCount &+= UInt64(truncatingIfNeeded: byteCount)
+    var v = BLAKE2sRounds(
+      v0: h0, v1: h1, v2: h2, v3: h3, v4: h4, v5: h5, v6: h6, v7: h7,
+      v8: 0x6a09_e667, v9: 0xbb67_ae85, v10: 0x3c6e_f372, v11: 0xa54f_f53a,
+      v12: 0x510e_527f ^ UInt32(truncatingIfNeeded: self.byteCount),
+      v13: 0x9b05_688c ^ UInt32(truncatingIfNeeded: self.byteCount >> 32),
+      v14: isLast ? ~0x1f83_d9ab : 0x1f83_d9ab, v15: 0x5be0_cd19)
+    withUnsafeBytes(of: m) { words in
+      var schedule = BLAKE2sState.schedule.utf8Start
+      for _ in 0..<10 {
+        v.round(words.baseAddress!, schedule)
+        schedule += 16
+      }
+    }
+    h0 ^= v.v0 ^ v.v8
+    h1 ^= v.v1 ^ v.v9
+    h2 ^= v.v2 ^ v.v10
+    h3 ^= v.v3 ^ v.v11
+    h4 ^= v.v4 ^ v.v12
+    h5 ^= v.v5 ^ v.v13
+    h6 ^= v.v6 ^ v.v14
+    h7 ^= v.v7 ^ v.v15
+  }
+
+  /// Writes the digest: the first `byteCount` bytes of the chain value, at most 32.
+  mutating func write(to digest: UnsafeMutableRawPointer, byteCount: Int) {
+    withUnsafeBytes(of: &self) {
+      digest.copyMemory(from: $0.baseAddress!, byteCount: byteCount)
+    }
+  }
+}
+
+/// The working vector of BLAKE2s and its mixing (RFC 7693 sections 3.1 and 3.2).
+struct BLAKE2sRounds: BitwiseCopyable {
+  var v0, v1, v2, v3, v4, v5, v6, v7: UInt32
+  var v8, v9, v10, v11, v12, v13, v14, v15: UInt32
+
+  /// One round over the 16 `words` of a block, in the order of `schedule`: the columns, then the
+  /// diagonals.
+  @inline(__always)
+  mutating func round(_ words: UnsafeRawPointer, _ schedule: UnsafePointer<UInt8>) {
+    BLAKE2sRounds.mix(&v0, &v4, &v8, &v12, words, schedule)
+    BLAKE2sRounds.mix(&v1, &v5, &v9, &v13, words, schedule + 2)
+    BLAKE2sRounds.mix(&v2, &v6, &v10, &v14, words, schedule + 4)
+    BLAKE2sRounds.mix(&v3, &v7, &v11, &v15, words, schedule + 6)
+    BLAKE2sRounds.mix(&v0, &v5, &v10, &v15, words, schedule + 8)
+    BLAKE2sRounds.mix(&v1, &v6, &v11, &v12, words, schedule + 10)
+    BLAKE2sRounds.mix(&v2, &v7, &v8, &v13, words, schedule + 12)
+    BLAKE2sRounds.mix(&v3, &v4, &v9, &v14, words, schedule + 14)
+  }
+
+  /// The mixing function G, with the first two words of `schedule`.
+  @inline(__always)
+  private static func mix(
+    _ a: inout UInt32, _ b: inout UInt32, _ c: inout UInt32, _ d: inout UInt32,
+    _ words: UnsafeRawPointer, _ schedule: UnsafePointer<UInt8>
+  ) {
+    let x = words.load(fromByteOffset: Int(schedule[0] & 15) &* 4, as: UInt32.self)
+    let y = words.load(fromByteOffset: Int(schedule[1] & 15) &* 4, as: UInt32.self)
+    a = a &+ b &+ x
+    d = rotateRight(d ^ a, 16)
+    c = c &+ d
+    b = rotateRight(b ^ c, 12)
+    a = a &+ b &+ y
+    d = rotateRight(d ^ a, 8)
+    c = c &+ d
+    b = rotateRight(b ^ c, 7)
+  }
+
+  @inline(__always)
+  private static func rotateRight(_ word: UInt32, _ count: UInt32) -> UInt32 {
+    word &>> count | word &<< (32 &- count)
+  }
+}
+
+/// 64 bytes of input to BLAKE2s, as 16 words in memory order.
+struct BLAKE2sBlock: BitwiseCopyable {
+  var w0, w1, w2, w3, w4, w5, w6, w7: UInt32
+  var w8, w9, w10, w11, w12, w13, w14, w15: UInt32
+
+  static let byteCount = 64
+
+  /// 64 bytes of zeros.
+  @inline(__always)
+  init() {
+    (w0, w1, w2, w3, w4, w5, w6, w7) = (0, 0, 0, 0, 0, 0, 0, 0)
+    (w8, w9, w10, w11, w12, w13, w14, w15) = (0, 0, 0, 0, 0, 0, 0, 0)
+  }
+
+  /// Reads 64 bytes, aligned or not; the caller has proved that they are there.
+  @inline(__always)
+  init(at bytes: UnsafeRawPointer) {
+    self = bytes.loadUnaligned(as: BLAKE2sBlock.self)
   }
 }

@@ -1,25 +1,25 @@
 import CSodium
 
-/// Where random numbers come from. The core has no source of its own: the shell hands in
-/// `Entropy.sodium`, a simulation a seed.
+/// A source of random numbers. The core has none of its own: the shell passes `Entropy.sodium`, a
+/// simulation a seed.
 public struct Entropy {
   public typealias Fill = @convention(c) (UnsafeMutableRawPointer, Int) -> Void
 
   private let source: Fill?
-  /// State of the seeded stream; unused with a source.
-  private var state: UInt64
+  /// Unused with a source.
+  private var stream: SplitMix64
 
-  /// Bytes from a source fit for keys.
+  /// A source that is fit for keys.
   ///
-  /// - Parameter fill: writes as many random bytes as asked for, and cannot fail.
+  /// - Parameter fill: writes the requested number of random bytes, and cannot fail.
   public static func system(fill: Fill) -> Entropy {
-    Entropy(source: fill, state: 0)
+    Entropy(source: fill, seed: 0)
   }
 
-  /// A stream that the seed alone decides (SplitMix64; Steele, Lea, Flood 2014), so that a
-  /// simulation can be run again. Anyone can predict it: never for a tunnel that carries data.
+  /// A stream that depends only on the seed (`SplitMix64`), so that a simulation can be repeated.
+  /// It is predictable, so never use it for a tunnel that carries data.
   public static func seeded(_ seed: UInt64) -> Entropy {
-    Entropy(source: nil, state: seed)
+    Entropy(source: nil, seed: seed)
   }
 
   /// libsodium's randombytes_buf: the kernel's generator. `Sodium.start` must have returned true.
@@ -27,18 +27,17 @@ public struct Entropy {
     system { bytes, byteCount in csodium_random(bytes, byteCount) }
   }
 
-  private init(source: Fill?, state: UInt64) {
+  private init(source: Fill?, seed: UInt64) {
     self.source = source
-    self.state = state
+    stream = SplitMix64(seed: seed)
   }
 
   /// Writes `byteCount` random bytes.
-  @inline(never)
   public mutating func fill(_ bytes: UnsafeMutableRawPointer, byteCount: Int) {
     guard let source else {
       var offset = 0
       while offset < byteCount {
-        withUnsafeBytes(of: step().littleEndian) { word in
+        withUnsafeBytes(of: stream.next().littleEndian) { word in
           (bytes + offset).copyMemory(
             from: word.baseAddress!, byteCount: min(word.count, byteCount &- offset))
         }
@@ -53,32 +52,59 @@ public struct Entropy {
     UInt32(truncatingIfNeeded: uint64())
   }
 
-  @inline(never)
   public mutating func uint64() -> UInt64 {
-    guard let source else { return step() }
+    guard let source else { return stream.next() }
     var word: UInt64 = 0
     withUnsafeMutableBytes(of: &word) { source($0.baseAddress!, $0.count) }
     return word
   }
 
-  /// A number in 0..<bound, each equally likely; 0 where the bound is 0.
-  @inline(never)
+  /// A number in 0..<bound, each equally likely; 0 if the bound is 0.
   public mutating func below(_ bound: UInt64) -> UInt64 {
     guard bound > 1 else { return 0 }
     let mask = UInt64.max >> UInt64((bound &- 1).leadingZeroBitCount)
-    // Half of the draws fit at worst; 128 misses in a row mean a broken source, not bad luck.
+    // At worst half of the draws fit, so 128 misses in a row mean a broken source.
     for _ in 0..<128 {
       let candidate = uint64() & mask
       if candidate < bound { return candidate }
     }
     return 0
   }
+}
 
-  private mutating func step() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var word = state
-    word = (word ^ word >> 30) &* 0xbf58_476d_1ce4_e5b9
-    word = (word ^ word >> 27) &* 0x94d0_49bb_1331_11eb
-    return word ^ word >> 31
+/// SipHash-2-4 (Aumasson, Bernstein 2012), to derive values that others may see: they reveal
+/// nothing about the key or about each other. Tables use the faster `TableHash`.
+struct KeyedHash: BitwiseCopyable, Sendable {
+  private let key0: UInt64
+  private let key1: UInt64
+
+  /// A hash under the 16 bytes of two little-endian words.
+  init(key0: UInt64, key1: UInt64) {
+    self.key0 = key0.littleEndian
+    self.key1 = key1.littleEndian
+  }
+
+  /// A hash under a random key.
+  init(key entropy: inout Entropy) {
+    let key0 = entropy.uint64()
+    self.init(key0: key0, key1: entropy.uint64())
+  }
+
+  /// The hash of `byteCount` bytes.
+  func hash(_ bytes: UnsafeRawPointer, byteCount: Int) -> UInt64 {
+    var digest: UInt64 = 0
+    withUnsafeMutableBytes(of: &digest) { digest in
+      withUnsafeBytes(of: self) { key in
+        csodium_siphash(digest.baseAddress!, bytes, byteCount, key.baseAddress!)
+      }
+    }
+    return UInt64(littleEndian: digest)
+  }
+
+  /// The hash of the 16 bytes of two little-endian words.
+  func hash(_ first: UInt64, _ second: UInt64) -> UInt64 {
+    withUnsafeBytes(of: (first.littleEndian, second.littleEndian)) {
+      hash($0.baseAddress!, byteCount: $0.count)
+    }
   }
 }

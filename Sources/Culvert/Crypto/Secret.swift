@@ -1,7 +1,7 @@
 import CSodium
 
-/// What may be done to key material: it stays behind a pointer, is compared in constant time
-/// (R35), and is wiped in a way the optimiser does not remove (R9).
+/// The operations on key material. It stays behind a pointer, is compared in constant time (R35),
+/// and is wiped so that the optimiser does not remove it (R9).
 public enum Secret {
   /// Zeroes `byteCount` bytes.
   @inline(__always)
@@ -9,9 +9,9 @@ public enum Secret {
     csodium_wipe(bytes, byteCount)
   }
 
-  /// Whether both hold the same `byteCount` bytes; the time taken does not tell where they differ.
+  /// Whether both hold the same `byteCount` bytes, in constant time.
   @inline(__always)
-  public static func equal(
+  static func equal(
     _ left: UnsafeRawPointer, _ right: UnsafeRawPointer, byteCount: Int
   ) -> Bool {
     csodium_compare(left, right, byteCount) == 0
@@ -19,14 +19,55 @@ public enum Secret {
 
   /// Whether all `byteCount` bytes are zero, in constant time.
   @inline(__always)
-  public static func isZero(_ bytes: UnsafeRawPointer, byteCount: Int) -> Bool {
+  static func isZero(_ bytes: UnsafeRawPointer, byteCount: Int) -> Bool {
     csodium_is_zero(bytes, byteCount) == 1
   }
 
-  /// Overwrites the 2 KiB of stack below the caller's frame: registers that calls which have
-  /// returned spilled there, and no other wipe can reach.
+  /// Overwrites the 2 KiB of stack below the caller's frame, where calls that have returned may
+  /// have spilled registers, which no other wipe can reach.
   @inline(__always)
-  public static func burnStack() {
+  static func burnStack() {
     csodium_burn_stack()
+  }
+}
+
+/// 32 bytes that are not secret: a public key, or a hash. Secrets are never of this type; they stay
+/// behind pointers into the locked part of the arena (`Secret`).
+public struct Key: Hashable, Sendable, BitwiseCopyable {
+  public var word0: UInt64
+  public var word1: UInt64
+  public var word2: UInt64
+  public var word3: UInt64
+
+  public static var zero: Key { Key(word0: 0, word1: 0, word2: 0, word3: 0) }
+
+  init(word0: UInt64, word1: UInt64, word2: UInt64, word3: UInt64) {
+    self.word0 = word0
+    self.word1 = word1
+    self.word2 = word2
+    self.word3 = word3
+  }
+
+  /// Reads 32 bytes; the caller has proved that they are there.
+  public init(at bytes: UnsafeRawPointer) {
+    self = bytes.loadUnaligned(as: Key.self)
+  }
+
+  /// Writes 32 bytes.
+  public func write(to bytes: UnsafeMutableRawPointer) {
+    bytes.storeBytes(of: self, as: Key.self)
+  }
+
+  public var isZero: Bool { word0 | word1 | word2 | word3 == 0 }
+}
+
+/// libsodium itself.
+public enum Sodium {
+  /// Chooses the implementations for this CPU and opens the entropy source. To be called once,
+  /// before anything else of this module and before the process drops its privileges.
+  ///
+  /// - Returns: false if libsodium cannot run here; then no tunnel may start.
+  public static func start() -> Bool {
+    csodium_init() >= 0
   }
 }

@@ -1,29 +1,39 @@
-/// A token bucket per source of handshakes (R5), an IPv4 address or an IPv6 /64, asked under load
-/// once the cookie has proved the source. The buckets stand in a fixed table of small sets; a new
-/// source takes the place of the one of its set that has been silent longest. Which sources share
-/// a set is decided by a keyed hash, so nobody can aim at a set.
+/// Limits handshakes per source (R5), an IPv4 address or an IPv6 /64, under load and after a cookie
+/// has proved the source. Each source has a token bucket in a fixed table of small sets; a new
+/// source replaces the one of its set that has been silent for longest. A seeded hash decides which
+/// sources share a set, so that nobody can aim at one.
 struct RateLimiter {
   private struct Bucket: BitwiseCopyable {
     /// The address, or for IPv6 its first half.
     var prefix: UInt64
-    /// When the bucket was last asked.
+    /// When the bucket was last used.
     var last: Instant
-    /// Nanoseconds of waiting saved up; a handshake costs `interval` of them.
+    /// Nanoseconds saved up; a handshake costs `interval` of them.
     var credit: UInt32
-    /// An `IPAddress.Family`, or 0 where there is no bucket.
+    /// An `IPAddress.Family`, or 0 if there is no bucket.
     var family: UInt32
+
+    /// `TokenBucket.allow`, of a bucket that is stored in 12 bytes.
+    mutating func pay(at now: Instant) -> Bool {
+      var tokens = TokenBucket(
+        price: interval, capacity: fullCredit, credit: UInt64(credit), last: last)
+      let isEnough = tokens.allow(at: now)
+      credit = UInt32(truncatingIfNeeded: tokens.credit)
+      last = tokens.last
+      return isEnough
+    }
   }
 
   /// Nanoseconds per handshake.
   private static let interval = nanosecondsPerSecond / Policy.handshakesPerSecondPerSource
   private static let fullCredit = interval * Policy.handshakeBurstPerSource
-  /// Buckets of a set: all that one packet may have to look at.
+  /// Buckets of a set, which is all that is searched for one packet.
   private static let waysMaximum = 8
 
   private let buckets: UnsafeMutablePointer<Bucket>
   private let ways: Int
   private let setCount: Int
-  private var hash = KeyedHash(key0: 0, key1: 0)
+  private var hash = TableHash(seed: 0)
 
   /// Carves `limits.rateLimiterEntries` buckets, rounded up to whole sets.
   init(carvingFrom arena: inout Arena, limits: Limits) {
@@ -35,17 +45,19 @@ struct RateLimiter {
       .baseAddress!
   }
 
-  /// Draws the hash's key and forgets every source; once the memory is there.
-  mutating func prepare(seed entropy: inout Entropy) {
-    hash = KeyedHash(key: &entropy)
+  /// Empties the table. Called once, before anything else.
+  ///
+  /// - Parameter seed: random.
+  mutating func prepare(seed: UInt64) {
+    hash = TableHash(seed: seed)
     buckets.update(
       repeating: Bucket(prefix: 0, last: Instant(nanoseconds: 0), credit: 0, family: 0),
       count: setCount * ways)
   }
 
-  /// Whether `source` may have a handshake now; if so, it is paid for.
+  /// Whether `source` may have a handshake now; if so, its bucket pays for it.
   ///
-  /// A clock that has gone back adds nothing to a bucket, which fills from then on (R24).
+  /// If the clock goes backwards, the bucket loses what it had earned in that time (R24).
   mutating func allow(_ source: IPAddress, at now: Instant) -> Bool {
     // A dual-stack socket shows IPv4 as ::ffff:0:0/96, all of it one /64.
     let source = source.unmapped
@@ -54,33 +66,24 @@ struct RateLimiter {
     var victim = 0
     for way in 0..<ways {
       if set[way].family == 0 {
-        // Sets fill from the left and are never thinned.
+        // Sets fill from the left, and entries are never removed.
         victim = way
         break
       }
       if set[way].prefix == source.high && set[way].family == family {
-        return RateLimiter.pay(from: set + way, at: now)
+        return set[way].pay(at: now)
       }
       if set[way].last < set[victim].last { victim = way }
     }
     set[victim] = Bucket(
       prefix: source.high, last: now, credit: UInt32(RateLimiter.fullCredit), family: family)
-    return RateLimiter.pay(from: set + victim, at: now)
+    return set[victim].pay(at: now)
   }
 
   @inline(__always)
   private func setIndex(of prefix: UInt64, _ family: UInt32) -> Int {
-    let upper = hash.hash(prefix, UInt64(family)) >> 32
-    // The upper 32 bits as a fraction of the sets: no division, and below the count.
-    return Int(truncatingIfNeeded: (upper &* UInt64(truncatingIfNeeded: setCount)) >> 32)
-  }
-
-  private static func pay(from bucket: UnsafeMutablePointer<Bucket>, at now: Instant) -> Bool {
-    let earned = min(now.since(bucket.pointee.last), fullCredit)
-    let credit = min(UInt64(bucket.pointee.credit) &+ earned, fullCredit)
-    let isEnough = credit >= interval
-    bucket.pointee.last = now
-    bucket.pointee.credit = UInt32(truncatingIfNeeded: isEnough ? credit &- interval : credit)
-    return isEnough
+    // The hash as a fraction of the sets: no division, and below the count.
+    let product = UInt64(hash.hash(prefix, UInt64(family))) &* UInt64(truncatingIfNeeded: setCount)
+    return Int(truncatingIfNeeded: product >> 32)
   }
 }

@@ -1,6 +1,6 @@
 /// The chaining key, hash and message key of a handshake in progress (Noise section 5.2), in one
-/// scratch area of the locked memory. A handshake works on this and on nothing else until it
-/// commits; whichever way it ends, `wipe` runs.
+/// scratch area of the locked memory. A handshake works on nothing else until it commits; however
+/// it ends, `wipe` is called.
 struct SymmetricState {
   /// Layout of the scratch area, in bytes.
   private enum Offset {
@@ -35,7 +35,6 @@ struct SymmetricState {
   var remoteStatic: UnsafeMutableRawPointer { scratch + Offset.remoteStatic }
 
   /// Starts at `initial` with the responder's static key mixed in: `<- s` before the first message.
-  @inline(never)
   func start(from initial: NoiseConstants, responder: Key) {
     initial.chainingKey.write(to: chainingKey)
     initial.hash.write(to: hash)
@@ -43,22 +42,19 @@ struct SymmetricState {
     mixHash(dh, byteCount: WireGuard.keyByteCount)
   }
 
-  /// Goes on where an earlier message of the same handshake ended.
-  @inline(never)
+  /// Continues where an earlier message of the same handshake ended.
   func resume(chainingKey: UnsafeRawPointer, hash: Key) {
     self.chainingKey.copyMemory(from: chainingKey, byteCount: WireGuard.keyByteCount)
     hash.write(to: self.hash)
   }
 
-  /// A fresh ephemeral key pair: the private half stays in the scratch, the public half goes out.
-  @inline(never)
+  /// Makes an ephemeral key pair: the private half stays in the scratch area.
   func makeEphemeral(into publicKey: UnsafeMutableRawPointer, entropy: inout Entropy) {
     entropy.fill(ephemeralPrivate, byteCount: WireGuard.keyByteCount)
     X25519.clamp(ephemeralPrivate)
     X25519.publicKey(into: publicKey, secret: ephemeralPrivate)
   }
 
-  @inline(never)
   func mixHash(_ data: UnsafeRawPointer, byteCount: Int) {
     BLAKE2s.hash(
       into: hash,
@@ -66,8 +62,8 @@ struct SymmetricState {
       UnsafeRawBufferPointer(start: data, count: byteCount))
   }
 
-  /// Token `e` in a PSK handshake: the ephemeral enters both hash and chaining key.
-  @inline(never)
+  /// Token `e` in a PSK handshake: the ephemeral key is mixed into both the hash and the chaining
+  /// key.
   func mixEphemeral(_ ephemeral: UnsafeRawPointer) {
     mixHash(ephemeral, byteCount: WireGuard.keyByteCount)
     HKDF.derive(
@@ -76,21 +72,19 @@ struct SymmetricState {
   }
 
   /// Tokens `ee`, `es`, `se`: false for a low-order point (R31).
-  @inline(never)
   func mixDH(secret: UnsafeRawPointer, point: UnsafeRawPointer, keyed: Bool = false) -> Bool {
     guard X25519.multiply(into: dh, secret: secret, point: point) else { return false }
     mixSecret(dh, keyed: keyed)
     return true
   }
 
-  /// Token `ss`, from the product computed when the peer was added: false where that was zero.
+  /// Token `ss`, from the product computed when the peer was added: false if that was zero.
   func mixPrecomputed(_ staticStatic: UnsafeRawPointer) -> Bool {
     guard !Secret.isZero(staticStatic, byteCount: WireGuard.keyByteCount) else { return false }
     mixSecret(staticStatic, keyed: true)
     return true
   }
 
-  @inline(never)
   private func mixSecret(_ secret: UnsafeRawPointer, keyed: Bool) {
     HKDF.derive(
       chainingKey: chainingKey, input: secret, byteCount: WireGuard.keyByteCount,
@@ -98,7 +92,6 @@ struct SymmetricState {
   }
 
   /// Token `psk`.
-  @inline(never)
   func mixPresharedKey(_ presharedKey: UnsafeRawPointer) {
     HKDF.derive(
       chainingKey: chainingKey, input: presharedKey, byteCount: WireGuard.keyByteCount,
@@ -107,7 +100,6 @@ struct SymmetricState {
   }
 
   /// Writes `byteCount + 16` bytes to `output`.
-  @inline(never)
   func encryptAndHash(
     _ plaintext: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) {
@@ -117,8 +109,7 @@ struct SymmetricState {
     mixHash(output, byteCount: byteCount + WireGuard.tagByteCount)
   }
 
-  /// Reads `byteCount + 16` bytes from `message`; false where the tag is wrong.
-  @inline(never)
+  /// Reads `byteCount + 16` bytes from `message`; false if the tag is wrong.
   func decryptAndHash(
     _ message: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) -> Bool {
@@ -142,5 +133,64 @@ struct SymmetricState {
 
   func wipe() {
     Secret.wipe(scratch, byteCount: SymmetricState.byteCount)
+  }
+}
+
+/// Hash(construction) and Hash(Hash(construction) || identifier), whitepaper section 5.4, computed
+/// once at start.
+struct NoiseConstants: BitwiseCopyable {
+  let chainingKey: Key
+  let hash: Key
+
+  private static var construction: StaticString { "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s" }
+  private static var identifier: StaticString { "WireGuard v1 zx2c4 Jason@zx2c4.com" }
+
+  init() {
+    var first = Key.zero
+    var second = Key.zero
+    withUnsafeMutableBytes(of: &first) { output in
+      BLAKE2s.hash(into: output.baseAddress!, NoiseConstants.construction.bytes, .empty)
+    }
+    withUnsafeMutableBytes(of: &second) { output in
+      withUnsafeBytes(of: first) { first in
+        BLAKE2s.hash(into: output.baseAddress!, first, NoiseConstants.identifier.bytes)
+      }
+    }
+    chainingKey = first
+    hash = second
+  }
+}
+
+extension StaticString {
+  /// The string's UTF-8 bytes, which live as long as the program.
+  var bytes: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: utf8Start, count: utf8CodeUnitCount)
+  }
+}
+
+extension UnsafeRawBufferPointer {
+  static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
+}
+
+/// The device's own key pair. The private half is in the locked part of the arena.
+struct StaticIdentity {
+  let privateKey: UnsafeMutableRawPointer
+  private(set) var publicKey = Key.zero
+  private(set) var isSet = false
+
+  init(carvingFrom arena: inout Arena) {
+    privateKey = arena.carveBytes(WireGuard.keyByteCount, owner: "secrets: device key").baseAddress!
+  }
+
+  /// Sets the private key from 32 bytes, clamped; all zero unset the identity (UAPI).
+  mutating func set(_ key: UnsafeRawPointer) {
+    privateKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
+    isSet = !Secret.isZero(privateKey, byteCount: WireGuard.keyByteCount)
+    publicKey = .zero
+    guard isSet else { return }
+    X25519.clamp(privateKey)
+    withUnsafeMutableBytes(of: &publicKey) { output in
+      X25519.publicKey(into: output.baseAddress!, secret: privateKey)
+    }
   }
 }

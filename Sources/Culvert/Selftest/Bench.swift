@@ -1,45 +1,43 @@
-/// `culvert bench`: what this device can do, measured with the code that the tunnel runs, without
-/// system calls. Each function goes on for about `duration` nanoseconds of the clock `now`.
-public enum Bench {
-  /// Nanoseconds of a clock that does not go back. No closure, for which each function would be
-  /// compiled anew.
-  public typealias Clock = @convention(c) () -> UInt64
+/// `culvert bench`: the throughput of this device, measured with the tunnel's own code but without
+/// system calls. Each function runs for about `duration` nanoseconds of the clock `now`.
+package enum Bench {
+  /// A monotonic clock in nanoseconds. A C function rather than a closure, for which the compiler
+  /// would specialise each function.
+  package typealias Clock = @convention(c) () -> UInt64
 
-  /// What was done, and how long it took.
-  public struct Measurement: BitwiseCopyable, Sendable {
-    public fileprivate(set) var count: UInt64 = 0
-    public fileprivate(set) var nanoseconds: UInt64 = 0
+  /// How much was done, and how long it took.
+  package struct Measurement: BitwiseCopyable, Sendable {
+    package fileprivate(set) var count: UInt64 = 0
+    package fileprivate(set) var nanoseconds: UInt64 = 0
 
-    /// Of `unit` a second; 0 where nothing was measured.
-    @inline(never)
-    public func perSecond(_ unit: UInt64 = 1) -> UInt64 {
-      // In microseconds: minutes of work in bytes times 10^9 would not fit into 64 bits.
+    /// Units per second, `unit` for each count; 0 if nothing was measured.
+    package func perSecond(_ unit: UInt64 = 1) -> UInt64 {
+      // Microseconds, because the bytes of some minutes times 10^9 would overflow 64 bits.
       let microseconds = nanoseconds / 1000
       return microseconds == 0 ? 0 : count &* unit &* 1_000_000 / microseconds
     }
   }
 
-  /// Packets on their way through either lane.
-  public struct Packets: BitwiseCopyable, Sendable {
+  /// Packets through both lanes.
+  package struct Packets: BitwiseCopyable, Sendable {
     /// The cipher alone.
-    public fileprivate(set) var seal = Measurement()
-    public fileprivate(set) var open = Measurement()
+    package fileprivate(set) var seal = Measurement()
+    package fileprivate(set) var open = Measurement()
     /// The whole lane: plan, seal, emit; accept, open, deliver.
-    public fileprivate(set) var outbound = Measurement()
-    public fileprivate(set) var inbound = Measurement()
+    package fileprivate(set) var outbound = Measurement()
+    package fileprivate(set) var inbound = Measurement()
   }
 
-  /// What every measurement needs at most.
-  public static let memoryByteCount = 1 << 20
-  /// Of a packet: what the interface's default MTU lets through.
-  public static let packetByteCount = Policy.defaultMTU
-  /// Packets in a batch: about what a burst of TCP brings.
+  /// Bytes that any measurement needs at most.
+  package static let memoryByteCount = 1 << 20
+  /// Bytes of a packet: the interface's default MTU.
+  package static let packetByteCount = Policy.defaultMTU
+  /// Packets in a batch: about a burst of TCP.
   private static let batchPacketCount = 40
 
-  /// - Parameter memory: `memoryByteCount` bytes, page-aligned, which are overwritten; as with the
-  ///   others.
-  @_optimize(size)
-  public static func packets(
+  /// - Parameter memory: `memoryByteCount` bytes, page-aligned, which are overwritten, here and
+  ///   below.
+  package static func packets(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Packets {
     var loopback = makeLoopback(memory)
@@ -49,7 +47,7 @@ public enum Bench {
     loopback.setCipher(cipher, of: two)
     loopback.initiate()
     loopback.accept(two)
-    loopback.advance(two)
+    loopback.runTimers(two)
     loopback.confirm()
     var packets = Packets()
     let count = UInt64(batchPacketCount)
@@ -63,7 +61,7 @@ public enum Bench {
       _ = loopback.seal()
       let sealed = now()
       loopback.inbound.reset()
-      loopback.move()
+      loopback.copyOutputs()
       let moved = now()
       _ = loopback.seal()
       loopback.emit(one)
@@ -79,14 +77,13 @@ public enum Bench {
       packets.open.add(count, opened &- accepted)
       packets.inbound.add(count, delivered &- emitted)
     }
-    // What did not arrive was not carried.
+    // Packets that were lost on the way would make the figures too good.
     let arrived = loopback.count(.delivered, of: two) &- before
     return arrived == packets.inbound.count ? packets : Packets()
   }
 
-  /// Products of Diffie-Hellman.
-  @_optimize(size)
-  public static func x25519(
+  /// Diffie-Hellman multiplications.
+  package static func x25519(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Measurement {
     let secret = memory.baseAddress!
@@ -101,9 +98,8 @@ public enum Bench {
     return measurement
   }
 
-  /// Handshakes answered: an initiation taken, the response made.
-  @_optimize(size)
-  public static func handshakes(
+  /// Handshakes answered: from an initiation to its response.
+  package static func handshakes(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Measurement {
     var loopback = makeLoopback(memory)
@@ -113,7 +109,7 @@ public enum Bench {
       loopback.initiate()
       let begun = now()
       loopback.accept(Loopback.responder)
-      loopback.advance(Loopback.responder)
+      loopback.runTimers(Loopback.responder)
       measurement.add(1, now() &- begun)
       loopback.confirm()
     }
@@ -121,9 +117,8 @@ public enum Bench {
     return accepted == measurement.count ? measurement : Measurement()
   }
 
-  /// Datagrams of IPv4 put together from so many fragments of 1500 bytes.
-  @_optimize(size)
-  public static func reassembly(
+  /// IPv4 datagrams reassembled from `count` fragments of 1500 bytes each.
+  package static func reassembly(
     fragments count: Int, isReversed: Bool, memory: UnsafeMutableRawBufferPointer,
     duration: UInt64, now: Clock
   ) -> Measurement {
@@ -159,10 +154,9 @@ public enum Bench {
     return measurement
   }
 
-  /// Of a datagram in seven fragments.
+  /// Bytes of a datagram in seven fragments.
   private static let longestByteCount = 10_380
 
-  @_optimize(size)
   private static func makeLoopback(_ memory: UnsafeMutableRawBufferPointer) -> Loopback {
     memory.initializeMemory(as: UInt8.self, repeating: 0)
     var arena = Arena(region: memory)
@@ -174,7 +168,6 @@ public enum Bench {
 }
 
 extension Bench.Measurement {
-  @_optimize(size)
   fileprivate mutating func add(_ count: UInt64, _ nanoseconds: UInt64) {
     self.count &+= count
     self.nanoseconds &+= nanoseconds

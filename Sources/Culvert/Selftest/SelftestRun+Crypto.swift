@@ -1,7 +1,6 @@
 /// Known answers of the primitives.
 extension SelftestRun {
-  /// Plain, keyed and cut at every place, up to five blocks.
-  @_optimize(size)
+  /// Plain and keyed, in pieces of every length, up to five blocks.
   mutating func blake2s() {
     let key = randomBytes(32)
     let text = randomBytes(512)
@@ -20,7 +19,6 @@ extension SelftestRun {
     }
   }
 
-  @_optimize(size)
   mutating func hmac() {
     let key = randomBytes(64)
     let text = randomBytes(160)
@@ -33,8 +31,7 @@ extension SelftestRun {
     }
   }
 
-  /// Each chaining key is the output before.
-  @_optimize(size)
+  /// Each chaining key is the previous output.
   mutating func hkdf() {
     let text = randomBytes(80)
     let outputs = bytes(96)
@@ -46,7 +43,6 @@ extension SelftestRun {
     }
   }
 
-  @_optimize(size)
   mutating func siphash() {
     let hash = KeyedHash(key: &random)
     let text = randomBytes(64)
@@ -54,7 +50,6 @@ extension SelftestRun {
   }
 
   /// The vectors of RFC 7748 section 5.2, its iteration, and points of low order.
-  @_optimize(size)
   mutating func x25519() {
     let scalar = bytes(32)
     let point = bytes(32)
@@ -65,7 +60,7 @@ extension SelftestRun {
     load(scalar, "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d")
     load(point, "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493")
     multiply(output, scalar, point)
-    // The points 0 and 1, and the iteration from 9.
+    // The points 0 and 1, then the iteration that starts from 9.
     for start in 0..<2 as Range<UInt8> {
       point.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
       point.storeByte(start, 0)
@@ -82,7 +77,6 @@ extension SelftestRun {
     digest.add(output, byteCount: 32)
   }
 
-  @inline(never) @_optimize(size)
   private mutating func multiply(
     _ output: UnsafeMutableRawPointer, _ scalar: UnsafeRawPointer, _ point: UnsafeRawPointer
   ) {
@@ -90,14 +84,12 @@ extension SelftestRun {
     digest.add(output, byteCount: 32)
   }
 
-  @inline(never) @_optimize(size)
   private mutating func load(_ bytes: UnsafeMutableRawPointer, _ text: StaticString) {
     _ = Hex.decodeKey(text.bytes, into: bytes)
   }
 
-  /// Transport data of all lengths up to 1536, padded ones among them, under counters of more than
-  /// 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
-  @_optimize(size)
+  /// Transport data of all lengths up to 1536, with and without padding, under counters of more
+  /// than 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
   mutating func aead() {
     let longest = 1536
     let room = TransportCipher.headroom + longest + 32 + TransportCipher.slack
@@ -107,7 +99,7 @@ extension SelftestRun {
     let opened = bytes(room) + TransportCipher.headroom
     for byteCount in 0...longest {
       let counter = UInt64(byteCount) &* 0x1_0000_0001
-      // Bytes behind these are padding, and zeros whatever stands there.
+      // The bytes after these are padding: encrypted as zeros, whatever they hold.
       let textByteCount = byteCount - byteCount & 7
       for turn in 0..<2 {
         let cipher = turn == 0 ? TransportCipher.composed(stride: 512) : other(byteCount % 3)
@@ -119,7 +111,7 @@ extension SelftestRun {
         let isGenuine = open(cipher, sealed, byteCount, opened, counter, key)
         digest.add(isGenuine && Secret.equal(opened, text, byteCount: textByteCount))
       }
-      // A bit of the ciphertext or the tag.
+      // Flip a bit of the ciphertext or the tag.
       let place = byteCount &* 7 % (byteCount + 16)
       sealed.storeByte(sealed.byte(place) ^ 1 << UInt8(byteCount & 7), place)
       let isGenuine = open(other(2), sealed, byteCount, opened, counter, key)
@@ -127,9 +119,8 @@ extension SelftestRun {
     }
   }
 
-  /// A call, so that the cipher's code is here only once.
+  // Not inlined, so that the cipher's code is here only once.
   @inline(never)
-  @_optimize(size)
   private func open(
     _ cipher: TransportCipher, _ message: UnsafeMutableRawPointer, _ byteCount: Int,
     _ output: UnsafeMutableRawPointer, _ counter: UInt64, _ key: UnsafeRawPointer
@@ -137,12 +128,10 @@ extension SelftestRun {
     cipher.open(message, byteCount: byteCount, to: output, counter: counter, key: key)
   }
 
-  @_optimize(size)
   private func other(_ index: Int) -> TransportCipher {
     index == 0 ? .whole : .composed(stride: index == 1 ? 64 : 256)
   }
 
-  @_optimize(size)
   mutating func xaead() {
     let key = randomBytes(32)
     let nonce = randomBytes(24)
@@ -154,7 +143,7 @@ extension SelftestRun {
         into: output, text: text, byteCount: byteCount, additionalData: key,
         additionalByteCount: byteCount & 31, nonce: nonce, key: key)
       digest.add(output, byteCount: byteCount + 16)
-      // Genuine with an even length, forged with an odd one.
+      // Even lengths stay genuine, odd ones are forged.
       let place = byteCount / 2
       if byteCount & 1 != 0 { output.storeByte(~output.byte(place), place) }
       let isGenuine = XAEAD.open(
@@ -162,6 +151,53 @@ extension SelftestRun {
         additionalByteCount: byteCount & 31, nonce: nonce, key: key)
       digest.add(isGenuine)
       digest.add(output, byteCount: byteCount)
+    }
+  }
+}
+
+/// Whole handshakes with fixed keys and entropy, byte by byte: Tests/Selftest computes the same
+/// bytes with an implementation of its own.
+extension SelftestRun {
+  mutating func handshake(hasPresharedKey: Bool) {
+    var loopback = Loopback(
+      carvingFrom: &arena, at: Instant(nanoseconds: 1_800_000_000_123_456_789))
+    loopback.start(isSeeded: false, hasPresharedKey: hasPresharedKey)
+    loopback.setCipher(.composed(stride: 512), of: Loopback.responder)
+    let (one, two) = (Loopback.initiator, Loopback.responder)
+    // An initiation, which arrives twice and so finds the responder under load; its cookie, with
+    // which the next initiation is accepted, though only the first of two copies; the response; the
+    // staged packet.
+    loopback.stage(byteCount: 100)
+    for step in 0..<6 {
+      if step == 3 {
+        if let due = loopback.nextDeadline(of: one).instant { loopback.now = due }
+        digest.add(loopback.now.nanoseconds)
+      }
+      let side = step == 1 || step == 4 ? two : one
+      loopback.runTimers(side)
+      send(&loopback, from: side, copies: step % 3 == 0 ? 2 : 1)
+    }
+    // More packets in both directions, each twice: the second copy is a replay.
+    for index in 0..<9 {
+      loopback.fill(2, byteCount: 20 + 175 * index)
+      loopback.plan(index & 1)
+      send(&loopback, from: index & 1, copies: 2)
+    }
+    digest.add(loopback.count(.replayed, of: one))
+    digest.add(loopback.count(.replayed, of: two))
+  }
+
+  /// Hashes the datagrams, and the packets that come out of them.
+  private mutating func send(_ loopback: inout Loopback, from side: Int, copies: Int) {
+    loopback.send(from: side, copies: copies)
+    for index in 0..<loopback.inbound.count {
+      digest.add(
+        loopback.inbound.datagram(index),
+        byteCount: Int(loopback.inbound.packets[index].byteCount))
+    }
+    for index in 0..<loopback.inbound.count {
+      guard let packet = loopback.inbound.delivered(index) else { continue }
+      digest.add(packet.baseAddress!, byteCount: packet.count)
     }
   }
 }

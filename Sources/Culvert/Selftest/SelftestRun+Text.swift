@@ -1,8 +1,6 @@
-/// What reads and writes text.
+/// Reading and writing text.
 extension SelftestRun {
-  /// Keys in base64 and in hexadecimal, right and wrong; numbers at the edges of 32 bits;
-  /// addresses.
-  @_optimize(size)
+  /// Valid and invalid keys in base64 and hexadecimal, numbers around powers of two, and addresses.
   mutating func text() {
     let key = bytes(32)
     let text = UnsafeMutableRawBufferPointer(start: bytes(64), count: 64)
@@ -11,11 +9,11 @@ extension SelftestRun {
       var writer = ByteWriter(text)
       Base64.appendKey(key, to: &writer)
       digest.add(text.baseAddress!, byteCount: writer.count)
-      // One character of it is drawn again, and seldom is the same.
+      // Replace one character at random; it seldom stays the same.
       text[number(below: 64) % 44] = UInt8(number(below: 128))
       digest.add(Base64.decodeKey(writer.written, into: key))
       digest.add(key, byteCount: 32)
-      for index in 0..<64 { text[index] = 0x30 | UInt8(number(below: 8)) }
+      for index in 0..<64 { text[index] = UInt8(ascii: "0") + UInt8(number(below: 8)) }
       text[number(below: 64)] = UInt8(number(below: 128))
       digest.add(Hex.decodeKey(UnsafeRawBufferPointer(text), into: key))
       digest.add(key, byteCount: 32)
@@ -29,14 +27,13 @@ extension SelftestRun {
       digest.add(UInt64(writer.written.number(maximum: 65_535) ?? 1))
       digest.add(UInt64(writer.written.number(radix: 16, maximum: .max) ?? 1))
       address(IPAddress(ipv4: UInt32(truncatingIfNeeded: edge)), text)
-      // Zeros in different places, for the double colon.
+      // Zero groups in different places, for the double colon.
       let mask = random.uint64() & random.uint64()
       address(IPAddress(ipv6High: edge & 0xffff_0000_ffff, low: edge & mask), text)
     }
   }
 
-  /// An address written, and read again.
-  @_optimize(size)
+  /// Writes an address and reads it again.
   private mutating func address(_ address: IPAddress, _ text: UnsafeMutableRawBufferPointer) {
     var writer = ByteWriter(text)
     AddressText.append(address, to: &writer)
@@ -44,8 +41,7 @@ extension SelftestRun {
     digest.add(AddressText.address(writer.written) == address)
   }
 
-  /// A file that says everything, and files that are wrong at the edges.
-  @_optimize(size)
+  /// A file with every key, and files with values just out of range.
   mutating func configuration() {
     parse(SelftestRun.everything)
     parse("[Interface]\nListenPort = 65536")
@@ -79,12 +75,11 @@ extension SelftestRun {
     """
   }
 
-  @_optimize(size)
   private mutating func parse(_ text: StaticString) {
     var parser = ConfigParser(memory: bytes(ConfigParser.byteCount))
     var rest = text.bytes
     while true {
-      let end = rest.firstPosition(of: 0x0a) ?? rest.count
+      let end = rest.firstPosition(of: UInt8(ascii: "\n")) ?? rest.count
       parser.begin(rest.text(0, end))
       while let statement = parser.next() { add(statement, parser) }
       if end == rest.count { break }
@@ -93,8 +88,7 @@ extension SelftestRun {
     add(parser.finish())
   }
 
-  /// A number of its own for each kind, and what it holds.
-  @_optimize(size)
+  /// Adds a number for the kind of statement, and its values.
   private mutating func add(_ statement: ConfigStatement, _ parser: borrowing ConfigParser) {
     switch statement {
     case .beginInterface: digest.add(1)
@@ -122,19 +116,16 @@ extension SelftestRun {
     }
   }
 
-  @_optimize(size)
   private mutating func add(_ kind: UInt64, _ value: UInt64) {
     digest.add(kind)
     digest.add(value)
   }
 
-  @_optimize(size)
   private mutating func add(_ kind: UInt64, _ address: IPAddress, _ length: UInt8) {
     add(kind, address.high)
     add(address.low, UInt64(length))
   }
 
-  @_optimize(size)
   private mutating func add(_ error: ConfigError?) {
     guard let error else { return }
     add(UInt64(error.reason.rawValue), UInt64(error.line))

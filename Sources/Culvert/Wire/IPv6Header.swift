@@ -1,13 +1,12 @@
-/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser proves every length; the fields
-/// are then read without checks.
+/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser proves all lengths, so that the
+/// fields can be read without checks.
 struct IPv6Header: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
   static let byteCount = 40
 
   /// Nil unless the buffer starts with an IPv6 header whose payload lies within the buffer (R14).
-  /// Jumbograms are refused: no Culvert buffer can hold one (RFC 2675 section 2).
-  @inline(never)
+  /// Jumbograms are refused, as no buffer can hold one (RFC 2675 section 2).
   init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     guard byteCount >= IPv6Header.byteCount, bytes.byte(0) >> 4 == 6 else { return nil }
     let payloadByteCount = Int(bytes.loadBig(4, as: UInt16.self))
@@ -18,14 +17,14 @@ struct IPv6Header: BitwiseCopyable {
     self.bytes = bytes
   }
 
-  /// A header that was proved or written before.
+  /// A header that has been validated or written before.
   @inline(__always)
   init(writtenAt bytes: UnsafeMutableRawPointer) {
     self.bytes = bytes
   }
 
   /// Writes a header, 40 bytes.
-  /// - Parameter payloadByteCount: of everything after the header, 0-65535.
+  /// - Parameter payloadByteCount: bytes after the header, 0-65535.
   /// - Parameter flowLabel: 20 bits.
   @discardableResult
   static func write(
@@ -44,7 +43,7 @@ struct IPv6Header: BitwiseCopyable {
     return IPv6Header(writtenAt: bytes)
   }
 
-  /// Always 40; beside `IPv4Header.headerByteCount`.
+  /// Always 40; the counterpart of `IPv4Header.headerByteCount`.
   @inline(__always)
   var headerByteCount: Int { IPv6Header.byteCount }
 
@@ -89,17 +88,16 @@ struct IPv6Header: BitwiseCopyable {
   @inline(__always)
   var destination: IPAddress { IPAddress(.ipv6, at: bytes + 24) }
 
-  /// Sets the bytes after the header, 0-65535.
+  /// Sets the number of bytes after the header, 0-65535.
   func setPayloadByteCount(_ byteCount: Int) {
     bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
   }
 
-  /// Takes a fragment header out: what stands before it moves up behind it, with the number that
-  /// it had for what follows and the length of the whole packet. Returns the header at its new
-  /// place.
-  /// - Parameter byteOffset: where the fragment header starts, from this header on.
-  /// - Parameter numberByteOffset: where its number stands, in the header before it.
-  /// - Parameter totalByteCount: of the packet without it, 40-65575.
+  /// Removes a fragment header: the headers before it move forward over it, and get its next header
+  /// and the length of the whole packet. Returns this header in its new place.
+  /// - Parameter byteOffset: the start of the fragment header, from this header.
+  /// - Parameter numberByteOffset: the next-header field that names the fragment header.
+  /// - Parameter totalByteCount: bytes of the packet without it, 40-65575.
   @inline(__always)
   func removeFragmentHeader(
     at byteOffset: Int, numberByteOffset: Int, totalByteCount: Int
@@ -111,5 +109,85 @@ struct IPv6Header: BitwiseCopyable {
     let header = IPv6Header(writtenAt: moved)
     header.setPayloadByteCount(totalByteCount &- IPv6Header.byteCount)
     return header
+  }
+}
+
+/// The end of an IPv6 packet's extension headers (RFC 8200 section 4).
+struct IPv6Extensions: BitwiseCopyable {
+  /// The protocol number of the first header that is no extension; in a fragment other than the
+  /// first, the fragment header's next header, as the rest is unknown.
+  let protocolNumber: UInt8
+  /// The start of that header, or of the fragment's data, in the packet.
+  let byteOffset: Int
+  /// The start of the fragment header in the packet; 0 for none.
+  let fragmentHeaderByteOffset: Int
+  /// The offset of the next-header field that names the fragment header; 0 for none.
+  let fragmentNumberByteOffset: Int
+  /// The offset of the data in the whole datagram, in bytes; 0 without a fragment header.
+  let fragmentByteOffset: Int
+
+  static let fragmentHeaderByteCount = 8
+
+  /// The number for "nothing follows" (RFC 8200 section 4.7).
+  private static let noNextHeader: UInt8 = 59
+  /// More than any real packet has; limits the work for a forged one.
+  private static let maximumHeaderCount = 8
+
+  /// Whether `number` is that of an extension header that is skipped here.
+  @inline(__always)
+  static func isExtension(_ number: UInt8) -> Bool {
+    number == IPProtocol.fragment || number == IPProtocol.hopByHop
+      || number == IPProtocol.routing || number == IPProtocol.destinationOptions
+  }
+
+  /// Nil if the chain leaves the packet, is too long, or contains a second fragment header (RFC
+  /// 7112; F6).
+  init?(of packet: IPv6Header) {
+    let end = packet.totalByteCount
+    var offset = IPv6Header.byteCount
+    var number = packet.nextHeader
+    // The offset of `number` in the packet.
+    var numberOffset = 6
+    var fragmentHeaderOffset = 0
+    var fragmentNumberOffset = 0
+    var fragmentOffset = 0
+    var headerCount = 0
+    while IPv6Extensions.isExtension(number) {
+      let isFragment = number == IPProtocol.fragment
+      guard headerCount < IPv6Extensions.maximumHeaderCount, end &- offset >= 8 else { return nil }
+      headerCount &+= 1
+      number = packet.bytes.byte(offset)
+      if isFragment {
+        guard fragmentHeaderOffset == 0 else { return nil }
+        fragmentHeaderOffset = offset
+        fragmentNumberOffset = numberOffset
+        fragmentOffset = Int(packet.bytes.loadBig(offset &+ 2, as: UInt16.self) & 0xfff8)
+        offset &+= 8
+        if fragmentOffset != 0 { break }
+      } else {
+        // The length in units of 8 bytes, without the first (RFC 8200 section 4.3).
+        numberOffset = offset
+        offset &+= (Int(packet.bytes.byte(offset &+ 1)) &+ 1) &* 8
+        guard offset <= end else { return nil }
+      }
+    }
+    protocolNumber = number
+    byteOffset = offset
+    fragmentHeaderByteOffset = fragmentHeaderOffset
+    fragmentNumberByteOffset = fragmentNumberOffset
+    fragmentByteOffset = fragmentOffset
+  }
+
+  /// Whether the upper-layer header lies within the packet, as it must in a first fragment (RFC
+  /// 7112 section 5; F6). For other headers than TCP's one byte is enough: if more fragments follow
+  /// there are eight, UDP's whole header (F7).
+  func endsInUpperHeader(of packet: IPv6Header) -> Bool {
+    let minimum =
+      switch protocolNumber {
+      case IPv6Extensions.noNextHeader: 0
+      case IPProtocol.tcp: TCPHeader.minimumByteCount
+      default: 1
+      }
+    return packet.totalByteCount &- byteOffset >= minimum
   }
 }

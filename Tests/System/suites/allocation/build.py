@@ -15,6 +15,7 @@ DOORS = (
 )
 # One module of core and program, as in Tests/Fuzz/run.
 SWIFT = ["-wmo", "-O", "-swift-version", "6", "-enable-upcoming-feature", "ExistentialAny"]
+SWIFT += ["-package-name", "culvert"]
 
 
 class BuildError(Exception):
@@ -58,7 +59,7 @@ def door_program() -> pathlib.Path:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     target, object_file = OUTPUT / "door", OUTPUT / "interposer.o"
     call(clang(), "-O2", "-Wall", "-Werror", "-c", SOURCE, "-o", object_file)
-    folder = ROOT / "Tests" / "CulvertTests" / "Door"
+    folder = ROOT / "Tests" / "Unit" / "CulvertTests" / "Door"
     worlds = [path for path in sorted(folder.glob("*.swift")) if path.stem != "DoorTests"]
     call(
         "swiftc",

@@ -10,7 +10,7 @@ from harness.settings import REPOSITORY
 from suites.packages import roots
 
 TOOLCHAIN = REPOSITORY / "Toolchain"
-PACKAGE = TOOLCHAIN / "package"
+PACKAGE = TOOLCHAIN / "packaging/package"
 # Board, Debian's name, suffix of the version, and the processor's number and class in ELF.
 BOARDS = {
     "aarch64": ("arm64", "", 0xB7, 2),
@@ -88,10 +88,10 @@ class PackageCase(unittest.TestCase):
     def make(
         self, kind: str, board: str, root: pathlib.Path | None = None, **env: str
     ) -> pathlib.Path:
-        """Run Toolchain/make-KIND in a copy of the repository; the path of the package."""
+        """Run Toolchain/packaging/make-KIND in a copy of the repository; the path of the package."""
         root = root or built(board)
         made = {"SOURCE_DATE_EPOCH": EPOCH, "MAINTAINER": "Nobody <nobody@example.org>"} | env
-        line = self.output(root / "Toolchain" / f"make-{kind}", board, env=made)
+        line = self.output(root / "Toolchain/packaging" / f"make-{kind}", board, env=made)
         return root / line.splitlines()[-1]
 
     def assert_enabled(self, root: pathlib.Path) -> None:

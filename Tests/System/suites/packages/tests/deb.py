@@ -61,7 +61,7 @@ class Form(PackageCase):
     def test_a_missing_program_is_said(self):
         root = checkout({})
         for kind in ("deb", "tarball"):
-            make, env = root / f"Toolchain/make-{kind}", {"SOURCE_DATE_EPOCH": EPOCH}
+            make, env = root / f"Toolchain/packaging/make-{kind}", {"SOURCE_DATE_EPOCH": EPOCH}
             said = self.output(make, "armv6", status=1, env=env)
             self.assertIn("build/armv6/culvert is missing; run make armv6", said)
             self.assertIn("no board 'mips'", self.output(make, "mips", status=1, env=env))

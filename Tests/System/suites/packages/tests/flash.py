@@ -19,7 +19,9 @@ class FlashCase(PackageCase):
 
     def flash(self, *words, status: int = 0) -> str:
         said = self.output(
-            self.root / "Toolchain/flash", *words, status=status, env={"SOURCE_DATE_EPOCH": "1"}
+            *(self.root / "Toolchain/packaging/flash", *words),
+            status=status,
+            env={"SOURCE_DATE_EPOCH": "1"},
         )
         self.assertNotIn(KEY, said)
         return said
@@ -318,9 +320,9 @@ class Mistakes(FlashCase):
             place.chmod(0o755)
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         env = {"SOURCE_DATE_EPOCH": "1"}
-        said = self.output(*user, self.root / "Toolchain/flash", path, status=1, env=env)
+        said = self.output(*user, self.root / "Toolchain/packaging/flash", path, status=1, env=env)
         self.assertIn("needs root", said)
-        self.output(*user, self.root / "Toolchain/flash", "--dry-run", path, env=env)
+        self.output(*user, self.root / "Toolchain/packaging/flash", "--dry-run", path, env=env)
 
 
 # A card with a real Debian for another processor, where the flashed program is run.
@@ -335,7 +337,7 @@ class Card(PackageCase):
         self.card = roots.root("arm64")
 
     def flash(self, *words) -> str:
-        flash = self.checkout / "Toolchain/flash"
+        flash = self.checkout / "Toolchain/packaging/flash"
         return self.output(flash, *words, self.card, env={"SOURCE_DATE_EPOCH": "1"})
 
     def emulated(self, *words, **options) -> str:

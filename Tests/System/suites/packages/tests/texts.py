@@ -3,12 +3,11 @@
 import re
 
 from suites.packages import roots
-from suites.packages.case import PACKAGE, REPOSITORY, TOOLCHAIN, PackageCase, need
+from suites.packages.case import PACKAGE, REPOSITORY, PackageCase, need
 
 SOURCES = REPOSITORY / "Sources" / "culvert"
 COMMANDS = ("forward", "budget", "genkey", "genpsk", "pubkey", "selftest", "bench", "version")
 SCRIPTS = (
-    *(TOOLCHAIN / name for name in ("make-deb", "make-tarball", "flash")),
     *(PACKAGE / "debian" / name for name in ("postinst", "prerm", "postrm")),
     PACKAGE / "install.sh",
     PACKAGE / "openwrt" / "culvert",

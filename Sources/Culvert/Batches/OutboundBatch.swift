@@ -1,0 +1,316 @@
+/// A batch of the outbound lane: packets from the TUN and the datagrams for the network that they
+/// become, in fixed buffers.
+///
+///     batch.reset()
+///     while let room = batch.room(for: mtu) { read into room; batch.append(byteCount: n) }
+///     tunnel.plan(&batch, at: now)       // tunnel locked: route, reserve counters, copy keys
+///     while batch.seal() {               // no lock: cut into segments, encrypt
+///       for index in 0..<batch.outputCount { switch batch.output(index) { ... } }
+///     }
+///     tunnel.emit(&batch, at: now)       // tunnel locked: timers, counters
+///
+/// A packet with a segmentation offload may become more datagrams than the batch has room for; then
+/// `seal` makes them in several rounds.
+///
+/// The tunnel's own messages (handshakes, keepalives, staged packets, ICMP errors) are sent in such
+/// a batch too, planned by `Tunnel.runTimers`.
+public struct OutboundBatch: ~Copyable {
+  struct Packet: BitwiseCopyable {
+    enum Kind: UInt8, BitwiseCopyable {
+      /// As read from the TUN.
+      case unplanned
+      /// Plaintext that `seal` turns into transport data.
+      case text
+      /// A complete handshake message.
+      case message
+      /// An ICMP error, to be written back to the TUN.
+      case reply
+      case dropped
+    }
+    /// The plaintext, message or reply, in the batch's memory or elsewhere (`append(at:)`).
+    var start: UnsafeMutableRawPointer
+    var byteCount: UInt32
+    var session: UInt16
+    var kind: Kind
+    var trafficClass: UInt8
+    /// The counter of the first segment.
+    var counter: UInt64
+    /// What the kernel left to us: segmentation, checksums.
+    var offload: PacketOffload
+  }
+
+  let bytes: UnsafeMutableRawBufferPointer
+  let packets: UnsafeMutableBufferPointer<Packet>
+  var sessions: BatchSessions
+  public private(set) var count = 0
+  private var used = BatchLayout.lead
+  /// Identifies this filling of the batch (`Peer.outboundSerial`).
+  var serial: UInt64 = 0
+  /// Set by the tunnel with each filling.
+  var cipher = TransportCipher.whole
+  /// For padding; 0 if unknown.
+  var mtu = 0
+  /// What `seal` has made, for the shell to send.
+  var outputs: BatchOutputs
+  /// Where the next round of `seal` continues.
+  var cursor = Cursor()
+
+  struct Cursor {
+    var packet = 0
+    var segment = 0
+    var segmenter: Segmenter?
+  }
+
+  init(carvingFrom arena: inout Arena, keys: UnsafeMutableRawPointer, limits: Limits) {
+    let owner: StaticString = "outbound batches"
+    bytes = arena.carveBytes(limits.batchByteCount, owner: owner)
+    packets = arena.carve(Packet.self, count: limits.batchPackets, owner: owner)
+    sessions = BatchSessions(
+      carvingFrom: &arena, keys: keys, capacity: limits.batchPackets, owner: owner)
+    outputs = BatchOutputs(carvingFrom: &arena, capacity: limits.batchPackets, owner: owner)
+  }
+
+  /// Empties the batch and wipes its keys.
+  public mutating func reset() {
+    sessions.reset()
+    outputs.reset()
+    cursor = Cursor()
+    count = 0
+    used = BatchLayout.lead
+  }
+
+  /// The memory of an empty batch, in which ciphers are measured.
+  package var scratch: UnsafeMutableRawBufferPointer { bytes }
+
+  // MARK: Filling
+
+  /// Room for one more packet of up to `byteCount` bytes, with `headroom` free bytes before it; nil
+  /// when the batch is full.
+  public func room(for byteCount: Int) -> UnsafeMutableRawBufferPointer? {
+    guard count < packets.count, hasRoom(for: byteCount) else { return nil }
+    return UnsafeMutableRawBufferPointer(
+      start: bytes.baseAddress! + used + BatchLayout.headroom, count: byteCount)
+  }
+
+  private func hasRoom(for byteCount: Int) -> Bool {
+    byteCount >= 0
+      && byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
+  }
+
+  /// Appends the packet that was written into the room last returned.
+  public mutating func append(byteCount: Int, offload: PacketOffload = .none) {
+    _ = append(byteCount: byteCount, kind: .unplanned, offload: offload)
+  }
+
+  mutating func append(
+    byteCount: Int, kind: Packet.Kind, offload: PacketOffload = .none
+  ) -> Int {
+    precondition(count < packets.count && hasRoom(for: byteCount))
+    let index = count
+    append(
+      at: bytes.baseAddress! + used + BatchLayout.headroom, byteCount: byteCount, kind: kind,
+      offload: offload)
+    used = min(
+      bytes.count, roundUp(used + BatchLayout.headroom + byteCount, to: BatchLayout.alignment))
+    return index
+  }
+
+  /// Appends a packet that lies outside the batch, where another tunnel sealed it, and stays there
+  /// until `emit`. The `lead` bytes before it and the `slack` bytes after it may be read.
+  mutating func append(at start: UnsafeMutableRawPointer, byteCount: Int) {
+    precondition(count < packets.count)
+    append(at: start, byteCount: byteCount, kind: .unplanned, offload: .none)
+  }
+
+  private mutating func append(
+    at start: UnsafeMutableRawPointer, byteCount: Int, kind: Packet.Kind, offload: PacketOffload
+  ) {
+    packets[count] = Packet(
+      start: start, byteCount: UInt32(truncatingIfNeeded: byteCount), session: 0, kind: kind,
+      trafficClass: 0, counter: 0, offload: offload)
+    count += 1
+  }
+
+  /// Whether `start` is in the batch's own memory.
+  func holds(_ start: UnsafeMutableRawPointer) -> Bool {
+    start >= bytes.baseAddress! && start < bytes.baseAddress! + bytes.count
+  }
+
+  /// Whether there is room for `packetCount` packets of up to `byteCount` bytes each.
+  func hasRoom(forPackets packetCount: Int, of byteCount: Int) -> Bool {
+    let stride = roundUp(BatchLayout.headroom + byteCount, to: BatchLayout.alignment)
+    return packetCount <= freeCount
+      && packetCount <= (bytes.count - used - BatchLayout.slack) / stride
+  }
+
+  /// Packets that may still be appended.
+  var freeCount: Int { packets.count - count }
+
+  /// Leaves `byteCount` bytes before each datagram that `seal` makes, for the headers that send it
+  /// through another tunnel. Called once, before the batch is used.
+  public mutating func leaveRoom(forHeaders byteCount: Int) {
+    precondition(byteCount <= BatchLayout.headroom)
+    outputs.gap = byteCount
+  }
+
+  /// Bytes used, including the space between packets: a measure of the work in the batch.
+  public var byteCount: Int { used }
+
+  func text(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
+
+  /// The segmenter of a packet; nil if the kernel's description of its segments is inconsistent.
+  func segmenter(_ index: Int) -> Segmenter? {
+    Segmenter(
+      at: text(index), byteCount: Int(packets[index].byteCount), offload: packets[index].offload,
+      headers: outputs.segmentHeaders)
+  }
+}
+
+/// The parallel step of the outbound lane. It uses nothing but the batch.
+extension OutboundBatch {
+  /// What the shell does with one result of `seal`.
+  public enum Output {
+    /// Send it to the network. The traffic class is that of the outer packet: DSCP and ECN.
+    case datagram(UnsafeRawBufferPointer, Path, trafficClass: UInt8)
+    /// Write it back to the TUN: an ICMP error, with `headroom` free bytes before it.
+    case reply(UnsafeMutableRawBufferPointer)
+  }
+
+  // MARK: seal
+
+  /// Cuts and encrypts what is planned, as much as there is room for.
+  ///
+  /// - Returns: true if there are outputs to send, after which `seal` is called again; false when
+  ///   nothing is left.
+  public mutating func seal() -> Bool {
+    countOutcomes()
+    outputs.reset()
+    while cursor.packet < count {
+      guard encode(packets[cursor.packet]) else { return true }
+      cursor.packet += 1
+      cursor.segment = 0
+    }
+    return outputs.count > 0
+  }
+
+  /// - Returns: false if there is no room for the packet or the rest of it.
+  private mutating func encode(_ packet: Packet) -> Bool {
+    switch packet.kind {
+    case .unplanned, .dropped: return true
+    case .message, .reply:
+      if outputs.isFull { return false }
+      outputs.append(
+        BatchOutputs.Datagram(
+          start: packet.start, byteCount: packet.byteCount, session: packet.session,
+          kind: packet.kind == .reply ? .reply : .message, trafficClass: packet.trafficClass))
+      return true
+    case .text:
+      if packet.offload.isNone {
+        return encryptText(packet.start, byteCount: Int(packet.byteCount), packet)
+      }
+      return encryptSegments(packet)
+    }
+  }
+
+  private mutating func encryptSegments(_ packet: Packet) -> Bool {
+    if cursor.segment == 0 { cursor.segmenter = segmenter(cursor.packet) }
+    // `plan` has checked that it can be cut.
+    guard var segmenter = cursor.segmenter else { return true }
+    defer { cursor.segmenter = segmenter }
+    while cursor.segment < segmenter.segmentCount {
+      let byteCount = segmenter.byteCount(cursor.segment)
+      // Cutting overwrites the end of the segment before, so make sure of the room first.
+      guard outputs.place(for: sealedByteCount(byteCount)) != nil else { return false }
+      _ = encryptText(segmenter.cut(cursor.segment), byteCount: byteCount, packet)
+      cursor.segment += 1
+    }
+    return true
+  }
+
+  private mutating func encryptText(
+    _ text: UnsafeMutableRawPointer, byteCount: Int, _ packet: Packet
+  ) -> Bool {
+    let sealed = sealedByteCount(byteCount)
+    guard let place = outputs.place(for: sealed) else { return false }
+    let counter = packet.counter &+ UInt64(truncatingIfNeeded: cursor.segment)
+    cipher.seal(
+      text, byteCount: byteCount, paddedByteCount: sealed - WireGuard.overheadByteCount,
+      to: place + WireGuard.transportHeaderByteCount, counter: counter,
+      key: sessions.key(packet.session))
+    TransportDataMessage.writeHeader(
+      to: place, receiver: sessions[packet.session].receiver, counter: counter)
+    outputs.appendSealed(
+      byteCount: sealed, session: packet.session, kind: byteCount > 0 ? .data : .keepalive,
+      trafficClass: packet.trafficClass)
+    return true
+  }
+
+  /// Bytes on the wire of a text of `byteCount` bytes, which is zero-padded to a multiple of 16 but
+  /// not beyond the MTU (R7; whitepaper 5.4.6).
+  @inline(__always)
+  private func sealedByteCount(_ byteCount: Int) -> Int {
+    let padded = roundUp(byteCount, to: WireGuard.paddingByteCount)
+    let clamped = mtu > 0 ? max(byteCount, min(padded, mtu)) : padded
+    return clamped + WireGuard.overheadByteCount
+  }
+
+  // MARK: Outputs
+
+  /// Number of outputs that this round of `seal` has made.
+  public var outputCount: Int { outputs.count }
+
+  public func output(_ index: Int) -> Output {
+    precondition(index >= 0 && index < outputs.count)
+    let datagram = outputs[index]
+    if datagram.kind == .reply {
+      return .reply(
+        UnsafeMutableRawBufferPointer(start: datagram.start, count: Int(datagram.byteCount)))
+    }
+    return .datagram(
+      UnsafeRawBufferPointer(start: datagram.start, count: Int(datagram.byteCount)),
+      sessions[datagram.session].path, trafficClass: datagram.trafficClass)
+  }
+
+  /// How many outputs from `index` on can be sent to one path in one call: datagrams of any size,
+  /// or if `isUniform`, one buffer of equal segments of which the last may be shorter
+  /// (UDP_SEGMENT). At least 1.
+  public func runLength(from index: Int, isUniform: Bool) -> Int {
+    precondition(index >= 0 && index < outputs.count)
+    guard isUniform else { return outputs.runLength(from: index, isUniform: false) }
+    let limit = sessions[outputs[index].session].segmentLimit
+    guard outputs[index].byteCount < UInt32(limit) else { return 1 }
+    return outputs.runLength(from: index, isUniform: true)
+  }
+
+  /// Records that a datagram could not be sent; `emit` then counts it as failed.
+  public mutating func didFail(_ index: Int) {
+    precondition(index >= 0 && index < outputs.count)
+    outputs[index].kind = .failed
+  }
+
+  /// Records that the local address of this datagram's path no longer exists; `emit` makes the peer
+  /// forget it.
+  public mutating func didLoseSource(_ index: Int) {
+    precondition(index >= 0 && index < outputs.count)
+    let session = outputs[index].session
+    sessions[session].path = Path(to: sessions[session].path.endpoint)
+    sessions[session].didLoseSource = true
+  }
+
+  /// Records that the kernel refused segments of this datagram's size because they exceed the MTU
+  /// of its path. Such datagrams are sent one by one until the peer roams.
+  public mutating func didRefuseSegments(_ index: Int) {
+    precondition(index >= 0 && index < outputs.count)
+    let session = outputs[index].session
+    let byteCount = UInt16(truncatingIfNeeded: min(outputs[index].byteCount, 65_535))
+    sessions[session].segmentLimit = min(sessions[session].segmentLimit, byteCount)
+    sessions[session].didRefuseSegments = true
+  }
+
+  /// Adds what became of this round's datagrams to their sessions, once.
+  mutating func countOutcomes() {
+    for index in 0..<outputs.count where outputs[index].kind != .reply {
+      sessions[outputs[index].session].count(outputs[index])
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/// Which 8-byte blocks of a datagram have arrived, and at which ones a fragment starts: two
+/// bitmaps, processed by words. Fragments may arrive in any order. Overlaps are found exactly,
+/// because only the last fragment may end within a block.
+struct Coverage: BitwiseCopyable {
+  /// The relation of a fragment to earlier ones.
+  enum Relation: BitwiseCopyable {
+    /// All of it is new.
+    case new
+    /// It covers exactly the range of an earlier one.
+    case same
+    /// Anything else.
+    case overlap
+  }
+
+  private struct Word: BitwiseCopyable {
+    var covered: UInt64
+    var starts: UInt64
+  }
+
+  private let words: UnsafeMutablePointer<Word>
+
+  static let blockByteCount = 8
+  private static let blocksPerWord = 64
+
+  /// Bytes of both bitmaps, for a payload of `payloadByteCount` bytes and the block after it.
+  static func byteCount(for payloadByteCount: Int) -> Int {
+    let wordCount = payloadByteCount / (blockByteCount * blocksPerWord) + 1
+    return wordCount * MemoryLayout<Word>.stride
+  }
+
+  /// - Parameter bytes: zeroed, of `byteCount(for:)`.
+  @inline(__always)
+  init(at bytes: UnsafeMutableRawPointer) {
+    words = bytes.assumingMemoryBound(to: Word.self)
+  }
+
+  /// Covers `byteCount` bytes, more than zero, from `byteOffset`, a multiple of 8. After `.overlap`
+  /// the coverage can only be cleared.
+  @inline(__always)
+  func insert(byteOffset: Int, byteCount: Int) -> Relation {
+    let first = byteOffset &>> 3
+    let last = (byteOffset &+ byteCount &- 1) &>> 3
+    let lastWord = last &>> 6
+    var index = first &>> 6
+    var mask = UInt64.max &<< UInt64(truncatingIfNeeded: first & 63)
+    var old: UInt64 = 0
+    var missing: UInt64 = 0
+    while index < lastWord {
+      let covered = words[index].covered
+      old |= covered & mask
+      missing |= ~covered & mask
+      words[index].covered = covered | mask
+      mask = .max
+      index &+= 1
+    }
+    mask &= UInt64.max &>> UInt64(truncatingIfNeeded: 63 &- (last & 63))
+    let covered = words[index].covered
+    old |= covered & mask
+    missing |= ~covered & mask
+    words[index].covered = covered | mask
+    guard old == 0 else {
+      return missing == 0 && isOneFragment(first, last) ? .same : .overlap
+    }
+    words[first &>> 6].starts |= 1 &<< UInt64(truncatingIfNeeded: first & 63)
+    return .new
+  }
+
+  /// Clears everything before `byteCount`, the end of the furthest fragment.
+  @inline(__always)
+  func clear(byteCount: Int) {
+    var index = 0
+    while index &* (Coverage.blockByteCount &* Coverage.blocksPerWord) < byteCount {
+      words[index] = Word(covered: 0, starts: 0)
+      index &+= 1
+    }
+  }
+
+  /// Whether the blocks `first...last`, all of them covered, are those of a single fragment: one
+  /// starts with them, no other starts among them, and it does not continue after them.
+  private func isOneFragment(_ first: Int, _ last: Int) -> Bool {
+    let lastWord = last &>> 6
+    var index = first &>> 6
+    var mask = UInt64.max &<< UInt64(truncatingIfNeeded: first & 63)
+    var startCount = 0
+    while index < lastWord {
+      startCount &+= (words[index].starts & mask).nonzeroBitCount
+      mask = .max
+      index &+= 1
+    }
+    mask &= UInt64.max &>> UInt64(truncatingIfNeeded: 63 &- (last & 63))
+    startCount &+= (words[index].starts & mask).nonzeroBitCount
+    let behind = words[(last &+ 1) &>> 6]
+    let bit: UInt64 = 1 &<< UInt64(truncatingIfNeeded: (last &+ 1) & 63)
+    return startCount == 1 && words[first &>> 6].starts & 1 &<< UInt64(first & 63) != 0
+      && (behind.covered & bit == 0 || behind.starts & bit != 0)
+  }
+}

@@ -1,0 +1,87 @@
+/// The outcome of packets in the `Reassembler`, and of datagrams under reassembly. Every loss has a
+/// name and a counter; none is an error of the program.
+public enum FragmentVerdict: UInt8, CountedVerdict {
+  // Packets: each packet of `Reassembler.add` counts as one of these.
+  /// Not a fragment.
+  case whole
+  /// An IPv6 packet that is its only fragment (RFC 6946; F5).
+  case atomic
+  /// Kept until the others arrive.
+  case held
+  /// The fragment that completed its datagram.
+  case reassembled
+  /// The same bytes in the same place as an earlier fragment (F3).
+  case duplicate
+  /// Not an IP packet, or inconsistent lengths.
+  case malformed
+  /// An IPv4 header whose checksum is wrong.
+  case badChecksum
+  /// IPv6 headers that continue beyond the first fragment, are too many, or contain a second
+  /// fragment header (RFC 7112; F6).
+  case brokenHeaderChain
+  /// The headers before the fragment's data are longer than a slot has room for.
+  case headersTooLong
+  /// No data, or not the last fragment and not a multiple of 8 bytes (F7).
+  case badLength
+  /// Header, offset and data exceed what a length field can hold (F2).
+  case impossibleLength
+  /// A legal datagram, but larger than the limits allow.
+  case tooLarge
+  /// All slots hold completed packets that are in use.
+  case noSlot
+  /// Its datagram was discarded, and the time of that is not over.
+  case poisoned
+
+  // Packets that discard their datagram.
+  /// It overlaps an earlier fragment and is no duplicate (F3).
+  case overlap
+  /// A second last fragment with another end (F10).
+  case differentEnd
+  /// Data beyond the last fragment, or a last fragment before other data (F10).
+  case beyondEnd
+  /// More fragments than the datagram can need (F1).
+  case tooManyFragments
+  /// Some fragments support congestion marks and some do not (F12).
+  case brokenCongestionMark
+
+  // Datagrams that never became whole.
+  /// The oldest of a full ring, replaced by a new one (F4).
+  case evicted
+  /// It waited too long (F9).
+  case expired
+  /// Removed with its sender, or with all senders (F10).
+  case removed
+
+  /// An expired datagram whose sender got an ICMP error.
+  case timeExceededSent
+
+  public static var count: UInt8 { timeExceededSent.rawValue + 1 }
+
+  public var name: StaticString {
+    switch self {
+    case .whole: "fragment-none"
+    case .atomic: "fragment-atomic"
+    case .held: "fragment-held"
+    case .reassembled: "fragment-reassembled"
+    case .duplicate: "fragment-duplicate"
+    case .malformed: "fragment-malformed"
+    case .badChecksum: "fragment-bad-checksum"
+    case .brokenHeaderChain: "fragment-broken-header-chain"
+    case .headersTooLong: "fragment-headers-too-long"
+    case .badLength: "fragment-bad-length"
+    case .impossibleLength: "fragment-impossible-length"
+    case .tooLarge: "fragment-too-large"
+    case .noSlot: "fragment-no-slot"
+    case .poisoned: "fragment-poisoned"
+    case .overlap: "fragment-overlap"
+    case .differentEnd: "fragment-different-end"
+    case .beyondEnd: "fragment-beyond-end"
+    case .tooManyFragments: "fragment-too-many"
+    case .brokenCongestionMark: "fragment-broken-congestion-mark"
+    case .evicted: "fragment-evicted"
+    case .expired: "fragment-expired"
+    case .removed: "fragment-removed"
+    case .timeExceededSent: "fragment-time-exceeded-sent"
+    }
+  }
+}

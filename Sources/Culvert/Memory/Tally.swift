@@ -1,0 +1,25 @@
+/// A verdict that a `Tally` counts.
+public protocol CountedVerdict: RawRepresentable<UInt8>, Sendable, BitwiseCopyable {
+  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  static var count: UInt8 { get }
+  /// The counter's name in the output of SIGUSR1.
+  var name: StaticString { get }
+}
+
+/// How often each verdict was given since start.
+public struct Tally<Verdict: CountedVerdict>: BitwiseCopyable {
+  private let counts: UnsafeMutablePointer<UInt64>
+
+  init(carvingFrom arena: inout Arena, owner: StaticString) {
+    counts = arena.carve(UInt64.self, count: Int(Verdict.count), owner: owner).baseAddress!
+  }
+
+  @inline(__always)
+  func add(_ verdict: Verdict, _ count: UInt64 = 1) {
+    counts[Int(verdict.rawValue)] &+= count
+  }
+
+  public subscript(verdict: Verdict) -> UInt64 {
+    counts[Int(verdict.rawValue)]
+  }
+}

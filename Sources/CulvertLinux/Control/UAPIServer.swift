@@ -1,0 +1,202 @@
+import Culvert
+
+/// The configuration socket of one hop, and its fixed number of connections. If all are in use, a
+/// new one replaces the one that has been idle for longest; if none is idle, it waits in the
+/// listener's queue.
+struct UAPIServer: ~Copyable {
+  static let maximumConnections = 8
+  static let byteCount = maximumConnections * UAPIConnection.byteCount
+
+  private let listener: UAPIListener
+  private let hop: Int
+  /// Mutated as `(connections + index).pointee`: the subscript of a move-only element crashes the
+  /// 6.3.1 compiler under the thread sanitizer.
+  private let connections: UnsafeMutablePointer<UAPIConnection>
+  /// A client may be waiting in the listener's queue.
+  private var isFull = false
+  private var calls: UInt64 = 0
+
+  /// - Parameters:
+  ///   - memory: `byteCount` bytes of locked memory.
+  ///   - hop: whose configuration it is.
+  init(_ listener: consuming UAPIListener, memory: UnsafeMutableRawBufferPointer, hop: Int) {
+    self.listener = listener
+    self.hop = hop
+    // This runs before the arena is sealed, so the heap may be used. A connection owns a
+    // descriptor; the arena only holds trivial values.
+    connections = .allocate(capacity: UAPIServer.maximumConnections)
+    for index in 0..<UAPIServer.maximumConnections {
+      let start = index * UAPIConnection.byteCount
+      (connections + index).initialize(
+        to: UAPIConnection(
+          memory: UnsafeMutableRawBufferPointer(
+            rebasing: memory[start..<start + UAPIConnection.byteCount])))
+    }
+  }
+
+  deinit {
+    // Also if start-up fails half way: no socket file remains without a server.
+    listener.remove()
+    connections.deinitialize(count: UAPIServer.maximumConnections)
+    connections.deallocate()
+  }
+
+  func register(in epoll: borrowing Epoll) throws(SystemError) {
+    // Edge-triggered, so that the loop does not spin when there is no free connection or
+    // descriptor.
+    try epoll.add(listener.raw, [.readable, .edge], token: Token.uapi(.listener(hop: hop)))
+    guard listener.rawWatch >= 0 else { return }
+    try epoll.add(listener.rawWatch, token: Token.uapi(.listenerWatch(hop: hop)))
+  }
+
+  private func token(of place: Int) -> UInt64 {
+    Token.uapi(.connection(hop: hop, index: place))
+  }
+
+  /// False once the socket's file has been deleted, which ends the process (R25).
+  func isPresent() -> Bool { listener.isPresent() }
+
+  /// Accepts waiting clients while there is room, and serves what they have already sent.
+  mutating func accept(
+    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    while true {
+      guard let place = place() else {
+        isFull = true
+        return
+      }
+      // An idle connection is closed only once a client is known to wait.
+      guard let descriptor = listener.accept() else {
+        isFull = false
+        return
+      }
+      if connections[place].isOpen { (connections + place).pointee.close(&interface) }
+      do throws(SystemError) {
+        try epoll.add(descriptor.raw, [.readable, .once], token: token(of: place))
+        (connections + place).pointee.open(descriptor)
+        serve(place, &interface, epoll, at: now)
+      } catch {
+        // The descriptor closes itself.
+      }
+    }
+  }
+
+  /// Accepts clients that were left in the listener's queue, if there is room now.
+  mutating func acceptWaiting(
+    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    if isFull { accept(&interface, epoll, at: now) }
+  }
+
+  /// The index of a free connection, or of the one that has been idle for longest.
+  private func place() -> Int? {
+    var oldest: Int?
+    for index in 0..<UAPIServer.maximumConnections {
+      if !connections[index].isOpen { return index }
+      guard connections[index].isIdle else { continue }
+      if oldest == nil || connections[index].lastServed < connections[oldest!].lastServed {
+        oldest = index
+      }
+    }
+    return oldest
+  }
+
+  /// Serves a connection that is ready, and wakes those that were waiting for its `set` to end.
+  mutating func serve(
+    _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    guard index >= 0, index < UAPIServer.maximumConnections, connections[index].isOpen else {
+      return
+    }
+    calls &+= 1
+    connections[index].lastServed = calls
+    let wasSetting = connections[index].isSetting
+    let isFree = isFree(for: index)
+    let outcome = (connections + index).pointee.serve(&interface, isFree: isFree, at: now)
+    settle(index, outcome, &interface, epoll)
+    if wasSetting, !connections[index].isSetting { wakeWaiting(epoll) }
+  }
+
+  private func isFree(for index: Int) -> Bool {
+    for other in 0..<UAPIServer.maximumConnections
+    where other != index && connections[other].isSetting {
+      return false
+    }
+    return true
+  }
+
+  private mutating func settle(
+    _ index: Int, _ outcome: UAPIConnection.Outcome, _ interface: inout Interface,
+    _ epoll: borrowing Epoll
+  ) {
+    let interest: Epoll.Interest
+    switch outcome {
+    case .readable: interest = [.readable, .once]
+    // A socket is writable while it has room, so `more` is served again at once.
+    case .more, .writable: interest = [.writable, .once]
+    case .turn: return
+    case .closed:
+      (connections + index).pointee.close(&interface)
+      return
+    }
+    do throws(SystemError) {
+      try epoll.modify(
+        connections[index].descriptor.raw, interest, token: token(of: index))
+    } catch {
+      (connections + index).pointee.close(&interface)
+    }
+  }
+
+  /// Wakes the connections that are waiting to begin a `set`.
+  private func wakeWaiting(_ epoll: borrowing Epoll) {
+    for index in 0..<UAPIServer.maximumConnections
+    where connections[index].isOpen && connections[index].wantsToSet {
+      _ = try? epoll.modify(
+        connections[index].descriptor.raw, [.writable, .once], token: token(of: index))
+    }
+  }
+}
+
+/// The configuration sockets of all hops, innermost first.
+struct UAPIServers: ~Copyable {
+  private let servers: UnsafeMutablePointer<UAPIServer>
+  private(set) var count = 0
+  private let memory: UnsafeMutableRawBufferPointer
+
+  static func byteCount(hops: Int) -> Int { hops * UAPIServer.byteCount }
+
+  /// - Parameter memory: `byteCount(hops:)` bytes of locked memory.
+  init(memory: UnsafeMutableRawBufferPointer) {
+    self.memory = memory
+    // This runs before the arena is sealed, so the heap may be used. A server owns descriptors; the
+    // arena only holds trivial values.
+    servers = .allocate(capacity: Hops.maximum)
+  }
+
+  deinit {
+    // This also deletes the sockets' files.
+    servers.deinitialize(count: count)
+    servers.deallocate()
+  }
+
+  /// Adds the server of the next hop.
+  mutating func append(_ listener: consuming UAPIListener) {
+    precondition(count < Hops.maximum)
+    let start = count * UAPIServer.byteCount
+    (servers + count).initialize(
+      to: UAPIServer(
+        listener,
+        memory: UnsafeMutableRawBufferPointer(
+          rebasing: memory[start..<start + UAPIServer.byteCount]), hop: count))
+    count += 1
+  }
+
+  subscript(hop: Int) -> UnsafeMutablePointer<UAPIServer> {
+    precondition(hop >= 0 && hop < count)
+    return servers + hop
+  }
+
+  func register(in epoll: borrowing Epoll) throws(SystemError) {
+    for hop in 0..<count { try self[hop].pointee.register(in: epoll) }
+  }
+}

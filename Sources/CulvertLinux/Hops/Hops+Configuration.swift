@@ -1,0 +1,119 @@
+import Culvert
+
+/// Why the hops cannot be configured, in one line for the user.
+enum HopFailure: Error {
+  /// Reported already.
+  case file
+  case lacks(HopSubject)
+  case system(SystemError)
+}
+
+/// What a file lacks that configures a tunnel without an interface of its own.
+struct HopSubject: @unchecked Sendable {
+  /// NUL-terminated, as the user gave it.
+  let path: UnsafePointer<CChar>
+  let text: StaticString
+}
+
+/// From configuration files to configured hops, at start.
+extension Hops {
+  /// Reads the files and applies them.
+  ///
+  /// - Parameter memory: `ConfigFile.byteCount` bytes of locked memory; wiped.
+  func configure(
+    _ options: ServiceOptions, memory: UnsafeMutableRawBufferPointer, at now: Instant
+  ) throws(HopFailure) {
+    if options.isMTUGiven { innermost.fixedMTU = options.mtu }
+    for hop in 0..<count {
+      guard let path = hop == 0 ? options.config : options.outerConfigs[hop - 1] else { continue }
+      try configure(hop, path, memory: memory, at: now)
+    }
+  }
+
+  /// Applies the file of one hop.
+  private func configure(
+    _ hop: Int, _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer,
+    at now: Instant
+  ) throws(HopFailure) {
+    // Start-up: the heap may still be used.
+    let bytes = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: ConfigFileSettings.byteCount, alignment: 16)
+    defer { bytes.deallocate() }
+    var settings = ConfigFileSettings(memory: bytes)
+    do throws(ConfigFailure) {
+      var file = ConfigFile(path, memory: memory)
+      try file.load(into: &self[hop].tunnel, &settings, at: now)
+    } catch {
+      // Reported here: the error points into memory that ends with this function.
+      error.report()
+      throw .file
+    }
+    if hop > 0 || isForwarding { try check(hop, path, settings) }
+    do throws(SystemError) {
+      if let port = settings.listenPort { try self[hop].setListenPort(port) }
+      if let mark = settings.firewallMark { try self[hop].setFirewallMark(mark) }
+      if let mtu = settings.mtu, self[hop].fixedMTU == nil {
+        self[hop].fixedMTU = Int(mtu)
+      }
+      try setAddresses(hop, settings)
+    } catch {
+      throw .system(error)
+    }
+  }
+
+  /// Checks for what cannot be added later: without an interface, ip(8) cannot set addresses.
+  private func check(
+    _ hop: Int, _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
+  ) throws(HopFailure) {
+    if settings.addresses.isEmpty {
+      throw .lacks(
+        HopSubject(
+          path: path,
+          text: hop > 0
+            ? "an outer tunnel needs an Address in its [Interface] section"
+            : "culvert forward needs an Address in the [Interface] section"))
+    }
+    if self[hop].tunnel.peerCount == 0 {
+      throw .lacks(
+        HopSubject(
+          path: path,
+          text: hop > 0
+            ? "an outer tunnel needs a [Peer]"
+            : "culvert forward needs a [Peer]"))
+    }
+  }
+
+  /// Sets a hop's addresses: the innermost hop's on its interface, the others' as those that the
+  /// hop inside sends from.
+  private func setAddresses(_ hop: Int, _ settings: ConfigFileSettings) throws(SystemError) {
+    if hop > 0 {
+      for index in settings.addresses.indices.reversed() {
+        // The first address of a family is used, so it is set last.
+        channels[hop - 1].setAddress(settings.addresses[index].address)
+      }
+      return
+    }
+    if let forwarding { return setAddresses(of: forwarding, settings) }
+    let mtu = innermost.fixedMTU.map { UInt16(clamping: $0) }
+    guard !settings.addresses.isEmpty else {
+      if let mtu { try innermost.tun.setMTU(UInt32(mtu)) }
+      return
+    }
+    let index = try innermost.tun.interfaceIndex()
+    // An adopted interface may be in another namespace, where its index is valid.
+    let namespace = (try? innermost.tun.namespaceDescriptor()) ?? .none
+    for address in settings.addresses {
+      try LinkSetup.add(address, to: index, in: namespace.raw)
+      if address.address.family == .ipv6 { innermost.hasIPv6 = true }
+    }
+    try LinkSetup.start(index, mtu: mtu, in: namespace.raw)
+  }
+  /// Sets the addresses that clients' datagrams are sent from: the first of each family.
+  private func setAddresses(of forwarding: Forwarding, _ settings: ConfigFileSettings) {
+    for index in settings.addresses.indices.reversed() {
+      let address = settings.addresses[index].address
+      forwarding.channel.setAddress(address)
+      if address.family == .ipv6 { innermost.hasIPv6 = true }
+    }
+  }
+}

@@ -1,0 +1,227 @@
+import Culvert
+
+/// A tunnel with its connections to the system: the TUN, the sockets, and their settings. Of nested
+/// tunnels only the innermost has a TUN and only the outermost has sockets; the others have a
+/// channel in place of the sockets.
+///
+/// The tunnel and the log are used under the tunnel's lock. The leader reads the TUN and the
+/// sockets; the worker whose ticket is next writes to them. Everything else changes only while no
+/// batch is in flight.
+struct Interface: ~Copyable {
+  var tunnel: Tunnel
+  var tun: TunDevice
+  var sockets: UDPSockets
+  /// In place of the sockets: leads into the tunnel around this one.
+  let channel: UnsafeMutablePointer<DatagramChannel>?
+  var log: Log
+  let stamps: TimestampFile
+  /// The port that is set; once up, the port that is bound. 0 lets the kernel choose.
+  private(set) var listenPort: UInt16 = 0
+  private(set) var firewallMark: UInt32 = 0
+  /// The sockets are new and not registered with epoll yet.
+  var hasNewSockets = false
+
+  /// The MTU that somebody has set; nil if it is derived from the tunnels around this one.
+  var fixedMTU: Int?
+  /// Whether the configuration file gives the interface an IPv6 address.
+  var hasIPv6 = false
+  /// The TUN's MTU as set by `assignMTU`; 0 if never.
+  private var assignedMTU = 0
+  /// `Tunnel.removals` as last seen.
+  private var seenRemovals: UInt64 = 0
+
+  init(
+    tunnel: consuming Tunnel, tun: consuming TunDevice, sockets: consuming UDPSockets,
+    channel: UnsafeMutablePointer<DatagramChannel>?, log: Log, stamps: TimestampFile
+  ) {
+    self.tunnel = tunnel
+    self.tun = tun
+    self.sockets = sockets
+    self.channel = channel
+    self.log = log
+    self.stamps = stamps
+  }
+
+  /// Whether peers have been removed since the last call.
+  mutating func noticesRemovals() -> Bool {
+    defer { seenRemovals = tunnel.removals }
+    return seenRemovals != tunnel.removals
+  }
+
+  // MARK: Link
+
+  /// Applies the interface's MTU and up/down state to the tunnel.
+  mutating func apply(_ state: LinkState, at now: Instant) {
+    log.name = state.name
+    let mtu = Int(state.mtu)
+    if assignedMTU > 0, mtu != assignedMTU, isMTUForeign { fixedMTU = mtu }
+    if mtu != tunnel.mtu {
+      if mtu > tunnel.limits.maximumMTU {
+        let limit = tunnel.limits.maximumMTU
+        log.error(at: now) {
+          $0.append("MTU ")
+          $0.append(decimal: mtu)
+          $0.append(" is more than the limit of ")
+          $0.append(decimal: limit)
+          $0.append("; larger packets are dropped: ip link set mtu ")
+          $0.append(decimal: limit)
+        }
+      } else {
+        log.verbose(at: now) {
+          $0.append("MTU updated: ")
+          $0.append(decimal: mtu)
+        }
+      }
+      tunnel.setMTU(min(mtu, tunnel.limits.maximumMTU))
+    }
+    if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
+  }
+
+  /// Whether somebody else has set the MTU, so that it is no longer derived. Asks the interface:
+  /// notifications may be older than the last assignment.
+  private var isMTUForeign: Bool {
+    guard let state = try? tun.state() else { return false }
+    return Int(state.mtu) != assignedMTU
+  }
+
+  /// Sets the TUN's MTU. The kernel's notification then leads to `apply`.
+  mutating func assignMTU(_ mtu: Int, at now: Instant) {
+    guard fixedMTU == nil, mtu != assignedMTU, tun.isOpen else { return }
+    do throws(SystemError) {
+      let before = assignedMTU
+      assignedMTU = mtu
+      do throws(SystemError) { try tun.setMTU(UInt32(mtu)) } catch {
+        assignedMTU = before
+        throw error
+      }
+    } catch {
+      report(error, "cannot set the interface's MTU", at: now)
+    }
+  }
+
+  mutating func setUp(_ isUp: Bool, at now: Instant) {
+    if isUp {
+      do throws(SystemError) {
+        try bind(listenPort)
+      } catch {
+        let port = listenPort
+        // Besides the port, the mark may be refused: without CAP_NET_ADMIN, or by an emulator.
+        let isMark = sockets.mark != 0 && (error == .EPERM || error == .ENOPROTOOPT)
+        log.error(at: now) {
+          $0.append(isMark ? "cannot set the firewall mark of port " : "cannot listen on port ")
+          $0.append(decimal: Int(port))
+          $0.append(": ")
+          $0.append(error)
+          $0.append(isMark ? "; take FwMark out" : "; choose another with wg set listen-port")
+        }
+        // It is up all the same: a free port can still be set.
+      }
+    } else if let channel {
+      channel[0].close()
+    } else {
+      sockets.close()
+    }
+    tunnel.setUp(isUp, at: now)
+    log.verbose(at: now) {
+      $0.append(isUp ? "interface up requested" : "interface down requested")
+    }
+  }
+
+  private mutating func bind(_ port: UInt16) throws(SystemError) {
+    if let channel {
+      if port == 0 || port != channel[0].firstPort { open(&channel[0], port) }
+      listenPort = channel[0].firstPort
+      return
+    }
+    if try sockets.bind(port: port) { hasNewSockets = true }
+    listenPort = sockets.port
+  }
+
+  /// Inside a tunnel all ports are free. A random port is from the dynamic range (RFC 6335 section
+  /// 6).
+  private func open(_ channel: inout DatagramChannel, _ port: UInt16) {
+    var entropy = Entropy.sodium
+    let random = 49_152 + UInt16(truncatingIfNeeded: entropy.below(16_384))
+    channel.open(firstPort: port == 0 ? random : port)
+  }
+
+  // MARK: Settings
+
+  /// Setting the port that is bound already changes nothing (R39).
+  mutating func setListenPort(_ port: UInt16) throws(SystemError) {
+    guard tunnel.isUp else {
+      listenPort = port
+      return
+    }
+    try bind(port)
+  }
+
+  mutating func setFirewallMark(_ mark: UInt32) throws(SystemError) {
+    guard mark != firewallMark else { return }
+    if channel == nil { try sockets.setMark(mark) }
+    firewallMark = mark
+  }
+
+  /// "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.
+  mutating func log(_ event: Event, at now: Instant) {
+    log.verbose(at: now) { line in
+      line.append("peer(")
+      line.append(abbreviated: event.peer)
+      line.append(") - ")
+      line.append(event.kind.text)
+    }
+  }
+
+  /// Counts and logs what went wrong with a batch.
+  mutating func report(_ result: LaneResult, _ what: StaticString, at now: Instant) {
+    if result.failedWriteCount > 0 { tunnel.didFailToDeliver(result.failedWriteCount) }
+    report(result.error, what, at: now)
+    report(result.stampError, "cannot store the handshake timestamp", at: now)
+    var index = 0
+    while let (name, offload) = Offloads.named(index) {
+      index += 1
+      guard result.lost.contains(offload) else { continue }
+      // Logged once, as it is not tried again.
+      log.error(at: now) {
+        $0.append("the kernel refuses the offload ")
+        $0.append(name)
+        $0.append("; going on without it")
+      }
+    }
+  }
+
+  /// Logs an error of the data path; the log limits its own rate (R20).
+  mutating func report(_ error: SystemError?, _ what: StaticString, at now: Instant) {
+    guard let error else { return }
+    log.verbose(at: now) {
+      $0.append(what)
+      $0.append(": ")
+      $0.append(error)
+    }
+  }
+}
+
+/// What one batch has met at its descriptors, for the log. The tunnel counts the packets
+/// themselves.
+struct LaneResult {
+  /// The descriptor has no more data. Otherwise the batch was full and there may be more.
+  var isDrained = true
+  /// The last error of a send, receive, read or write, if any.
+  var error: SystemError?
+  /// Offloads that the kernel has refused and that are not used again.
+  var lost = Offloads.none
+  /// Packets that the TUN refused.
+  var failedWriteCount = 0
+  /// Why the handshake timestamp could not be stored.
+  var stampError: SystemError?
+
+  /// The TUN has refused `count` packets, with the error `code`.
+  mutating func didFailToWrite(_ count: Int, _ code: Int) {
+    failedWriteCount += count
+    error = SystemError(code: Int32(truncatingIfNeeded: code))
+  }
+
+  var needsReport: Bool {
+    error != nil || stampError != nil || failedWriteCount > 0 || !lost.isEmpty
+  }
+}

@@ -1,0 +1,104 @@
+import CLinux
+import Culvert
+
+/// Going into the background as wireguard-go does: the caller's command ends when the interface and
+/// its socket exist, or with an error if they cannot be created.
+///
+/// If a child ends without a report, the caller gets its exit status.
+package struct Daemon: ~Copyable {
+  /// -1 in the foreground and after the report.
+  private var report: Int32
+
+  private init(report: Int32) {
+    self.report = report
+  }
+
+  deinit {
+    if report >= 0 { _ = clinux_file_close(report) }
+  }
+
+  /// Stays in the foreground; reports go nowhere.
+  package static var foreground: Daemon { Daemon(report: -1) }
+
+  /// Forks, and returns in the child only, in a session of its own. Before any thread, the arena,
+  /// `Signals` and `Epoll`.
+  package static func fork() throws(SystemError) -> Daemon {
+    Daemon(report: try checked(clinux_daemon_fork()))
+  }
+
+  package var isBackground: Bool { report >= 0 }
+
+  /// The tunnel is up: the caller's command ends with 0, and descriptors 0-2 become /dev/null (with
+  /// `keepsOutput`, which a log needs, only 0). Later calls do nothing.
+  package mutating func reportSuccess(keepsOutput: Bool) {
+    send(status: 0, keepsOutput: keepsOutput)
+  }
+
+  /// Failed: the caller's command ends with `status`, not 0, once this process has ended. The
+  /// reason has been written to stderr, which is still the caller's.
+  package mutating func reportFailure(status: UInt8) {
+    send(status: status == 0 ? 1 : status, keepsOutput: true)
+  }
+
+  private mutating func send(status: UInt8, keepsOutput: Bool) {
+    if report < 0 { return }
+    // An error means that nobody waits or that /dev/null is missing: the tunnel runs all the same.
+    _ = clinux_daemon_report(report, Int32(status), keepsOutput ? 1 : 0)
+    report = -1
+  }
+}
+
+/// What a process does to protect itself.
+package enum Hardening {
+  /// Opens those of descriptors 0-2 that are closed on /dev/null, and ignores SIGPIPE. Must be the
+  /// program's first call: log lines would go to a socket that got number 1.
+  package static func prepare() throws(SystemError) {
+    try checked(clinux_process_prepare())
+  }
+
+  /// Forbids core dumps, and ptrace by the same user (R9). Returns an error, which is reported and
+  /// otherwise ignored.
+  package static func forbidCoreDumps() -> SystemError? {
+    let result = clinux_process_forbid_dumps()
+    return result < 0 ? SystemError(code: -result) : nil
+  }
+}
+
+package enum Processors {
+  /// CPUs that this process may run on, at least 1 and at most 64.
+  package static var count: Int { min(64, Int(clinux_cpu_count())) }
+}
+
+/// One zeroed, page-aligned, private mapping: the region that the arena is carved from. It is
+/// unmapped when the value is destroyed.
+///
+/// Public, since Embedded Swift does not see the deinit of a package type in another module.
+public struct MemoryRegion: ~Copyable {
+  package let bytes: UnsafeMutableRawBufferPointer
+
+  /// Maps `byteCount` bytes, more than 0. Throws ENOMEM, for `Arena.unaddressable` too.
+  package init(byteCount: Int) throws(SystemError) {
+    guard byteCount < Arena.unaddressable else { throw .ENOMEM }
+    var error: Int32 = 0
+    guard let start = clinux_memory_map(byteCount, &error) else {
+      throw SystemError(code: -error)
+    }
+    bytes = UnsafeMutableRawBufferPointer(start: start, count: byteCount)
+  }
+
+  deinit {
+    _ = clinux_memory_unmap(bytes.baseAddress, bytes.count)
+  }
+
+  /// Keeps `part`, page-aligned, in RAM and out of core dumps (R9). Nil on success. An error
+  /// (ENOMEM or EPERM under RLIMIT_MEMLOCK, EINVAL on old kernels) is reported and otherwise
+  /// ignored.
+  package static func protect(_ part: UnsafeMutableRawBufferPointer) -> SystemError? {
+    if part.count == 0 { return nil }
+    // Both are tried, even if the first one fails.
+    let dumps = clinux_memory_exclude_from_dumps(part.baseAddress, part.count)
+    let lock = clinux_memory_lock(part.baseAddress, part.count)
+    if lock < 0 { return SystemError(code: -lock) }
+    return dumps < 0 ? SystemError(code: -dumps) : nil
+  }
+}

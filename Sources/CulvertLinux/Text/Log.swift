@@ -1,0 +1,138 @@
+import CLinux
+import Culvert
+
+/// The log, in wireguard-go's format: "ERROR: (wg0) 2026/11/22 11:12:42 text", in UTC.
+///
+/// It limits its overall rate, so that a flood of errors does not become a flood of lines (R20).
+/// The next line that is written says how many were suppressed.
+struct Log: Sendable {
+  enum Level: UInt8, Comparable, Sendable, BitwiseCopyable {
+    case silent = 0
+    case error = 1
+    case verbose = 2
+
+    static func < (left: Level, right: Level) -> Bool { left.rawValue < right.rawValue }
+
+    /// LOG_LEVEL as wireguard-go reads it: "verbose" or "debug", and "silent"; anything else, or no
+    /// LOG_LEVEL, means "error".
+    static func fromEnvironment() -> Level {
+      if Environment.isSet("LOG_LEVEL", to: "verbose") { return .verbose }
+      if Environment.isSet("LOG_LEVEL", to: "debug") { return .verbose }
+      if Environment.isSet("LOG_LEVEL", to: "silent") { return .silent }
+      return .error
+    }
+  }
+
+  var level: Level
+  var name: InterfaceName
+  /// The descriptor that is written to; stdout by default, as with wireguard-go.
+  let raw: Int32
+
+  /// Lines that may be written at once, and lines per second after that.
+  static let burst: UInt64 = 50
+  static let linesPerSecond: UInt64 = 5
+
+  private var budget = TokenBucket(perSecond: Log.linesPerSecond, burst: Log.burst)
+  private(set) var suppressedCount: UInt64 = 0
+
+  init(_ level: Level, _ name: InterfaceName, to raw: Int32 = Output.standardOutput) {
+    self.level = level
+    self.name = name
+    self.raw = raw
+  }
+
+  mutating func error(at now: Instant, _ body: (inout Line) -> Void) {
+    if level >= .error { write("ERROR: (", now, body) }
+  }
+
+  mutating func verbose(at now: Instant, _ body: (inout Line) -> Void) {
+    if level >= .verbose { write("DEBUG: (", now, body) }
+  }
+
+  private mutating func write(
+    _ prefix: StaticString, _ now: Instant, _ body: (inout Line) -> Void
+  ) {
+    guard admit(at: now) else { return }
+    Output.writeLine(to: raw) { line in
+      appendHead(prefix, &line)
+      body(&line)
+    }
+  }
+
+  // The following is separate because `write` is specialised for every caller's text.
+
+  private mutating func admit(at now: Instant) -> Bool {
+    let isAdmitted = budget.allow(at: now)
+    if !isAdmitted { suppressedCount &+= 1 }
+    return isAdmitted
+  }
+
+  private mutating func appendHead(_ prefix: StaticString, _ line: inout Line) {
+    line.append(prefix)
+    line.append(name)
+    line.append(") ")
+    line.append(Clock.realtime())
+    line.append(byte: UInt8(ascii: " "))
+    if suppressedCount > 0 {
+      line.append("[")
+      line.append(decimal: suppressedCount)
+      line.append(" lines suppressed] ")
+    }
+    suppressedCount = 0
+  }
+}
+
+/// Writes text for people to descriptors that it does not own.
+package enum Output {
+  package static var standardOutput: Int32 { 1 }
+  package static var standardError: Int32 { 2 }
+
+  // The 512 bytes of a line are a literal, so that the compiler allocates them on the stack. For a
+  // computed size it would keep a path to the heap.
+
+  /// Writes the text that `body` appends, up to 512 bytes, without a newline.
+  static func write(to raw: Int32, _ body: (inout Line) -> Void) {
+    withUnsafeTemporaryAllocation(byteCount: 512, alignment: 1) { buffer in
+      var line = Line(into: buffer)
+      body(&line)
+      write(line.bytes, to: raw)
+    }
+  }
+
+  /// Writes the line that `body` appends, up to 511 bytes, and a newline.
+  package static func writeLine(to raw: Int32, _ body: (inout Line) -> Void) {
+    withUnsafeTemporaryAllocation(byteCount: 512, alignment: 1) { buffer in
+      // One byte is reserved for the newline.
+      var line = Line(into: UnsafeMutableRawBufferPointer(rebasing: buffer.dropLast()))
+      body(&line)
+      end(line, in: buffer, to: raw)
+    }
+  }
+
+  private static func end(_ line: Line, in buffer: UnsafeMutableRawBufferPointer, to raw: Int32) {
+    buffer[line.count] = UInt8(ascii: "\n")
+    write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
+  }
+
+  /// Writes all bytes, unless the descriptor fails. A failure is ignored, because there is nowhere
+  /// left to report it.
+  package static func write(_ bytes: UnsafeRawBufferPointer, to raw: Int32) {
+    var rest = bytes
+    while rest.count > 0 {
+      let count = clinux_file_write(raw, rest.baseAddress, rest.count)
+      if count <= 0 { return }
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+  }
+
+  /// Reads standard input up to its end, or until the buffer is full. Returns the byte count.
+  package static func readInput(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    var count = 0
+    while count < buffer.count {
+      let read = clinux_file_read(0, buffer.baseAddress! + count, buffer.count - count)
+      if read <= 0 { break }
+      count += read
+    }
+    return count
+  }
+}
