@@ -92,7 +92,8 @@ demo: static deps-system peers ## run a real tunnel against wireguard-go and pas
 .PHONY: bench
 # PEERS="name=command;...", ROUNDS=, SECONDS= and ONLY= are in docs/TESTING.md.
 bench: static deps-system peers ## race it against wireguard-go (QUICK=1)
-	@Tests/Bench/install-plotting
+	@Toolchain/install-deps bench
+	@Toolchain/install-deps plots || echo "no plots without python3-matplotlib"
 	$(if $(ONLY)$(QUICK),,@Tests/Bench/Micro/run --times)
 	@Tests/Bench/run-race --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
@@ -109,7 +110,7 @@ SYSTEM := Tests/System/run
 FILTERED = $(if $(K),-k '$(K)')
 
 .PHONY: test
-test: ## every kind of test, in about ten minutes
+test: ## every kind of test, in under twelve minutes
 	@Toolchain/install-deps build unit system boards
 	@$(SYSTEM) plan test
 

@@ -4,7 +4,6 @@ isolation   private mounts, processes and network: nothing outlives a run
 settings    which program is tested, against which peer
 case        the base of test cases;  runner  runs them side by side;  report  prints results
 command     checks that only run commands
-apt         Debian's archives, as this machine's apt reaches them
 lab/        the namespaces and programs of one test: namespace, node, pair, chain, forward
 traffic/    ping, streams with checksums, numbered datagrams, captures, bad networks
 """

@@ -88,7 +88,7 @@ class PackageCase(unittest.TestCase):
     def make(
         self, kind: str, board: str, root: pathlib.Path | None = None, **env: str
     ) -> pathlib.Path:
-        """Run Toolchain/packaging/make-KIND in a copy of the repository; the path of the package."""
+        """Run Toolchain/packaging/make-KIND in a copy of the repository; the package."""
         root = root or built(board)
         made = {"SOURCE_DATE_EPOCH": EPOCH, "MAINTAINER": "Nobody <nobody@example.org>"} | env
         line = self.output(root / "Toolchain/packaging" / f"make-{kind}", board, env=made)

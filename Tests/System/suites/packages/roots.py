@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import apt
+from apt_sources import AptError, archives
 from harness.settings import REPOSITORY
 
 ROOTS = REPOSITORY / "build" / "roots"
@@ -46,29 +46,35 @@ def make(architecture: str) -> None:
         wanted = hashlib.sha256(" ".join(command).encode()).hexdigest()
         if tarball.exists() and stamp.exists() and stamp.read_text() == wanted:
             return
-        try:
-            archive, _ = apt.archives()
-        except apt.AptError as error:
-            raise RootError(str(error)) from error
-        print(f"unpacking Debian 12 for {architecture} from {archive.uri}", flush=True)
         with tempfile.TemporaryDirectory(dir=ROOTS) as work:
-            unpack(command, work, archive)
-            pack(pathlib.Path(work), tarball)
+            unpack(command, pathlib.Path(work, "root"))
+            pack(pathlib.Path(work, "root"), tarball)
         stamp.write_text(wanted)
 
 
-def unpack(command: list[str], work: str, archive: apt.Archive) -> None:
-    result = subprocess.run(
-        [*command, work, archive.uri],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        umask=0o022,
-        env=os.environ | {"LC_ALL": "C"},
-    )
-    if result.returncode != 0:
-        raise RootError("\n".join(["debootstrap failed:", *result.stdout.splitlines()[-10:]]))
+def unpack(command: list[str], work: pathlib.Path) -> None:
+    """Run debootstrap with the first of apt's archives that has what it needs."""
+    try:
+        addresses = archives()
+    except AptError as error:
+        raise RootError(str(error)) from error
+    printed = "apt has no archive of Debian"
+    for address in addresses:
+        print(f"unpacking Debian 12 from {address}", flush=True)
+        shutil.rmtree(work, ignore_errors=True)
+        result = subprocess.run(
+            [*command, work, address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            umask=0o022,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+        if result.returncode == 0:
+            return
+        printed = result.stdout
+    raise RootError("\n".join(["debootstrap failed:", *printed.splitlines()[-10:]]))
 
 
 def pack(work: pathlib.Path, tarball: pathlib.Path) -> None:
