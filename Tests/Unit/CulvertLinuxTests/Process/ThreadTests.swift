@@ -75,11 +75,7 @@ extension LinuxTests {
           guard ticket < UInt64(shared.pointee.wanted) else { return nil }
           ThreadTests.delay(random)
           shared.pointee.turnstile.ticket(ticket).waitForTurn()
-<<<<<<< HEAD:Tests/Unit/CulvertLinuxTests/Process/ThreadTests.swift
           // Only one thread is here: no lock, no atomic.
-=======
-          // Nobody else is here: no lock, and no atomic.
->>>>>>> refs/heads/linux:Tests/Unit/CulvertLinuxTests/ThreadTests.swift
           let place = shared.pointee.count
           if random % 16 == 0 { sched_yield() }
           shared.pointee.order[place] = ticket
