@@ -1,7 +1,8 @@
 // The map of the core: its flows, and the file that holds each step. This file has no code.
 //
-// The core does no I/O. The shell (CulvertLinux) passes in datagrams, packets, the time and
-// entropy, and gets batches back. All memory is one arena (Memory/Arena).
+// The core does no I/O. The shell (CulvertLinux) passes in batches of datagrams and packets, the
+// time and entropy, and sends and writes what the batches then hold. All memory is one arena
+// (Memory/Arena).
 //
 //   outbound  TUN -> network                        called by CulvertLinux/Lanes/OutboundLane
 //     Batches/OutboundBatch     room, append        the shell reads packets into the batch
@@ -10,7 +11,7 @@
 //                                                   (Noise/Keypairs); or stage, or an ICMP error
 //     Batches/OutboundBatch     seal                segment (Segments/Segmenter) and encrypt
 //                                                   (Crypto/TransportCipher), without the tunnel
-//     Batches/OutboundBatch     output, run         the shell sends
+//     Batches/OutboundBatch     output, runLength   the shell sends
 //     Tunnel/Tunnel+Outbound    emit                timers and counters (Tunnel/Timers, Verdict)
 //
 //   inbound  network -> TUN                         called by CulvertLinux/Lanes/InboundLane
@@ -26,19 +27,20 @@
 //                                                   writes
 //
 //   a tunnel inside a tunnel                        called by CulvertLinux/Hops/Hops
-//     Channel/DatagramChannel+Carry                 moves one tunnel's output into the other's input
-//     Channel/DatagramChannel   send, receive       UDP and IP headers (Wire), fragments
+//     Channel/DatagramChannel+Nesting  wrap,        from one tunnel's batch to the other's
+//                               unwrap
+//     Channel/DatagramChannel+Send, +Receive        UDP and IP headers (Wire), fragments
 //                                                   (Fragments/Fragmenter, Fragments/Reassembler)
 //
 //   UDP ports without a TUN                         called by CulvertLinux/Hops/Forwarding
-//     Channel/Forwarder, Channel/FlowTable          a flow for each client
+//     Channel/Forwarder         forward,            a flow for each client (Channel/FlowTable)
+//                               collectAnswers
 //
-//   handshakes                                      Tunnel/Tunnel+Inbound accept -> ring of slots
-//     Tunnel/Tunnel+Handshakes                      load and cookies (Noise/Cookies), rate limit
+//   timers and handshakes                           called by the shell at nextDeadline
+//     Tunnel/Tunnel+Timers      runTimers           what is due (Tunnel/Schedule, Tunnel/Timers)
+//     Tunnel/Tunnel+Handshakes  serveHandshakes     messages that accept has queued: load and
+//                                                   cookies (Noise/Cookies), rate limit
 //                                                   (Noise/RateLimiter), Noise/Handshake
-//
-//   timers    Tunnel/Schedule                       nextDeadline; Tunnel/Tunnel+Timers runs what
-//                                                   is due
 //
 //   configuration                                   Configuration/UAPIParser reads lines,
 //                                                   Tunnel/Tunnel+Configuration applies them

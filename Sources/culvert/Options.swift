@@ -32,7 +32,7 @@ struct Options {
   private var offloads = Offloads.all
   /// Configuration files, NUL-terminated: the tunnel's own, and those of the tunnels around it.
   private var config: UnsafePointer<CChar>?
-  private var through = ThroughList()
+  private var through = OuterConfigs()
   private var forwards = ForwardList()
   /// Nil for as many as there are CPUs.
   private var workers: Int?
@@ -83,7 +83,7 @@ struct Options {
     service.stateDirectory = stateDirectory
     service.offloads = offloads
     service.config = config
-    service.through = through
+    service.outerConfigs = through
     return service
   }
 

@@ -257,7 +257,7 @@ final class ChannelFuzz {
   /// What has waited too long, with errors for its senders.
   private func advance() {
     batch.reset()
-    channel.advance(&batch, at: now)
+    channel.expireFragments(into: &batch, at: now)
     for index in 0..<batch.count {
       let bytes = packet(index)
       require(bytes.count <= 1280 && PacketModel(bytes) != nil, "an error is no packet")

@@ -161,11 +161,11 @@ enum InnerPacketFuzz {
     let far = world.far
     guard let peer = world.firstPeer(far) else { preconditionFailure() }
     far.outbound.reset()
-    far.tunnel.begin(&far.outbound)
+    far.tunnel.stamp(&far.outbound)
     guard let room = far.outbound.room(for: packet.count) else { return }
     if packet.count > 0 { room.copyMemory(from: packet) }
     far.tunnel.planText(
-      &far.outbound, far.outbound.append(byteCount: packet.count, kind: .text), for: peer,
+      &far.outbound, far.outbound.append(byteCount: packet.count, kind: .text), for: &peer.pointee,
       trafficClass: 0)
     guard far.outbound.seal(), case .datagram(let datagram, _, _) = far.outbound.output(0) else {
       preconditionFailure("nothing was sealed")

@@ -36,8 +36,9 @@ private struct MicroEnd: ~Copyable {
   /// Timers and handshakes, into the outbound batch.
   mutating func advance(at now: Instant) {
     outbound.reset()
-    tunnel.advance(
-      &outbound, at: now, wall: WallTime(seconds: now.nanoseconds / 1_000_000_000, nanoseconds: 0))
+    tunnel.runTimers(
+      into: &outbound, at: now,
+      wall: WallTime(seconds: now.nanoseconds / 1_000_000_000, nanoseconds: 0))
   }
 
   /// IPv4 packets of `byteCount` bytes, planned.

@@ -1,17 +1,17 @@
-/// The work of the inbound lane: datagrams on their way from the network to the TUN, in one fixed
-/// buffer.
+/// A batch of the inbound lane: datagrams from the network and the packets for the TUN that they
+/// become, in fixed buffers.
 ///
 ///     batch.reset()
 ///     while let room = batch.room { receive into room; batch.append(...) }
 ///     tunnel.accept(&batch, at: now)     // tunnel locked: classify, look up, copy keys
 ///     batch.open()                       // no lock: authenticate, decrypt
 ///     tunnel.deliver(&batch, at: now)    // tunnel locked: replay window, source, roaming, timers
-///     batch.join(tcp: true, udp: true)   // no lock: what goes to the TUN in one write
+///     batch.join(tcp: true, udp: true)   // no lock: group what is written in one call
 ///     for index in 0..<batch.outputCount { write batch.output(index) and its pieces }
 ///
-/// Datagrams are decrypted from the area that they were received into to another one, so that the
-/// tag can be verified after the one pass of the cipher that gives its key and the text (R13: the
-/// text is zeroed where the tag is wrong, and nobody looks before).
+/// Datagrams are decrypted from the area into which they were received to another one, so that the
+/// tag is verified after the same pass of the cipher that decrypts. If the tag is wrong the text is
+/// zeroed, and nothing reads it before (R13).
 public struct InboundBatch: ~Copyable {
   struct Packet: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
@@ -19,16 +19,17 @@ public struct InboundBatch: ~Copyable {
       case truncated
       /// Transport data of a known session.
       case sealed
-      /// Its tag is right; the plaintext may be used (R13).
+      /// The tag is correct, so the plaintext may be used (R13).
       case authentic
-      /// Goes to the TUN.
+      /// To be written to the TUN.
       case delivered
+      /// Counted, and ignored from here on.
       case done
     }
-    /// The datagram: in the batch's bytes, or elsewhere (`append(at:)`).
+    /// The datagram, in the batch's memory or elsewhere (`append(at:)`).
     var start: UnsafeMutableRawPointer
     var byteCount: UInt32
-    /// Of the inner packet in the batch's texts.
+    /// Offset of the inner packet in the batch's texts.
     var textOffset: UInt32
     var innerByteCount: UInt32
     var session: UInt16
@@ -38,9 +39,9 @@ public struct InboundBatch: ~Copyable {
     var candidate: JoinCandidate
   }
 
-  /// What datagrams that came in one call have in common.
+  /// What all datagrams of one receive call have in common.
   struct Arrival: BitwiseCopyable {
-    /// The outer one, for its ECN bits.
+    /// The traffic class of the outer packet, for its ECN bits.
     var trafficClass: UInt8
     var path: Path
   }
@@ -57,9 +58,9 @@ public struct InboundBatch: ~Copyable {
   var serial: UInt64 = 0
   /// Set by the tunnel with each filling.
   var cipher = TransportCipher.whole
-  /// Whether `open` finds out what `join` has to know. Set once by the shell.
+  /// Whether `open` gathers what `join` needs. Set once by the shell.
   public var preparesJoining = false
-  /// Datagrams beyond the capacity, which `accept` counts as truncated.
+  /// Datagrams that exceeded the capacity; `accept` counts them as truncated.
   var surplusCount: UInt64 = 0
 
   init(carvingFrom arena: inout Arena, keys: UnsafeMutableRawPointer, limits: Limits) {
@@ -91,7 +92,7 @@ public struct InboundBatch: ~Copyable {
     room(for: BatchLayout.maximumDatagram, datagrams: 1)
   }
 
-  /// Room for `byteCount` bytes in which at most so many datagrams come; nil when the batch is
+  /// Room for `byteCount` bytes that will hold at most `datagrams` datagrams; nil when the batch is
   /// full. An empty batch has room for any number of datagrams.
   public func room(for byteCount: Int, datagrams: Int) -> UnsafeMutableRawBufferPointer? {
     guard count == 0 || packets.count - count >= datagrams,
@@ -101,16 +102,18 @@ public struct InboundBatch: ~Copyable {
       start: bytes.baseAddress! + used + BatchLayout.headroom, count: byteCount)
   }
 
-  /// Takes what was written into the room last given.
+  /// Appends what was written into the room last returned.
   ///
-  /// - Parameter offset: bytes into that room, where several datagrams were written into it apart.
-  /// - Parameter segmentByteCount: where the kernel has put several datagrams into one buffer, the
-  ///   size of each but the last, which may be shorter; 0 for a single datagram.
+  /// - Parameters:
+  ///   - byteCount: bytes written.
+  ///   - offset: where in that room, if several datagrams were written into it separately.
+  ///   - segmentByteCount: if the kernel has put several datagrams into one buffer, the size of
+  ///     each but the last, which may be shorter; 0 for a single datagram.
   public mutating func append(
     byteCount: Int, at offset: Int = 0, from path: Path, trafficClass: UInt8, isTruncated: Bool,
     segmentByteCount: Int = 0
   ) {
-    // Lengths come from the network: what does not fit is dropped, whatever the caller thought.
+    // Lengths come from the network: what does not fit is dropped, even if the caller checked.
     guard arrivalCount < arrivals.count, byteCount >= 0, offset >= 0,
       byteCount <= bytes.count - used - BatchLayout.headroom - offset
     else {
@@ -123,7 +126,7 @@ public struct InboundBatch: ~Copyable {
     repeat {
       let remaining = byteCount - taken
       let part = segmentByteCount > 0 ? min(segmentByteCount, remaining) : remaining
-      // The kernel cuts off the end of the buffer: a whole number of its segments is good.
+      // The kernel truncates at the end of the buffer, so all segments but the last are complete.
       let isCut = isTruncated && taken + part == byteCount
       append(
         at: bytes.baseAddress! + start + taken, byteCount: part,
@@ -134,13 +137,15 @@ public struct InboundBatch: ~Copyable {
     used = min(bytes.count, roundUp(start + byteCount, to: BatchLayout.alignment))
   }
 
-  /// Takes a datagram that stands elsewhere, and stays there until `open`: what has come out of
-  /// another tunnel. It has `lead` bytes before it and `slack` bytes behind that may be read and,
-  /// behind it, overwritten. False when the batch is full.
+  /// Appends a datagram that lies outside the batch, where another tunnel delivered it, and stays
+  /// there until `open`. The `lead` bytes before it may be read; the `slack` bytes after it may be
+  /// read and overwritten.
+  ///
+  /// - Returns: false when the batch is full.
   mutating func append(
     at start: UnsafeMutableRawPointer, byteCount: Int, from path: Path, trafficClass: UInt8
   ) -> Bool {
-    // It counts like one in the batch's own bytes, as its text needs the same room.
+    // It counts like one in the batch's own memory, because its text needs the same room.
     guard arrivalCount < arrivals.count, count < packets.count,
       byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
     else { return false }
@@ -151,7 +156,7 @@ public struct InboundBatch: ~Copyable {
     return true
   }
 
-  /// Whether the next datagram finds room, however large it is.
+  /// Whether there is room for one more datagram of any size.
   var hasRoomForAny: Bool {
     count < packets.count && arrivalCount < arrivals.count
       && BatchLayout.maximumDatagram
@@ -173,7 +178,7 @@ public struct InboundBatch: ~Copyable {
     count += 1
   }
 
-  /// Bytes taken, with what lies between the datagrams: how much work the batch is.
+  /// Bytes used, including the space between datagrams: a measure of the work in the batch.
   public var byteCount: Int { used }
 
   func datagram(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
@@ -183,60 +188,63 @@ public struct InboundBatch: ~Copyable {
   }
 }
 
-/// The parallel steps of the inbound lane: they touch nothing but the batch.
+/// The parallel steps of the inbound lane. They use nothing but the batch.
 extension InboundBatch {
-  /// Authenticates and decrypts, and sees which packets could be joined.
+  /// Authenticates and decrypts, and finds the packets that could be joined.
   public mutating func open() {
     var used = 0
-    // A lone packet has nothing to be joined with.
+    // A single packet has nothing to be joined with.
     let joins = preparesJoining && count > 1
     for index in 0..<count where packets[index].kind == .sealed {
-      let packet = packets.baseAddress! + index
-      let byteCount = Int(packet.pointee.byteCount) - WireGuard.overheadByteCount
-      // The text of a packet never is longer than its datagram, so this never runs over.
+      // A text is never longer than its datagram, so the texts cannot exceed their area.
       let offset = roundUp(used + BatchLayout.headroom, to: BatchLayout.alignment)
-      let text = texts.baseAddress! + offset
-      guard
-        cipher.open(
-          datagram(index) + WireGuard.transportHeaderByteCount, byteCount: byteCount, to: text,
-          counter: packet.pointee.counter, key: sessions.key(packet.pointee.session))
-      else { continue }
-      used = offset + byteCount
-      packet.pointee.textOffset = UInt32(truncatingIfNeeded: offset)
-      packet.pointee.kind = .authentic
-      // Padding is cut off here, so that the checksum is over the packet alone (R14).
-      if let inner = InnerPacket(at: text, byteCount: byteCount) {
-        packet.pointee.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
-        if joins {
-          packet.pointee.candidate = JoinCandidate(at: text, byteCount: inner.byteCount)
-        }
+      if let byteCount = open(&packets[index], textOffset: offset, joins: joins) {
+        used = offset + byteCount
       }
     }
   }
 
+  /// - Returns: bytes of the text, padding included; nil if the tag is wrong.
+  private func open(_ packet: inout Packet, textOffset: Int, joins: Bool) -> Int? {
+    let byteCount = Int(packet.byteCount) - WireGuard.overheadByteCount
+    let text = texts.baseAddress! + textOffset
+    guard
+      cipher.open(
+        packet.start + WireGuard.transportHeaderByteCount, byteCount: byteCount, to: text,
+        counter: packet.counter, key: sessions.key(packet.session))
+    else { return nil }
+    packet.textOffset = UInt32(truncatingIfNeeded: textOffset)
+    packet.kind = .authentic
+    // Padding is removed here, so that the checksum covers the packet alone (R14).
+    if let inner = InnerPacket(at: text, byteCount: byteCount) {
+      packet.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
+      if joins { packet.candidate = JoinCandidate(at: text, byteCount: inner.byteCount) }
+    }
+    return byteCount
+  }
+
   // MARK: Outputs
 
-  /// The inner packet that goes to the TUN; nil where there is none. Only before `join`.
+  /// The inner packet for the TUN; nil if there is none. Only before `join`.
   public func delivered(_ index: Int) -> UnsafeMutableRawBufferPointer? {
     precondition(index >= 0 && index < count)
-    let packet = packets.baseAddress! + index
-    guard packet.pointee.kind == .delivered else { return nil }
+    guard packets[index].kind == .delivered else { return nil }
     return UnsafeMutableRawBufferPointer(
-      start: text(index), count: Int(packet.pointee.innerByteCount))
+      start: text(index), count: Int(packets[index].innerByteCount))
   }
 
-  /// The peer that a packet came from, for a `DatagramChannel`.
+  /// The peer that sent a packet, for a `DatagramChannel`.
   public func sender(_ index: Int) -> UInt32 {
     precondition(index >= 0 && index < count)
-    return sessions[packets[index].session].pointee.peer.sender
+    return sessions[packets[index].session].peer.sender
   }
 
-  /// Puts delivered packets that continue each other together, in groups that the TUN takes in one
-  /// write each; the order within a flow stays.
+  /// Joins delivered packets that continue each other into groups, each of which is written to the
+  /// TUN in one call. The order within a flow is kept.
   ///
   /// - Parameters:
-  ///   - tcp: the TUN takes TCP segments joined.
-  ///   - udp: the TUN takes UDP datagrams of one flow joined.
+  ///   - tcp: whether the TUN accepts joined TCP segments.
+  ///   - udp: whether the TUN accepts joined UDP datagrams of one flow.
   public mutating func join(tcp: Bool, udp: Bool) {
     joiner.reset()
     joiner.allowTCP = tcp
@@ -248,16 +256,16 @@ extension InboundBatch {
     }
   }
 
-  /// Groups that `join` has made, in the order of their first packets.
+  /// Number of groups that `join` has made. They are in the order of their first packets.
   public var outputCount: Int { joiner.groupCount }
 
-  /// Packets in a group, and so pieces: up to 64.
+  /// Packets in a group, which is also the number of its pieces: up to 64.
   public func packetCount(of group: Int) -> Int { joiner.packetCount(of: group) }
 
-  /// Completes the headers of a group, and writes the virtio header that tells the TUN of it.
+  /// Completes the headers of a group, and writes the virtio header that describes it to the TUN.
   ///
   /// - Parameter virtioHeader: `PacketOffload.virtioHeaderByteCount` bytes.
-  /// - Returns: what the kernel would have to cut it into.
+  /// - Returns: how the kernel would have to segment it.
   public mutating func finish(
     _ group: Int, virtioHeader: UnsafeMutableRawPointer
   ) -> PacketOffload.Segmentation {
@@ -266,14 +274,14 @@ extension InboundBatch {
     return offload.segmentation
   }
 
-  /// Calls `body` with the pieces of a group in order. Before the first of them there are
-  /// `headroom` bytes to use.
+  /// Calls `body` with the pieces of a group in order. Before the first one there are `headroom`
+  /// free bytes.
   public func forEachPiece(of group: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     joiner.forEachPiece(of: group, body)
   }
 
-  /// Calls `body` with the packets of a group that is not to be written as one after all. Each has
-  /// `headroom` bytes before it to use; not after `finish`.
+  /// Calls `body` with the packets of a group, to write them one by one after all. Each has
+  /// `headroom` free bytes before it. Not after `finish`.
   public func forEachPacket(of group: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     joiner.forEachPacket(of: group, body)
   }

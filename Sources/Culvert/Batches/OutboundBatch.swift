@@ -1,5 +1,5 @@
-/// The work of the outbound lane: packets on their way from the TUN to the network, in one fixed
-/// buffer.
+/// A batch of the outbound lane: packets from the TUN and the datagrams for the network that they
+/// become, in fixed buffers.
 ///
 ///     batch.reset()
 ///     while let room = batch.room(for: mtu) { read into room; batch.append(byteCount: n) }
@@ -9,11 +9,11 @@
 ///     }
 ///     tunnel.emit(&batch, at: now)       // tunnel locked: timers, counters
 ///
-/// A packet with a segmentation offload may make more datagrams than the batch has room for; then
+/// A packet with a segmentation offload may become more datagrams than the batch has room for; then
 /// `seal` makes them in several rounds.
 ///
-/// Messages of the tunnel's own (handshakes, keepalives, staged packets, ICMP errors) leave in
-/// such a batch too, planned by `Tunnel.advance`.
+/// The tunnel's own messages (handshakes, keepalives, staged packets, ICMP errors) are sent in such
+/// a batch too, planned by `Tunnel.runTimers`.
 public struct OutboundBatch: ~Copyable {
   struct Packet: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
@@ -21,21 +21,21 @@ public struct OutboundBatch: ~Copyable {
       case unplanned
       /// Plaintext that `seal` turns into transport data.
       case text
-      /// A handshake message, complete.
+      /// A complete handshake message.
       case message
-      /// Back into the TUN: an ICMP error.
+      /// An ICMP error, to be written back to the TUN.
       case reply
       case dropped
     }
-    /// The plaintext, message or reply: in the input area, or elsewhere (`append(at:)`).
+    /// The plaintext, message or reply, in the batch's memory or elsewhere (`append(at:)`).
     var start: UnsafeMutableRawPointer
     var byteCount: UInt32
     var session: UInt16
     var kind: Kind
     var trafficClass: UInt8
-    /// Of the first segment.
+    /// The counter of the first segment.
     var counter: UInt64
-    /// What the kernel left to us: segments, checksums.
+    /// What the kernel left to us: segmentation, checksums.
     var offload: PacketOffload
   }
 
@@ -44,15 +44,15 @@ public struct OutboundBatch: ~Copyable {
   var sessions: BatchSessions
   public private(set) var count = 0
   private var used = BatchLayout.lead
-  /// Tells one filling of the batch from the next, for the peers' memo of their session here.
+  /// Identifies this filling of the batch (`Peer.outboundSerial`).
   var serial: UInt64 = 0
   /// Set by the tunnel with each filling.
   var cipher = TransportCipher.whole
-  /// For padding; 0 for none known.
+  /// For padding; 0 if unknown.
   var mtu = 0
-  /// What `seal` has made and the shell sends.
+  /// What `seal` has made, for the shell to send.
   var outputs: BatchOutputs
-  /// Where the next round of `seal` goes on.
+  /// Where the next round of `seal` continues.
   var cursor = Cursor()
 
   struct Cursor {
@@ -79,13 +79,13 @@ public struct OutboundBatch: ~Copyable {
     used = BatchLayout.lead
   }
 
-  /// The memory of an empty batch, to measure ciphers in.
-  public var scratch: UnsafeMutableRawBufferPointer { bytes }
+  /// The memory of an empty batch, in which ciphers are measured.
+  package var scratch: UnsafeMutableRawBufferPointer { bytes }
 
   // MARK: Filling
 
-  /// Room for one more packet of up to `byteCount` bytes, with `headroom` bytes to use before it;
-  /// nil when the batch is full.
+  /// Room for one more packet of up to `byteCount` bytes, with `headroom` free bytes before it; nil
+  /// when the batch is full.
   public func room(for byteCount: Int) -> UnsafeMutableRawBufferPointer? {
     guard count < packets.count, hasRoom(for: byteCount) else { return nil }
     return UnsafeMutableRawBufferPointer(
@@ -97,7 +97,7 @@ public struct OutboundBatch: ~Copyable {
       && byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
   }
 
-  /// Takes the packet that was written into the room last given.
+  /// Appends the packet that was written into the room last returned.
   public mutating func append(byteCount: Int, offload: PacketOffload = .none) {
     _ = append(byteCount: byteCount, kind: .unplanned, offload: offload)
   }
@@ -115,8 +115,8 @@ public struct OutboundBatch: ~Copyable {
     return index
   }
 
-  /// Takes a packet that stands elsewhere, and stays there until `emit`: what another tunnel has
-  /// sealed. Around it there are `lead` bytes before and `slack` bytes behind to be read.
+  /// Appends a packet that lies outside the batch, where another tunnel sealed it, and stays there
+  /// until `emit`. The `lead` bytes before it and the `slack` bytes after it may be read.
   mutating func append(at start: UnsafeMutableRawPointer, byteCount: Int) {
     precondition(count < packets.count)
     append(at: start, byteCount: byteCount, kind: .unplanned, offload: .none)
@@ -131,34 +131,34 @@ public struct OutboundBatch: ~Copyable {
     count += 1
   }
 
-  /// Whether what stands there is in the batch's own memory.
+  /// Whether `start` is in the batch's own memory.
   func holds(_ start: UnsafeMutableRawPointer) -> Bool {
     start >= bytes.baseAddress! && start < bytes.baseAddress! + bytes.count
   }
 
-  /// Whether so many packets of up to `byteCount` bytes each find room.
+  /// Whether there is room for `packetCount` packets of up to `byteCount` bytes each.
   func hasRoom(forPackets packetCount: Int, of byteCount: Int) -> Bool {
     let stride = roundUp(BatchLayout.headroom + byteCount, to: BatchLayout.alignment)
     return packetCount <= freeCount
       && packetCount <= (bytes.count - used - BatchLayout.slack) / stride
   }
 
-  /// Packets that still find a place.
+  /// Packets that may still be appended.
   var freeCount: Int { packets.count - count }
 
-  /// Says that what `seal` makes goes into another tunnel: each datagram then has so many bytes
-  /// before it for headers. Once, before the batch is used.
+  /// Leaves `byteCount` bytes before each datagram that `seal` makes, for the headers that send it
+  /// through another tunnel. Called once, before the batch is used.
   public mutating func leaveRoom(forHeaders byteCount: Int) {
     precondition(byteCount <= BatchLayout.headroom)
     outputs.gap = byteCount
   }
 
-  /// Bytes taken, with what lies between the packets: how much work the batch is.
+  /// Bytes used, including the space between packets: a measure of the work in the batch.
   public var byteCount: Int { used }
 
   func text(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
 
-  /// Sees to it that a packet can be cut; nil where the kernel's word about it makes no sense.
+  /// The segmenter of a packet; nil if the kernel's description of its segments is inconsistent.
   func segmenter(_ index: Int) -> Segmenter? {
     Segmenter(
       at: text(index), byteCount: Int(packets[index].byteCount), offload: packets[index].offload,
@@ -166,33 +166,35 @@ public struct OutboundBatch: ~Copyable {
   }
 }
 
-/// The parallel step of the outbound lane: it touches nothing but the batch.
+/// The parallel step of the outbound lane. It uses nothing but the batch.
 extension OutboundBatch {
-  /// Where a datagram goes.
+  /// What the shell does with one result of `seal`.
   public enum Output {
-    /// To the network. The traffic class is the outer one: DSCP and ECN.
+    /// Send it to the network. The traffic class is that of the outer packet: DSCP and ECN.
     case datagram(UnsafeRawBufferPointer, Path, trafficClass: UInt8)
-    /// Back into the TUN: an ICMP error, with `headroom` bytes to use before it.
+    /// Write it back to the TUN: an ICMP error, with `headroom` free bytes before it.
     case reply(UnsafeMutableRawBufferPointer)
   }
 
   // MARK: seal
 
-  /// Cuts and encrypts what is planned, as much as there is room for. Returns false when nothing
-  /// is left; otherwise the outputs are to be sent, and `seal` is to be called again.
+  /// Cuts and encrypts what is planned, as much as there is room for.
+  ///
+  /// - Returns: true if there are outputs to send, after which `seal` is called again; false when
+  ///   nothing is left.
   public mutating func seal() -> Bool {
-    tally()
+    countOutcomes()
     outputs.reset()
     while cursor.packet < count {
-      guard seal(packets[cursor.packet]) else { return true }
+      guard encode(packets[cursor.packet]) else { return true }
       cursor.packet += 1
       cursor.segment = 0
     }
     return outputs.count > 0
   }
 
-  /// False where there is no room for (the rest of) the packet.
-  private mutating func seal(_ packet: Packet) -> Bool {
+  /// - Returns: false if there is no room for the packet or the rest of it.
+  private mutating func encode(_ packet: Packet) -> Bool {
     switch packet.kind {
     case .unplanned, .dropped: return true
     case .message, .reply:
@@ -204,28 +206,28 @@ extension OutboundBatch {
       return true
     case .text:
       if packet.offload.isNone {
-        return sealText(packet.start, byteCount: Int(packet.byteCount), packet)
+        return encryptText(packet.start, byteCount: Int(packet.byteCount), packet)
       }
-      return sealSegments(packet)
+      return encryptSegments(packet)
     }
   }
 
-  private mutating func sealSegments(_ packet: Packet) -> Bool {
+  private mutating func encryptSegments(_ packet: Packet) -> Bool {
     if cursor.segment == 0 { cursor.segmenter = segmenter(cursor.packet) }
-    // `plan` has seen that it can be cut.
+    // `plan` has checked that it can be cut.
     guard var segmenter = cursor.segmenter else { return true }
     defer { cursor.segmenter = segmenter }
     while cursor.segment < segmenter.segmentCount {
       let byteCount = segmenter.byteCount(cursor.segment)
-      // Cutting overwrites what stood before the segment, so room is made sure of first.
+      // Cutting overwrites the end of the segment before, so make sure of the room first.
       guard outputs.place(for: sealedByteCount(byteCount)) != nil else { return false }
-      _ = sealText(segmenter.cut(cursor.segment), byteCount: byteCount, packet)
+      _ = encryptText(segmenter.cut(cursor.segment), byteCount: byteCount, packet)
       cursor.segment += 1
     }
     return true
   }
 
-  private mutating func sealText(
+  private mutating func encryptText(
     _ text: UnsafeMutableRawPointer, byteCount: Int, _ packet: Packet
   ) -> Bool {
     let sealed = sealedByteCount(byteCount)
@@ -236,15 +238,15 @@ extension OutboundBatch {
       to: place + WireGuard.transportHeaderByteCount, counter: counter,
       key: sessions.key(packet.session))
     TransportDataMessage.writeHeader(
-      to: place, receiver: sessions[packet.session].pointee.receiver, counter: counter)
+      to: place, receiver: sessions[packet.session].receiver, counter: counter)
     outputs.appendSealed(
       byteCount: sealed, session: packet.session, kind: byteCount > 0 ? .data : .keepalive,
       trafficClass: packet.trafficClass)
     return true
   }
 
-  /// Bytes on the wire of a text of `byteCount` bytes: zero-padding to 16, but never beyond the
-  /// MTU (R7; whitepaper 5.4.6).
+  /// Bytes on the wire of a text of `byteCount` bytes, which is zero-padded to a multiple of 16 but
+  /// not beyond the MTU (R7; whitepaper 5.4.6).
   @inline(__always)
   private func sealedByteCount(_ byteCount: Int) -> Int {
     let padded = roundUp(byteCount, to: WireGuard.paddingByteCount)
@@ -254,72 +256,61 @@ extension OutboundBatch {
 
   // MARK: Outputs
 
-  /// Datagrams that this round of `seal` has made.
+  /// Number of outputs that this round of `seal` has made.
   public var outputCount: Int { outputs.count }
 
-  /// What the shell does with one of them.
   public func output(_ index: Int) -> Output {
     precondition(index >= 0 && index < outputs.count)
-    let datagram = outputs[index].pointee
+    let datagram = outputs[index]
     if datagram.kind == .reply {
       return .reply(
         UnsafeMutableRawBufferPointer(start: datagram.start, count: Int(datagram.byteCount)))
     }
     return .datagram(
       UnsafeRawBufferPointer(start: datagram.start, count: Int(datagram.byteCount)),
-      sessions[datagram.session].pointee.path, trafficClass: datagram.trafficClass)
+      sessions[datagram.session].path, trafficClass: datagram.trafficClass)
   }
 
-  /// How many outputs from `index` on one call can send to one path: datagrams of any size, or
-  /// where `isUniform`, one buffer of equal segments whose last may be shorter (UDP_SEGMENT).
-  /// At least 1.
-  public func run(from index: Int, isUniform: Bool) -> Int {
+  /// How many outputs from `index` on can be sent to one path in one call: datagrams of any size,
+  /// or if `isUniform`, one buffer of equal segments of which the last may be shorter
+  /// (UDP_SEGMENT). At least 1.
+  public func runLength(from index: Int, isUniform: Bool) -> Int {
     precondition(index >= 0 && index < outputs.count)
-    guard isUniform else { return outputs.run(from: index, isUniform: false) }
-    let limit = sessions[outputs[index].pointee.session].pointee.segmentLimit
-    guard outputs[index].pointee.byteCount < UInt32(limit) else { return 1 }
-    return outputs.run(from: index, isUniform: true)
+    guard isUniform else { return outputs.runLength(from: index, isUniform: false) }
+    let limit = sessions[outputs[index].session].segmentLimit
+    guard outputs[index].byteCount < UInt32(limit) else { return 1 }
+    return outputs.runLength(from: index, isUniform: true)
   }
 
-  /// Records that a datagram could not be sent; `emit` then does not count it.
+  /// Records that a datagram could not be sent; `emit` then counts it as failed.
   public mutating func didFail(_ index: Int) {
     precondition(index >= 0 && index < outputs.count)
-    outputs[index].pointee.kind = .failed
+    outputs[index].kind = .failed
   }
 
-  /// The local address of this datagram's path is gone; `emit` makes the peer forget it.
+  /// Records that the local address of this datagram's path no longer exists; `emit` makes the peer
+  /// forget it.
   public mutating func didLoseSource(_ index: Int) {
     precondition(index >= 0 && index < outputs.count)
-    let session = sessions[outputs[index].pointee.session]
-    session.pointee.path = Path(to: session.pointee.path.endpoint)
-    session.pointee.didLoseSource = true
+    let session = outputs[index].session
+    sessions[session].path = Path(to: sessions[session].path.endpoint)
+    sessions[session].didLoseSource = true
   }
 
-  /// The kernel does not take segments of this size on this datagram's path (they exceed its MTU);
-  /// such datagrams go one by one until the peer roams.
+  /// Records that the kernel refused segments of this datagram's size because they exceed the MTU
+  /// of its path. Such datagrams are sent one by one until the peer roams.
   public mutating func didRefuseSegments(_ index: Int) {
     precondition(index >= 0 && index < outputs.count)
-    let session = sessions[outputs[index].pointee.session]
-    let byteCount = UInt16(truncatingIfNeeded: min(outputs[index].pointee.byteCount, 65_535))
-    session.pointee.segmentLimit = min(session.pointee.segmentLimit, byteCount)
-    session.pointee.didRefuseSegments = true
+    let session = outputs[index].session
+    let byteCount = UInt16(truncatingIfNeeded: min(outputs[index].byteCount, 65_535))
+    sessions[session].segmentLimit = min(sessions[session].segmentLimit, byteCount)
+    sessions[session].didRefuseSegments = true
   }
 
   /// Adds what became of this round's datagrams to their sessions, once.
-  mutating func tally() {
-    for index in 0..<outputs.count {
-      let datagram = outputs[index].pointee
-      guard datagram.kind != .reply else { continue }
-      let session = sessions[datagram.session]
-      session.pointee.didTry = true
-      if datagram.kind == .failed {
-        session.pointee.failedCount &+= 1
-        continue
-      }
-      session.pointee.sentCount &+= 1
-      session.pointee.sentByteCount &+= UInt64(datagram.byteCount)
-      if datagram.kind != .message { session.pointee.didSendTransport = true }
-      if datagram.kind == .data { session.pointee.didSendData = true }
+  mutating func countOutcomes() {
+    for index in 0..<outputs.count where outputs[index].kind != .reply {
+      sessions[outputs[index].session].count(outputs[index])
     }
   }
 }

@@ -1,22 +1,22 @@
 /// Inward: from the tunnel to the channel's user.
 extension DatagramChannel {
   public enum Received {
-    /// A payload, from another host and port to one of the local ports. It stands in the packet, or
-    /// in the reassembler's memory until `release`.
+    /// A payload from another host and port to one of the local ports. It is in the packet, or in
+    /// the reassembler's memory until `release`.
     case datagram(
       UnsafeMutableRawBufferPointer, from: Endpoint, port: UInt16, trafficClass: UInt8)
-    /// ICMP: what was sent to this endpoint from this local port does not arrive.
+    /// An ICMP error: datagrams from this local port to this endpoint do not arrive.
     case unreachable(Endpoint, port: UInt16)
-    /// Nothing to hand on; counted.
+    /// Nothing for the user; it has been counted.
     case nothing
   }
 
-  /// Takes a packet that the tunnel has delivered.
+  /// Receives a packet that the tunnel has delivered.
   ///
   /// - Parameters:
-  ///   - packet: not trusted. It is changed, and what is returned may stand in it.
-  ///   - sender: the peer it came from (`Tunnel.sender`); fragments of different ones never meet
-  ///     (F8).
+  ///   - packet: untrusted. It is changed, and the returned payload may be in it.
+  ///   - sender: the peer that sent it (`InboundBatch.sender`); fragments from different peers are
+  ///     never combined (F8).
   public mutating func receive(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
   ) -> Received {
@@ -24,21 +24,21 @@ extension DatagramChannel {
     guard let start = packet.baseAddress,
       let outline = InnerPacket(at: start, byteCount: packet.count)
     else { return drop(.malformed) }
-    // Before fragments are kept: those to others are no concern of this memory.
+    // First, so that fragments to other addresses take no memory.
     guard outline.destination == address(outline.family) else { return drop(.notOurs) }
     guard outline.source.isSingleHost else { return drop(.badSource) }
     let trimmed = UnsafeMutableRawBufferPointer(start: start, count: outline.byteCount)
     switch reassembler.add(trimmed, from: sender, at: now) {
     case .whole(let whole):
-      // Fragments have been through this. UDP's own checksum may be missing, and ICMP's does not
-      // cover the addresses (RFC 1122 section 3.2.1.2).
+      // Already checked for fragments. UDP's own checksum may be missing, and ICMP's does not cover
+      // the addresses (RFC 1122 section 3.2.1.2).
       guard outline.family == .ipv6 || IPv4Header(writtenAt: start).hasIntactChecksum else {
         return drop(.badChecksum)
       }
       return receiveWhole(whole, at: now)
     case .complete(let whole, let slot):
       let received = receiveWhole(whole, at: now)
-      // Who gets no datagram has nothing to release.
+      // Without a datagram the user has nothing to release.
       if case .datagram = received { lend(slot) } else { reassembler.release(slot) }
       return received
     case .held, .dropped: return drop(.fragment)
@@ -66,7 +66,7 @@ extension DatagramChannel {
     }
   }
 
-  // Inlined, as it would be given a copy of the channel.
+  // Inlined, because a call would pass a copy of the channel.
   @inline(__always)
   private func receiveUDP(_ content: TransportContent) -> Received {
     guard let header = UDPHeader(at: content.bytes, byteCount: content.byteCount) else {
@@ -82,8 +82,8 @@ extension DatagramChannel {
       trafficClass: content.trafficClass)
   }
 
-  /// Only errors that quote a datagram of ours are listened to: who has not seen it cannot make
-  /// one up without guessing its ports (RFC 5927).
+  /// Accepts only errors that quote a datagram of ours: to forge one without having seen the
+  /// datagram, an attacker has to guess its ports (RFC 5927).
   private mutating func receiveICMP(_ content: TransportContent, at now: Instant) -> Received {
     guard let message = ICMPMessage(content) else { return drop(.badChecksum) }
     guard let effect = message.effect, let quoted = message.quotedDatagram,
@@ -91,7 +91,7 @@ extension DatagramChannel {
     else { return drop(.notOurs) }
     switch effect {
     case .tooBig(let mtu):
-      // Without DF no IPv4 router has a reason to say so.
+      // Without DF, an IPv4 router has no reason to send this.
       guard quoted.destination.family == .ipv6 || forbidsFragmentation else {
         return drop(.notOurs)
       }

@@ -1,11 +1,11 @@
 /// Outward: from the channel's user into the tunnel.
 extension DatagramChannel {
   public enum Sent: Sendable, BitwiseCopyable {
-    /// It stands in the batch.
+    /// The datagram is in the batch.
     case sent
-    /// The batch has no room for it; an empty one has.
+    /// The batch has no room for the datagram; an empty one has.
     case batchFull
-    /// It cannot be sent, and was counted: the verdict says why.
+    /// The datagram cannot be sent, for the reason in the verdict. It has been counted.
     case refused(DatagramVerdict)
   }
 
@@ -14,12 +14,13 @@ extension DatagramChannel {
   /// Makes a datagram a packet of the tunnel.
   ///
   /// - Parameters:
-  ///   - payload: `headroom` bytes before it are overwritten. Where it is not fragmented it is not
-  ///     copied: it has to stay until `batch` has been sealed, with `TransportCipher.headroom` more
-  ///     bytes before it and `TransportCipher.slack` behind it that may be read.
-  ///   - port: the local one, among those open.
+  ///   - payload: the `headroom` bytes before it are overwritten. Unless it is fragmented it is not
+  ///     copied: it must stay in place until `batch` has been sealed, and
+  ///     `TransportCipher.headroom` more bytes before it and `TransportCipher.slack` bytes after it
+  ///     may be read.
+  ///   - port: the local port, one of those open.
   ///   - trafficClass: DSCP and ECN of the packet.
-  ///   - batch: of the tunnel's outbound lane, before `plan`.
+  ///   - batch: a batch of the tunnel's outbound lane, before `plan`.
   public mutating func send(
     _ payload: UnsafeMutableRawBufferPointer, from port: UInt16, to endpoint: Endpoint,
     trafficClass: UInt8 = 0, into batch: inout OutboundBatch, at now: Instant
@@ -72,7 +73,7 @@ extension DatagramChannel {
     return .refused(verdict)
   }
 
-  /// All of them or none: a datagram without one of its fragments is lost, and the others with it.
+  /// Appends all fragments or none: if one is missing, the others are useless.
   private mutating func sendFragments(
     _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, into batch: inout OutboundBatch
   ) -> Sent {
@@ -96,18 +97,19 @@ extension DatagramChannel {
     return .sent
   }
 
-  /// 20 bits that stay the same for a flow, and tell nothing about it (RFC 6437 section 3).
+  /// 20 bits that are the same for all packets of a flow and reveal nothing about it (RFC 6437
+  /// section 3).
   private func flowLabel(from port: UInt16, to endpoint: Endpoint) -> UInt32 {
     var mixed = SplitMix64.mix(flowSeed ^ endpoint.address.high)
     mixed = SplitMix64.mix(mixed ^ endpoint.address.low)
-    // Apart from the address, or a port could take back what the address has added.
+    // In a separate round, or a port could cancel out bits of the address.
     mixed = SplitMix64.mix(mixed ^ UInt64(port) << 16 ^ UInt64(endpoint.port))
     return UInt32(truncatingIfNeeded: mixed >> 44)
   }
 }
 
-/// What ICMP has said about the MTU of the way to a few destinations beyond the tunnel (RFC 1191,
-/// RFC 8201), in a fixed table: the oldest is forgotten for a new one.
+/// What ICMP has reported about the MTU of the paths to a few destinations beyond the tunnel (RFC
+/// 1191, RFC 8201), in a fixed table: a new entry replaces the oldest.
 struct PathMTUs: ~Copyable {
   private struct Entry: BitwiseCopyable {
     var destination: IPAddress
@@ -116,7 +118,7 @@ struct PathMTUs: ~Copyable {
   }
 
   static let capacity = 8
-  /// RFC 1191 section 6.3 and RFC 8201 section 5.3: a larger one may be tried again after this.
+  /// After this a larger MTU may be tried again (RFC 1191 section 6.3, RFC 8201 section 5.3).
   static let lifetime = 600 * nanosecondsPerSecond
 
   private let entries: UnsafeMutablePointer<Entry>
@@ -127,7 +129,7 @@ struct PathMTUs: ~Copyable {
       arena.carve(Entry.self, count: PathMTUs.capacity, owner: "channels").baseAddress!
   }
 
-  /// What is known; nil for nothing.
+  /// The MTU of the path to `destination`; nil if unknown.
   @inline(__always)
   mutating func mtu(to destination: IPAddress, at now: Instant) -> Int? {
     if count == 0 { return nil }
@@ -138,8 +140,9 @@ struct PathMTUs: ~Copyable {
     return nil
   }
 
-  /// A path's MTU is only ever lowered; it comes back with time. Below what the family guarantees
-  /// it is not believed: a smaller one would be a way to make us work (RFC 8201 section 6).
+  /// Lowers a path's MTU; only the passing of time raises it again. A value below the minimum of
+  /// the family is raised to it, because many tiny fragments would be an attack (RFC 8201 section
+  /// 6).
   mutating func lower(to destination: IPAddress, mtu: Int, at now: Instant) {
     let least = PathMTUs.least(destination.family)
     let mtu = max(mtu, least)
@@ -163,7 +166,7 @@ struct PathMTUs: ~Copyable {
 
   mutating func forgetAll() { count = 0 }
 
-  /// What every path of the family carries (RFC 791 section 3.1 as hosts rely on it, RFC 8200
+  /// The MTU that every path of the family has (RFC 791 section 3.1 as hosts rely on it, RFC 8200
   /// section 5).
   private static func least(_ family: IPAddress.Family) -> Int {
     family == .ipv4 ? 576 : Policy.ipv6MinimumMTU

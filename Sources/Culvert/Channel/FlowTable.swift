@@ -1,35 +1,36 @@
-/// (mapping, client) <-> flow <-> port inside the tunnel: a hash over a fixed table of flows, which
-/// are also linked by stage in the order of their last use.
+/// Maps (mapping, client) to a flow, and a port inside the tunnel back to the flow: a hash over a
+/// fixed table of flows, which are also linked by stage in the order of their last use.
 ///
-/// Every flow has a port of its own, so that an answer finds its client. A new flow gets the place
-/// that has been free for longest, and of its ports the one that it has not had for longest: an
-/// answer that comes too late goes to nobody, also where a full table gives a place away at once.
-/// The seed decides the order of the ports, so that strangers who forge answers have to guess (RFC
-/// 6056, RFC 5452 section 4.5).
+/// Every flow has a port of its own, by which an answer finds its client. A new flow gets the place
+/// that has been free for longest, and of that place's ports the one that has been unused for
+/// longest. So a late answer reaches nobody, even if a full table reuses a place at once. The seed
+/// decides the order of the ports, so that whoever forges answers has to guess it (RFC 6056, RFC
+/// 5452 section 4.5).
 struct FlowTable: ~Copyable {
   private let flows: UnsafeMutableBufferPointer<Flow>
-  /// Place + 1 of the first flow with a hash; 0 for none.
+  /// Place + 1 of the first flow in the bucket; 0 for none.
   private let buckets: UnsafeMutableBufferPointer<UInt16>
-  /// Of a hash, so that the bits left are those of a bucket.
+  /// The upper bits of a hash, shifted right by this, are the number of a bucket.
   private let bucketShift: UInt32
-  /// By stage.
+  /// The list of each stage.
   private let lists: UnsafeMutablePointer<FlowList>
   private let times: FlowTimes
-  /// Ports that each place has in turn, a power of two less 1: the first port + place + capacity *
-  /// turn.
+  /// The number of ports of each place, less 1; a power of two less 1. A place's port is the first
+  /// port + place + capacity * turn.
   private let turnMask: Int
+  /// Seeded, so that nobody can choose clients that share a bucket.
   private var hash = TableHash(seed: 0)
-  /// Decides the order of the ports.
+  /// Secret: decides the order of the ports.
   private var seed: UInt64 = 0
   let counters: Tally<FlowVerdict>
   /// Flows that are open.
   private(set) var count = 0
 
   static let owner: StaticString = "flows"
-  /// Half of all ports, none of which a service is known by.
+  /// The upper half of all ports, which contains no well-known services.
   static let firstPort: UInt16 = 32_768
   static let portCount = 32_768
-  /// Each place has two ports at least.
+  /// Each place has at least two ports.
   static let maximumCapacity = portCount / 2
 
   init(carvingFrom arena: inout Arena, limits: Limits, times: FlowTimes = FlowTimes()) {
@@ -46,9 +47,10 @@ struct FlowTable: ~Copyable {
     turnMask = powerOfTwo(atLeast: FlowTable.portCount / capacity / 2 + 1) - 1
   }
 
-  /// Empties the table; once, before anything else.
+  /// Empties the table. Called once, before anything else.
+  ///
   /// - Parameter seed: random.
-  mutating func start(seed: UInt64) {
+  mutating func prepare(seed: UInt64) {
     hash = TableHash(seed: seed)
     self.seed = seed
     buckets.update(repeating: 0)
@@ -70,26 +72,25 @@ struct FlowTable: ~Copyable {
 
   // MARK: Datagrams
 
-  /// The flow of a datagram that a client sends on a mapping, opened where there was none. Nil,
-  /// and counted, where the table is full of flows within their grace.
-  mutating func send(from client: Path, on mapping: UInt8, at now: Instant) -> UInt16? {
+  /// The flow of a datagram that a client sends on a mapping; a new one if there is none.
+  ///
+  /// - Returns: nil, which is counted, if the table is full of flows within their grace.
+  mutating func findOrOpen(from client: Path, on mapping: UInt8, at now: Instant) -> UInt16? {
     let bucket = bucket(of: client, mapping)
     if let place = find(client, mapping, in: bucket) {
-      let flow = flow(place)
       // The interface may have changed since.
-      flow.pointee.client = client
-      use(place, as: flow.pointee.stage == .waiting ? .waiting : .conversing, at: now)
+      self[place].client = client
+      use(place, as: self[place].stage == .waiting ? .waiting : .conversing, at: now)
       return place
     }
     guard let place = freePlace(at: now) else {
       counters.add(.refused)
       return nil
     }
-    let flow = flow(place)
-    flow.pointee.client = client
-    flow.pointee.mapping = mapping
-    flow.pointee.port = nextPort(of: place)
-    flow.pointee.next = buckets[bucket]
+    self[place].client = client
+    self[place].mapping = mapping
+    self[place].port = nextPort(of: place)
+    self[place].next = buckets[bucket]
     buckets[bucket] = place
     use(place, as: .waiting, at: now)
     count += 1
@@ -97,36 +98,42 @@ struct FlowTable: ~Copyable {
     return place
   }
 
-  /// The flow that has a port now.
+  /// The open flow that has this port.
   func find(port: UInt16) -> UInt16? {
     guard port >= FlowTable.firstPort else { return nil }
     let place = UInt16(
       truncatingIfNeeded: Int(port &- FlowTable.firstPort) % flows.count &+ 1)
-    let flow = flow(place)
-    return flow.pointee.stage != .free && flow.pointee.port == port ? place : nil
+    return self[place].stage != .free && self[place].port == port ? place : nil
   }
 
-  /// An answer has come for a flow.
+  /// Records that an answer has arrived for a flow.
   mutating func didReceive(_ place: UInt16, at now: Instant) {
-    let isConversing = flow(place).pointee.stage == .conversing
-    use(place, as: isConversing ? .conversing : .answered, at: now)
+    use(place, as: self[place].stage == .conversing ? .conversing : .answered, at: now)
   }
 
-  /// What is known of an open flow; `place` is from the table.
+  /// A flow, in place; `place` is from the table.
+  fileprivate(set) subscript(place: UInt16) -> Flow {
+    @inline(__always) unsafeAddress { UnsafePointer(address(of: place)) }
+    @inline(__always) nonmutating unsafeMutableAddress { address(of: place) }
+  }
+
   @inline(__always)
-  subscript(place: UInt16) -> Flow { flow(place).pointee }
+  private func address(of place: UInt16) -> UnsafeMutablePointer<Flow> {
+    // Places come from the table itself.
+    flows.baseAddress.unsafelyUnwrapped + (Int(place) &- 1)
+  }
 
   // MARK: Ends
 
   /// Closes an open flow.
   mutating func close(_ place: UInt16, _ reason: FlowVerdict) {
     unlinkHash(place)
-    use(place, as: .free, at: flow(place).pointee.lastUse)
+    use(place, as: .free, at: self[place].lastUse)
     count -= 1
     counters.add(reason)
   }
 
-  /// Closes the flows whose time is over.
+  /// Closes the flows whose time has expired.
   mutating func expire(at now: Instant) {
     expire(.waiting, at: now)
     expire(.answered, at: now)
@@ -139,7 +146,7 @@ struct FlowTable: ~Copyable {
 
   /// When `expire` has something to do.
   var nextDeadline: Deadline {
-    // Of three at once Swift would make an array.
+    // Swift would allocate an array for `min` of three.
     min(deadline(of: .waiting), min(deadline(of: .answered), deadline(of: .conversing)))
   }
 
@@ -147,12 +154,12 @@ struct FlowTable: ~Copyable {
     let oldest = lists[stage].oldest
     guard oldest != 0 else { return .never }
     let time = stage == .waiting ? times.unanswered : times.answered
-    return .after(time, from: flow(oldest).pointee.lastUse)
+    return .after(time, from: self[oldest].lastUse)
   }
 
   // MARK: Places
 
-  /// The place that has been free for longest, or the one of a flow that gives way.
+  /// The place that has been free for longest, or that of a flow that is evicted.
   private mutating func freePlace(at now: Instant) -> UInt16? {
     if lists[.free].oldest == 0 {
       expire(at: now)
@@ -164,8 +171,8 @@ struct FlowTable: ~Copyable {
     return lists[.free].oldest
   }
 
-  /// The least recently used of the flows that can be missed most: those that wait in vain, then
-  /// those that have had their answer, then those that have fallen silent.
+  /// The flow to evict. The least valuable are those that have waited in vain, then those that have
+  /// had their answer, then silent conversations; of these, the least recently used one.
   private func victim(at now: Instant) -> UInt16? {
     if isPastGrace(lists[.waiting].oldest, at: now) { return lists[.waiting].oldest }
     if lists[.answered].oldest != 0 { return lists[.answered].oldest }
@@ -174,13 +181,7 @@ struct FlowTable: ~Copyable {
   }
 
   private func isPastGrace(_ place: UInt16, at now: Instant) -> Bool {
-    place != 0 && now.since(flow(place).pointee.lastUse) >= times.grace
-  }
-
-  @inline(__always)
-  private func flow(_ place: UInt16) -> UnsafeMutablePointer<Flow> {
-    // Places come from the table itself.
-    flows.baseAddress.unsafelyUnwrapped + (Int(place) &- 1)
+    place != 0 && now.since(self[place].lastUse) >= times.grace
   }
 
   // MARK: Ports
@@ -189,15 +190,16 @@ struct FlowTable: ~Copyable {
     FlowTable.firstPort &+ UInt16(truncatingIfNeeded: index + capacity * (turn & turnMask))
   }
 
-  /// The port after the last one. Steps of an odd number reach every turn before one comes again.
+  /// The port after the last one of this place. Because the step is odd, every port is used before
+  /// one is used again.
   private func nextPort(of place: UInt16) -> UInt16 {
     let index = Int(place) &- 1
-    let turn = Int(flow(place).pointee.port &- FlowTable.firstPort) / capacity
+    let turn = Int(self[place].port &- FlowTable.firstPort) / capacity
     let step = Int(truncatingIfNeeded: order(of: index)) | 1
     return port(index, turn: turn &+ step)
   }
 
-  /// Decides where a place's ports begin and how they follow each other.
+  /// Decides which port of a place is the first, and the step from one to the next.
   private func order(of index: Int) -> UInt64 { SplitMix64.mix(~seed &+ UInt64(index)) }
 
   // MARK: Lists
@@ -205,26 +207,23 @@ struct FlowTable: ~Copyable {
   /// Puts a flow at the newest end of a stage's list.
   private mutating func use(_ place: UInt16, as stage: Flow.Stage, at now: Instant) {
     unlink(place)
-    flow(place).pointee.lastUse = now
+    self[place].lastUse = now
     append(place, to: stage)
   }
 
   private mutating func append(_ place: UInt16, to stage: Flow.Stage) {
     let newest = lists[stage].newest
-    let flow = flow(place)
-    flow.pointee.stage = stage
-    flow.pointee.older = newest
-    flow.pointee.newer = 0
-    if newest == 0 { lists[stage].oldest = place } else { self.flow(newest).pointee.newer = place }
+    self[place].stage = stage
+    self[place].older = newest
+    self[place].newer = 0
+    if newest == 0 { lists[stage].oldest = place } else { self[newest].newer = place }
     lists[stage].newest = place
   }
 
   private mutating func unlink(_ place: UInt16) {
-    let (stage, older, newer) = (
-      flow(place).pointee.stage, flow(place).pointee.older, flow(place).pointee.newer
-    )
-    if older == 0 { lists[stage].oldest = newer } else { flow(older).pointee.newer = newer }
-    if newer == 0 { lists[stage].newest = older } else { flow(newer).pointee.older = older }
+    let (stage, older, newer) = (self[place].stage, self[place].older, self[place].newer)
+    if older == 0 { lists[stage].oldest = newer } else { self[older].newer = newer }
+    if newer == 0 { lists[stage].newest = older } else { self[newer].older = older }
   }
 
   // MARK: Hash
@@ -232,30 +231,29 @@ struct FlowTable: ~Copyable {
   private func find(_ client: Path, _ mapping: UInt8, in bucket: Int) -> UInt16? {
     var place = buckets[bucket]
     while place != 0 {
-      let flow = flow(place)
-      if flow.pointee.client.endpoint == client.endpoint,
-        flow.pointee.client.source == client.source, flow.pointee.mapping == mapping
+      if self[place].client.endpoint == client.endpoint,
+        self[place].client.source == client.source, self[place].mapping == mapping
       {
         return place
       }
-      place = flow.pointee.next
+      place = self[place].next
     }
     return nil
   }
 
   private func unlinkHash(_ place: UInt16) {
-    let (client, mapping) = (flow(place).pointee.client, flow(place).pointee.mapping)
+    let (client, mapping) = (self[place].client, self[place].mapping)
     let bucket = bucket(of: client, mapping)
     var current = buckets[bucket]
     if current == place {
-      buckets[bucket] = flow(place).pointee.next
+      buckets[bucket] = self[place].next
       return
     }
-    while flow(current).pointee.next != place { current = flow(current).pointee.next }
-    flow(current).pointee.next = flow(place).pointee.next
+    while self[current].next != place { current = self[current].next }
+    self[current].next = self[place].next
   }
 
-  /// A client is its address and port, and the address of ours that it asked.
+  /// A client is identified by its address and port, and by the local address that it sent to.
   private func bucket(of client: Path, _ mapping: UInt8) -> Int {
     let endpoint = client.endpoint
     let rest =
@@ -275,56 +273,101 @@ extension UnsafeMutablePointer where Pointee == FlowList {
   }
 }
 
-/// One client of a forwarder and what it has to do with the destination: the row of `FlowTable`.
+/// A row of `FlowTable`: one client of a forwarder, and its state.
 struct Flow: BitwiseCopyable {
-  /// How much is lost with the flow. Each stage has a list of its flows, ordered by last use.
+  /// How valuable the flow is. Each stage has a list of its flows, ordered by last use.
   enum Stage: UInt8, BitwiseCopyable {
-    /// Nobody's.
+    /// Not open.
     case free
-    /// The client has sent, and nobody has answered yet.
+    /// The client has sent, and nothing has answered yet.
     case waiting
-    /// The client has had its answer and has not come back since: most of DNS ends here.
+    /// The client has had its answer and has not sent since: where most DNS queries end.
     case answered
-    /// The client went on after an answer.
+    /// The client has sent again after an answer.
     case conversing
 
     static var count: Int { 4 }
   }
 
-  /// Where the client is, and which of our addresses it asked and is to be answered from.
+  /// Where the client is, and the local address that it sent to, from which it is answered.
   var client: Path
-  /// The local port inside the tunnel that stands for this flow. That of a free flow is the last
-  /// one that it had.
+  /// The local port of this flow inside the tunnel. In a free place, the last one used.
   var port: UInt16
-  /// Which of the forwarder's mappings the client asked.
+  /// The forwarder's mapping to which the client sent.
   var mapping: UInt8
   var stage: Stage
   /// Place + 1 of the neighbours in the stage's list; 0 for none.
   var older: UInt16
   var newer: UInt16
-  /// Place + 1 of the next flow whose hash is the same; 0 for none.
+  /// Place + 1 of the next flow in the same bucket; 0 for none.
   var next: UInt16
-  /// Of the last datagram in either direction.
+  /// When the last datagram was sent in either direction.
   var lastUse: Instant
 }
 
-/// The ends of a stage's list: places + 1, 0 where it is empty.
+/// The ends of a stage's list: places + 1, or 0 if the list is empty.
 struct FlowList: BitwiseCopyable {
   var oldest: UInt16
   var newest: UInt16
 }
 
 /// How long a flow lives, in nanoseconds.
-public struct FlowTimes: Sendable, BitwiseCopyable {
-  /// After its last datagram, a flow that nobody has ever answered (Linux's
-  /// nf_conntrack_udp_timeout: 30 s).
-  public var unanswered: UInt64 = 30 * nanosecondsPerSecond
-  /// After its last datagram in either direction, a flow that has been answered (RFC 4787 REQ-5:
-  /// two minutes at least; REQ-6: what goes out keeps it open).
-  public var answered: UInt64 = 180 * nanosecondsPerSecond
-  /// After its last datagram no new flow takes the place of this one, except where its one question
-  /// has been answered: more than resolvers wait for an answer before they ask again.
-  public var grace: UInt64 = 10 * nanosecondsPerSecond
+package struct FlowTimes: Sendable, BitwiseCopyable {
+  /// Of a flow that was never answered, after its last datagram (Linux's nf_conntrack_udp_timeout:
+  /// 30 s).
+  package var unanswered: UInt64 = 30 * nanosecondsPerSecond
+  /// Of a flow that was answered, after its last datagram in either direction (RFC 4787 REQ-5: at
+  /// least two minutes; REQ-6: outbound datagrams keep it open).
+  package var answered: UInt64 = 180 * nanosecondsPerSecond
+  /// How long after its last datagram a flow is not evicted, unless its only question has been
+  /// answered: longer than resolvers wait before they ask again.
+  package var grace: UInt64 = 10 * nanosecondsPerSecond
 
-  public init() {}
+  package init() {}
+}
+
+/// What became of a forwarder's flow, or of a datagram on one.
+package enum FlowVerdict: UInt8, CountedVerdict {
+  // Flows.
+  case opened
+  /// Its time expired without a datagram.
+  case expired
+  /// A new flow took its place in a full table.
+  case evicted
+  /// Not opened: the table was full of flows within their grace.
+  case refused
+  /// Closed by an ICMP error about its destination.
+  case unreachable
+
+  // Datagrams.
+  /// Sent from a client into the tunnel.
+  case sent
+  /// Sent from the tunnel to its client.
+  case answered
+  /// Refused by the channel, which has counted the reason.
+  case unsent
+  /// From the tunnel to a port without a flow: too late, or unsolicited.
+  case stray
+  /// From the tunnel to a flow's port, but not from the flow's destination.
+  case wrongSender
+  /// The kernel refused to send it to the client.
+  case undelivered
+
+  package static var count: UInt8 { undelivered.rawValue + 1 }
+
+  package var name: StaticString {
+    switch self {
+    case .opened: "flow-opened"
+    case .expired: "flow-expired"
+    case .evicted: "flow-evicted"
+    case .refused: "flow-refused"
+    case .unreachable: "flow-unreachable"
+    case .sent: "forward-sent"
+    case .answered: "forward-answered"
+    case .unsent: "forward-unsent"
+    case .stray: "forward-stray"
+    case .wrongSender: "forward-wrong-sender"
+    case .undelivered: "forward-undelivered"
+    }
+  }
 }

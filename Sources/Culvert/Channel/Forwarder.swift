@@ -1,44 +1,46 @@
-/// Datagrams between local sockets and fixed destinations inside the tunnel, without a TUN.
+/// Forwards datagrams between local sockets and fixed destinations inside the tunnel, without a
+/// TUN.
 ///
-/// Each mapping is a local socket and the destination that its clients' datagrams go to. The
-/// forwarder knows which client stands behind which port inside the tunnel; the datagrams lie in
-/// batches, and go (`Forwarder+Carry`):
+/// Each mapping is a local socket and the destination of its clients' datagrams. The forwarder
+/// knows which client belongs to which port inside the tunnel. The datagrams stay in batches:
 ///
-///     out   the shell receives from clients into a ForwarderBatch -> `route` -> DatagramChannel
-///     in    the tunnel has delivered -> DatagramChannel -> `answer`, or `close`
-///           -> a ForwarderBatch -> the shell sends to clients
+///     outward   ForwarderBatch, into which the shell receives from clients
+///               -> `route` -> DatagramChannel -> OutboundBatch
+///     inward    InboundBatch, delivered by the tunnel
+///               -> DatagramChannel -> `answer` or `close`
+///               -> ForwarderBatch, from which the shell sends to clients
 ///
-/// Answers count only from a mapping's destination itself, address and port: what else arrives in
-/// the tunnel cannot reach a client.
-public struct Forwarder: ~Copyable {
+/// Answers are accepted only from the address and port of the mapping's destination: nothing else
+/// that arrives through the tunnel can reach a client.
+package struct Forwarder: ~Copyable {
   private let targets: UnsafeMutablePointer<Endpoint>
   private var flows: FlowTable
-  public private(set) var mappingCount = 0
+  package private(set) var mappingCount = 0
 
   /// Mappings of one forwarder, each with a socket.
-  public static let mappingCapacity = 32
-  /// The local ports that the channel has to take.
-  public static let firstPort = FlowTable.firstPort
-  public static let portCount = FlowTable.portCount
-  /// More flows than this have no ports to tell them apart.
-  public static let maximumFlows = FlowTable.maximumCapacity
+  package static let mappingCapacity = 32
+  /// The local ports that the channel must open.
+  package static let firstPort = FlowTable.firstPort
+  package static let portCount = FlowTable.portCount
+  /// There are not enough ports for more flows than this.
+  package static let maximumFlows = FlowTable.maximumCapacity
 
-  /// The way of a client's datagram.
+  /// The route of a client's datagram.
   struct Route: BitwiseCopyable {
-    /// Local, inside the tunnel.
+    /// The local port inside the tunnel.
     let port: UInt16
     let target: Endpoint
   }
 
-  /// The way of a destination's datagram.
+  /// The route of a destination's datagram.
   struct Answer: BitwiseCopyable {
-    /// Index of the mapping whose socket it leaves by.
+    /// Index of the mapping whose socket sends it.
     let mapping: Int
-    /// To whom, and from which of our addresses.
+    /// The client, and the local address to answer from.
     let client: Path
   }
 
-  public init(carvingFrom arena: inout Arena, limits: Limits, times: FlowTimes = FlowTimes()) {
+  package init(carvingFrom arena: inout Arena, limits: Limits, times: FlowTimes = FlowTimes()) {
     targets =
       arena.carve(
         Endpoint.self, count: Forwarder.mappingCapacity, owner: "flows: destinations"
@@ -46,15 +48,15 @@ public struct Forwarder: ~Copyable {
     flows = FlowTable(carvingFrom: &arena, limits: limits, times: times)
   }
 
-  /// Once, before anything else.
+  /// Initializes the carved memory. Called once, before anything else.
   ///
   /// - Parameter seed: random.
-  public mutating func start(seed: UInt64) {
-    flows.start(seed: seed)
+  package mutating func start(seed: UInt64) {
+    flows.prepare(seed: seed)
   }
 
-  /// Adds a mapping, whose index is the count of those before it. False: there are 32 already.
-  public mutating func addMapping(to target: Endpoint) -> Bool {
+  /// Adds a mapping, whose index is the number of those before it. False if there are 32 already.
+  package mutating func addMapping(to target: Endpoint) -> Bool {
     guard mappingCount < Forwarder.mappingCapacity else { return false }
     (targets + mappingCount).initialize(to: target)
     mappingCount += 1
@@ -63,20 +65,20 @@ public struct Forwarder: ~Copyable {
 
   // MARK: Datagrams
 
-  /// Where a datagram goes that `client` has sent to a mapping's socket; nil where the table is
-  /// full, which is counted.
+  /// The route of a datagram that `client` has sent to a mapping's socket; nil, which is counted,
+  /// if the table is full.
   mutating func route(
     _ mapping: Int, from client: Path, at now: Instant
   ) -> Route? {
     precondition(mapping >= 0 && mapping < mappingCount)
     guard
-      let place = flows.send(from: client, on: UInt8(truncatingIfNeeded: mapping), at: now)
+      let place = flows.findOrOpen(from: client, on: UInt8(truncatingIfNeeded: mapping), at: now)
     else { return nil }
     return Route(port: flows[place].port, target: targets[mapping])
   }
 
-  /// Whose answer a datagram is that has come from `sender` to a port of ours; nil where it is
-  /// nobody's, which is counted.
+  /// The client for whom a datagram from `sender` to one of our ports is an answer; nil, which is
+  /// counted, if there is none.
   mutating func answer(
     from sender: Endpoint, to port: UInt16, at now: Instant
   ) -> Answer? {
@@ -93,8 +95,8 @@ public struct Forwarder: ~Copyable {
     return Answer(mapping: Int(flow.mapping), client: flow.client)
   }
 
-  /// An ICMP error says that `target` cannot be reached from a port of ours: its flow ends, and the
-  /// client's next datagram opens another. Nothing where the port never sent there.
+  /// Closes the flow of a port from which `target` cannot be reached, according to an ICMP error.
+  /// The client's next datagram opens another one. Does nothing if the port never sent there.
   mutating func close(_ target: Endpoint, from port: UInt16) {
     guard let place = flows.find(port: port), isTarget(target, of: flows[place]) else { return }
     flows.close(place, .unreachable)
@@ -107,29 +109,29 @@ public struct Forwarder: ~Copyable {
 
   // MARK: Time and counters
 
-  /// Closes the flows whose time is over.
-  public mutating func advance(at now: Instant) { flows.expire(at: now) }
+  /// Closes the flows whose time has expired.
+  package mutating func expireFlows(at now: Instant) { flows.expire(at: now) }
 
-  /// When `advance` has something to do.
-  public var nextDeadline: Deadline { flows.nextDeadline }
+  /// When `expireFlows` has something to do.
+  package var nextDeadline: Deadline { flows.nextDeadline }
 
   /// Flows that are open.
-  public var flowCount: Int { flows.count }
+  package var flowCount: Int { flows.count }
 
-  public var counters: Tally<FlowVerdict> { flows.counters }
+  package var counters: Tally<FlowVerdict> { flows.counters }
 
-  /// Counts what became of datagrams that were given a way.
-  public mutating func count(_ verdict: FlowVerdict, _ count: UInt64 = 1) {
+  /// Counts what became of datagrams that had a route.
+  package mutating func count(_ verdict: FlowVerdict, _ count: UInt64 = 1) {
     flows.counters.add(verdict, count)
   }
 }
 
-/// Between clients' datagrams and the packets of the tunnel:
+/// Moving datagrams between the batches of clients and of the tunnel:
 ///
 ///     var next = 0                               // outward
 ///     while next < clients.count {
 ///       batch.reset()
-///       next = forwarder.carry(from: clients, at: next, &channel, into: &batch, at: now)
+///       next = forwarder.forward(from: clients, at: next, &channel, into: &batch, at: now)
 ///       tunnel.plan(&batch, at: now)
 ///       while batch.seal() { send the outputs of batch }
 ///       tunnel.emit(&batch, at: now)
@@ -139,14 +141,16 @@ public struct Forwarder: ~Copyable {
 ///     var next = 0
 ///     while next < batch.count {
 ///       answers.reset()
-///       next = forwarder.carry(from: batch, at: next, &channel, into: &answers, at: now)
+///       next = forwarder.collectAnswers(from: batch, at: next, &channel, into: &answers, at: now)
 ///       send the answers
 ///       channel.release()
 ///     }
 extension Forwarder {
-  /// Puts clients' datagrams from `index` on into `batch`, which is empty, as far as there is room,
-  /// and tells the index to go on at. They stay where they are until the batch has been emitted.
-  public mutating func carry(
+  /// Appends clients' datagrams from `index` on to `batch`, which is empty, as long as there is
+  /// room. They stay in place until the batch has been emitted.
+  ///
+  /// - Returns: the index at which to continue.
+  package mutating func forward(
     from clients: borrowing ForwarderBatch, at index: Int, _ channel: inout DatagramChannel,
     into batch: inout OutboundBatch, at now: Instant
   ) -> Int {
@@ -168,25 +172,27 @@ extension Forwarder {
     return index
   }
 
-  /// Puts the answers among the packets that `batch` has delivered, from `index` on, into
-  /// `answers`, which is empty, as far as there is room, and tells the index to go on at. They stay
-  /// where they are until `channel.release`.
-  public mutating func carry(
+  /// Appends the answers among the packets that `batch` has delivered, from `index` on, to
+  /// `answers`, which is empty, as long as there is room. They stay in place until
+  /// `channel.release`.
+  ///
+  /// - Returns: the index at which to continue.
+  package mutating func collectAnswers(
     from batch: borrowing InboundBatch, at index: Int, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant
   ) -> Int {
     var index = index
     while index < batch.count, answers.hasPlace, channel.lentCount < Reassembler.slots / 2 {
       if let packet = batch.delivered(index) {
-        carry(packet, from: batch.sender(index), &channel, into: &answers, at: now)
+        collectAnswer(packet, from: batch.sender(index), &channel, into: &answers, at: now)
       }
       index &+= 1
     }
     return index
   }
 
-  /// A packet that the tunnel has delivered.
-  mutating func carry(
+  /// Appends the answer in one packet that the tunnel has delivered, if there is one.
+  mutating func collectAnswer(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant
   ) {
@@ -200,42 +206,36 @@ extension Forwarder {
   }
 }
 
-extension Tunnel {
-  /// Whether some peer's allowed IPs cover `address`.
-  public func hasRoute(to address: IPAddress) -> Bool { allowedIPs.route(address) != nil }
-}
-
-/// Datagrams of a forwarder's clients on their way: fixed tables, and for those that come from
-/// clients the memory that they are received into.
+/// Datagrams from or to a forwarder's clients: a fixed table, and the memory into which those from
+/// clients are received.
 ///
 ///     | lead | headroom | datagram | lead | headroom | datagram | ... slack |
 ///
-/// The headroom takes the headers of the packet that the datagram becomes where it stands. The lead
-/// and the slack are what the cipher may read, and the lead what an ICMP error in front of the
-/// packet may overwrite.
-public struct ForwarderBatch: ~Copyable {
-  public struct Datagram: BitwiseCopyable {
-    /// Where a datagram from a client stands in the batch, or one to a client elsewhere.
-    public let bytes: UnsafeMutableRawBufferPointer
-    /// From or to whom, and which address of ours he asked.
-    public let client: Path
-    public let mapping: UInt8
-    public let trafficClass: UInt8
+/// The headroom is for the headers of the packet that the datagram becomes in place. The cipher may
+/// read the lead and the slack, and an ICMP error in front of the packet may overwrite the lead.
+package struct ForwarderBatch: ~Copyable {
+  package struct Datagram: BitwiseCopyable {
+    /// A datagram from a client, in the batch, or one to a client, elsewhere.
+    package let bytes: UnsafeMutableRawBufferPointer
+    /// The client, and the local address that it uses.
+    package let client: Path
+    package let mapping: UInt8
+    package let trafficClass: UInt8
   }
 
   private let bytes: UnsafeMutableRawBufferPointer
   private let datagrams: UnsafeMutableBufferPointer<Datagram>
   private var used = 0
-  public private(set) var count = 0
+  package private(set) var count = 0
 
   static let owner: StaticString = "flows: datagrams on their way"
   private static let before = BatchLayout.lead + DatagramChannel.headroom
-  /// One datagram of any size.
+  /// Bytes for one datagram of any size.
   private static let leastByteCount =
     before + BatchLayout.maximumDatagram + BatchLayout.slack
 
-  /// - Parameter receives: whether datagrams from clients are received into its own memory.
-  public init(carvingFrom arena: inout Arena, limits: Limits, receives: Bool) {
+  /// - Parameter receives: whether it needs memory for datagrams from clients.
+  package init(carvingFrom arena: inout Arena, limits: Limits, receives: Bool) {
     bytes = arena.carveBytes(
       receives ? max(limits.batchByteCount, ForwarderBatch.leastByteCount) : 0,
       owner: ForwarderBatch.owner)
@@ -245,13 +245,13 @@ public struct ForwarderBatch: ~Copyable {
         .assumingMemoryBound(to: Datagram.self), count: limits.batchPackets)
   }
 
-  public mutating func reset() {
+  package mutating func reset() {
     used = 0
     count = 0
   }
 
-  /// Room for a datagram of any size; nil where the batch is full.
-  public func room() -> UnsafeMutableRawBufferPointer? {
+  /// Room for a datagram of any size; nil if the batch is full.
+  package func room() -> UnsafeMutableRawBufferPointer? {
     let start = used + ForwarderBatch.before
     guard hasPlace, start + BatchLayout.maximumDatagram + BatchLayout.slack <= bytes.count else {
       return nil
@@ -260,8 +260,8 @@ public struct ForwarderBatch: ~Copyable {
       start: bytes.baseAddress! + start, count: BatchLayout.maximumDatagram)
   }
 
-  /// Takes the datagram that was written into the room last given.
-  public mutating func append(
+  /// Appends the datagram that was written into the room last returned.
+  package mutating func append(
     byteCount: Int, from client: Path, on mapping: Int, trafficClass: UInt8
   ) {
     guard let room = room() else { return }
@@ -272,10 +272,10 @@ public struct ForwarderBatch: ~Copyable {
       UnsafeMutableRawBufferPointer(rebasing: room[..<byteCount]), client, mapping, trafficClass)
   }
 
-  /// Whether another datagram finds a place in the table.
+  /// Whether the table has a place for another datagram.
   var hasPlace: Bool { count < datagrams.count }
 
-  /// Takes a datagram that stands elsewhere.
+  /// Appends a datagram that is outside the batch.
   mutating func append(
     _ bytes: UnsafeMutableRawBufferPointer, _ client: Path, _ mapping: Int, _ trafficClass: UInt8
   ) {
@@ -288,7 +288,7 @@ public struct ForwarderBatch: ~Copyable {
     count += 1
   }
 
-  public subscript(index: Int) -> Datagram {
+  package subscript(index: Int) -> Datagram {
     precondition(index >= 0 && index < count)
     return datagrams[index]
   }

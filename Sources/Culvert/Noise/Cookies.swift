@@ -1,5 +1,5 @@
 /// What both sides of the cookie mechanism share (whitepaper sections 5.3 and 5.4.4): the two keys
-/// that anybody derives from a public key, and the two MACs at the end of a handshake message.
+/// that are derived from a public key, and the two MACs at the end of a handshake message.
 enum Cookie {
   static let byteCount = WireGuard.macByteCount
   /// mac1 and mac2 are the last bytes of an initiation and a response.
@@ -18,7 +18,8 @@ enum Cookie {
     withUnsafeBytes(of: publicKey) { BLAKE2s.hash(into: key, labelCookie.bytes, $0) }
   }
 
-  /// mac1 of a message of `byteCount` bytes, at least the trailer's: over all before it.
+  /// Computes mac1, over all that precedes it. The message has `byteCount` bytes, at least the
+  /// trailer's.
   static func computeMAC1(
     into mac: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
     key: UnsafeRawPointer
@@ -28,8 +29,8 @@ enum Cookie {
       byteCount: byteCount &- trailerByteCount)
   }
 
-  /// mac2 of a message of `byteCount` bytes, at least the trailer's: over all before it, mac1
-  /// included, with the 16 bytes of `cookie` as the key.
+  /// Computes mac2, over all that precedes it, mac1 included; the 16 bytes of `cookie` are the key.
+  /// The message has `byteCount` bytes, at least the trailer's.
   static func computeMAC2(
     into mac: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
     cookie: UnsafeRawPointer
@@ -41,7 +42,7 @@ enum Cookie {
 }
 
 /// The responder's side of cookies (whitepaper sections 5.3, 5.4.4 and 5.4.7): verifies the MACs of
-/// handshake messages, and under load answers one without a cookie with a cookie.
+/// handshake messages, and under load answers a message without a cookie by sending one.
 ///
 /// A cookie is a MAC over the sender's IP address and port (R4), so nothing is stored per sender.
 struct CookieChecker: BitwiseCopyable {
@@ -63,14 +64,14 @@ struct CookieChecker: BitwiseCopyable {
       arena.carveBytes(CookieChecker.secretByteCount, owner: "secrets: cookies").baseAddress!
   }
 
-  /// Derives the keys that depend on our public key: at start, and when the key changes.
-  mutating func prepare(publicKey: Key) {
+  /// Derives the keys that depend on our public key. Called whenever that changes.
+  mutating func deriveKeys(publicKey: Key) {
     Cookie.deriveMAC1Key(into: secrets + Offset.mac1Key, publicKey: publicKey)
     Cookie.deriveCookieKey(into: secrets + Offset.cookieKey, publicKey: publicKey)
   }
 
-  /// Whether the sender of this initiation or response knows our public key. False also for a
-  /// message too short to have MACs.
+  /// Whether the sender of this initiation or response knows our public key. Also false for a
+  /// message that is too short to have MACs.
   func hasValidMAC1(_ message: UnsafeRawPointer, byteCount: Int) -> Bool {
     guard byteCount >= Cookie.trailerByteCount else { return false }
     var mac = (UInt64(0), UInt64(0))
@@ -84,8 +85,8 @@ struct CookieChecker: BitwiseCopyable {
     }
   }
 
-  /// Whether the sender has a cookie of ours for just the endpoint that it sends from: made with
-  /// the secret of the last 120 s, or with the one before it during 5 s more (R4).
+  /// Whether the sender has our cookie for exactly the endpoint that it sends from, made with the
+  /// secret of the last 120 s or, for another 5 s, with the one before it (R4).
   func hasValidMAC2(
     _ message: UnsafeRawPointer, byteCount: Int, from endpoint: Endpoint, at now: Instant
   ) -> Bool {
@@ -99,15 +100,15 @@ struct CookieChecker: BitwiseCopyable {
       && verifyMAC2(message, byteCount, endpoint, secret: secrets + Offset.previous)
   }
 
-  /// Writes the reply, `WireGuard.cookieReplyByteCount` bytes, that tells the sender of a message
-  /// with a valid mac1 its cookie. It is encrypted to that message, of `byteCount` bytes.
+  /// Writes a cookie reply, `WireGuard.cookieReplyByteCount` bytes, to a message of `byteCount`
+  /// bytes with a valid mac1. The encryption is bound to that mac1.
   mutating func writeReply(
     into reply: UnsafeMutableRawPointer, to message: UnsafeRawPointer, byteCount: Int,
     from endpoint: Endpoint, at now: Instant, entropy: inout Entropy
   ) {
     precondition(byteCount >= WireGuard.responseByteCount)
     rotate(at: now, entropy: &entropy)
-    // The sender's index stands at the same place in an initiation and a response.
+    // The sender's index is at the same offset in an initiation and a response.
     let sender = message.loadLittle(InitiationMessage.senderOffset, as: UInt32.self)
     let view = CookieReplyMessage(writingTo: reply, receiver: sender)
     entropy.fill(view.nonce, byteCount: WireGuard.cookieNonceByteCount)
@@ -120,15 +121,15 @@ struct CookieChecker: BitwiseCopyable {
       key: secrets + Offset.cookieKey)
   }
 
-  /// Wipes the keys and the secrets; `prepare` begins anew.
+  /// Wipes the keys and the secrets; `deriveKeys` makes it usable again.
   mutating func erase() {
     Secret.wipe(secrets, byteCount: CookieChecker.secretByteCount)
     currentBirth = nil
     previousBirth = nil
   }
 
-  /// Draws a new secret where there is none, or where the current one has served 120 s. Done when
-  /// a cookie is made and not by a timer: without load nothing wakes up for it.
+  /// Draws a new secret if there is none, or if the current one is 120 s old. This is done when a
+  /// cookie is made and not by a timer, so that nothing wakes up for it without load.
   private mutating func rotate(at now: Instant, entropy: inout Entropy) {
     if let currentBirth, now.since(currentBirth) < WireGuard.cookieLifetime { return }
     (secrets + Offset.previous).copyMemory(
@@ -146,7 +147,7 @@ struct CookieChecker: BitwiseCopyable {
   private func verifyMAC2(
     _ message: UnsafeRawPointer, _ byteCount: Int, _ endpoint: Endpoint, secret: UnsafeRawPointer
   ) -> Bool {
-    // The cookie, and behind it the MAC.
+    // The cookie, followed by the MAC.
     var scratch = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
     return withUnsafeMutableBytes(of: &scratch) { scratch in
       let cookie = scratch.baseAddress!
@@ -160,7 +161,8 @@ struct CookieChecker: BitwiseCopyable {
     }
   }
 
-  /// MAC(secret, address || port): 16 bytes, from 4 or 16 and 2 in network order (R4).
+  /// MAC(secret, address || port): 16 bytes. The address has 4 or 16 bytes and the port 2, in
+  /// network order (R4).
   private static func makeCookie(
     into cookie: UnsafeMutableRawPointer, for endpoint: Endpoint, secret: UnsafeRawPointer
   ) {
@@ -177,7 +179,7 @@ struct CookieChecker: BitwiseCopyable {
 }
 
 /// The initiator's side of cookies (whitepaper sections 5.4.4 and 5.4.7), one for each peer: adds
-/// the MACs to the handshake messages we send it, and keeps the cookie it answers with.
+/// the MACs to the handshake messages that are sent to it, and stores the cookie that it replies.
 struct ReceivedCookie: BitwiseCopyable {
   /// Layout of the cookie's part of the locked memory, in bytes.
   private enum Offset {
@@ -189,9 +191,9 @@ struct ReceivedCookie: BitwiseCopyable {
   static let secretByteCount = 96
 
   private let secrets: UnsafeMutableRawPointer
-  /// When the cookie came; nil without one.
+  /// When the cookie was received; nil without one.
   private var birth: Instant?
-  /// Whether a message is out that a cookie reply could answer.
+  /// Whether a message has been sent that a cookie reply could answer.
   private var awaitsReply = false
 
   /// - Parameter secrets: `secretByteCount` bytes of locked memory.
@@ -200,14 +202,14 @@ struct ReceivedCookie: BitwiseCopyable {
   }
 
   /// Derives the keys that depend on the peer's public key, and forgets any cookie.
-  mutating func prepare(publicKey: Key) {
+  mutating func deriveKeys(publicKey: Key) {
     erase()
     Cookie.deriveMAC1Key(into: secrets + Offset.mac1Key, publicKey: publicKey)
     Cookie.deriveCookieKey(into: secrets + Offset.cookieKey, publicKey: publicKey)
   }
 
-  /// Writes mac1 and mac2, the last 32 bytes of a handshake message of `byteCount` bytes; without
-  /// a fresh cookie mac2 is zero.
+  /// Writes mac1 and mac2, the last 32 bytes of a handshake message of `byteCount` bytes. Without a
+  /// fresh cookie mac2 is zero.
   mutating func addMACs(to message: UnsafeMutableRawPointer, byteCount: Int, at now: Instant) {
     precondition(byteCount >= Cookie.trailerByteCount)
     let mac1 = message + (byteCount &- Cookie.trailerByteCount)
@@ -216,7 +218,8 @@ struct ReceivedCookie: BitwiseCopyable {
       into: mac1, message: message, byteCount: byteCount, key: secrets + Offset.mac1Key)
     (secrets + Offset.lastMAC1).copyMemory(from: mac1, byteCount: WireGuard.macByteCount)
     awaitsReply = true
-    // A cookie is dropped a little before the responder drops it: the message has yet to arrive.
+    // A cookie is dropped a little before the responder drops it, because the message has yet to
+    // arrive.
     if let birth, now.since(birth) < WireGuard.cookieLifetime - Policy.cookieGrace {
       Cookie.computeMAC2(
         into: mac2, message: message, byteCount: byteCount, cookie: secrets + Offset.cookie)
@@ -226,11 +229,11 @@ struct ReceivedCookie: BitwiseCopyable {
     mac2.initializeMemory(as: UInt8.self, repeating: 0, count: WireGuard.macByteCount)
   }
 
-  /// Takes the cookie out of a reply to the last message sent.
+  /// Stores the cookie in a reply to the last message sent.
   ///
-  /// - Returns: false, and nothing changes, where it is no answer to that message, is forged, or
-  ///   has been taken before.
-  mutating func consume(_ reply: CookieReplyMessage, at now: Instant) -> Bool {
+  /// - Returns: false, with nothing changed, if the reply does not answer that message, is forged,
+  ///   or has been received before.
+  mutating func store(_ reply: CookieReplyMessage, at now: Instant) -> Bool {
     guard awaitsReply else { return false }
     var opened = (UInt64(0), UInt64(0))
     let isGenuine = withUnsafeMutableBytes(of: &opened) { opened in
@@ -251,7 +254,7 @@ struct ReceivedCookie: BitwiseCopyable {
     return true
   }
 
-  /// Wipes everything; the peer is gone.
+  /// Wipes everything, when the peer is removed.
   mutating func erase() {
     Secret.wipe(secrets, byteCount: ReceivedCookie.secretByteCount)
     birth = nil

@@ -4,8 +4,8 @@
 ///     -> e, es, s, ss, {timestamp}      first message, "initiation"
 ///     <- e, ee, se, psk, {}             second message, "response"
 ///
-/// Each step works on a scratch `SymmetricState` and commits at one point, once everything has
-/// been verified: a message that fails leaves the peer as it was. The caller wipes the scratch.
+/// Each step works on a scratch `SymmetricState` and commits at one point, after everything has
+/// been verified: a message that fails leaves the peer unchanged. The caller wipes the scratch.
 struct Handshake: BitwiseCopyable {
   enum State: UInt8, BitwiseCopyable {
     case none
@@ -17,11 +17,11 @@ struct Handshake: BitwiseCopyable {
 
   enum Outcome: UInt8, BitwiseCopyable {
     case accepted
-    /// A tag or a state that does not fit: a forgery, or an answer that came too late.
+    /// The wrong tag or the wrong state: a forgery, or a late response.
     case invalid
     /// A low-order point or a zero shared secret (R31).
     case lowOrderPoint
-    /// A timestamp not greater than the greatest seen (R32).
+    /// A timestamp that is not greater than the greatest received (R32).
     case replayed
     /// More than 50 initiations a second from one peer (R32).
     case tooMany
@@ -38,12 +38,12 @@ struct Handshake: BitwiseCopyable {
 
   private let secrets: UnsafeMutableRawPointer
   private(set) var state = State.none
-  /// Our index of the exchange in progress; 0 with state `.none`.
+  /// Our index of the handshake in progress; 0 in state `.none`.
   private(set) var localIndex: UInt32 = 0
   private(set) var remoteIndex: UInt32 = 0
   private var hash = Key.zero
   private var remoteEphemeral = Key.zero
-  /// Greatest timestamp seen from this peer (R32); survives every reset.
+  /// The greatest timestamp received from this peer (R32); survives every reset.
   private var latestTimestamp = TAI64N.zero
   private var lastConsumedInitiation: Instant?
 
@@ -57,21 +57,22 @@ struct Handshake: BitwiseCopyable {
   var presharedKey: UnsafeMutableRawPointer { secrets + Offset.presharedKey }
   private var staticStatic: UnsafeMutableRawPointer { secrets + Offset.staticStatic }
 
-  /// Computes the product of the two static keys, or zeroes it where there is none: a handshake
-  /// with it then aborts before anything is sent (R31).
+  /// Computes the product of the two static keys, or zeroes it if there is none: a handshake then
+  /// aborts before anything is sent (R31).
   func precompute(_ identity: borrowing StaticIdentity, noise: SymmetricState, remoteStatic: Key) {
     Secret.wipe(staticStatic, byteCount: WireGuard.keyByteCount)
     guard identity.isSet else { return }
     remoteStatic.write(to: noise.remoteStatic)
-    // On failure the output stays zero, which is the mark that `mixPrecomputed` looks for.
+    // On failure the output stays zero, which `mixPrecomputed` checks.
     _ = X25519.multiply(
       into: staticStatic, secret: identity.privateKey, point: noise.remoteStatic)
   }
 
   // MARK: First message
 
-  /// Fills an initiation whose header stands, all but its MACs.
-  /// - Returns: false, with nothing changed, where a shared secret is zero (R31).
+  /// Fills in an initiation whose header has been written, except its MACs.
+  ///
+  /// - Returns: false, with nothing changed, if a shared secret is zero (R31).
   mutating func createInitiation(
     _ message: InitiationMessage, localIndex: UInt32, remoteStatic: Key, timestamp: TAI64N,
     identity: borrowing StaticIdentity, constants: NoiseConstants, noise: SymmetricState,
@@ -104,7 +105,7 @@ struct Handshake: BitwiseCopyable {
     return true
   }
 
-  /// Reads an initiation up to the sender's static key, for which the peer is then looked up.
+  /// Reads an initiation up to the sender's static key, by which the caller finds the peer.
   static func openInitiation(
     _ message: InitiationMessage, identity: borrowing StaticIdentity, constants: NoiseConstants,
     noise: SymmetricState
@@ -126,7 +127,7 @@ struct Handshake: BitwiseCopyable {
     return Key(at: noise.remoteStatic)
   }
 
-  /// Goes on where `openInitiation` ended, with the peer known.
+  /// Continues where `openInitiation` ended, with the peer known.
   mutating func consumeInitiation(
     _ message: InitiationMessage, noise: SymmetricState, at now: Instant
   ) -> Outcome {
@@ -145,7 +146,7 @@ struct Handshake: BitwiseCopyable {
 
     remoteEphemeral = Key(at: message.ephemeral)
     remoteIndex = message.sender
-    // Whatever exchange was in progress, its index is the caller's to free.
+    // The caller frees the index of a handshake that was in progress.
     localIndex = 0
     latestTimestamp = timestamp
     lastConsumedInitiation = now
@@ -155,7 +156,8 @@ struct Handshake: BitwiseCopyable {
 
   // MARK: Second message
 
-  /// Fills a response, whose header stands, to the initiation consumed before; all but its MACs.
+  /// Fills in a response to the initiation consumed before, except its MACs. The header has been
+  /// written.
   mutating func createResponse(
     _ message: ResponseMessage, localIndex: UInt32, remoteStatic: Key, noise: SymmetricState,
     entropy: inout Entropy
@@ -185,8 +187,8 @@ struct Handshake: BitwiseCopyable {
     return true
   }
 
-  /// Reads the response to the initiation that is out. However late it comes, it counts as long as
-  /// no newer initiation has replaced the one it answers (R18).
+  /// Reads the response to the last initiation. However late it arrives, it counts unless a newer
+  /// initiation has replaced the one that it answers (R18).
   mutating func consumeResponse(
     _ message: ResponseMessage, identity: borrowing StaticIdentity, noise: SymmetricState
   ) -> Outcome {
@@ -215,8 +217,10 @@ struct Handshake: BitwiseCopyable {
 
   // MARK: The end
 
-  /// Splits a finished handshake into the two transport keys (whitepaper 5.4.5) and forgets it.
-  /// - Returns: whether this side was the initiator; nil, with nothing written, while unfinished.
+  /// Splits a finished handshake into the two transport keys (whitepaper 5.4.5) and resets it.
+  ///
+  /// - Returns: whether this side was the initiator; nil, with nothing written, if it is
+  ///   unfinished.
   mutating func split(
     sending: UnsafeMutableRawPointer, receiving: UnsafeMutableRawPointer
   ) -> Bool? {
@@ -233,8 +237,8 @@ struct Handshake: BitwiseCopyable {
     return isInitiator
   }
 
-  /// Forgets the exchange in progress and wipes its secrets. What it takes to refuse replays, the
-  /// preshared key and the precomputed product stay.
+  /// Ends the handshake in progress and wipes its secrets. The greatest timestamp, the preshared
+  /// key and the precomputed product are kept.
   mutating func reset() {
     state = .none
     localIndex = 0
@@ -245,7 +249,7 @@ struct Handshake: BitwiseCopyable {
     Secret.wipe(ephemeralPrivate, byteCount: WireGuard.keyByteCount)
   }
 
-  /// Wipes everything; the peer is gone.
+  /// Wipes everything, when the peer is removed.
   mutating func erase() {
     Secret.wipe(secrets, byteCount: Handshake.secretByteCount)
     self = Handshake(secrets: secrets)

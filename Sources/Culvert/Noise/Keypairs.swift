@@ -1,5 +1,5 @@
-/// The up to three sessions of one peer (whitepaper section 6.3): `current` is sent with,
-/// `previous` is still received with, and `next` is one that this side answered for and that
+/// The up to three sessions of one peer (whitepaper section 6.3): `current` is used for sending,
+/// `previous` still receives, and `next` is one for which this side sent the response and that
 /// waits for the initiator's first packet.
 struct Keypairs: BitwiseCopyable {
   private(set) var current: Keypair
@@ -24,7 +24,7 @@ struct Keypairs: BitwiseCopyable {
     next = Keypair(secrets: secrets + 2 * Keypair.secretByteCount, window: windows + 2 * stride)
   }
 
-  // Inlined, as it would be given a copy of all three.
+  // Inlined, because a call would pass a copy of all three.
   @inline(__always)
   func role(of localIndex: UInt32) -> Role? {
     guard localIndex != 0 else { return nil }
@@ -43,17 +43,17 @@ struct Keypairs: BitwiseCopyable {
   }
 
   /// Starts the session of a finished handshake. An initiator may send at once; a responder waits
-  /// for the initiator's first packet, which proves that the keys are shared.
+  /// for the initiator's first packet, which proves that both have the keys.
   ///
-  /// - Returns: the local indices of the sessions that this pushed out, 0 for none.
-  mutating func begin(
-    _ handshake: inout Handshake, at now: Instant
+  /// - Returns: the local indices of the sessions that were dropped for it, 0 for none; nil if the
+  ///   handshake is not finished.
+  mutating func startSession(
+    from handshake: inout Handshake, at now: Instant
   ) -> (UInt32, UInt32)? {
     let localIndex = handshake.localIndex
     let remoteIndex = handshake.remoteIndex
-    // The new keys go into `next`'s memory, or, where `next` is a session waiting to be confirmed
-    // and this side is the initiator, push that one to `previous` first (as the kernel does: the
-    // peer may already be sending with it).
+    // An initiator's new session replaces `current`. If `next` waits to be confirmed, it becomes
+    // `previous`, because the peer may already be sending with it (as in the kernel).
     if handshake.state == .consumedResponse {
       var dropped: (UInt32, UInt32)
       if next.exists {
@@ -70,23 +70,24 @@ struct Keypairs: BitwiseCopyable {
         let isInitiator = handshake.split(
           sending: current.sendingKey, receiving: current.receivingKey)
       else { return nil }
-      current.begin(
+      current.start(
         localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: isInitiator, at: now)
       return dropped
     }
-    // A responder's new session replaces a waiting one, and the old `previous` goes.
+    // A responder's new session replaces `next`, and the old `previous` is dropped.
     let dropped = (next.localIndex, previous.localIndex)
     previous.erase()
     next.erase()
     guard
       let isInitiator = handshake.split(sending: next.sendingKey, receiving: next.receivingKey)
     else { return nil }
-    next.begin(localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: isInitiator, at: now)
+    next.start(localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: isInitiator, at: now)
     return dropped
   }
 
-  /// The initiator's first packet arrived on `next`: it becomes current.
-  /// - Returns: the local index of the session that this pushed out, 0 for none.
+  /// Makes `next` the current session, when the initiator's first packet has arrived on it.
+  ///
+  /// - Returns: the local index of the session that was dropped for it, 0 for none.
   mutating func confirmNext() -> UInt32 {
     let dropped = previous.localIndex
     previous.erase()
@@ -105,7 +106,7 @@ struct Keypairs: BitwiseCopyable {
     }
   }
 
-  /// The private key has changed: what is out may still arrive, nothing more is sent.
+  /// Stops sending, because the private key has changed. Datagrams in flight are still received.
   mutating func stopSending() {
     current.maySend = false
     next.maySend = false
@@ -124,7 +125,7 @@ struct Keypairs: BitwiseCopyable {
   #endif
 }
 
-/// One session: the two transport keys that a handshake gave, and what guards them.
+/// One session: the two transport keys that resulted from a handshake, and their limits.
 struct Keypair: BitwiseCopyable {
   /// Layout of a keypair's part of the locked memory, in bytes.
   private enum Offset {
@@ -134,14 +135,14 @@ struct Keypair: BitwiseCopyable {
   static let secretByteCount = 64
 
   private let secrets: UnsafeMutableRawPointer
-  /// Our index, by which arriving transport data names this session; 0 where there is none.
+  /// Our index, by which received transport data names this session; 0 if there is no session.
   private(set) var localIndex: UInt32 = 0
   private(set) var remoteIndex: UInt32 = 0
   private(set) var birth = Instant(nanoseconds: 0)
   private(set) var isInitiator = false
-  /// Cleared when the private key changes: nothing more is sent with it.
+  /// Cleared when the private key changes: nothing more is sent in this session.
   var maySend = false
-  /// The next counter to send with; 64 bits wide on every CPU (R3).
+  /// The counter of the next packet; 64 bits wide on every CPU (R3).
   private(set) var sendCounter: UInt64 = 0
   var replayWindow: ReplayWindow
 
@@ -157,8 +158,8 @@ struct Keypair: BitwiseCopyable {
   var receivingKey: UnsafeMutableRawPointer { secrets + Offset.receiving }
   var exists: Bool { localIndex != 0 }
 
-  /// Both keys are in place; the session begins.
-  mutating func begin(
+  /// Starts the session, with both keys in place.
+  mutating func start(
     localIndex: UInt32, remoteIndex: UInt32, isInitiator: Bool, at now: Instant
   ) {
     self.localIndex = localIndex
@@ -170,7 +171,7 @@ struct Keypair: BitwiseCopyable {
     replayWindow.reset()
   }
 
-  /// True while `count` (1-65535) more packets may be sealed with it (whitepaper 6.2).
+  /// Whether `count` (1-65535) more packets may be sealed in this session (whitepaper 6.2).
   func canSend(_ count: Int = 1, at now: Instant) -> Bool {
     exists && maySend && now.since(birth) < WireGuard.rejectAfterTime
       && sendCounter <= WireGuard.rejectAfterMessages - UInt64(truncatingIfNeeded: count)
@@ -180,20 +181,20 @@ struct Keypair: BitwiseCopyable {
     exists && now.since(birth) < WireGuard.rejectAfterTime
   }
 
-  /// Takes the next `count` counters and returns the first; the caller has asked `canSend`.
+  /// Reserves the next `count` counters and returns the first; the caller has checked `canSend`.
   mutating func reserveCounters(_ count: Int = 1) -> UInt64 {
     let counter = sendCounter
     sendCounter &+= UInt64(truncatingIfNeeded: count)
     return counter
   }
 
-  /// A session that its initiator should renew because it has been sent on (whitepaper 6.2).
+  /// Whether the initiator should renew the session when it sends (whitepaper 6.2).
   func isStaleForSending(at now: Instant) -> Bool {
     sendCounter > WireGuard.rekeyAfterMessages
       || (isInitiator && now.since(birth) >= WireGuard.rekeyAfterTime)
   }
 
-  /// A session that its initiator should renew because it is still being received on.
+  /// Whether the initiator should renew the session when it receives.
   func isStaleForReceiving(at now: Instant) -> Bool {
     isInitiator && now.since(birth) >= Policy.rekeyOnReceiveAfterTime
   }
@@ -208,7 +209,7 @@ struct Keypair: BitwiseCopyable {
   }
 
   #if !hasFeature(Embedded)
-    /// Lets a test stand just before the end of the counter.
+    /// Lets a test start just before the end of the counter.
     mutating func setSendCounterForTesting(_ counter: UInt64) {
       sendCounter = counter
     }

@@ -1,19 +1,19 @@
-/// A token bucket per source of handshakes (R5), an IPv4 address or an IPv6 /64, asked under load
-/// once the cookie has proved the source. The buckets stand in a fixed table of small sets; a new
-/// source takes the place of the one of its set that has been silent longest. Which sources share
-/// a set is decided by a keyed hash, so nobody can aim at a set.
+/// Limits handshakes per source (R5), an IPv4 address or an IPv6 /64, under load and after a cookie
+/// has proved the source. Each source has a token bucket in a fixed table of small sets; a new
+/// source replaces the one of its set that has been silent for longest. A seeded hash decides which
+/// sources share a set, so that nobody can aim at one.
 struct RateLimiter {
   private struct Bucket: BitwiseCopyable {
     /// The address, or for IPv6 its first half.
     var prefix: UInt64
-    /// When the bucket was last asked.
+    /// When the bucket was last used.
     var last: Instant
-    /// Nanoseconds of waiting saved up; a handshake costs `interval` of them.
+    /// Nanoseconds saved up; a handshake costs `interval` of them.
     var credit: UInt32
-    /// An `IPAddress.Family`, or 0 where there is no bucket.
+    /// An `IPAddress.Family`, or 0 if there is no bucket.
     var family: UInt32
 
-    /// What `TokenBucket` is in 12 of these bytes.
+    /// `TokenBucket.allow`, of a bucket that is stored in 12 bytes.
     mutating func pay(at now: Instant) -> Bool {
       var tokens = TokenBucket(
         price: interval, capacity: fullCredit, credit: UInt64(credit), last: last)
@@ -27,7 +27,7 @@ struct RateLimiter {
   /// Nanoseconds per handshake.
   private static let interval = nanosecondsPerSecond / Policy.handshakesPerSecondPerSource
   private static let fullCredit = interval * Policy.handshakeBurstPerSource
-  /// Buckets of a set: all that one packet may have to look at.
+  /// Buckets of a set, which is all that is searched for one packet.
   private static let waysMaximum = 8
 
   private let buckets: UnsafeMutablePointer<Bucket>
@@ -45,7 +45,8 @@ struct RateLimiter {
       .baseAddress!
   }
 
-  /// Forgets every source; once, before anything else.
+  /// Empties the table. Called once, before anything else.
+  ///
   /// - Parameter seed: random.
   mutating func prepare(seed: UInt64) {
     hash = TableHash(seed: seed)
@@ -54,9 +55,9 @@ struct RateLimiter {
       count: setCount * ways)
   }
 
-  /// Whether `source` may have a handshake now; if so, it is paid for.
+  /// Whether `source` may have a handshake now; if so, its bucket pays for it.
   ///
-  /// A clock that has gone back adds nothing to a bucket, which fills from then on (R24).
+  /// If the clock goes backwards, a bucket earns nothing for that time (R24).
   mutating func allow(_ source: IPAddress, at now: Instant) -> Bool {
     // A dual-stack socket shows IPv4 as ::ffff:0:0/96, all of it one /64.
     let source = source.unmapped
@@ -65,7 +66,7 @@ struct RateLimiter {
     var victim = 0
     for way in 0..<ways {
       if set[way].family == 0 {
-        // Sets fill from the left and are never thinned.
+        // Sets fill from the left, and entries are never removed.
         victim = way
         break
       }

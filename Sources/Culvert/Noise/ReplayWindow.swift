@@ -1,15 +1,16 @@
-/// Which counters of a session have been seen (whitepaper section 5.4.6): the ring of bits of
-/// RFC 6479. Where the RFC clears whole words ahead and so gives one up, this clears to the bit,
-/// and all `Policy.replayWindowPacketCount` counters up to the greatest are told apart.
+/// The counters of a session that have been received (whitepaper section 5.4.6), in the ring of
+/// bits of RFC 6479. The RFC clears whole words and so loses one word of the window; this clears
+/// exactly the bits needed, and tracks all `Policy.replayWindowPacketCount` counters up to the
+/// greatest.
 struct ReplayWindow: BitwiseCopyable {
   /// Words of the bitmap that each window needs.
   static let wordCount = Policy.replayWindowPacketCount / UInt64.bitWidth
 
-  /// Bit `counter` modulo the window is set once that counter has been accepted.
+  /// Bit `counter` modulo the window's width is set once that counter has been accepted.
   private let bits: UnsafeMutablePointer<UInt64>
   private var greatest: UInt64 = 0
 
-  /// - Parameter bits: `wordCount` zeroed words, a power of two of them, that this window owns.
+  /// - Parameter bits: `wordCount` zeroed words, a power of two, owned by this window.
   init(bits: UnsafeMutablePointer<UInt64>) {
     self.bits = bits
   }
@@ -29,24 +30,25 @@ struct ReplayWindow: BitwiseCopyable {
     return bits[ReplayWindow.word(of: counter)] & ReplayWindow.bit(of: counter) == 0
   }
 
-  /// Takes a counter whose message has been authenticated.
+  /// Accepts a counter whose message has been authenticated. Touches at most `wordCount` + 1 words,
+  /// however far the counter jumps.
   ///
-  /// Touches at most `wordCount` + 1 words, however far the counter jumps.
-  ///
-  /// - Returns: false for one seen before, one too old to tell, and one that no sender may use.
+  /// - Returns: false if the counter was received before, is older than the window, or exceeds the
+  ///   limit of a session.
   @inline(__always)
   mutating func accept(_ counter: UInt64) -> Bool {
     guard wouldAccept(counter) else { return false }
-    if counter > greatest { advance(to: counter) }
+    if counter > greatest { slide(to: counter) }
     bits[ReplayWindow.word(of: counter)] |= ReplayWindow.bit(of: counter)
     return true
   }
 
-  /// Moves the window's end to `counter`, a greater one, and clears the bits of every counter that
-  /// has come into it.
-  private mutating func advance(to counter: UInt64) {
+  /// Moves the end of the window to a greater counter, and clears the bits of all counters that are
+  /// new in it.
+  private mutating func slide(to counter: UInt64) {
     let width = UInt64(Policy.replayWindowPacketCount)
-    // Neither sum wraps: a greatest is below reject-after-messages, and the distance is the width.
+    // Neither wraps: `greatest` is below reject-after-messages, and `counter` is at least `width`
+    // in the second case.
     let first = counter &- greatest < width ? greatest &+ 1 : counter &- width &+ 1
     greatest = counter
     let firstWord = first >> 6

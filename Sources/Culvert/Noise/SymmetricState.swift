@@ -1,6 +1,6 @@
 /// The chaining key, hash and message key of a handshake in progress (Noise section 5.2), in one
-/// scratch area of the locked memory. A handshake works on this and on nothing else until it
-/// commits; whichever way it ends, `wipe` runs.
+/// scratch area of the locked memory. A handshake works on nothing else until it commits; however
+/// it ends, `wipe` is called.
 struct SymmetricState {
   /// Layout of the scratch area, in bytes.
   private enum Offset {
@@ -42,13 +42,13 @@ struct SymmetricState {
     mixHash(dh, byteCount: WireGuard.keyByteCount)
   }
 
-  /// Goes on where an earlier message of the same handshake ended.
+  /// Continues where an earlier message of the same handshake ended.
   func resume(chainingKey: UnsafeRawPointer, hash: Key) {
     self.chainingKey.copyMemory(from: chainingKey, byteCount: WireGuard.keyByteCount)
     hash.write(to: self.hash)
   }
 
-  /// A fresh ephemeral key pair: the private half stays in the scratch, the public half goes out.
+  /// Makes an ephemeral key pair: the private half stays in the scratch area.
   func makeEphemeral(into publicKey: UnsafeMutableRawPointer, entropy: inout Entropy) {
     entropy.fill(ephemeralPrivate, byteCount: WireGuard.keyByteCount)
     X25519.clamp(ephemeralPrivate)
@@ -62,7 +62,8 @@ struct SymmetricState {
       UnsafeRawBufferPointer(start: data, count: byteCount))
   }
 
-  /// Token `e` in a PSK handshake: the ephemeral enters both hash and chaining key.
+  /// Token `e` in a PSK handshake: the ephemeral key is mixed into both the hash and the chaining
+  /// key.
   func mixEphemeral(_ ephemeral: UnsafeRawPointer) {
     mixHash(ephemeral, byteCount: WireGuard.keyByteCount)
     HKDF.derive(
@@ -77,7 +78,7 @@ struct SymmetricState {
     return true
   }
 
-  /// Token `ss`, from the product computed when the peer was added: false where that was zero.
+  /// Token `ss`, from the product computed when the peer was added: false if that was zero.
   func mixPrecomputed(_ staticStatic: UnsafeRawPointer) -> Bool {
     guard !Secret.isZero(staticStatic, byteCount: WireGuard.keyByteCount) else { return false }
     mixSecret(staticStatic, keyed: true)
@@ -108,7 +109,7 @@ struct SymmetricState {
     mixHash(output, byteCount: byteCount + WireGuard.tagByteCount)
   }
 
-  /// Reads `byteCount + 16` bytes from `message`; false where the tag is wrong.
+  /// Reads `byteCount + 16` bytes from `message`; false if the tag is wrong.
   func decryptAndHash(
     _ message: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) -> Bool {
@@ -171,7 +172,7 @@ extension UnsafeRawBufferPointer {
   static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 }
 
-/// The device's own key pair. The private half lives in the locked part of the arena.
+/// The device's own key pair. The private half is in the locked part of the arena.
 struct StaticIdentity {
   let privateKey: UnsafeMutableRawPointer
   private(set) var publicKey = Key.zero
@@ -181,7 +182,7 @@ struct StaticIdentity {
     privateKey = arena.carveBytes(WireGuard.keyByteCount, owner: "secrets: device key").baseAddress!
   }
 
-  /// Takes 32 bytes; all zero unset the identity (UAPI). Otherwise the key is clamped.
+  /// Sets the private key from 32 bytes, clamped; all zero unset the identity (UAPI).
   mutating func set(_ key: UnsafeRawPointer) {
     privateKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
     isSet = !Secret.isZero(privateKey, byteCount: WireGuard.keyByteCount)

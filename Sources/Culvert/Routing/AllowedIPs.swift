@@ -1,30 +1,30 @@
-/// The allowed IPs of all peers: which peer a destination belongs to, and whether a source is the
-/// peer's own (R2), by longest prefix.
+/// The allowed IPs of all peers: longest-prefix matching finds the peer that a destination belongs
+/// to, and checks that a source belongs to the peer that sent the packet (R2).
 ///
-/// One path-compressed binary trie per family. A node either holds a prefix, or forks; a node that
-/// does neither is taken out at once. So with n prefixes there are never more than n - 1 forks,
-/// and the pool of 2n nodes cannot run out before the prefixes do.
+/// There is one path-compressed binary trie per family. A node either holds a prefix or forks; a
+/// node that does neither is removed at once. So n prefixes never need more than n - 1 forks, and
+/// the pool of 2n nodes cannot run out before the prefixes do.
 ///
-/// The trie's shape depends on nothing but the set of prefixes: what was staged and abandoned
-/// leaves no trace.
+/// The trie's shape depends on nothing but the set of prefixes: changes that were staged and then
+/// abandoned leave no trace.
 struct AllowedIPs: ~Copyable {
-  /// Node 0 is nobody's: its number means "none".
+  /// Node 0 is never used: its number means "none".
   let nodes: UnsafeMutablePointer<AllowedIPNode>
   let links: UnsafeMutablePointer<AllowedIPNode.Links>
-  /// Per peer, the ends of the list of its prefixes.
+  /// The ends of the list of each peer's prefixes.
   let firsts: UnsafeMutableBufferPointer<UInt32>
   let lasts: UnsafeMutableBufferPointer<UInt32>
   /// Prefixes that fit, staged ones included.
   let capacity: Int
-  /// Prefixes there are, staged ones included.
+  /// Prefixes in the table, staged ones included.
   private(set) var count = 0
-  /// Changes with everything that `route` or a listing can see.
+  /// Changes whenever the result of `route` or a listing may have changed.
   private(set) var revision: UInt32 = 0
 
   private var rootIPv4: UInt32 = 0
   private var rootIPv6: UInt32 = 0
   private var firstFree: UInt32 = 0
-  /// Nodes from here on have never been used; their memory is untouched.
+  /// Nodes from this one on have never been used; their memory is untouched.
   private var firstFresh: UInt32 = 1
   private(set) var nodeCount = 0
   var staging = AllowedIPStaging()
@@ -42,7 +42,7 @@ struct AllowedIPs: ~Copyable {
     lasts = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
   }
 
-  /// Empties the table; once, before anything else.
+  /// Empties the table. Called once, before anything else.
   mutating func prepare() {
     firsts.initialize(repeating: 0)
     lasts.initialize(repeating: 0)
@@ -58,8 +58,8 @@ struct AllowedIPs: ~Copyable {
 
   // MARK: Routing
 
-  /// The peer whose prefix covers `address` and is the longest to do so. At most 33 steps for
-  /// IPv4 and 129 for IPv6.
+  /// The peer with the longest prefix that covers `address`. Takes at most 33 steps for IPv4 and
+  /// 129 for IPv6.
   @inline(__always)
   func route(_ address: IPAddress) -> UInt32? {
     let peer = address.family == .ipv4 ? routeIPv4(address.high) : routeIPv6(address)
@@ -70,12 +70,12 @@ struct AllowedIPs: ~Copyable {
     var peer = AllowedIPNode.nobody
     var index = rootIPv4
     while index != 0 {
-      let node = nodes + Int(truncatingIfNeeded: index)
-      let length = UInt64(node.pointee.length)
+      let node = nodes[index]
+      let length = UInt64(node.length)
       // Shifted by one first: a shift by all 64 bits for length 0 would wrap around.
-      guard ((bits ^ node.pointee.high) >> 1) &>> (63 &- length) == 0 else { break }
-      if node.pointee.peer != AllowedIPNode.nobody { peer = node.pointee.peer }
-      index = node.pointee.child((bits &>> (63 &- length)) & 1)
+      guard ((bits ^ node.high) >> 1) &>> (63 &- length) == 0 else { break }
+      if node.peer != AllowedIPNode.nobody { peer = node.peer }
+      index = node.child((bits &>> (63 &- length)) & 1)
     }
     return peer
   }
@@ -84,70 +84,71 @@ struct AllowedIPs: ~Copyable {
     var peer = AllowedIPNode.nobody
     var index = rootIPv6
     while index != 0 {
-      let node = nodes + Int(truncatingIfNeeded: index)
-      let length = Int(node.pointee.length)
+      let node = nodes[index]
+      let length = Int(node.length)
       guard commonBitCount(node, address.high, address.low) >= length else { break }
-      if node.pointee.peer != AllowedIPNode.nobody { peer = node.pointee.peer }
-      index = node.pointee.child(bit(length, of: address.high, address.low))
+      if node.peer != AllowedIPNode.nobody { peer = node.peer }
+      index = node.child(bit(length, of: address.high, address.low))
     }
     return peer
   }
 
   // MARK: Changes
 
-  /// Gives `prefix` to `peer`, last in its list; another peer that had it loses it. False: the
-  /// table is full, and nothing has changed.
+  /// Assigns `prefix` to `peer`, last in its list; another peer that had it loses it.
+  ///
+  /// - Returns: false, with nothing changed, if the table is full.
   mutating func insert(_ prefix: IPPrefix, peer: UInt32) -> Bool {
     let index = place(prefix)
     guard index != 0 else { return false }
-    give(index, to: peer)
+    assign(index, to: peer)
     return true
   }
 
-  /// Takes `prefix` from `peer`; false where it is not the peer's.
+  /// Removes `prefix` from `peer`; false if it is not the peer's.
   @discardableResult
   mutating func remove(_ prefix: IPPrefix, peer: UInt32) -> Bool {
     let index = find(prefix)
-    guard index != 0, nodes[Int(index)].peer == peer else { return false }
-    take(index)
+    guard index != 0, nodes[index].peer == peer else { return false }
+    unassign(index)
     releaseIfUnheld(index)
     return true
   }
 
-  /// Takes all its prefixes from `peer`, in time linear in their number.
+  /// Removes all prefixes of `peer`, in time linear in their number.
   mutating func removeAll(peer: UInt32) {
     var index = firsts[slot(of: peer)]
     while index != 0 {
-      let next = links[Int(index)].next
-      take(index)
+      let next = links[index].next
+      unassign(index)
       releaseIfUnheld(index)
       index = next
     }
   }
 
-  /// Links a node that is in the trie to the end of the peer's list.
-  mutating func give(_ index: UInt32, to peer: UInt32) {
-    take(index)
+  /// Makes `peer` the owner of a node in the trie, at the end of the peer's list.
+  mutating func assign(_ index: UInt32, to peer: UInt32) {
+    unassign(index)
     let slot = slot(of: peer)
     let last = lasts[slot]
-    nodes[Int(index)].peer = peer
-    links[Int(index)].previous = last
-    links[Int(index)].next = 0
-    if last == 0 { firsts[slot] = index } else { links[Int(last)].next = index }
+    nodes[index].peer = peer
+    links[index].previous = last
+    links[index].next = 0
+    if last == 0 { firsts[slot] = index } else { links[last].next = index }
     lasts[slot] = index
     revision &+= 1
   }
 
-  /// Unlinks a node from its peer's list, if it is in one. It stays in the trie.
-  mutating func take(_ index: UInt32) {
-    let peer = nodes[Int(index)].peer
+  /// Removes a node from its owner's list, if it has an owner. It stays in the trie.
+  mutating func unassign(_ index: UInt32) {
+    let peer = nodes[index].peer
     guard peer != AllowedIPNode.nobody else { return }
-    let (previous, next) = (links[Int(index)].previous, links[Int(index)].next)
-    if previous == 0 { firsts[Int(peer)] = next } else { links[Int(previous)].next = next }
-    if next == 0 { lasts[Int(peer)] = previous } else { links[Int(next)].previous = previous }
-    nodes[Int(index)].peer = AllowedIPNode.nobody
-    links[Int(index)].next = 0
-    links[Int(index)].previous = 0
+    let (previous, next) = (links[index].previous, links[index].next)
+    if previous == 0 { firsts[Int(peer)] = next } else { links[previous].next = next }
+    if next == 0 { lasts[Int(peer)] = previous } else { links[next].previous = previous }
+    nodes[index].peer = AllowedIPNode.nobody
+    links[index].next = 0
+    links[index].previous = 0
     revision &+= 1
   }
 
@@ -158,40 +159,42 @@ struct AllowedIPs: ~Copyable {
 
   // MARK: The trie
 
-  /// The node of exactly this prefix, 0 for none.
+  /// The node of exactly this prefix; 0 if there is none.
   func find(_ prefix: IPPrefix) -> UInt32 {
     let (high, low) = (prefix.address.high, prefix.address.low)
     let length = Int(prefix.length)
     var index = root(prefix.address.family)
     while index != 0 {
-      let node = nodes + Int(index)
-      let nodeLength = Int(node.pointee.length)
+      let node = nodes[index]
+      let nodeLength = Int(node.length)
       guard nodeLength <= length, commonBitCount(node, high, low) >= nodeLength else { return 0 }
       if nodeLength == length { return index }
-      index = node.pointee.child(bit(nodeLength, of: high, low))
+      index = node.child(bit(nodeLength, of: high, low))
     }
     return 0
   }
 
-  /// The node of this prefix, made if need be and counted as held: the caller holds it at once.
-  /// 0: the table is full.
+  /// Finds the node of this prefix or makes one. It is counted as held, so the caller must hold it
+  /// at once.
+  ///
+  /// - Returns: 0 if the table is full.
   mutating func place(_ prefix: IPPrefix) -> UInt32 {
     let (high, low) = (prefix.address.high, prefix.address.low)
     let length = Int(prefix.length)
     var parent: UInt32 = 0
     var index = root(prefix.address.family)
     while index != 0 {
-      let node = nodes + Int(index)
-      let nodeLength = Int(node.pointee.length)
+      let node = nodes[index]
+      let nodeLength = Int(node.length)
       let common = min(commonBitCount(node, high, low), length)
       if common < nodeLength {
         return count < capacity ? fork(above: index, at: common, for: prefix) : 0
       }
       if nodeLength == length { break }
       parent = index
-      index = node.pointee.child(bit(nodeLength, of: high, low))
+      index = node.child(bit(nodeLength, of: high, low))
     }
-    if index != 0, nodes[Int(index)].isHeld { return index }
+    if index != 0, nodes[index].isHeld { return index }
     guard count < capacity else { return 0 }
     count += 1
     if index == 0 {
@@ -201,10 +204,10 @@ struct AllowedIPs: ~Copyable {
     return index
   }
 
-  /// A node for `prefix` above `index`, with which it shares the first `common` bits, and a fork
-  /// where neither lies above the other.
+  /// Makes a node for `prefix`, which shares its first `common` bits with the node `index`: above
+  /// that node, or beside it under a new fork.
   private mutating func fork(above index: UInt32, at common: Int, for prefix: IPPrefix) -> UInt32 {
-    let parent = links[Int(index)].parent
+    let parent = links[index].parent
     let new = make(prefix.address, length: Int(prefix.length))
     var top = new
     if common < Int(prefix.length) {
@@ -217,49 +220,49 @@ struct AllowedIPs: ~Copyable {
     return new
   }
 
-  /// Gives up a node that neither a peer nor the staging holds any more.
+  /// Removes a node that is no longer held by a peer or by the staging.
   mutating func releaseIfUnheld(_ index: UInt32) {
-    guard !nodes[Int(index)].isHeld else { return }
+    guard !nodes[index].isHeld else { return }
     count -= 1
     prune(index)
   }
 
-  /// Takes an unheld node out of the trie, unless it forks. Where that leaves the fork above it
-  /// with one child, that goes too; never more than these two.
+  /// Removes an unheld node from the trie, unless it forks. If that leaves the fork above it with
+  /// one child, that fork is removed too; never more than these two.
   private mutating func prune(_ index: UInt32) {
-    let node = nodes + Int(index)
-    let (left, right) = (node.pointee.child(0), node.pointee.child(1))
+    let node = nodes[index]
+    let (left, right) = (node.child(0), node.child(1))
     guard left == 0 || right == 0 else { return }
     let child = left | right
-    let parent = links[Int(index)].parent
-    if child != 0 { links[Int(child)].parent = parent }
+    let parent = links[index].parent
+    if child != 0 { links[child].parent = parent }
     if parent == 0 {
-      if node.pointee.family == .ipv4 { rootIPv4 = child } else { rootIPv6 = child }
+      if node.family == .ipv4 { rootIPv4 = child } else { rootIPv6 = child }
     } else {
-      nodes[Int(parent)].setChild(side(of: index, under: parent), to: child)
+      nodes[parent].setChild(side(of: index, under: parent), to: child)
     }
-    links[Int(index)].parent = firstFree
+    links[index].parent = firstFree
     firstFree = index
     nodeCount -= 1
-    if child == 0, parent != 0, !nodes[Int(parent)].isHeld { prune(parent) }
+    if child == 0, parent != 0, !nodes[parent].isHeld { prune(parent) }
   }
 
   private mutating func link(_ index: UInt32, under parent: UInt32) {
-    links[Int(index)].parent = parent
+    links[index].parent = parent
     if parent == 0 {
-      if nodes[Int(index)].family == .ipv4 { rootIPv4 = index } else { rootIPv6 = index }
+      if nodes[index].family == .ipv4 { rootIPv4 = index } else { rootIPv6 = index }
     } else {
-      nodes[Int(parent)].setChild(side(of: index, under: parent), to: index)
+      nodes[parent].setChild(side(of: index, under: parent), to: index)
     }
   }
 
-  /// A node off the free list. There is one: forks are fewer than held nodes, and of those the
-  /// caller has counted that there is room for one more.
+  /// Takes a node from the free list. There is always one: there are fewer forks than held nodes,
+  /// and the caller has checked that one more may be held.
   private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
     let index: UInt32
     if firstFree != 0 {
       index = firstFree
-      firstFree = links[Int(index)].parent
+      firstFree = links[index].parent
     } else {
       precondition(Int(firstFresh) < 2 * capacity, "more nodes than prefixes can need")
       index = firstFresh
@@ -280,34 +283,34 @@ struct AllowedIPs: ~Copyable {
   }
 
   private func side(of index: UInt32, under parent: UInt32) -> UInt64 {
-    let node = nodes + Int(index)
-    return bit(Int(nodes[Int(parent)].length), of: node.pointee.high, node.pointee.low)
+    let node = nodes[index]
+    return bit(Int(nodes[parent].length), of: node.high, node.low)
   }
 
   /// Leading bits that a node's prefix and an address have in common, 0-128.
   @inline(__always)
   private func commonBitCount(
-    _ node: UnsafeMutablePointer<AllowedIPNode>, _ high: UInt64, _ low: UInt64
+    _ node: AllowedIPNode, _ high: UInt64, _ low: UInt64
   ) -> Int {
-    let difference = high ^ node.pointee.high
+    let difference = high ^ node.high
     return difference != 0
-      ? difference.leadingZeroBitCount : 64 &+ (low ^ node.pointee.low).leadingZeroBitCount
+      ? difference.leadingZeroBitCount : 64 &+ (low ^ node.low).leadingZeroBitCount
   }
 
-  /// The bit after the first `position`; at the end of a full-length prefix, where no child can
-  /// be, any bit.
+  /// The bit after the first `position` bits; any bit after a full-length prefix, which has no
+  /// children.
   @inline(__always)
   private func bit(_ position: Int, of high: UInt64, _ low: UInt64) -> UInt64 {
     ((position < 64 ? high : low) &>> UInt64(truncatingIfNeeded: 63 &- position)) & 1
   }
 }
 
-/// A node of the trie: what routing reads, 32 bytes, two to a cache line.
+/// The part of a node that routing reads: 32 bytes, two to a cache line.
 struct AllowedIPNode: BitwiseCopyable {
   /// The prefix, left-aligned as in `IPAddress`; the bits after `length` are 0.
   var high: UInt64
   var low: UInt64
-  /// Both children in one word, so that choosing one takes a shift, not a branch. 0 for none.
+  /// Both children in one word, so that choosing one takes a shift instead of a branch. 0 for none.
   var children: UInt64
   /// The peer that the prefix belongs to, or `nobody`.
   var peer: UInt32
@@ -324,9 +327,9 @@ struct AllowedIPNode: BitwiseCopyable {
     case remove
   }
 
-  /// What only changes and listings read; kept apart, so that routing does not load it.
+  /// The part of a node that only changes and listings read, so that routing does not load it.
   struct Links: BitwiseCopyable {
-    /// The node above; 0 for the root. In a free node, the next free one.
+    /// The node above; 0 for the root. Of a free node, the next free one.
     var parent: UInt32
     /// Neighbours among the prefixes of one peer, in the order they were added; 0 for none.
     var next: UInt32
@@ -349,22 +352,37 @@ struct AllowedIPNode: BitwiseCopyable {
     children = children & ~(0xffff_ffff &<< shift) | UInt64(node) &<< shift
   }
 
-  /// True where the node stands for a prefix of its own, and not only for a fork.
+  /// Whether the node holds a prefix, and is not only a fork.
   @inline(__always)
   var isHeld: Bool { peer != AllowedIPNode.nobody || action != .none }
 }
 
+// By number: a node and its links are used in place, not copied.
+extension UnsafeMutablePointer where Pointee == AllowedIPNode {
+  subscript(number: UInt32) -> AllowedIPNode {
+    @inline(__always) unsafeAddress { UnsafePointer(self + Int(truncatingIfNeeded: number)) }
+    @inline(__always) nonmutating unsafeMutableAddress { self + Int(truncatingIfNeeded: number) }
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == AllowedIPNode.Links {
+  subscript(number: UInt32) -> AllowedIPNode.Links {
+    @inline(__always) unsafeAddress { UnsafePointer(self + Int(truncatingIfNeeded: number)) }
+    @inline(__always) nonmutating unsafeMutableAddress { self + Int(truncatingIfNeeded: number) }
+  }
+}
+
 /// Listing one peer's allowed IPs, in the order they were added.
 extension AllowedIPs {
-  /// Where a listing stands. It may be kept while the listing waits for a slow reader; a change in
-  /// between can cut the listing short or repeat a prefix, which `revision` gives away, but no
-  /// more than that.
+  /// The position in a listing. It may be kept while the listing waits for a slow reader. A change
+  /// in between, which `revision` shows, can end the listing early or repeat a prefix, but do
+  /// nothing worse.
   struct Cursor: BitwiseCopyable {
     fileprivate var node: UInt32
     fileprivate let peer: UInt32
   }
 
-  /// Before the first prefix of `peer`, which is less than the limit.
+  /// The position before the first prefix of `peer`, which is less than `Limits.peers`.
   func cursor(of peer: UInt32) -> Cursor {
     Cursor(node: firsts[slot(of: peer)], peer: peer)
   }
@@ -372,14 +390,14 @@ extension AllowedIPs {
   /// The next prefix; nil at the end.
   func next(_ cursor: inout Cursor) -> IPPrefix? {
     guard cursor.node != 0 else { return nil }
-    let node = nodes + Int(cursor.node)
-    // The prefix that the listing stood at has been taken from the peer meanwhile.
-    guard node.pointee.peer == cursor.peer else { return nil }
-    cursor.node = links[Int(cursor.node)].next
+    let node = nodes[cursor.node]
+    // The prefix at this position has been removed from the peer meanwhile.
+    guard node.peer == cursor.peer else { return nil }
+    cursor.node = links[cursor.node].next
     let address =
-      node.pointee.family == .ipv4
-      ? IPAddress(ipv4: UInt32(truncatingIfNeeded: node.pointee.high >> 32))
-      : IPAddress(ipv6High: node.pointee.high, low: node.pointee.low)
-    return IPPrefix(address, length: Int(node.pointee.length))
+      node.family == .ipv4
+      ? IPAddress(ipv4: UInt32(truncatingIfNeeded: node.high >> 32))
+      : IPAddress(ipv6High: node.high, low: node.low)
+    return IPPrefix(address, length: Int(node.length))
   }
 }

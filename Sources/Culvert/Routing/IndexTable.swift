@@ -1,8 +1,9 @@
-/// Receiver index -> the peer and what of it the index stands for: a hash with open addressing.
-/// Indices are random (R6), so an index is its own hash, and nobody outside can crowd a bucket.
+/// Finds the peer, and which of its handshakes or sessions, that a receiver index names: a hash
+/// table with open addressing. Indices are random (R6), so an index is its own hash, and nobody
+/// outside can crowd a bucket.
 struct IndexTable: ~Copyable {
   struct Entry: BitwiseCopyable {
-    /// Which handshake or keypair of the peer; the table's user gives it its meaning.
+    /// What the index names; its meaning is the user's (`IndexKind`).
     var kind: UInt8
     var peer: PeerID
     /// 0 marks an empty bucket.
@@ -16,7 +17,7 @@ struct IndexTable: ~Copyable {
   static let owner: StaticString = "receiver indices"
   /// A handshake and the previous, current and next keypair.
   static let indicesPerPeer = 4
-  /// No entry lies further from home than this, which bounds the work for any datagram.
+  /// No entry is further from its home bucket than this, which bounds the work for any datagram.
   private static let maximumProbeCount = 64
 
   init(carvingFrom arena: inout Arena, limits: Limits) {
@@ -25,7 +26,7 @@ struct IndexTable: ~Copyable {
     mask = bucketCount - 1
   }
 
-  /// Empties the table; once, before anything else.
+  /// Empties the table. Called once, before anything else.
   mutating func prepare() {
     let empty = Entry(kind: 0, peer: PeerID(index: 0, generation: 0), index: 0)
     buckets.initialize(repeating: empty)
@@ -36,8 +37,10 @@ struct IndexTable: ~Copyable {
   var capacity: Int { buckets.count / 2 }
   var isFull: Bool { count >= capacity }
 
-  /// Takes the index `candidate`, which the caller drew at random. False: it is taken, reserved
-  /// (0), crowded, or the table is full; unless `isFull`, the caller draws again.
+  /// Inserts the index `candidate`, which the caller drew at random.
+  ///
+  /// - Returns: false if the index is taken, reserved (0) or crowded, or if the table is full;
+  ///   unless `isFull`, the caller draws again.
   mutating func insert(_ candidate: UInt32, peer: PeerID, kind: UInt8) -> Bool {
     guard candidate != 0, !isFull else { return false }
     var bucket = home(of: candidate)
@@ -54,14 +57,14 @@ struct IndexTable: ~Copyable {
     return false
   }
 
-  /// What an index from the wire stands for.
+  /// What an index from the network names.
   @inline(__always)
   func find(_ index: UInt32) -> Entry? {
     guard let bucket = bucket(of: index) else { return nil }
     return buckets[bucket]
   }
 
-  /// Gives an index another meaning: a handshake's becomes its keypair's. False where there is
+  /// Changes what an index names, from a handshake to the keypair that results. False if there is
   /// no such index.
   @discardableResult
   func setKind(_ kind: UInt8, of index: UInt32) -> Bool {
@@ -70,11 +73,11 @@ struct IndexTable: ~Copyable {
     return true
   }
 
-  /// Frees an index; false where there is no such.
+  /// Removes an index; false if there is no such index.
   @discardableResult
   mutating func remove(_ index: UInt32) -> Bool {
     guard var gap = bucket(of: index) else { return false }
-    // Later entries move back into the gap, so that no tombstones pile up.
+    // Later entries move back into the gap, so that no tombstones accumulate.
     var bucket = (gap &+ 1) & mask
     while buckets[bucket].index != 0 {
       let distance = (bucket &- home(of: buckets[bucket].index)) & mask

@@ -1,12 +1,13 @@
-/// Public key -> peer: a hash with open addressing over a fixed table of peers, which are also
-/// linked in the order they were configured, as wg(8) shows them.
+/// Finds peers by public key: a hash table with open addressing over a fixed table of peers. They
+/// are also linked in the order in which they were configured, as wg(8) shows them.
 struct PeerTable: ~Copyable {
   private let entries: UnsafeMutableBufferPointer<PeerEntry>
-  /// Place + 1 of a peer; 0 for an empty bucket. At most half of them are taken.
+  /// Place + 1 of a peer; 0 for an empty bucket. At most half of the buckets are taken.
   private let buckets: UnsafeMutableBufferPointer<UInt32>
   private let bucketMask: Int
-  /// Of a hash, so that the bits left are those of a bucket.
+  /// The upper bits of a hash, shifted right by this, are the number of a bucket.
   private let bucketShift: UInt32
+  /// Seeded, so that nobody can choose keys that share a bucket.
   private var hash = TableHash(seed: 0)
   /// Places + 1; 0 for none.
   private var first: UInt32 = 0
@@ -24,7 +25,8 @@ struct PeerTable: ~Copyable {
     bucketShift = UInt32(32 - bucketCount.trailingZeroBitCount)
   }
 
-  /// Empties the table; once, before anything else.
+  /// Empties the table. Called once, before anything else.
+  ///
   /// - Parameter seed: random.
   mutating func prepare(seed: UInt64) {
     hash = TableHash(seed: seed)
@@ -46,60 +48,57 @@ struct PeerTable: ~Copyable {
 
   /// The peer with the public key in the 32 bytes at `key`.
   func find(at key: UnsafeRawPointer) -> PeerID? {
-    let taken = buckets[bucket(of: key)]
-    return taken == 0 ? nil : id(of: taken)
+    let number = buckets[bucket(of: key)]
+    return number == 0 ? nil : id(of: number)
   }
 
-  /// A new peer, last in order, or the one that has this key already. Nil: the table is full.
+  /// Inserts a peer, last in order, or finds the one that has this key already.
+  ///
+  /// - Returns: nil if the table is full.
   mutating func insert(at key: UnsafeRawPointer) -> PeerID? {
     let bucket = bucket(of: key)
     if buckets[bucket] != 0 { return id(of: buckets[bucket]) }
     guard firstFree != 0 else { return nil }
-    let place = firstFree
-    let entry = entry(place)
-    firstFree = entry.pointee.next
-    entry.pointee.key0 = key.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
-    entry.pointee.key1 = key.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
-    entry.pointee.key2 = key.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
-    entry.pointee.key3 = key.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
-    entry.pointee.generation &+= 1
-    entry.pointee.next = 0
-    entry.pointee.previous = last
-    if last == 0 { first = place } else { self.entry(last).pointee.next = place }
-    last = place
-    buckets[bucket] = place
+    let number = firstFree
+    firstFree = self[number].next
+    self[number].setKey(at: key)
+    self[number].generation &+= 1
+    self[number].next = 0
+    self[number].previous = last
+    if last == 0 { first = number } else { self[last].next = number }
+    last = number
+    buckets[bucket] = number
     count += 1
-    return id(of: place)
+    return id(of: number)
   }
 
-  /// Removes a peer; false where it is gone already.
+  /// Removes a peer; false if it has been removed already.
   @discardableResult
   mutating func remove(_ id: PeerID) -> Bool {
     guard contains(id) else { return false }
-    let place = id.index + 1
-    let entry = entry(place)
-    emptyBucket(of: place)
-    let (previous, next) = (entry.pointee.previous, entry.pointee.next)
-    if previous == 0 { first = next } else { self.entry(previous).pointee.next = next }
-    if next == 0 { last = previous } else { self.entry(next).pointee.previous = previous }
-    entry.pointee.generation &+= 1
-    entry.pointee.previous = 0
-    entry.pointee.next = firstFree
-    firstFree = place
+    let number = id.index + 1
+    emptyBucket(of: number)
+    let (previous, next) = (self[number].previous, self[number].next)
+    if previous == 0 { first = next } else { self[previous].next = next }
+    if next == 0 { last = previous } else { self[next].previous = previous }
+    self[number].generation &+= 1
+    self[number].previous = 0
+    self[number].next = firstFree
+    firstFree = number
     count -= 1
     return true
   }
 
-  /// True while the peer that was given this ID is configured.
+  /// Whether the peer that was given this ID is still configured.
   func contains(_ id: PeerID) -> Bool {
     guard id.index < UInt32(entries.count) else { return false }
-    let entry = entry(id.index &+ 1)
-    return entry.pointee.isTaken && entry.pointee.generation == id.generation
+    let generation = self[id.index &+ 1].generation
+    return generation & 1 != 0 && generation == id.generation
   }
 
-  /// The peer that has a place now, if any.
+  /// The peer that has this place now, if any.
   func peer(atPlace index: UInt32) -> PeerID? {
-    guard index < UInt32(entries.count), entry(index &+ 1).pointee.isTaken else {
+    guard index < UInt32(entries.count), self[index &+ 1].isTaken else {
       return nil
     }
     return id(of: index &+ 1)
@@ -109,28 +108,34 @@ struct PeerTable: ~Copyable {
   func key(of id: PeerID) -> UnsafeRawPointer {
     precondition(contains(id))
     // The key's words are the first four fields.
-    return UnsafeRawPointer(entry(id.index + 1))
+    return UnsafeRawPointer(address(of: id.index + 1))
   }
 
   /// The peer configured first.
   var firstPeer: PeerID? { first == 0 ? nil : id(of: first) }
 
-  /// The peer configured after `id`; nil also where `id` has been removed.
+  /// The peer configured after `id`; nil at the end, or if `id` has been removed.
   func peer(after id: PeerID) -> PeerID? {
     guard contains(id) else { return nil }
-    let next = entry(id.index + 1).pointee.next
+    let next = self[id.index + 1].next
     return next == 0 ? nil : self.id(of: next)
   }
 
-  @inline(__always)
-  private func entry(_ place: UInt32) -> UnsafeMutablePointer<PeerEntry> {
-    // Places come from the table itself.
-    entries.baseAddress.unsafelyUnwrapped + (Int(truncatingIfNeeded: place) &- 1)
+  /// The entry at a place of the table, by its number, which is place + 1.
+  private subscript(number: UInt32) -> PeerEntry {
+    @inline(__always) unsafeAddress { UnsafePointer(address(of: number)) }
+    @inline(__always) nonmutating unsafeMutableAddress { address(of: number) }
   }
 
   @inline(__always)
-  private func id(of place: UInt32) -> PeerID {
-    PeerID(index: place &- 1, generation: entry(place).pointee.generation)
+  private func address(of number: UInt32) -> UnsafeMutablePointer<PeerEntry> {
+    // Numbers come from the table itself.
+    entries.baseAddress.unsafelyUnwrapped + (Int(truncatingIfNeeded: number) &- 1)
+  }
+
+  @inline(__always)
+  private func id(of number: UInt32) -> PeerID {
+    PeerID(index: number &- 1, generation: self[number].generation)
   }
 
   /// The bucket that holds the key, or the empty one where it belongs.
@@ -142,7 +147,7 @@ struct PeerTable: ~Copyable {
     var bucket = home(of: key0, key1, key2, key3)
     // Half of the buckets are empty, so this ends.
     while buckets[bucket] != 0 {
-      let entry = entry(buckets[bucket]).pointee
+      let entry = self[buckets[bucket]]
       if entry.key0 == key0, entry.key1 == key1, entry.key2 == key2, entry.key3 == key3 {
         return bucket
       }
@@ -151,13 +156,13 @@ struct PeerTable: ~Copyable {
     return bucket
   }
 
-  /// Takes a place out of its bucket, and moves later ones back into the gap, so that no
-  /// tombstones pile up.
-  private func emptyBucket(of place: UInt32) {
-    var gap = bucket(of: UnsafeRawPointer(entry(place)))
+  /// Empties the bucket of a peer, and moves later ones back into the gap, so that no tombstones
+  /// accumulate.
+  private func emptyBucket(of number: UInt32) {
+    var gap = bucket(of: UnsafeRawPointer(address(of: number)))
     var bucket = (gap &+ 1) & bucketMask
     while buckets[bucket] != 0 {
-      let entry = entry(buckets[bucket]).pointee
+      let entry = self[buckets[bucket]]
       let home = home(of: entry.key0, entry.key1, entry.key2, entry.key3)
       if (bucket &- home) & bucketMask >= (bucket &- gap) & bucketMask {
         buckets[gap] = buckets[bucket]
@@ -180,7 +185,7 @@ struct PeerEntry: BitwiseCopyable {
   var key1: UInt64
   var key2: UInt64
   var key3: UInt64
-  /// Odd while a peer lives here; moves on when one comes and when one goes.
+  /// Odd while a peer has this place; incremented when one is inserted and when one is removed.
   var generation: UInt32
   /// Place + 1 of the next peer, or of the next free place; 0 for none.
   var next: UInt32
@@ -190,10 +195,18 @@ struct PeerEntry: BitwiseCopyable {
 
   @inline(__always)
   var isTaken: Bool { generation & 1 != 0 }
+
+  /// - Parameter key: 32 bytes.
+  mutating func setKey(at key: UnsafeRawPointer) {
+    key0 = key.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
+    key1 = key.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+    key2 = key.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+    key3 = key.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
+  }
 }
 
-/// Names a peer's place in every per-peer table. The generation tells a place that was given away
-/// anew from the removed peer that a batch under way still names.
+/// Names a peer's place in every per-peer table. The generation distinguishes the peer that has the
+/// place now from a removed one that an in-flight batch still names.
 public struct PeerID: Hashable, Sendable, BitwiseCopyable {
   public var index: UInt32
   public var generation: UInt32
@@ -204,10 +217,10 @@ public struct PeerID: Hashable, Sendable, BitwiseCopyable {
     self.generation = generation
   }
 
-  /// The peer in 32 bits: those of the index that count, and of the generation what is left. Two
-  /// peers that share it are 65,536 removals apart.
+  /// The peer in 32 bits: 16 of the index and 16 of the generation. Two peers that share it are
+  /// 32,768 removals of the same place apart.
   public var sender: UInt32 { index & 0xffff | generation << 16 }
 
-  /// No peer; never a place of the table.
+  /// No peer; never in the table.
   public static var none: PeerID { PeerID(index: .max, generation: 0) }
 }

@@ -94,8 +94,8 @@ struct Loopback: ~Copyable {
   mutating func runTimers(_ side: Int) {
     outbound.reset()
     let tunnel = tunnels + side
-    tunnel.pointee.advance(
-      &outbound, at: now,
+    tunnel.pointee.runTimers(
+      into: &outbound, at: now,
       wall: WallTime(
         seconds: now.nanoseconds / nanosecondsPerSecond,
         nanoseconds: UInt32(truncatingIfNeeded: now.nanoseconds % nanosecondsPerSecond)))

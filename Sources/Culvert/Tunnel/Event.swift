@@ -5,14 +5,14 @@ public struct Event: Sendable, BitwiseCopyable {
     case initiationReceived
     case responseSent
     case responseReceived
-    /// No answer to any try.
+    /// No try was answered.
     case handshakeGivenUp
     case cookieReceived
     case keysWiped
-    /// Large datagrams exceed the path's MTU, and go one by one.
+    /// Large datagrams exceed the path's MTU, and are sent one by one.
     case segmentsRefused
 
-    /// As wireguard-go words it in its log.
+    /// The text of the log, where possible wireguard-go's.
     public var text: StaticString {
       switch self {
       case .initiationSent: "Sending handshake initiation"
@@ -31,8 +31,8 @@ public struct Event: Sendable, BitwiseCopyable {
   public let peer: Key
 }
 
-/// The last events that nobody has read yet, in a fixed ring: a log that is not read costs nothing
-/// but the oldest lines.
+/// The latest events that have not been read yet, in a fixed ring. If nobody reads them, the oldest
+/// are overwritten.
 struct EventRing {
   private static let capacity = 64
   private let events: UnsafeMutablePointer<Event>

@@ -1,11 +1,11 @@
-/// Which peer's timer is due first: a binary heap over the peers, in fixed arrays.
+/// Finds the peer whose timer is due first: a binary heap over the peers, in fixed arrays.
 ///
-/// A deadline that moves later is not sifted at once, as the data path moves deadlines later with
-/// every batch: the heap keeps the earlier time, and the peer is put in its right place when it
-/// comes to the top.
+/// The data path moves deadlines later with every batch, so a later deadline is not sifted at once:
+/// the heap keeps the earlier time, and the peer is moved to its right place when it reaches the
+/// top.
 struct Schedule: ~Copyable {
   private let heap: UnsafeMutablePointer<UInt32>
-  /// Position of a peer in the heap plus one; 0 for a peer that is not in it.
+  /// The position of each peer in the heap plus one; 0 for a peer that is not in it.
   private let positions: UnsafeMutablePointer<UInt32>
   private let keys: UnsafeMutablePointer<Deadline>
   private(set) var count = 0
@@ -17,12 +17,12 @@ struct Schedule: ~Copyable {
     keys = arena.carve(Deadline.self, count: peers, owner: owner).baseAddress!
   }
 
-  /// The peer at the top and the time that the heap has for it.
+  /// The peer at the top and the time under which the heap has it.
   var top: (peer: UInt32, deadline: Deadline)? {
     count == 0 ? nil : (heap[0], keys[Int(heap[0])])
   }
 
-  /// Makes sure that `peer` comes up at `deadline` or before.
+  /// Makes sure that `peer` reaches the top at `deadline` or earlier.
   mutating func lower(_ peer: UInt32, to deadline: Deadline) {
     guard deadline.isSet else { return }
     if positions[Int(peer)] == 0 {
@@ -37,7 +37,7 @@ struct Schedule: ~Copyable {
     }
   }
 
-  /// Puts the top peer where `deadline` belongs, or takes it out for `never`.
+  /// Moves the top peer to the place of `deadline`, or removes it for `never`.
   mutating func replaceTop(_ deadline: Deadline) {
     guard count > 0 else { return }
     guard deadline.isSet else {

@@ -1,7 +1,7 @@
-/// Packets of one peer that wait for a session, oldest first, in a chain of slots. A packet larger
-/// than a slot takes several in a row. Two limits hold: packets, and slots.
+/// The packets of one peer that wait for a session, oldest first, in a chain of slots. A packet
+/// that is larger than a slot takes several in a row. Two limits apply: packets and slots.
 struct StagedPackets: BitwiseCopyable {
-  /// At the head of every slot: the packet's byte count in its first slot, 0 in those behind it.
+  /// The header of each slot: the packet's byte count in its first slot, 0 in the others.
   private static let headerByteCount = 8
   static let payloadByteCount = Limits.stagingSlotByteCount - headerByteCount
 
@@ -18,13 +18,14 @@ struct StagedPackets: BitwiseCopyable {
     max(1, (byteCount + payloadByteCount - 1) / payloadByteCount)
   }
 
-  /// Byte count of the oldest packet, 0 for a staged keepalive; nil when empty.
+  /// Bytes of the oldest packet, 0 for a staged keepalive; nil when empty.
   func oldestByteCount(in pool: BufferPool) -> Int? {
     packetCount == 0 ? nil : header(of: first, in: pool)
   }
 
   /// Copies a packet to the end.
-  /// - Returns: false, with nothing changed, where the pool has too few free slots.
+  ///
+  /// - Returns: false, with nothing changed, if the pool has too few free slots.
   mutating func push(
     _ packet: UnsafeRawPointer, byteCount: Int, into pool: BufferPool
   ) -> Bool {
@@ -48,7 +49,7 @@ struct StagedPackets: BitwiseCopyable {
     return true
   }
 
-  /// Copies the oldest packet to `target`, which holds it whole, and gives its slots back.
+  /// Removes the oldest packet and copies it to `target`, which has room for all of it.
   mutating func pop(into target: UnsafeMutableRawPointer, from pool: BufferPool) {
     let byteCount = header(of: first, in: pool)
     var copied = 0

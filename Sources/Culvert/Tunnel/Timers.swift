@@ -1,20 +1,20 @@
-/// One peer's timers (whitepaper section 6), each named for the event that it waits for, and the
-/// events that set and clear them. Pure arithmetic on deadlines: what is due is carried out in
-/// `Tunnel+Timers`.
+/// One peer's timers (whitepaper section 6), each named for what happens when it expires, and the
+/// events that set and clear them. This is only arithmetic on deadlines: `Tunnel+Timers` acts on
+/// what is due.
 struct Timers: BitwiseCopyable {
-  /// No response to our initiation: send another.
+  /// Our initiation got no response: send another.
   private(set) var retransmitHandshake = Deadline.never
-  /// Data came in and nothing went out: send a keepalive (passive keepalive).
+  /// Data was received and nothing sent since: send a keepalive (passive keepalive).
   private(set) var sendKeepalive = Deadline.never
-  /// Data went out and nothing came in: the session may be dead, start a new one.
+  /// Data was sent and nothing received since: the session may be dead, start a new one.
   private(set) var newHandshake = Deadline.never
-  /// Silence for so long that keys are wiped.
+  /// No new session for so long that the keys are wiped.
   private(set) var zeroKeys = Deadline.never
   private(set) var persistentKeepalive = Deadline.never
-  /// Something is to be done as soon as the control path runs.
+  /// A wish below is to be fulfilled as soon as timers run.
   private(set) var work = Deadline.never
 
-  /// What `work` stands for.
+  // What `work` is set for.
   private(set) var wantsInitiation = false
   private(set) var wantsKeepalive = false
   private(set) var wantsFlush = false
@@ -22,7 +22,7 @@ struct Timers: BitwiseCopyable {
   private var needsAnotherKeepalive = false
   private(set) var attempts: UInt8 = 0
   private(set) var lastInitiation: Instant?
-  /// One renewal on receiving is enough for a session (`Policy.rekeyOnReceiveAfterTime`).
+  /// A session is renewed on receiving only once (`Policy.rekeyOnReceiveAfterTime`).
   private(set) var hasRenewedOnReceive = false
   /// Seconds; 0 for off.
   var persistentKeepaliveInterval: UInt16 = 0 {
@@ -31,7 +31,7 @@ struct Timers: BitwiseCopyable {
 
   init() {}
 
-  /// When the control path has to look at this peer.
+  /// The earliest deadline.
   var next: Deadline {
     min(
       min(retransmitHandshake, min(sendKeepalive, newHandshake)),
@@ -40,9 +40,9 @@ struct Timers: BitwiseCopyable {
 
   // MARK: Wishes
 
-  /// Asks for an initiation. One that was sent less than rekey-timeout ago stands for it, and one
-  /// that waits for its retry too: the retry has jitter, and traffic must not run ahead of it, or
-  /// two ends that initiate at once would stay in step (R17).
+  /// Requests an initiation, unless one was sent less than rekey-timeout ago or is about to be
+  /// retried. The retry has jitter, and traffic must not initiate before it, or two ends that
+  /// initiate at the same time would stay in step (R17).
   mutating func wantInitiation(at now: Instant) {
     attempts = 0
     guard !wantsInitiation, mayInitiate(at: now) else { return }
@@ -61,7 +61,7 @@ struct Timers: BitwiseCopyable {
     work = Deadline(now)
   }
 
-  /// Whitepaper 6.1: never more than one initiation per rekey-timeout.
+  /// Never more than one initiation per rekey-timeout (whitepaper 6.1).
   func mayInitiate(at now: Instant) -> Bool {
     guard let last = lastInitiation else { return true }
     return now.since(last) >= WireGuard.rekeyTimeout
@@ -125,19 +125,19 @@ struct Timers: BitwiseCopyable {
     retransmitHandshake = .after(WireGuard.rekeyTimeout + jitter, from: now)
   }
 
-  /// The identity changed: a new initiation may go out at once. One that was to be tried again
-  /// still is, or what is staged for it would wait for ever.
+  /// The identity changed: a new initiation may be sent at once. A pending retry stays pending, or
+  /// the packets staged for it would wait forever.
   mutating func forgetInitiation() {
     lastInitiation = nil
   }
 
-  /// An initiation could not be made; the next try comes when it would have come anyway.
+  /// An initiation could not be made; the next try is due as if it had been sent.
   mutating func initiationFailed(at now: Instant) {
     clearInitiationWish()
     lastInitiation = now
   }
 
-  /// Answering the peer's initiation has overwritten our own: the next try is the peer's.
+  /// Answering the peer's initiation has replaced our own: leave the next try to the peer.
   mutating func initiationOverruled(at now: Instant, delay: UInt64) {
     guard retransmitHandshake.isSet else { return }
     lastInitiation = now
@@ -167,7 +167,7 @@ struct Timers: BitwiseCopyable {
 
   mutating func retransmitExpired(at now: Instant) -> RetransmitOutcome {
     retransmitHandshake = .never
-    // The first initiation was a try too.
+    // The first initiation counts as a try.
     guard attempts &+ 1 < Policy.handshakeAttempts else {
       sendKeepalive = .never
       if !zeroKeys.isSet { zeroKeys = .after(Policy.zeroKeysAfterTime, from: now) }
@@ -196,7 +196,7 @@ struct Timers: BitwiseCopyable {
   mutating func persistentKeepaliveExpired(at now: Instant) {
     persistentKeepalive = .never
     guard persistentKeepaliveInterval > 0 else { return }
-    // Armed again here too, in case that nothing can be sent now.
+    // Set again here too, in case nothing can be sent now.
     anyAuthenticatedPacketTraversal(at: now)
     wantKeepalive(at: now)
   }
@@ -205,7 +205,7 @@ struct Timers: BitwiseCopyable {
     zeroKeys = .never
   }
 
-  /// The device goes down, or the peer goes away.
+  /// Clears all timers: the interface goes down.
   mutating func stop() {
     let interval = persistentKeepaliveInterval
     self = Timers()

@@ -1,37 +1,37 @@
-/// What UAPI sets. Every function takes effect at once and keeps what it does not name: sessions,
-/// counters and the last handshake of an existing peer survive any setting but a new private key.
+/// The settings of UAPI. Each function takes effect at once and changes nothing else: sessions,
+/// counters and the last handshake of a peer survive every setting except a new private key.
 extension Tunnel {
   // MARK: Device
 
   public var publicKey: Key? { identity.isSet ? identity.publicKey : nil }
 
-  /// The device's private key, for UAPI's get; 32 bytes. Nil where unset.
+  /// The device's private key, 32 bytes, for UAPI's get; nil if unset.
   public var privateKey: UnsafeRawPointer? {
     identity.isSet ? UnsafeRawPointer(identity.privateKey) : nil
   }
 
-  /// Takes 32 bytes; all zero unset the key. Every peer's session stops sending, and a peer that
-  /// has the device's own public key is removed.
+  /// Sets the key from 32 bytes; all zero unset it. Every peer's session stops sending, and a peer
+  /// that has the device's own public key is removed.
   public mutating func setPrivateKey(_ key: UnsafeRawPointer) {
     if isOwnPrivateKey(key) { return }
     identity.set(key)
-    cookieChecker.prepare(publicKey: identity.publicKey)
+    cookieChecker.deriveKeys(publicKey: identity.publicKey)
     if identity.isSet, let own = findPeer(identity.publicKey) { removePeer(own) }
+    let peers = peers
     var next = peerTable.firstPeer
     while let id = next {
-      let peer = peers + Int(id.index)
-      peer.pointee.handshake.precompute(
-        identity, noise: noise, remoteStatic: peer.pointee.publicKey)
-      resetHandshake(peer)
-      peer.pointee.keypairs.stopSending()
-      peer.pointee.timers.forgetInitiation()
+      peers[id].handshake.precompute(
+        identity, noise: noise, remoteStatic: peers[id].publicKey)
+      resetHandshake(&peers[id])
+      peers[id].keypairs.stopSending()
+      peers[id].timers.forgetInitiation()
       next = peerTable.peer(after: id)
     }
     noise.wipe()
   }
 
-  /// Whether this is the key that is set; compared clamped, as it is kept, or one that was never
-  /// clamped would seem new each time and end every session.
+  /// Whether this is the key that is set. Keys are stored clamped, so both are compared clamped:
+  /// otherwise an unclamped key would look new each time it is set and end every session.
   private func isOwnPrivateKey(_ key: UnsafeRawPointer) -> Bool {
     guard identity.isSet, !Secret.isZero(key, byteCount: WireGuard.keyByteCount) else {
       return false
@@ -44,29 +44,29 @@ extension Tunnel {
     return isOwn
   }
 
-  /// The MTU in bytes, for padding. Values beyond `Limits.maximumMTU` are the shell's to refuse.
+  /// Sets the MTU in bytes, for padding. The shell refuses values above `Limits.maximumMTU`.
   public mutating func setMTU(_ mtu: Int) {
     self.mtu = max(0, mtu)
   }
 
-  /// Up: timers run, keepalives go out. Down: sessions end, keys are wiped, nothing is sent.
+  /// Up: timers run and keepalives are sent. Down: sessions end, keys are wiped, nothing is sent.
   public mutating func setUp(_ isUp: Bool, at now: Instant) {
     guard isUp != self.isUp else { return }
     self.isUp = isUp
+    let peers = peers
     var next = peerTable.firstPeer
     while let id = next {
-      let peer = peers + Int(id.index)
       if isUp {
-        if peer.pointee.timers.persistentKeepaliveInterval > 0 {
-          startKeepalives(to: peer, at: now)
+        if peers[id].timers.persistentKeepaliveInterval > 0 {
+          startKeepalives(to: &peers[id], at: now)
         }
-        reschedule(peer)
+        reschedule(&peers[id])
       } else {
-        peer.pointee.staged.dropAll(from: stagingPool)
-        peer.pointee.timers.stop()
+        peers[id].staged.dropAll(from: stagingPool)
+        peers[id].timers.stop()
         schedule.remove(id.index)
-        resetHandshake(peer)
-        eraseKeypairs(peer)
+        resetHandshake(&peers[id])
+        eraseKeypairs(&peers[id])
       }
       next = peerTable.peer(after: id)
     }
@@ -89,22 +89,23 @@ extension Tunnel {
     if let id = findPeer(publicKey) { return id }
     publicKey.write(to: noise.remoteStatic)
     guard let id = peerTable.insert(at: noise.remoteStatic) else { throw .tooManyPeers }
-    let peer = initializePeer(id, publicKey: publicKey)
-    peer.pointee.handshake.precompute(identity, noise: noise, remoteStatic: publicKey)
+    peers.initialize(id, publicKey: publicKey)
+    peers[id].handshake.precompute(identity, noise: noise, remoteStatic: publicKey)
     noise.wipe()
-    peer.pointee.cookie.prepare(publicKey: publicKey)
+    peers[id].cookie.deriveKeys(publicKey: publicKey)
     return id
   }
 
   public mutating func removePeer(_ id: PeerID) {
-    guard let peer = peer(id) else { return }
+    guard peerTable.contains(id) else { return }
+    let peers = peers
     allowedIPs.removeAll(peer: id.index)
-    peer.pointee.staged.dropAll(from: stagingPool)
+    peers[id].staged.dropAll(from: stagingPool)
     schedule.remove(id.index)
-    resetHandshake(peer)
-    eraseKeypairs(peer)
-    peer.pointee.handshake.erase()
-    peer.pointee.cookie.erase()
+    resetHandshake(&peers[id])
+    eraseKeypairs(&peers[id])
+    peers[id].handshake.erase()
+    peers[id].cookie.erase()
     peerTable.remove(id)
     removals &+= 1
   }
@@ -113,66 +114,70 @@ extension Tunnel {
     while let id = peerTable.firstPeer { removePeer(id) }
   }
 
-  /// Takes 32 bytes; all zero mean none. The session goes on; the next handshake uses the new key
-  /// (R26).
+  /// Sets the key from 32 bytes; all zero mean none. The session continues, and the next handshake
+  /// uses the new key (R26).
   public mutating func setPresharedKey(_ key: UnsafeRawPointer, of id: PeerID) {
-    guard let peer = peer(id) else { return }
-    peer.pointee.handshake.presharedKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
+    guard peerTable.contains(id) else { return }
+    peers[id].handshake.presharedKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
   }
 
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
-    guard let peer = peer(id) else { return }
-    move(peer, to: Path(to: endpoint))
+    guard peerTable.contains(id) else { return }
+    let peers = peers
+    move(&peers[id], to: Path(to: endpoint))
   }
 
-  /// Seconds, 0 for off. Switching it on sends a keepalive at once, which also opens a session.
+  /// Sets the interval in seconds, 0 for off. Switching it on sends a keepalive at once, which also
+  /// opens a session.
   public mutating func setPersistentKeepalive(
     _ seconds: UInt16, of id: PeerID, at now: Instant
   ) {
-    guard let peer = peer(id) else { return }
-    let wasOff = peer.pointee.timers.persistentKeepaliveInterval == 0
-    peer.pointee.timers.persistentKeepaliveInterval = seconds
-    if wasOff, seconds > 0, isUp { startKeepalives(to: peer, at: now) }
+    guard peerTable.contains(id) else { return }
+    let peers = peers
+    let wasOff = peers[id].timers.persistentKeepaliveInterval == 0
+    peers[id].timers.persistentKeepaliveInterval = seconds
+    if wasOff, seconds > 0, isUp { startKeepalives(to: &peers[id], at: now) }
   }
 
-  /// Sends one now, and goes on trying where that is not possible yet, for want of an endpoint or
-  /// of the private key.
-  private mutating func startKeepalives(to peer: UnsafeMutablePointer<Peer>, at now: Instant) {
-    peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    peer.pointee.timers.wantKeepalive(at: now)
-    reschedule(peer)
+  /// Sends a keepalive now, and keeps trying while that is not yet possible because the endpoint or
+  /// the private key is missing.
+  private mutating func startKeepalives(to peer: inout Peer, at now: Instant) {
+    peer.timers.anyAuthenticatedPacketTraversal(at: now)
+    peer.timers.wantKeepalive(at: now)
+    reschedule(&peer)
   }
 
-  /// Sends what a peer that has just been configured was waiting with.
+  /// Sends what was waiting for the settings of this peer: staged packets, or the first keepalive.
   public mutating func peerIsConfigured(_ id: PeerID, at now: Instant) {
-    guard isUp, let peer = peer(id) else { return }
-    if !peer.pointee.staged.isEmpty {
-      peer.pointee.timers.wantFlush(at: now)
-      reschedule(peer)
-    } else if peer.pointee.timers.persistentKeepaliveInterval > 0, peer.pointee.path != nil,
-      !peer.pointee.keypairs.current.exists
+    guard isUp, peerTable.contains(id) else { return }
+    let peers = peers
+    if !peers[id].staged.isEmpty {
+      peers[id].timers.wantFlush(at: now)
+      reschedule(&peers[id])
+    } else if peers[id].timers.persistentKeepaliveInterval > 0, peers[id].path != nil,
+      !peers[id].keypairs.current.exists
     {
-      startKeepalives(to: peer, at: now)
+      startKeepalives(to: &peers[id], at: now)
     }
   }
 
   // MARK: Allowed IPs
 
-  /// Stages a change of allowed IPs. Nothing routes by it before `commitAllowedIPs`, so that an
-  /// error further on in the same request leaves the peer as it was.
+  /// Stages a change of allowed IPs. It does not affect routing before `commitAllowedIPs`, so that
+  /// an error later in the same request leaves the peer as it was.
   public mutating func stageAllowedIP(
     _ prefix: IPPrefix, add: Bool
   ) throws(ConfigurationError) {
     guard allowedIPs.stage(prefix, add: add) else { throw .tooManyAllowedIPs }
   }
 
-  /// The peer's present allowed IPs will go first.
+  /// Stages the removal of the peer's present allowed IPs, before all else that is staged.
   public mutating func stageReplaceAllowedIPs() {
     allowedIPs.stageReplaceAll()
   }
 
   public mutating func commitAllowedIPs(to id: PeerID) {
-    guard peer(id) != nil else { return abandonAllowedIPs() }
+    guard peerTable.contains(id) else { return abandonAllowedIPs() }
     allowedIPs.commitStaged(to: id.index)
   }
 
@@ -181,13 +186,13 @@ extension Tunnel {
   }
 }
 
-/// What UAPI gets.
+/// The state that UAPI's get reports, and what the shell asks for.
 extension Tunnel {
   /// One peer as `wg show` prints it.
   public struct PeerStatus {
     public let publicKey: Key
-    /// 32 bytes in locked memory, valid until the next call that changes the tunnel; all zero for
-    /// none.
+    /// 32 bytes in locked memory, valid until the next call that changes the tunnel; all zero if
+    /// there is none.
     public let presharedKey: UnsafeRawPointer
     public let endpoint: Endpoint?
     public let lastHandshake: Instant?
@@ -198,29 +203,28 @@ extension Tunnel {
     public let persistentKeepalive: UInt16
   }
 
-  /// Where a listing of allowed IPs stands.
+  /// The position in a listing of allowed IPs.
   public struct AllowedIPCursor {
     fileprivate var cursor: AllowedIPs.Cursor
   }
 
   public var firstPeer: PeerID? { peerTable.firstPeer }
 
-  /// The peer configured after `id`; nil also where `id` has been removed meanwhile.
+  /// The peer configured after `id`; nil at the end, or if `id` has been removed meanwhile.
   public func peer(after id: PeerID) -> PeerID? { peerTable.peer(after: id) }
 
   public func status(of id: PeerID) -> PeerStatus? {
-    guard let peer = peer(id) else { return nil }
+    guard peerTable.contains(id) else { return nil }
     return PeerStatus(
-      publicKey: peer.pointee.publicKey,
-      presharedKey: UnsafeRawPointer(peer.pointee.handshake.presharedKey),
-      endpoint: peer.pointee.path?.endpoint, lastHandshake: peer.pointee.lastHandshake,
-      receivedByteCount: peer.pointee.receivedByteCount,
-      sentByteCount: peer.pointee.sentByteCount,
-      persistentKeepalive: peer.pointee.timers.persistentKeepaliveInterval)
+      publicKey: peers[id].publicKey,
+      presharedKey: UnsafeRawPointer(peers[id].handshake.presharedKey),
+      endpoint: peers[id].path?.endpoint, lastHandshake: peers[id].lastHandshake,
+      receivedByteCount: peers[id].receivedByteCount, sentByteCount: peers[id].sentByteCount,
+      persistentKeepalive: peers[id].timers.persistentKeepaliveInterval)
   }
 
   public func allowedIPs(of id: PeerID) -> AllowedIPCursor? {
-    guard peer(id) != nil else { return nil }
+    guard peerTable.contains(id) else { return nil }
     return AllowedIPCursor(cursor: allowedIPs.cursor(of: id.index))
   }
 
@@ -228,21 +232,25 @@ extension Tunnel {
     allowedIPs.next(&cursor.cursor)
   }
 
-  /// The oldest event that has not been read; for a log.
+  /// Whether some peer's allowed IPs cover `address`.
+  package func hasRoute(to address: IPAddress) -> Bool { allowedIPs.route(address) != nil }
+
+  /// The oldest event that has not been read, for a log.
   public mutating func nextEvent() -> Event? { events.next() }
 
   public var hasEvents: Bool { events.count > 0 }
 
-  /// Handshake messages wait for `advance`.
+  /// Whether handshake messages wait for `runTimers`.
   public var hasHandshakes: Bool { !handshakeRing.isEmpty }
 
-  /// The horizon of timestamps that the shell should store now; seldom other than nil (R28).
+  /// The floor of timestamps that the shell should store now; nil nearly always (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 
-  /// The last timestamp sent, to be stored at a clean end; nil where none was.
+  /// The last timestamp sent, to be stored when the program exits; nil if there is nothing to
+  /// store.
   public var lastTimestamp: TAI64N? { timestamps.lastSent }
 
-  /// Starts timestamps at what an earlier run stored.
+  /// Continues after the timestamp that an earlier run stored.
   public mutating func restoreTimestamp(_ floor: TAI64N) {
     timestamps = TimestampSource(floor: floor)
   }

@@ -1,18 +1,18 @@
 /// Handshake messages, from the ring to the answer. The inbound lane only queues them; the
-/// expensive work happens here, a bounded number at a time.
+/// expensive work is done here, for a bounded number of messages at a time.
 extension Tunnel {
-  /// DSCP AF41, no ECN: what the kernel marks handshake messages with, as a lost one costs
-  /// seconds.
+  /// DSCP AF41, no ECN. The kernel's WireGuard marks handshake messages the same way, because a
+  /// lost one costs seconds.
   static let handshakeTrafficClass: UInt8 = 0x88
 
   // MARK: The ring
 
-  /// Copies a message to the ring; called by the inbound lane.
+  /// Copies a message to the ring. Called by `accept`.
   mutating func queueHandshake(
     _ message: UnsafeRawPointer, byteCount: Int, from path: Path, at now: Instant
   ) -> Verdict {
-    // A message that is not even made for our key costs one keyed hash and no slot. Cookie
-    // replies carry no mac1; their tag is their proof, and their index must be one of ours.
+    // A message for another key costs one keyed hash and no slot. A cookie reply has no mac1: its
+    // tag authenticates it, and its receiver index must be one of ours.
     if byteCount == WireGuard.cookieReplyByteCount {
       let receiver = message.loadLittle(CookieReplyMessage.receiverOffset, as: UInt32.self)
       guard indices.find(receiver) != nil else { return .unknownReceiver }
@@ -31,29 +31,27 @@ extension Tunnel {
     return .handshakeQueued
   }
 
-  /// R5: an eighth of the ring full, and a second longer.
+  /// While an eighth of the ring is full, and for one second after (R5).
   func isUnderLoad(at now: Instant) -> Bool { now < loadEnd }
 
-  /// Handles up to `limit` queued messages, as long as the batch has room for the answers.
-  mutating func processHandshakes(
-    _ batch: inout OutboundBatch, limit: Int, at now: Instant
-  ) {
-    var handled = 0
-    while handled < limit, batch.room(for: WireGuard.initiationByteCount) != nil,
+  /// Serves up to `limit` queued messages, as long as the batch has room for the answers.
+  mutating func serveHandshakes(into batch: inout OutboundBatch, limit: Int, at now: Instant) {
+    var served = 0
+    while served < limit, batch.room(for: WireGuard.initiationByteCount) != nil,
       let slot = handshakeRing.pop()
     {
       let entry = HandshakeEntry(in: slot)
-      counters.add(process(entry, &batch, at: now))
+      counters.add(serve(entry, into: &batch, at: now))
       noise.wipe()
-      handled += 1
+      served += 1
     }
   }
 
-  private mutating func process(
-    _ entry: HandshakeEntry, _ batch: inout OutboundBatch, at now: Instant
+  private mutating func serve(
+    _ entry: HandshakeEntry, into batch: inout OutboundBatch, at now: Instant
   ) -> Verdict {
     if let reply = CookieReplyMessage(at: entry.message, byteCount: entry.byteCount) {
-      return consume(reply, at: now)
+      return serveCookieReply(reply, at: now)
     }
     let initiation = InitiationMessage(at: entry.message, byteCount: entry.byteCount)
     let response = ResponseMessage(at: entry.message, byteCount: entry.byteCount)
@@ -63,56 +61,102 @@ extension Tunnel {
         cookieChecker.hasValidMAC2(
           entry.message, byteCount: entry.byteCount, from: entry.path.endpoint, at: now)
       else {
-        sendCookieReply(to: entry, &batch, at: now)
+        planCookieReply(to: entry, in: &batch, at: now)
         return .cookieDemanded
       }
       guard rateLimiter.allow(entry.path.endpoint.address, at: now) else { return .rateLimited }
     }
-    if let initiation { return consume(initiation, entry, &batch, at: now) }
-    if let response { return consume(response, entry, at: now) }
+    if let initiation { return serveInitiation(initiation, entry, into: &batch, at: now) }
+    if let response { return serveResponse(response, entry, at: now) }
     return .malformedMessage
   }
 
   // MARK: Cookies
 
-  /// Whitepaper 5.4.7: an answer smaller than the question, which costs no Diffie-Hellman.
-  private mutating func sendCookieReply(
-    to entry: HandshakeEntry, _ batch: inout OutboundBatch, at now: Instant
+  /// Plans a cookie reply (whitepaper 5.4.7): smaller than the message that it answers, and without
+  /// a Diffie-Hellman product.
+  private mutating func planCookieReply(
+    to entry: HandshakeEntry, in batch: inout OutboundBatch, at now: Instant
   ) {
     guard let room = batch.room(for: WireGuard.cookieReplyByteCount) else { return }
     cookieChecker.writeReply(
       into: room.baseAddress!, to: entry.message, byteCount: entry.byteCount,
       from: entry.path.endpoint, at: now,
       entropy: &entropy)
-    appendMessage(
-      &batch, byteCount: WireGuard.cookieReplyByteCount, peer: .none, path: entry.path)
+    planMessage(
+      &batch, byteCount: WireGuard.cookieReplyByteCount, to: .none, path: entry.path)
   }
 
-  /// A cookie never moves a peer's endpoint (R8).
-  private mutating func consume(_ reply: CookieReplyMessage, at now: Instant) -> Verdict {
-    guard let entry = indices.find(reply.receiver), let peer = peer(entry.peer) else {
+  /// Stores the cookie. A cookie reply never moves the peer's endpoint (R8).
+  private mutating func serveCookieReply(
+    _ reply: CookieReplyMessage, at now: Instant
+  ) -> Verdict {
+    guard let entry = indices.find(reply.receiver), peerTable.contains(entry.peer) else {
       return .unknownReceiver
     }
-    guard peer.pointee.cookie.consume(reply, at: now) else { return .cookieRefused }
-    events.append(.cookieReceived, peer.pointee.publicKey)
+    guard peers[entry.peer].cookie.store(reply, at: now) else { return .cookieRefused }
+    events.append(.cookieReceived, peers[entry.peer].publicKey)
     return .cookieAccepted
   }
 
-  // MARK: Initiation and response
+  // MARK: Initiation
 
-  private mutating func consume(
-    _ message: InitiationMessage, _ entry: HandshakeEntry, _ batch: inout OutboundBatch,
+  /// Plans an initiation. The caller has checked that it is due and that there is room.
+  mutating func planInitiation(
+    to peer: inout Peer, in batch: inout OutboundBatch, at now: Instant, wall: WallTime
+  ) {
+    guard identity.isSet, let path = peer.path,
+      let room = batch.room(for: WireGuard.initiationByteCount)
+    else {
+      peer.timers.initiationFailed(at: now)
+      return
+    }
+    // First, so that no peer ever has more than four indices.
+    resetHandshake(&peer)
+    guard let index = makeIndex(for: peer.id, kind: .handshake) else {
+      peer.timers.initiationFailed(at: now)
+      return
+    }
+    let message = InitiationMessage(writingTo: room.baseAddress!, sender: index)
+    let isCreated = peer.handshake.createInitiation(
+      message, localIndex: index, remoteStatic: peer.publicKey, timestamp: timestamps.next(wall),
+      identity: identity, constants: constants, noise: noise, entropy: &entropy)
+    noise.wipe()
+    guard isCreated else {
+      freeIndex(index)
+      peer.timers.initiationFailed(at: now)
+      counters.add(.lowOrderPoint)
+      // No later try can succeed, so no packet may wait for one in the pool that all peers share.
+      answerStaged(of: &peer, &batch, at: now)
+      return
+    }
+    peer.cookie.addMACs(
+      to: room.baseAddress!, byteCount: WireGuard.initiationByteCount, at: now)
+    planMessage(&batch, byteCount: WireGuard.initiationByteCount, to: peer.id, path: path)
+    peer.timers.initiationSent(at: now, jitter: jitter())
+    events.append(.initiationSent, peer.publicKey)
+  }
+
+  private mutating func serveInitiation(
+    _ message: InitiationMessage, _ entry: HandshakeEntry, into batch: inout OutboundBatch,
     at now: Instant
   ) -> Verdict {
     guard
       let remoteStatic = Handshake.openInitiation(
         message, identity: identity, constants: constants, noise: noise)
     else { return .handshakeFailed }
-    guard let id = peerTable.find(at: noise.remoteStatic), let peer = peer(id) else {
-      return .unknownPeer
-    }
-    let replacedIndex = peer.pointee.handshake.localIndex
-    switch peer.pointee.handshake.consumeInitiation(message, noise: noise, at: now) {
+    guard let id = peerTable.find(at: noise.remoteStatic) else { return .unknownPeer }
+    let peers = peers
+    return serveInitiation(
+      message, entry, from: &peers[id], remoteStatic: remoteStatic, into: &batch, at: now)
+  }
+
+  private mutating func serveInitiation(
+    _ message: InitiationMessage, _ entry: HandshakeEntry, from peer: inout Peer,
+    remoteStatic: Key, into batch: inout OutboundBatch, at now: Instant
+  ) -> Verdict {
+    let replacedIndex = peer.handshake.localIndex
+    switch peer.handshake.consumeInitiation(message, noise: noise, at: now) {
     case .accepted: break
     case .invalid: return .handshakeFailed
     case .lowOrderPoint: return .lowOrderPoint
@@ -121,132 +165,100 @@ extension Tunnel {
     }
     freeIndex(replacedIndex)
     events.append(.initiationReceived, remoteStatic)
-    move(peer, to: entry.path)
-    peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
-    peer.pointee.timers.anyAuthenticatedPacketReceived()
-    peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    let isAnswered = sendResponse(to: peer, remoteStatic: remoteStatic, &batch, at: now)
-    reschedule(peer)
+    move(&peer, to: entry.path)
+    peer.receivedByteCount &+= UInt64(entry.byteCount)
+    peer.timers.anyAuthenticatedPacketReceived()
+    peer.timers.anyAuthenticatedPacketTraversal(at: now)
+    let isAnswered = planResponse(to: &peer, remoteStatic: remoteStatic, in: &batch, at: now)
+    reschedule(&peer)
     return isAnswered ? .handshakeAccepted : .lowOrderPoint
   }
 
-  private mutating func sendResponse(
-    to peer: UnsafeMutablePointer<Peer>, remoteStatic: Key, _ batch: inout OutboundBatch,
-    at now: Instant
+  // MARK: Response
+
+  private mutating func planResponse(
+    to peer: inout Peer, remoteStatic: Key, in batch: inout OutboundBatch, at now: Instant
   ) -> Bool {
-    guard let room = batch.room(for: WireGuard.responseByteCount), let path = peer.pointee.path,
-      let index = makeIndex(for: peer.pointee.id, kind: .keypair)
+    guard let room = batch.room(for: WireGuard.responseByteCount), let path = peer.path,
+      let index = makeIndex(for: peer.id, kind: .keypair)
     else { return false }
     let message = ResponseMessage(
-      writingTo: room.baseAddress!, sender: index, receiver: peer.pointee.handshake.remoteIndex)
+      writingTo: room.baseAddress!, sender: index, receiver: peer.handshake.remoteIndex)
     guard
-      peer.pointee.handshake.createResponse(
+      peer.handshake.createResponse(
         message, localIndex: index, remoteStatic: remoteStatic, noise: noise, entropy: &entropy)
     else {
       freeIndex(index)
-      peer.pointee.handshake.reset()
+      peer.handshake.reset()
       return false
     }
-    peer.pointee.cookie.addMACs(
+    peer.cookie.addMACs(
       to: room.baseAddress!, byteCount: WireGuard.responseByteCount, at: now)
-    // The path's MTU may be another by now: with each session it is tried anew.
-    peer.pointee.segmentLimit = .max
-    guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
+    guard startSession(of: &peer, at: now) else {
       freeIndex(index)
       return false
     }
-    freeIndex(dropped.0)
-    freeIndex(dropped.1)
-    peer.pointee.timers.sessionDerived(at: now)
-    if peer.pointee.timers.retransmitHandshake.isSet {
-      peer.pointee.timers.initiationOverruled(
+    if peer.timers.retransmitHandshake.isSet {
+      peer.timers.initiationOverruled(
         at: now, delay: entropy.below(Policy.overruledInitiationDelay))
     }
-    appendMessage(
-      &batch, byteCount: WireGuard.responseByteCount, peer: peer.pointee.id, path: path)
+    planMessage(&batch, byteCount: WireGuard.responseByteCount, to: peer.id, path: path)
     events.append(.responseSent, remoteStatic)
     return true
   }
 
-  private mutating func consume(
+  private mutating func serveResponse(
     _ message: ResponseMessage, _ entry: HandshakeEntry, at now: Instant
   ) -> Verdict {
     guard let found = indices.find(message.receiver),
-      found.kind == IndexKind.handshake.rawValue, let peer = peer(found.peer)
+      found.kind == IndexKind.handshake.rawValue, peerTable.contains(found.peer)
     else { return .unknownReceiver }
-    switch peer.pointee.handshake.consumeResponse(message, identity: identity, noise: noise) {
+    let peers = peers
+    return serveResponse(message, entry, from: &peers[found.peer], at: now)
+  }
+
+  private mutating func serveResponse(
+    _ message: ResponseMessage, _ entry: HandshakeEntry, from peer: inout Peer, at now: Instant
+  ) -> Verdict {
+    switch peer.handshake.consumeResponse(message, identity: identity, noise: noise) {
     case .accepted: break
     case .lowOrderPoint: return .lowOrderPoint
     case .invalid, .replayed, .tooMany: return .handshakeFailed
     }
-    move(peer, to: entry.path)
-    peer.pointee.receivedByteCount &+= UInt64(entry.byteCount)
-    let index = peer.pointee.handshake.localIndex
-    // The path's MTU may be another by now: with each session it is tried anew.
-    peer.pointee.segmentLimit = .max
-    guard let dropped = peer.pointee.keypairs.begin(&peer.pointee.handshake, at: now) else {
-      return .handshakeFailed
-    }
-    events.append(.responseReceived, peer.pointee.publicKey)
+    move(&peer, to: entry.path)
+    peer.receivedByteCount &+= UInt64(entry.byteCount)
     // The index named the handshake; from here on it names the session.
+    let index = peer.handshake.localIndex
+    guard startSession(of: &peer, at: now) else { return .handshakeFailed }
+    events.append(.responseReceived, peer.publicKey)
     indices.setKind(IndexKind.keypair.rawValue, of: index)
-    freeIndex(dropped.0)
-    freeIndex(dropped.1)
-    peer.pointee.lastHandshake = now
-    peer.pointee.timers.anyAuthenticatedPacketReceived()
-    peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    peer.pointee.timers.handshakeCompleted()
-    peer.pointee.timers.sessionDerived(at: now)
-    // Either staged packets or a keepalive: the responder may not send before it has heard us.
-    peer.pointee.timers.wantKeepalive(at: now)
-    reschedule(peer)
+    peer.lastHandshake = now
+    peer.timers.anyAuthenticatedPacketReceived()
+    peer.timers.anyAuthenticatedPacketTraversal(at: now)
+    peer.timers.handshakeCompleted()
+    // Either staged packets or a keepalive: the responder may not send before it has received
+    // something on this session.
+    peer.timers.wantKeepalive(at: now)
+    reschedule(&peer)
     return .handshakeAccepted
   }
 
-  // MARK: Initiating
-
-  /// Writes an initiation to the batch. The caller has checked that it is due and has room.
-  mutating func sendInitiation(
-    to peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, at now: Instant,
-    wall: WallTime
-  ) {
-    guard identity.isSet, let path = peer.pointee.path,
-      let room = batch.room(for: WireGuard.initiationByteCount)
-    else {
-      peer.pointee.timers.initiationFailed(at: now)
-      return
+  /// Turns the finished handshake into a session, and frees the indices of those that it replaces.
+  private mutating func startSession(of peer: inout Peer, at now: Instant) -> Bool {
+    // The path's MTU may have changed, so large sends are tried again with each session.
+    peer.segmentLimit = .max
+    guard let replaced = peer.keypairs.startSession(from: &peer.handshake, at: now) else {
+      return false
     }
-    // First, so that no peer ever holds more than its four indices.
-    resetHandshake(peer)
-    guard let index = makeIndex(for: peer.pointee.id, kind: .handshake) else {
-      peer.pointee.timers.initiationFailed(at: now)
-      return
-    }
-    let message = InitiationMessage(writingTo: room.baseAddress!, sender: index)
-    let isCreated = peer.pointee.handshake.createInitiation(
-      message, localIndex: index, remoteStatic: peer.pointee.publicKey,
-      timestamp: timestamps.next(wall), identity: identity, constants: constants, noise: noise,
-      entropy: &entropy)
-    noise.wipe()
-    guard isCreated else {
-      freeIndex(index)
-      peer.pointee.timers.initiationFailed(at: now)
-      counters.add(.lowOrderPoint)
-      // No try will ever do better, so nothing may wait for one in the common pool.
-      answerStaged(of: peer, &batch, at: now)
-      return
-    }
-    peer.pointee.cookie.addMACs(
-      to: room.baseAddress!, byteCount: WireGuard.initiationByteCount, at: now)
-    appendMessage(
-      &batch, byteCount: WireGuard.initiationByteCount, peer: peer.pointee.id, path: path)
-    peer.pointee.timers.initiationSent(at: now, jitter: jitter())
-    events.append(.initiationSent, peer.pointee.publicKey)
+    freeIndex(replaced.0)
+    freeIndex(replaced.1)
+    peer.timers.sessionDerived(at: now)
+    return true
   }
 
-  /// Takes a handshake message that stands in the batch's room.
-  private func appendMessage(
-    _ batch: inout OutboundBatch, byteCount: Int, peer: PeerID, path: Path
+  /// Plans the handshake message that was written to the batch's room.
+  private func planMessage(
+    _ batch: inout OutboundBatch, byteCount: Int, to peer: PeerID, path: Path
   ) {
     let index = batch.append(byteCount: byteCount, kind: .message)
     batch.packets[index].session = batch.sessions.append(
@@ -255,8 +267,8 @@ extension Tunnel {
   }
 }
 
-/// A handshake message in the ring between the inbound lane and the control path: a slot that
-/// holds the message, its length and the path that it came on.
+/// A handshake message in the ring between `accept` and `serveHandshakes`: a slot with the message,
+/// its length and the path that it arrived on.
 struct HandshakeEntry {
   private static let pathOffset = 0
   private static let byteCountOffset = 96

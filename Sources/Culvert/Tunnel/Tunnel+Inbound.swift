@@ -2,148 +2,148 @@
 extension Tunnel {
   // MARK: accept
 
-  /// Classifies each datagram. Transport data is matched to its session, whose key is copied into
-  /// the batch; handshake messages go to the ring of the control path.
+  /// Classifies each datagram. For transport data the session is looked up and its key copied into
+  /// the batch; handshake messages are queued in the ring.
   public mutating func accept(_ batch: inout InboundBatch, at now: Instant) {
     batchSerial &+= 1
     batch.serial = batchSerial
     batch.cipher = cipher
     if batch.surplusCount > 0 { counters.add(.truncated, batch.surplusCount) }
+    let packets = batch.packets
     for index in 0..<batch.count {
-      if let verdict = accept(&batch, index, at: now) {
+      if let verdict = accept(&packets[index], of: &batch, at: now) {
         counters.add(verdict)
-        batch.packets[index].kind = .done
+        packets[index].kind = .done
       }
     }
   }
 
-  /// Nil for transport data that is to be opened.
+  /// - Returns: nil for transport data that `open` is to decrypt.
   private mutating func accept(
-    _ batch: inout InboundBatch, _ index: Int, at now: Instant
+    _ packet: inout InboundBatch.Packet, of batch: inout InboundBatch, at now: Instant
   ) -> Verdict? {
-    let packet = batch.packets.baseAddress! + index
-    guard packet.pointee.kind == .received else { return .truncated }
-    let datagram = batch.datagram(index)
-    let byteCount = Int(packet.pointee.byteCount)
-    guard let type = MessageType(at: datagram, byteCount: byteCount) else {
+    guard packet.kind == .received else { return .truncated }
+    let byteCount = Int(packet.byteCount)
+    guard let type = MessageType(at: packet.start, byteCount: byteCount) else {
       return .malformedMessage
     }
     guard type == .transportData else {
       return queueHandshake(
-        datagram, byteCount: byteCount, from: batch.arrivals[Int(packet.pointee.arrival)].path,
+        packet.start, byteCount: byteCount, from: batch.arrivals[Int(packet.arrival)].path,
         at: now)
     }
-    guard let message = TransportDataMessage(at: datagram, byteCount: byteCount) else {
+    guard let message = TransportDataMessage(at: packet.start, byteCount: byteCount) else {
       return .malformedMessage
     }
     guard let entry = indices.find(message.receiver), entry.kind == IndexKind.keypair.rawValue,
-      let peer = peer(entry.peer),
-      let role = peer.pointee.keypairs.role(of: message.receiver)
+      peerTable.contains(entry.peer),
+      let role = peers[entry.peer].keypairs.role(of: message.receiver)
     else { return .unknownReceiver }
-    guard peer.pointee.keypairs[role].canReceive(at: now) else { return .expiredSession }
-    packet.pointee.session = session(
-      in: &batch, of: peer, role: role, localIndex: message.receiver)
-    packet.pointee.counter = message.counter
-    packet.pointee.kind = .sealed
+    guard peers[entry.peer].keypairs[role].canReceive(at: now) else { return .expiredSession }
+    packet.session = session(
+      in: &batch, of: &peers[entry.peer], role: role, localIndex: message.receiver)
+    packet.counter = message.counter
+    packet.kind = .sealed
     return nil
   }
 
   private func session(
-    in batch: inout InboundBatch, of peer: UnsafeMutablePointer<Peer>, role: Keypairs.Role,
-    localIndex: UInt32
+    in batch: inout InboundBatch, of peer: inout Peer, role: Keypairs.Role, localIndex: UInt32
   ) -> UInt16 {
-    if peer.pointee.inboundSerial == batch.serial,
-      batch.sessions[peer.pointee.inboundSession].pointee.localIndex == localIndex
+    if peer.inboundSerial == batch.serial,
+      batch.sessions[peer.inboundSession].localIndex == localIndex
     {
-      return peer.pointee.inboundSession
+      return peer.inboundSession
     }
     let index = batch.sessions.append(
       BatchSession(
-        peer: peer.pointee.id, localIndex: localIndex,
+        peer: peer.id, localIndex: localIndex,
         path: Path(to: Endpoint(address: IPAddress(ipv4: 0), port: 0))),
-      key: peer.pointee.keypairs[role].receivingKey)
-    peer.pointee.inboundSerial = batch.serial
-    peer.pointee.inboundSession = index
+      key: peer.keypairs[role].receivingKey)
+    peer.inboundSerial = batch.serial
+    peer.inboundSession = index
     return index
   }
 
   // MARK: deliver
 
   /// Checks each decrypted packet against the replay window and the allowed IPs, learns the peer's
-  /// path, moves the timers, and marks what the shell writes to the TUN.
+  /// path, updates the timers, and marks what the shell writes to the TUN.
   public mutating func deliver(_ batch: inout InboundBatch, at now: Instant) {
+    let peers = peers
     for index in 0..<batch.count {
-      let packet = batch.packets.baseAddress! + index
-      switch packet.pointee.kind {
+      switch batch.packets[index].kind {
       case .sealed:
         counters.add(.badTag)
-        packet.pointee.kind = .done
+        batch.packets[index].kind = .done
       case .authentic:
-        packet.pointee.kind = .done
-        counters.add(deliver(&batch, packet, batch.text(index), at: now))
+        batch.packets[index].kind = .done
+        let session = batch.sessions[batch.packets[index].session]
+        guard peerTable.contains(session.peer) else {
+          counters.add(.peerRemoved)
+          continue
+        }
+        counters.add(
+          deliver(
+            &batch.packets[index], batch.text(index), from: &peers[session.peer],
+            localIndex: session.localIndex,
+            arrival: batch.arrivals[Int(batch.packets[index].arrival)], at: now))
       case .received, .truncated, .delivered, .done: break
       }
     }
   }
 
   private mutating func deliver(
-    _ batch: inout InboundBatch, _ packet: UnsafeMutablePointer<InboundBatch.Packet>,
-    _ text: UnsafeMutableRawPointer, at now: Instant
+    _ packet: inout InboundBatch.Packet, _ text: UnsafeMutableRawPointer, from peer: inout Peer,
+    localIndex: UInt32, arrival: InboundBatch.Arrival, at now: Instant
   ) -> Verdict {
-    let arrival = batch.arrivals[Int(packet.pointee.arrival)]
-    let session = batch.sessions[packet.pointee.session]
-    guard let peer = peer(session.pointee.peer) else { return .peerRemoved }
-    guard let role = peer.pointee.keypairs.role(of: session.pointee.localIndex) else {
-      return .expiredSession
-    }
-    guard peer.pointee.keypairs.accept(packet.pointee.counter, on: role) else { return .replayed }
+    guard let role = peer.keypairs.role(of: localIndex) else { return .expiredSession }
+    guard peer.keypairs.accept(packet.counter, on: role) else { return .replayed }
 
-    // Only now is the datagram known to be new and the peer's own: it may roam (R8).
-    move(peer, to: arrival.path)
-    peer.pointee.receivedByteCount &+= UInt64(packet.pointee.byteCount)
-    if role == .next { confirmSession(peer, at: now) }
-    noteReceived(peer, isData: packet.pointee.byteCount > WireGuard.keepaliveByteCount, at: now)
+    // Only now is the datagram known to be new and from the peer, which may therefore roam (R8).
+    move(&peer, to: arrival.path)
+    peer.receivedByteCount &+= UInt64(packet.byteCount)
+    if role == .next { confirmSession(&peer, at: now) }
+    noteReceived(&peer, isData: packet.byteCount > WireGuard.keepaliveByteCount, at: now)
 
-    let byteCount = Int(packet.pointee.byteCount) - WireGuard.overheadByteCount
+    let byteCount = Int(packet.byteCount) - WireGuard.overheadByteCount
     guard byteCount > 0 else { return .keepalive }
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
-    guard allowedIPs.route(inner.source) == peer.pointee.id.index else { return .sourceNotAllowed }
+    guard allowedIPs.route(inner.source) == peer.id.index else { return .sourceNotAllowed }
     if arrival.trafficClass & ECN.mask != 0 {
       guard
         let mark = ECN.combine(inner: inner.trafficClass, outer: arrival.trafficClass)
       else { return .brokenCongestionMark }
       inner.setECN(mark, at: text, byteCount: byteCount)
     }
-    packet.pointee.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
-    packet.pointee.kind = .delivered
+    packet.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
+    packet.kind = .delivered
     return .delivered
   }
 
-  /// The initiator's first packet on the session that we answered for.
-  private mutating func confirmSession(_ peer: UnsafeMutablePointer<Peer>, at now: Instant) {
-    freeIndex(peer.pointee.keypairs.confirmNext())
-    peer.pointee.lastHandshake = now
-    peer.pointee.timers.handshakeCompleted()
-    if !peer.pointee.staged.isEmpty { peer.pointee.timers.wantFlush(at: now) }
+  /// The initiator's first packet on the session for which we sent the response.
+  private mutating func confirmSession(_ peer: inout Peer, at now: Instant) {
+    freeIndex(peer.keypairs.confirmNext())
+    peer.lastHandshake = now
+    peer.timers.handshakeCompleted()
+    if !peer.staged.isEmpty { peer.timers.wantFlush(at: now) }
   }
 
-  private mutating func noteReceived(
-    _ peer: UnsafeMutablePointer<Peer>, isData: Bool, at now: Instant
-  ) {
-    if !peer.pointee.timers.hasRenewedOnReceive, peer.pointee.keypairs.current.exists,
-      peer.pointee.keypairs.current.isStaleForReceiving(at: now)
+  private mutating func noteReceived(_ peer: inout Peer, isData: Bool, at now: Instant) {
+    if !peer.timers.hasRenewedOnReceive, peer.keypairs.current.exists,
+      peer.keypairs.current.isStaleForReceiving(at: now)
     {
-      peer.pointee.timers.renewedOnReceive()
-      peer.pointee.timers.wantInitiation(at: now)
+      peer.timers.renewedOnReceive()
+      peer.timers.wantInitiation(at: now)
     }
-    peer.pointee.lastReceived = now
-    peer.pointee.timers.anyAuthenticatedPacketReceived()
-    peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    if isData { peer.pointee.timers.dataReceived(at: now) }
-    reschedule(peer)
+    peer.lastReceived = now
+    peer.timers.anyAuthenticatedPacketReceived()
+    peer.timers.anyAuthenticatedPacketTraversal(at: now)
+    if isData { peer.timers.dataReceived(at: now) }
+    reschedule(&peer)
   }
 
-  /// Records that the shell could not write so many delivered packets to the TUN.
+  /// Records that the shell could not write `count` delivered packets to the TUN.
   public func didFailToDeliver(_ count: Int = 1) {
     counters.add(.writeFailed, UInt64(truncatingIfNeeded: count))
   }

@@ -3,10 +3,10 @@ extension Tunnel {
   // MARK: plan
 
   /// Routes each packet of the batch, reserves its counter and copies its key into the batch.
-  /// Packets without a session are staged and a handshake is asked for; packets without a peer
+  /// Packets without a session are staged and a handshake is requested; packets without a peer
   /// become ICMP errors, in place.
   public mutating func plan(_ batch: inout OutboundBatch, at now: Instant) {
-    begin(&batch)
+    stamp(&batch)
     for index in 0..<batch.count where batch.packets[index].kind == .unplanned {
       let verdict = plan(&batch, index, at: now)
       if verdict != .sent {
@@ -16,15 +16,15 @@ extension Tunnel {
     }
   }
 
-  /// Gives this filling of the batch a number of its own, and what `seal` goes by.
-  mutating func begin(_ batch: inout OutboundBatch) {
+  /// Gives this filling of the batch its serial number, and what `seal` needs of the tunnel.
+  mutating func stamp(_ batch: inout OutboundBatch) {
     batchSerial &+= 1
     batch.serial = batchSerial
     batch.cipher = cipher
     batch.mtu = mtu
   }
 
-  /// `.sent` stands for "will be sealed"; `emit` counts what was really sent.
+  /// - Returns: `.sent` for a packet that will be sealed; `emit` counts what was really sent.
   private mutating func plan(
     _ batch: inout OutboundBatch, _ index: Int, at now: Instant
   ) -> Verdict {
@@ -38,7 +38,7 @@ extension Tunnel {
       segmentCount = segmenter.segmentCount
       largest = segmenter.byteCount(0)
     }
-    // The interface's MTU is its owner's; what a datagram can carry is not (R33).
+    // The kernel enforces the interface's MTU; this is what one datagram can hold (R33).
     guard largest <= limits.maximumMTU else { return .tooLarge }
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard let route = allowedIPs.route(inner.destination) else {
@@ -46,154 +46,156 @@ extension Tunnel {
       answerUnreachable(&batch, index, at: now)
       return .noPeerForDestination
     }
-    let peer = peers + Int(route)
-    guard peer.pointee.path != nil else {
+    let peers = peers
+    guard peers[route].path != nil else {
       finishFirstSegment(&batch, index)
       answerUnreachable(&batch, index, at: now)
       return .noEndpoint
     }
-    // Staged packets go first, or the flow would be reordered.
-    guard peer.pointee.keypairs.current.canSend(segmentCount, at: now),
-      peer.pointee.staged.isEmpty
-    else { return stage(peer, &batch, index, at: now) }
+    // Staged packets are sent first, or the flow would be reordered.
+    guard peers[route].keypairs.current.canSend(segmentCount, at: now),
+      peers[route].staged.isEmpty
+    else { return stage(&batch, index, for: &peers[route], at: now) }
     planText(
-      &batch, index, for: peer, trafficClass: ECN.encapsulate(inner.trafficClass),
+      &batch, index, for: &peers[route], trafficClass: ECN.encapsulate(inner.trafficClass),
       segmentCount: segmentCount)
     return .sent
   }
 
   /// Marks a packet for sealing in `peer`'s current session, which can send.
   func planText(
-    _ batch: inout OutboundBatch, _ index: Int, for peer: UnsafeMutablePointer<Peer>,
-    trafficClass: UInt8, segmentCount: Int = 1
+    _ batch: inout OutboundBatch, _ index: Int, for peer: inout Peer, trafficClass: UInt8,
+    segmentCount: Int = 1
   ) {
-    if peer.pointee.outboundSerial != batch.serial {
+    if peer.outboundSerial != batch.serial {
       var session = BatchSession(
-        peer: peer.pointee.id, receiver: peer.pointee.keypairs.current.remoteIndex,
-        path: peer.pointee.path!)
-      session.segmentLimit = peer.pointee.segmentLimit
-      peer.pointee.outboundSerial = batch.serial
-      peer.pointee.outboundSession = batch.sessions.append(
-        session, key: peer.pointee.keypairs.current.sendingKey)
+        peer: peer.id, receiver: peer.keypairs.current.remoteIndex, path: peer.path!)
+      session.segmentLimit = peer.segmentLimit
+      peer.outboundSerial = batch.serial
+      peer.outboundSession = batch.sessions.append(
+        session, key: peer.keypairs.current.sendingKey)
     }
-    let packet = batch.packets.baseAddress! + index
-    packet.pointee.kind = .text
-    packet.pointee.session = peer.pointee.outboundSession
-    packet.pointee.counter = peer.pointee.keypairs.reserveCounters(segmentCount)
-    packet.pointee.trafficClass = trafficClass
+    batch.packets[index].kind = .text
+    batch.packets[index].session = peer.outboundSession
+    batch.packets[index].counter = peer.keypairs.reserveCounters(segmentCount)
+    batch.packets[index].trafficClass = trafficClass
   }
 
-  /// What an ICMP error quotes of a packet whose segments or checksum the kernel left to us: its
-  /// first segment, finished.
+  /// Completes the first segment of a packet whose segments or checksum the kernel left to us: it
+  /// is what an ICMP error quotes.
   private func finishFirstSegment(_ batch: inout OutboundBatch, _ index: Int) {
-    let packet = batch.packets.baseAddress! + index
-    guard !packet.pointee.offload.isNone, var segmenter = batch.segmenter(index) else { return }
+    guard !batch.packets[index].offload.isNone, var segmenter = batch.segmenter(index) else {
+      return
+    }
     _ = segmenter.cut(0)
-    packet.pointee.byteCount = UInt32(truncatingIfNeeded: segmenter.byteCount(0))
+    batch.packets[index].byteCount = UInt32(truncatingIfNeeded: segmenter.byteCount(0))
   }
 
   /// Stages a packet, each of its segments as a packet of its own.
   private mutating func stage(
-    _ peer: UnsafeMutablePointer<Peer>, _ batch: inout OutboundBatch, _ index: Int,
-    at now: Instant
+    _ batch: inout OutboundBatch, _ index: Int, for peer: inout Peer, at now: Instant
   ) -> Verdict {
     let packet = batch.packets[index]
     guard !packet.offload.isNone, var segmenter = batch.segmenter(index) else {
-      return stage(peer, batch.text(index), byteCount: Int(packet.byteCount), at: now)
+      return stage(packet.start, byteCount: Int(packet.byteCount), for: &peer, at: now)
     }
     var verdict = Verdict.staged
     for segment in 0..<segmenter.segmentCount {
       if segment > 0 { counters.add(verdict) }
       let byteCount = segmenter.byteCount(segment)
-      verdict = stage(peer, segmenter.cut(segment), byteCount: byteCount, at: now)
+      verdict = stage(segmenter.cut(segment), byteCount: byteCount, for: &peer, at: now)
     }
     return verdict
   }
 
-  /// Keeps a packet until there is a session, and sees to it that there will be one.
+  /// Keeps a packet until there is a session, and requests a handshake if there is none.
   mutating func stage(
-    _ peer: UnsafeMutablePointer<Peer>, _ packet: UnsafeRawPointer, byteCount: Int,
-    at now: Instant
+    _ packet: UnsafeRawPointer, byteCount: Int, for peer: inout Peer, at now: Instant
   ) -> Verdict {
     let needed = StagedPackets.slots(for: byteCount)
     // Two limits, packets and slots. The second leaves room for one packet of any size.
     let slotLimit = max(
       limits.stagedPacketsPerPeer, StagedPackets.slots(for: limits.maximumMTU))
-    while peer.pointee.staged.packetCount >= limits.stagedPacketsPerPeer
-      || (peer.pointee.staged.heldSlots + needed > slotLimit && !peer.pointee.staged.isEmpty)
+    while peer.staged.packetCount >= limits.stagedPacketsPerPeer
+      || (peer.staged.heldSlots + needed > slotLimit && !peer.staged.isEmpty)
     {
-      peer.pointee.staged.dropOldest(from: stagingPool)
+      peer.staged.dropOldest(from: stagingPool)
       counters.add(.droppedFromStaging)
     }
-    let isStaged = peer.pointee.staged.push(packet, byteCount: byteCount, into: stagingPool)
-    if peer.pointee.keypairs.current.canSend(at: now) {
-      peer.pointee.timers.wantFlush(at: now)
+    let isStaged = peer.staged.push(packet, byteCount: byteCount, into: stagingPool)
+    if peer.keypairs.current.canSend(at: now) {
+      peer.timers.wantFlush(at: now)
     } else {
-      peer.pointee.timers.wantInitiation(at: now)
+      peer.timers.wantInitiation(at: now)
     }
-    reschedule(peer)
+    reschedule(&peer)
     return isStaged ? .staged : .droppedFromStaging
   }
 
-  /// Turns a packet that cannot be sent into the ICMP error that says so: host unreachable, as
-  /// the kernel's WireGuard answers.
+  /// Turns a packet that cannot be sent into an ICMP error "host unreachable", which is also the
+  /// answer of the kernel's WireGuard.
   mutating func answerUnreachable(_ batch: inout OutboundBatch, _ index: Int, at now: Instant) {
-    let packet = batch.packets.baseAddress! + index
-    packet.pointee.kind = .dropped
-    // Around a packet that stands elsewhere there is no room for an error, and nobody to read it.
-    guard batch.holds(packet.pointee.start), icmpBudget.allow(at: now) else { return }
-    let buffer = packet.pointee.start - BatchLayout.headroom
+    let packet = batch.packets[index]
+    batch.packets[index].kind = .dropped
+    // A packet outside the batch's memory has no room around it for an error, and no reader of one.
+    guard batch.holds(packet.start), icmpBudget.allow(at: now) else { return }
+    let buffer = packet.start - BatchLayout.headroom
     guard
       let error = ICMPError.write(
         .hostUnreachable, in: buffer, packetByteOffset: BatchLayout.headroom,
-        packetByteCount: Int(packet.pointee.byteCount))
+        packetByteCount: Int(packet.byteCount))
     else { return }
-    packet.pointee.start = buffer + error.byteOffset
-    packet.pointee.byteCount = UInt32(truncatingIfNeeded: error.byteCount)
-    packet.pointee.kind = .reply
+    batch.packets[index].start = buffer + error.byteOffset
+    batch.packets[index].byteCount = UInt32(truncatingIfNeeded: error.byteCount)
+    batch.packets[index].kind = .reply
   }
 
   // MARK: emit
 
-  /// Counts what was sent and moves the timers.
+  /// Counts what was sent and updates the timers.
   public mutating func emit(_ batch: inout OutboundBatch, at now: Instant) {
-    batch.tally()
+    batch.countOutcomes()
     batch.outputs.reset()
     for index in 0..<batch.sessions.count {
-      settle(batch.sessions[UInt16(truncatingIfNeeded: index)].pointee, at: now)
+      settle(batch.sessions[UInt16(truncatingIfNeeded: index)], at: now)
     }
   }
 
-  /// Timers of one session that a batch has sent on.
+  /// Adds what became of a session's datagrams to the counters and to the peer.
   private mutating func settle(_ session: BatchSession, at now: Instant) {
     guard session.didTry else { return }
     counters.add(.sent, UInt64(session.sentCount))
     counters.add(.sendFailed, UInt64(session.failedCount))
-    guard let peer = peer(session.peer) else { return }
-    peer.pointee.sentByteCount &+= session.sentByteCount
-    if peer.pointee.path?.endpoint == session.path.endpoint {
-      if session.didLoseSource { peer.pointee.path = session.path }
-      if session.didRefuseSegments, session.segmentLimit < peer.pointee.segmentLimit {
-        peer.pointee.segmentLimit = session.segmentLimit
-        events.append(.segmentsRefused, peer.pointee.publicKey)
+    guard peerTable.contains(session.peer) else { return }
+    let peers = peers
+    settle(session, of: &peers[session.peer], at: now)
+  }
+
+  private mutating func settle(_ session: BatchSession, of peer: inout Peer, at now: Instant) {
+    peer.sentByteCount &+= session.sentByteCount
+    if peer.path?.endpoint == session.path.endpoint {
+      if session.didLoseSource { peer.path = session.path }
+      if session.didRefuseSegments, session.segmentLimit < peer.segmentLimit {
+        peer.segmentLimit = session.segmentLimit
+        events.append(.segmentsRefused, peer.publicKey)
       }
     }
-    // With several workers an answer may have been delivered since the batch set out. It has
-    // already set right what these timers would wait for.
-    let isAnswered = peer.pointee.lastReceived.map { $0 > now } ?? false
-    if !isAnswered { peer.pointee.timers.anyAuthenticatedPacketSent() }
-    peer.pointee.timers.anyAuthenticatedPacketTraversal(at: now)
-    // Randomness costs a system call: only where the timer is not running yet.
-    if session.didSendData, !isAnswered, !peer.pointee.timers.newHandshake.isSet {
-      peer.pointee.timers.dataSent(at: now, jitter: jitter())
+    // With several workers an answer may have been delivered since the batch was planned. It has
+    // already cleared what these timers would wait for.
+    let isAnswered = peer.lastReceived.map { $0 > now } ?? false
+    if !isAnswered { peer.timers.anyAuthenticatedPacketSent() }
+    peer.timers.anyAuthenticatedPacketTraversal(at: now)
+    // Randomness costs a system call: only if the timer is not running yet.
+    if session.didSendData, !isAnswered, !peer.timers.newHandshake.isSet {
+      peer.timers.dataSent(at: now, jitter: jitter())
     }
-    // An initiation is no use of the session: counted as one, each retry would start the tries
-    // anew (R17).
-    if session.didSendTransport, peer.pointee.keypairs.current.exists,
-      peer.pointee.keypairs.current.isStaleForSending(at: now)
+    // An initiation does not use the session. If it counted as use, each retry would start a new
+    // series of tries (R17).
+    if session.didSendTransport, peer.keypairs.current.exists,
+      peer.keypairs.current.isStaleForSending(at: now)
     {
-      peer.pointee.timers.wantInitiation(at: now)
+      peer.timers.wantInitiation(at: now)
     }
-    reschedule(peer)
+    reschedule(&peer)
   }
 }

@@ -1,11 +1,10 @@
-/// One WireGuard interface, without its I/O: datagrams and packets go in and come out in batches,
+/// One WireGuard interface without I/O: datagrams and packets are passed in and out in batches,
 /// time and entropy are parameters, and all memory comes from the arena. The tunnel is a monitor:
-/// the shell calls one of its functions at a time; what runs beside it (`seal`, `open`) works on
-/// batches alone.
+/// the shell calls one of its functions at a time. The steps that run beside it (`seal`, `open`)
+/// use only their batch.
 ///
-/// The steps stand in the files of their direction: `Tunnel+Outbound` (plan, emit),
-/// `Tunnel+Inbound` (accept, deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (advance),
-/// `Tunnel+Configuration`, `Tunnel+Status`.
+/// Each step is in the file of its direction: `Tunnel+Outbound` (plan, emit), `Tunnel+Inbound`
+/// (accept, deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (runTimers), `Tunnel+Configuration`.
 public struct Tunnel: ~Copyable {
   public let limits: Limits
   var entropy: Entropy
@@ -13,11 +12,9 @@ public struct Tunnel: ~Copyable {
   let constants: NoiseConstants
   let noise: SymmetricState
 
-  let peers: UnsafeMutablePointer<Peer>
-  private let peerSecrets: UnsafeMutableRawPointer
-  private let replayWindows: UnsafeMutablePointer<UInt64>
+  let peers: Peers
   private let batchKeys: UnsafeMutableRawPointer
-  private var takenBatchKeys = 0
+  private var allocatedBatchKeys = 0
 
   var peerTable: PeerTable
   var indices: IndexTable
@@ -32,34 +29,36 @@ public struct Tunnel: ~Copyable {
   public let counters: Tally<Verdict>
   var events: EventRing
 
-  /// End of the time in which handshakes are under load (R5).
+  /// Until then handshakes are under load (R5).
   var loadEnd = Instant(nanoseconds: 0)
   /// For ICMP errors written into the TUN, so that a program that floods an unreachable address is
   /// not answered at full rate (RFC 4443 section 2.4(f)).
   var icmpBudget = TokenBucket(perSecond: Policy.icmpPerSecond, burst: Policy.icmpBurst)
   var batchSerial: UInt64 = 0
-  /// The interface's MTU in bytes, as the shell last reported it; 0 before that.
+  /// The interface's MTU in bytes, as last reported by the shell; 0 before that.
   public internal(set) var mtu = Policy.defaultMTU
   public internal(set) var isUp = false
-  /// How often the address of a peer's endpoint has changed, by configuration or roaming, and how
-  /// many peers have been removed: for who has to follow that.
-  public internal(set) var endpointChanges: UInt64 = 0
+  /// How often the address of a peer's endpoint has changed, by configuration or roaming. The shell
+  /// compares it to notice a change.
+  package internal(set) var endpointChanges: UInt64 = 0
+  /// How many peers have been removed; likewise.
   public internal(set) var removals: UInt64 = 0
-  /// What transport data is sealed and opened with; the shell may choose one by measuring.
+  /// Seals and opens transport data; the shell may replace it by the one that it measured as
+  /// fastest.
   public var cipher = TransportCipher.whole
 
-  /// Carves everything but the batches: an arena's only tunnel.
+  /// Carves everything but the batches, for an arena with a single tunnel.
   ///
-  /// Nothing is initialised here, so that a measuring arena may be passed; `start` does that.
+  /// Nothing is initialized here, so that a measuring arena may be passed; `start` does that.
   public init(carvingFrom arena: inout Arena, limits: Limits) {
-    // The secrets first, so that the locked pages are few.
+    // The secrets first, so that few pages have to be locked.
     let secrets = TunnelSecrets(carvingFrom: &arena, limits: limits)
     arena.endSecrets()
     self.init(carvingFrom: &arena, limits: limits, secrets: secrets)
   }
 
-  /// Carves everything but the batches and the secrets: one of several tunnels of an arena, of the
-  /// same limits as the secrets.
+  /// Carves everything but the batches and the secrets, for an arena with several tunnels. The
+  /// secrets were carved with the same limits.
   public init(
     carvingFrom arena: inout Arena, limits: Limits, secrets: consuming TunnelSecrets
   ) {
@@ -67,15 +66,10 @@ public struct Tunnel: ~Copyable {
     entropy = .sodium
     identity = secrets.identity
     noise = secrets.noise
-    peerSecrets = secrets.peers
     batchKeys = secrets.batchKeys
     cookieChecker = secrets.cookieChecker
 
-    peers = arena.carve(Peer.self, count: limits.peers, owner: "peers: state").baseAddress!
-    replayWindows =
-      arena.carve(
-        UInt64.self, count: limits.peers * Keypairs.windowWordCount, owner: "peers: replay windows"
-      ).baseAddress!
+    peers = Peers(carvingFrom: &arena, limits: limits, secrets: secrets.peers)
     peerTable = PeerTable(carvingFrom: &arena, limits: limits)
     indices = IndexTable(carvingFrom: &arena, limits: limits)
     schedule = Schedule(carvingFrom: &arena, peers: limits.peers)
@@ -84,7 +78,7 @@ public struct Tunnel: ~Copyable {
     stagingPool = BufferPool(
       carvingFrom: &arena, slots: limits.stagingSlots,
       slotByteCount: Limits.stagingSlotByteCount, owner: "staged packets")
-    // A pool of its own: staged packets can never hold the last slot that a handshake needs.
+    // A separate pool, so that staged packets never use up the slots that handshakes need.
     handshakePool = BufferPool(
       carvingFrom: &arena, slots: limits.handshakeRing,
       slotByteCount: Limits.handshakeSlotByteCount, owner: "handshake ring")
@@ -97,7 +91,7 @@ public struct Tunnel: ~Copyable {
     constants = NoiseConstants()
   }
 
-  /// Initialises the carved memory. Once, before anything else.
+  /// Initializes the carved memory. Called once, before anything else.
   ///
   /// - Parameter entropy: the source of keys, indices and jitter; seeded only in tests.
   public mutating func start(entropy: consuming Entropy = .sodium) {
@@ -110,74 +104,47 @@ public struct Tunnel: ~Copyable {
     handshakePool.prepare()
   }
 
-  /// Chaining key, ephemeral key, preshared key, static product; keypairs; cookie.
-  static let peerSecretByteCount =
-    Handshake.secretByteCount + Keypairs.secretByteCount + ReceivedCookie.secretByteCount
-
   /// Carves an outbound batch for one worker.
   public mutating func makeOutboundBatch(carvingFrom arena: inout Arena) -> OutboundBatch {
-    OutboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
+    OutboundBatch(carvingFrom: &arena, keys: allocateBatchKeys(), limits: limits)
   }
 
   /// Carves an inbound batch for one worker.
   public mutating func makeInboundBatch(carvingFrom arena: inout Arena) -> InboundBatch {
-    InboundBatch(carvingFrom: &arena, keys: takeBatchKeys(), limits: limits)
+    InboundBatch(carvingFrom: &arena, keys: allocateBatchKeys(), limits: limits)
   }
 
-  private mutating func takeBatchKeys() -> UnsafeMutableRawPointer {
-    precondition(takenBatchKeys < limits.batches, "more batches than there are keys for")
-    defer { takenBatchKeys += 1 }
-    return batchKeys + takenBatchKeys * limits.batchPackets * WireGuard.keyByteCount
+  private mutating func allocateBatchKeys() -> UnsafeMutableRawPointer {
+    precondition(allocatedBatchKeys < limits.batches, "more batches than there are keys for")
+    defer { allocatedBatchKeys += 1 }
+    return batchKeys + allocatedBatchKeys * limits.batchPackets * WireGuard.keyByteCount
   }
 
   // MARK: Peers
 
-  /// The peer, or nil where it has been removed since the id was taken.
-  // A call would be given a copy of the whole tunnel, for each datagram.
-  @inline(__always)
-  func peer(_ id: PeerID) -> UnsafeMutablePointer<Peer>? {
-    guard peerTable.contains(id) else { return nil }
-    return peers + Int(id.index)
+  /// Changes the path to a peer.
+  mutating func move(_ peer: inout Peer, to path: Path) {
+    if peer.move(to: path) { endpointChanges &+= 1 }
   }
 
-  /// Puts a fresh peer at its place in the table.
-  func initializePeer(_ id: PeerID, publicKey: Key) -> UnsafeMutablePointer<Peer> {
-    let index = Int(id.index)
-    let secrets = peerSecrets + index * Tunnel.peerSecretByteCount
-    let keypairSecrets = secrets + Handshake.secretByteCount
-    let peer = peers + index
-    peer.initialize(
-      to: Peer(
-        id: id, publicKey: publicKey, handshake: Handshake(secrets: secrets),
-        keypairs: Keypairs(
-          secrets: keypairSecrets, windows: replayWindows + index * Keypairs.windowWordCount),
-        cookie: ReceivedCookie(secrets: keypairSecrets + Keypairs.secretByteCount)))
-    return peer
-  }
-
-  /// Where a peer is from now on.
-  mutating func move(_ peer: UnsafeMutablePointer<Peer>, to path: Path) {
-    if peer.pointee.move(to: path) { endpointChanges &+= 1 }
-  }
-
-  /// Whether the peer that `InboundBatch.sender` named is still there.
+  /// Whether the peer that `InboundBatch.sender` named still exists.
   public func hasSender(_ sender: UInt32) -> Bool {
     peerTable.peer(atPlace: sender & 0xffff)?.sender == sender
   }
 
-  /// Tells the schedule about deadlines that may have moved earlier.
-  mutating func reschedule(_ peer: UnsafeMutablePointer<Peer>) {
-    schedule.lower(peer.pointee.id.index, to: peer.pointee.timers.next)
+  /// Enters deadlines that may have moved earlier into the schedule.
+  mutating func reschedule(_ peer: inout Peer) {
+    schedule.lower(peer.id.index, to: peer.timers.next)
   }
 
-  /// Random milliseconds on top of a timer, so that two ends do not stay in step (R17).
+  /// Random milliseconds added to a timer, so that two ends do not stay in step (R17).
   mutating func jitter() -> UInt64 { entropy.below(Policy.handshakeJitter) }
 
   // MARK: Indices
 
-  /// A random index that no other session of this interface has (R6).
+  /// Inserts a random index that no other session of this interface has (R6).
   mutating func makeIndex(for peer: PeerID, kind: IndexKind) -> UInt32? {
-    // The table is never more than half full, so a second draw is already rare.
+    // The table is never more than half full, so even a second draw is rare.
     for _ in 0..<64 {
       let candidate = entropy.uint32()
       if indices.insert(candidate, peer: peer, kind: kind.rawValue) { return candidate }
@@ -185,28 +152,28 @@ public struct Tunnel: ~Copyable {
     return nil
   }
 
-  /// Frees an index; 0 stands for none.
+  /// Frees an index; 0 is none.
   mutating func freeIndex(_ index: UInt32) {
     if index != 0 { indices.remove(index) }
   }
 
   /// Ends the handshake in progress.
-  mutating func resetHandshake(_ peer: UnsafeMutablePointer<Peer>) {
-    freeIndex(peer.pointee.handshake.localIndex)
-    peer.pointee.handshake.reset()
+  mutating func resetHandshake(_ peer: inout Peer) {
+    freeIndex(peer.handshake.localIndex)
+    peer.handshake.reset()
   }
 
   /// Ends all sessions and wipes their keys.
-  mutating func eraseKeypairs(_ peer: UnsafeMutablePointer<Peer>) {
-    freeIndex(peer.pointee.keypairs.current.localIndex)
-    freeIndex(peer.pointee.keypairs.previous.localIndex)
-    freeIndex(peer.pointee.keypairs.next.localIndex)
-    peer.pointee.keypairs.eraseAll()
+  mutating func eraseKeypairs(_ peer: inout Peer) {
+    freeIndex(peer.keypairs.current.localIndex)
+    freeIndex(peer.keypairs.previous.localIndex)
+    freeIndex(peer.keypairs.next.localIndex)
+    peer.keypairs.eraseAll()
   }
 }
 
-/// The parts of the arena that hold a tunnel's keys. Where several tunnels live in one arena, those
-/// of all are carved first, so that they lie together in the pages that are locked:
+/// The parts of the arena that hold a tunnel's keys. With several tunnels in one arena, all of them
+/// are carved first, so that they are together in the pages that are locked:
 ///
 ///     let first = TunnelSecrets(carvingFrom: &arena, limits: limits)
 ///     let second = TunnelSecrets(carvingFrom: &arena, limits: limits)
@@ -225,7 +192,7 @@ public struct TunnelSecrets: ~Copyable {
       scratch: arena.carveBytes(SymmetricState.byteCount, owner: "secrets: handshake scratch")
         .baseAddress!)
     peers =
-      arena.carveBytes(limits.peers * Tunnel.peerSecretByteCount, owner: "secrets: peers")
+      arena.carveBytes(limits.peers * Peers.secretByteCount, owner: "secrets: peers")
       .baseAddress!
     batchKeys =
       arena.carveBytes(
@@ -235,7 +202,7 @@ public struct TunnelSecrets: ~Copyable {
   }
 }
 
-/// Why a setting was refused. The shell turns each into the errno that wg(8) shows.
+/// Why a setting was refused. The shell maps each to the errno that wg(8) shows.
 public enum ConfigurationError: Error, Sendable {
   /// `Limits.peers` are configured.
   case tooManyPeers

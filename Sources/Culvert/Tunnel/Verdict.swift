@@ -1,45 +1,45 @@
-/// What became of a packet. Every way to drop one has a name and a counter; none of them is an
-/// error of the program.
+/// What became of a packet. Every reason to drop one has a name and a counter; none is an error of
+/// the program.
 public enum Verdict: UInt8, CountedVerdict {
   // Outbound: from the TUN to the network.
   case sent
   /// Waits for a handshake to finish.
   case staged
-  /// Dropped for a newer packet while waiting, or for want of staging slots.
+  /// Dropped while waiting, for a newer packet or for lack of staging slots.
   case droppedFromStaging
-  /// Not an IP packet, or lengths that contradict each other.
+  /// Not an IP packet, or with inconsistent lengths.
   case malformedInner
   case noPeerForDestination
   case noEndpoint
-  /// Larger than the limits allow.
+  /// Exceeds `Limits.maximumMTU`.
   case tooLarge
   /// The kernel refused to send it.
   case sendFailed
-  /// The handshake was given up after its last try.
+  /// The handshake was given up while the packet was staged.
   case peerUnreachable
 
   // Inbound: from the network to the TUN.
   case delivered
   case keepalive
-  /// Passed on to the control path.
+  /// A handshake message, queued for `runTimers`.
   case handshakeQueued
   /// The handshake ring was full.
   case handshakeRingFull
   /// Larger than the receive buffer (R1).
   case truncated
-  /// No message of the protocol: wrong type, reserved bytes, or length (R30).
+  /// Not a message of the protocol: wrong type, reserved bytes, or length (R30).
   case malformedMessage
   case unknownReceiver
-  /// The session is over its time or its messages.
+  /// The session has exceeded its time or its messages.
   case expiredSession
   case badTag
-  /// Seen before, or too far behind the window.
+  /// Received before, or too old for the replay window.
   case replayed
   /// The inner source is not among the sender's allowed IPs (R2).
   case sourceNotAllowed
-  /// Not-ECT inside CE: RFC 6040 says to drop it.
+  /// Not-ECT inside CE, which RFC 6040 says to drop.
   case brokenCongestionMark
-  /// The peer went away between two steps of a batch.
+  /// The peer was removed between two steps of a batch.
   case peerRemoved
   case writeFailed
 

@@ -54,13 +54,14 @@ public struct InterfaceName: Equatable, Sendable, BitwiseCopyable {
   /// too long.
   func ofHop(_ number: Int) -> InterfaceName? {
     if number == 0 { return self }
-    return withUnsafeTemporaryAllocation(byteCount: 32, alignment: 1) { buffer in
-      var line = Line(into: buffer)
-      line.append(self)
-      line.append("-")
-      line.append(decimal: number)
-      return InterfaceName(line.bytes)
+    let byteCount = withBytes { $0.count }
+    guard byteCount + 2 <= InterfaceName.byteCapacity else { return nil }
+    var name = self
+    withUnsafeMutableBytes(of: &name) {
+      $0[byteCount] = UInt8(ascii: "-")
+      $0[byteCount + 1] = UInt8(ascii: "0") + UInt8(number)
     }
+    return name
   }
 
   // MARK: Bytes

@@ -1,33 +1,53 @@
 import Culvert
 
-/// What stands in the place of the TUN where there is none: local sockets, and the flows of their
-/// clients through a channel of the innermost tunnel.
+/// Stands in for the TUN when there is none: local sockets, and the flows of their clients through
+/// a channel of the innermost tunnel.
 ///
-/// All workers look at it. The channel and the forwarder are used under the tunnel's lock; what
-/// comes from clients belongs to the worker that leads, what goes to them to the one whose turn it
-/// is in the inbound lane.
+/// A handle that all workers hold a copy of. The channel and the flows are used under the tunnel's
+/// lock. Datagrams from clients belong to the leader, datagrams to clients to the worker whose
+/// ticket is next in the inbound lane.
 struct Forwarding: BitwiseCopyable {
-  let channel: UnsafeMutablePointer<DatagramChannel>
-  private let forwarder: UnsafeMutablePointer<Forwarder>
-  private let clients: UnsafeMutablePointer<ForwarderBatch>
-  private let answers: UnsafeMutablePointer<ForwarderBatch>
+  private let channelPointer: UnsafeMutablePointer<DatagramChannel>
+  private let forwarderPointer: UnsafeMutablePointer<Forwarder>
+  private let clientsPointer: UnsafeMutablePointer<ForwarderBatch>
+  private let answersPointer: UnsafeMutablePointer<ForwarderBatch>
   /// By mapping; those beyond the last are none.
   private let sockets: UnsafeMutablePointer<ForwardSocket>
 
-  /// Errors of single datagrams that one call looks past (R37).
+  var channel: DatagramChannel {
+    unsafeAddress { UnsafePointer(channelPointer) }
+    nonmutating unsafeMutableAddress { channelPointer }
+  }
+  private var forwarder: Forwarder {
+    unsafeAddress { UnsafePointer(forwarderPointer) }
+    nonmutating unsafeMutableAddress { forwarderPointer }
+  }
+  /// What clients have sent.
+  private var clients: ForwarderBatch {
+    unsafeAddress { UnsafePointer(clientsPointer) }
+    nonmutating unsafeMutableAddress { clientsPointer }
+  }
+  /// What is sent to clients.
+  private var answers: ForwarderBatch {
+    unsafeAddress { UnsafePointer(answersPointer) }
+    nonmutating unsafeMutableAddress { answersPointer }
+  }
+
+  /// Errors of single datagrams that one call skips (R37).
   private static let errorsPerCall = 64
 
   init(carvingFrom arena: inout Arena, limits: Limits) {
-    // Start-up: the arena is not sealed yet. To the compiler none of these is a plain value that
-    // the arena could hold.
-    channel = .allocate(capacity: 1)
-    channel.initialize(to: DatagramChannel(carvingFrom: &arena, limits: limits))
-    forwarder = .allocate(capacity: 1)
-    forwarder.initialize(to: Forwarder(carvingFrom: &arena, limits: limits))
-    clients = .allocate(capacity: 1)
-    clients.initialize(to: ForwarderBatch(carvingFrom: &arena, limits: limits, receives: true))
-    answers = .allocate(capacity: 1)
-    answers.initialize(to: ForwarderBatch(carvingFrom: &arena, limits: limits, receives: false))
+    // Start-up: the arena is not sealed yet, and it holds plain values only.
+    channelPointer = .allocate(capacity: 1)
+    channelPointer.initialize(to: DatagramChannel(carvingFrom: &arena, limits: limits))
+    forwarderPointer = .allocate(capacity: 1)
+    forwarderPointer.initialize(to: Forwarder(carvingFrom: &arena, limits: limits))
+    clientsPointer = .allocate(capacity: 1)
+    clientsPointer.initialize(
+      to: ForwarderBatch(carvingFrom: &arena, limits: limits, receives: true))
+    answersPointer = .allocate(capacity: 1)
+    answersPointer.initialize(
+      to: ForwarderBatch(carvingFrom: &arena, limits: limits, receives: false))
     sockets = .allocate(capacity: ForwardList.capacity)
     for index in 0..<ForwardList.capacity { (sockets + index).initialize(to: .none) }
   }
@@ -35,50 +55,50 @@ struct Forwarding: BitwiseCopyable {
   func destroy() {
     sockets.deinitialize(count: ForwardList.capacity)
     sockets.deallocate()
-    answers.deinitialize(count: 1)
-    answers.deallocate()
-    clients.deinitialize(count: 1)
-    clients.deallocate()
-    forwarder.deinitialize(count: 1)
-    forwarder.deallocate()
-    channel.deinitialize(count: 1)
-    channel.deallocate()
+    answersPointer.deinitialize(count: 1)
+    answersPointer.deallocate()
+    clientsPointer.deinitialize(count: 1)
+    clientsPointer.deallocate()
+    forwarderPointer.deinitialize(count: 1)
+    forwarderPointer.deallocate()
+    channelPointer.deinitialize(count: 1)
+    channelPointer.deallocate()
   }
 
   // MARK: Start
 
   /// Opens the sockets of all mappings. Their clients may begin to send.
   ///
-  /// - Parameter bufferByteCount: what the kernel may hold for each, where it allows that.
+  /// - Parameter bufferByteCount: receive buffer of each, as far as the kernel allows it.
   func start(
     _ mappings: ForwardList, bufferByteCount: Int, in epoll: borrowing Epoll
   ) throws(ForwardFailure) {
     var entropy = Entropy.sodium
-    channel.pointee.start(seed: entropy.uint64())
-    channel.pointee.open(firstPort: Forwarder.firstPort, count: Forwarder.portCount)
-    forwarder.pointee.start(seed: entropy.uint64())
+    channel.start(seed: entropy.uint64())
+    channel.open(firstPort: Forwarder.firstPort, count: Forwarder.portCount)
+    forwarder.start(seed: entropy.uint64())
     for index in 0..<mappings.count {
       let mapping = mappings[index]
       do throws(SystemError) {
         let socket = try ForwardSocket(
           listeningOn: mapping.local, bufferByteCount: Int32(bufferByteCount))
         try epoll.add(socket.raw, token: Token.forward(index))
-        (sockets + index).pointee = socket
+        sockets[index] = socket
       } catch {
         throw ForwardFailure(mapping: mapping, reason: .listening(error))
       }
-      _ = forwarder.pointee.addMapping(to: mapping.target)
+      _ = forwarder.addMapping(to: mapping.target)
     }
   }
 
-  /// Whether the tunnel, which has been configured, leads to every destination.
+  /// Checks that the tunnel, which is configured by now, has a route to every destination.
   func check(
     _ mappings: ForwardList, _ tunnel: borrowing Tunnel
   ) throws(ForwardFailure) {
     for index in 0..<mappings.count {
       let mapping = mappings[index]
       let target = mapping.target.address
-      guard channel.pointee.address(target.family) != nil else {
+      guard channel.address(target.family) != nil else {
         throw ForwardFailure(mapping: mapping, reason: .noAddress)
       }
       guard tunnel.hasRoute(to: target) else {
@@ -89,16 +109,16 @@ struct Forwarding: BitwiseCopyable {
 
   // MARK: From clients
 
-  /// Datagrams that `receive` has brought.
-  var clientCount: Int { clients.pointee.count }
+  /// Datagrams that `receive` has received.
+  var clientCount: Int { clients.count }
 
   /// Receives what clients have sent to a mapping's socket, as much as fits.
   func receive(_ mapping: Int) -> LaneResult {
     var result = LaneResult(isDrained: false)
     var errors = 0
-    clients.pointee.reset()
-    while let room = clients.pointee.room() {
-      let received = (sockets + mapping).pointee.receive(into: room)
+    clients.reset()
+    while let room = clients.room() {
+      let received = sockets[mapping].receive(into: room)
       guard received.byteCount >= 0 else {
         let error = SystemError(code: Int32(truncatingIfNeeded: -received.byteCount))
         if error == .EAGAIN || errors == Forwarding.errorsPerCall {
@@ -109,55 +129,56 @@ struct Forwarding: BitwiseCopyable {
         result.error = error
         continue
       }
-      clients.pointee.append(
+      clients.append(
         byteCount: received.byteCount, from: received.client, on: mapping,
         trafficClass: received.trafficClass)
     }
     return result
   }
 
-  /// Puts what was received, from `index` on, into `batch`, which is empty. The index to go on at.
-  func carry(
-    from index: Int, into batch: inout OutboundBatch, at now: Instant
-  ) -> Int {
-    forwarder.pointee.carry(
-      from: clients.pointee, at: index, &channel.pointee, into: &batch, at: now)
+  /// Makes datagrams that were received, from `index` on, packets in `batch`, which is empty.
+  /// Returns the index to continue at. Under the tunnel's lock.
+  func fill(_ batch: inout OutboundBatch, from index: Int, at now: Instant) -> Int {
+    forwarder.forward(from: clients, at: index, &channel, into: &batch, at: now)
   }
 
   // MARK: To clients
 
-  /// Sends the answers among what the innermost tunnel has delivered.
-  func deliver(_ batch: borrowing InboundBatch, _ lock: Lock, at now: Instant) {
-    var next = 0
-    while next < batch.count {
-      answers.pointee.reset()
-      lock.acquire()
-      next = forwarder.pointee.carry(
-        from: batch, at: next, &channel.pointee, into: &answers.pointee, at: now)
-      lock.release()
-      var failures: UInt64 = 0
-      for index in 0..<answers.pointee.count where !send(answers.pointee[index]) { failures += 1 }
-      lock.acquire()
-      channel.pointee.release()
-      forwarder.pointee.count(.answered, UInt64(answers.pointee.count) - failures)
-      forwarder.pointee.count(.undelivered, failures)
-      lock.release()
-    }
+  /// Collects answers among the packets that the innermost tunnel has delivered, from `index` on,
+  /// as many as there is room for. Returns the index to continue at. Under the tunnel's lock.
+  func collectAnswers(
+    in batch: borrowing InboundBatch, from index: Int, at now: Instant
+  ) -> Int {
+    answers.reset()
+    return forwarder.collectAnswers(from: batch, at: index, &channel, into: &answers, at: now)
+  }
+
+  /// Sends the collected answers. Returns how many the kernel has refused.
+  func sendAnswers() -> Int {
+    var failures = 0
+    for index in 0..<answers.count where !send(answers[index]) { failures += 1 }
+    return failures
+  }
+
+  /// Releases the memory of the answers, and counts them. Under the tunnel's lock.
+  func releaseAnswers(failures: Int) {
+    channel.release()
+    forwarder.count(.answered, UInt64(answers.count - failures))
+    forwarder.count(.undelivered, UInt64(failures))
   }
 
   private func send(_ answer: ForwarderBatch.Datagram) -> Bool {
-    let socket = sockets + Int(answer.mapping)
-    return socket.pointee.send(
+    sockets[Int(answer.mapping)].send(
       UnsafeRawBufferPointer(answer.bytes), to: answer.client, trafficClass: answer.trafficClass)
       == 0
   }
 
   // MARK: Time and counters
 
-  var nextDeadline: Deadline { min(forwarder.pointee.nextDeadline, channel.pointee.nextDeadline) }
+  var nextDeadline: Deadline { min(forwarder.nextDeadline, channel.nextDeadline) }
 
-  /// Closes the flows whose time is over.
-  func advance(at now: Instant) { forwarder.pointee.advance(at: now) }
+  /// Closes the flows that have been idle for too long.
+  func expireFlows(at now: Instant) { forwarder.expireFlows(at: now) }
 
-  var counters: Tally<FlowVerdict> { forwarder.pointee.counters }
+  var counters: Tally<FlowVerdict> { forwarder.counters }
 }

@@ -2,33 +2,35 @@ import Culvert
 
 /// Why the hops cannot be configured, in one line for the user.
 enum HopFailure: Error {
-  case file(ConfigFailure)
+  /// Reported already.
+  case file
   case lacks(HopSubject)
   case system(SystemError)
 }
 
-/// What a file lacks that configures a tunnel around another.
+/// What a file lacks that configures a tunnel without an interface of its own.
 struct HopSubject: @unchecked Sendable {
   /// NUL-terminated, as the user gave it.
   let path: UnsafePointer<CChar>
   let text: StaticString
 }
 
-/// From configuration files to running hops, at start.
+/// From configuration files to configured hops, at start.
 extension Hops {
-  /// Reads the files and carries out what they say.
+  /// Reads the files and applies them.
   ///
   /// - Parameter memory: `ConfigFile.byteCount` bytes of locked memory; wiped.
   func configure(
     _ options: ServiceOptions, memory: UnsafeMutableRawBufferPointer, at now: Instant
   ) throws(HopFailure) {
-    if options.isMTUGiven { innermost.pointee.fixedMTU = options.mtu }
+    if options.isMTUGiven { innermost.fixedMTU = options.mtu }
     for hop in 0..<count {
-      guard let path = hop == 0 ? options.config : options.through[hop - 1] else { continue }
+      guard let path = hop == 0 ? options.config : options.outerConfigs[hop - 1] else { continue }
       try configure(hop, path, memory: memory, at: now)
     }
   }
 
+  /// Applies the file of one hop.
   private func configure(
     _ hop: Int, _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer,
     at now: Instant
@@ -40,18 +42,18 @@ extension Hops {
     var settings = ConfigFileSettings(memory: bytes)
     do throws(ConfigFailure) {
       var file = ConfigFile(path, memory: memory)
-      try file.load(into: &self[hop].pointee.tunnel, &settings, at: now)
+      try file.load(into: &self[hop].tunnel, &settings, at: now)
     } catch {
-      // Reported here: what it points to ends with this function.
+      // Reported here: the error points into memory that ends with this function.
       error.report()
-      throw .file(error)
+      throw .file
     }
     if hop > 0 || isForwarding { try check(hop, path, settings) }
     do throws(SystemError) {
-      if let port = settings.listenPort { try self[hop].pointee.setListenPort(port) }
-      if let mark = settings.firewallMark { try self[hop].pointee.setFirewallMark(mark) }
-      if let mtu = settings.mtu, self[hop].pointee.fixedMTU == nil {
-        self[hop].pointee.fixedMTU = Int(mtu)
+      if let port = settings.listenPort { try self[hop].setListenPort(port) }
+      if let mark = settings.firewallMark { try self[hop].setFirewallMark(mark) }
+      if let mtu = settings.mtu, self[hop].fixedMTU == nil {
+        self[hop].fixedMTU = Int(mtu)
       }
       try setAddresses(hop, settings)
     } catch {
@@ -59,7 +61,7 @@ extension Hops {
     }
   }
 
-  /// Who has no interface cannot be completed later by ip(8).
+  /// Checks for what cannot be added later: without an interface, ip(8) cannot set addresses.
   private func check(
     _ hop: Int, _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
   ) throws(HopFailure) {
@@ -71,7 +73,7 @@ extension Hops {
             ? "a tunnel around another needs an Address in its [Interface] section"
             : "culvert forward needs an Address in the [Interface] section to send from"))
     }
-    if self[hop].pointee.tunnel.peerCount == 0 {
+    if self[hop].tunnel.peerCount == 0 {
       throw .lacks(
         HopSubject(
           path: path,
@@ -81,28 +83,37 @@ extension Hops {
     }
   }
 
-  /// Of the innermost they are the interface's, of the others what the hop inside sends from.
+  /// Sets a hop's addresses: the innermost hop's on its interface, the others' as those that the
+  /// hop inside sends from.
   private func setAddresses(_ hop: Int, _ settings: ConfigFileSettings) throws(SystemError) {
     if hop > 0 {
       for index in settings.addresses.indices.reversed() {
-        // The first of a family is the one that is used.
-        (channels + (hop - 1)).pointee.setAddress(settings.addresses[index].address)
+        // The first address of a family is used, so it is set last.
+        channels[hop - 1].setAddress(settings.addresses[index].address)
       }
       return
     }
-    if let forwarding { return setAddresses(settings, of: forwarding) }
-    let mtu = innermost.pointee.fixedMTU.map { UInt16(clamping: $0) }
+    if let forwarding { return setAddresses(of: forwarding, settings) }
+    let mtu = innermost.fixedMTU.map { UInt16(clamping: $0) }
     guard !settings.addresses.isEmpty else {
-      if let mtu { try innermost.pointee.tun.setMTU(UInt32(mtu)) }
+      if let mtu { try innermost.tun.setMTU(UInt32(mtu)) }
       return
     }
-    let index = try innermost.pointee.tun.interfaceIndex()
-    // An interface that was handed over may be in another namespace, where the index is good.
-    let namespace = (try? innermost.pointee.tun.namespaceDescriptor()) ?? .none
+    let index = try innermost.tun.interfaceIndex()
+    // An adopted interface may be in another namespace, where its index is valid.
+    let namespace = (try? innermost.tun.namespaceDescriptor()) ?? .none
     for address in settings.addresses {
       try LinkSetup.add(address, to: index, in: namespace.raw)
-      if address.address.family == .ipv6 { innermost.pointee.hasIPv6 = true }
+      if address.address.family == .ipv6 { innermost.hasIPv6 = true }
     }
     try LinkSetup.start(index, mtu: mtu, in: namespace.raw)
+  }
+  /// Sets the addresses that clients' datagrams are sent from: the first of each family.
+  private func setAddresses(of forwarding: Forwarding, _ settings: ConfigFileSettings) {
+    for index in settings.addresses.indices.reversed() {
+      let address = settings.addresses[index].address
+      forwarding.channel.setAddress(address)
+      if address.family == .ipv6 { innermost.hasIPv6 = true }
+    }
   }
 }

@@ -1,97 +1,137 @@
 import CLinux
 import Culvert
 
-/// How large the packets of each hop may be. Where nobody has said it, it follows from the hop
-/// around: a packet of one tunnel has to fit, sealed, into a packet of the next, down to what the
-/// network carries on the way to the outermost peer.
+/// The MTU of each hop. Unless somebody has set it, it is derived from the hop around: a sealed
+/// packet of one tunnel must fit into a packet of the next, and the outermost hop's into the MTU of
+/// the path to its peers.
 extension Hops {
   /// Outer IPv4 or IPv6 header, UDP header, transport header and tag (whitepaper 5.4.6).
   static func overhead(_ family: IPAddress.Family) -> Int {
     (family == .ipv4 ? 20 : 40) + 8 + WireGuard.overheadByteCount
   }
 
-  /// Below this a tunnel is of no use, however little the way around it carries.
+  /// No MTU is below this, even if the path carries less: a tunnel would be of no use.
   private static let least = 576
 
-  /// Sets the MTU of each hop anew. Where nothing has changed, nothing is touched.
-  func followMTU(at now: Instant) {
-    guard isNested || isForwarding else { return }
-    var mtu = outermost.pointee.fixedMTU ?? outermostMTU()
+  /// Whether hops without an interface, or the interface, get a derived MTU.
+  var derivesMTU: Bool { isNested || isForwarding }
+
+  /// Derives the MTU of each hop and applies those that have changed.
+  func updateMTU(at now: Instant) {
+    guard derivesMTU else { return }
+    var mtu = outermost.fixedMTU ?? outermostMTU()
     var hop = count - 1
     while hop > 0 {
-      // Datagrams over IPv6 need a tunnel that takes 1280; the hop around it cuts what is more.
-      if (channels + (hop - 1)).pointee.ipv6 != nil { mtu = max(mtu, Policy.ipv6MinimumMTU) }
-      self[hop].pointee.tunnel.setMTU(min(mtu, self[hop].pointee.tunnel.limits.maximumMTU))
-      if (channels + (hop - 1)).pointee.mtu != mtu { (channels + (hop - 1)).pointee.setMTU(mtu) }
+      // IPv6 needs an MTU of 1280; the hop around fragments what is larger than its own.
+      if channels[hop - 1].ipv6 != nil { mtu = max(mtu, Policy.ipv6MinimumMTU) }
+      self[hop].tunnel.setMTU(min(mtu, self[hop].tunnel.limits.maximumMTU))
+      if channels[hop - 1].mtu != mtu { channels[hop - 1].setMTU(mtu) }
       hop -= 1
-      mtu = self[hop].pointee.fixedMTU ?? room(of: hop, within: mtu)
+      mtu = self[hop].fixedMTU ?? room(of: hop, within: mtu)
     }
-    if let forwarding { return setMTU(mtu, of: forwarding) }
-    innermost.pointee.assignMTU(mtu, at: now)
+    if let forwarding { return setMTU(of: forwarding, mtu) }
+    innermost.assignMTU(mtu, at: now)
   }
 
-  /// What fits into packets of `outer` bytes.
+  /// Sets the largest packet of the innermost tunnel, which carries clients' datagrams.
+  private func setMTU(of forwarding: Forwarding, _ mtu: Int) {
+    let mtu = min(mtu, innermost.tunnel.limits.maximumMTU)
+    innermost.tunnel.setMTU(mtu)
+    // An unchanged MTU keeps what was learned about paths.
+    if forwarding.channel.mtu != mtu { forwarding.channel.setMTU(mtu) }
+  }
+
+  /// The largest packet that fits, sealed, into one of `outer` bytes.
   ///
-  /// A multiple of 16: the other end pads to that, and does not know how far it may (whitepaper
-  /// section 5.4.6). Where the interface has IPv6 addresses it keeps what IPv6 needs, and large
-  /// packets go in fragments.
+  /// A multiple of 16: the other end pads to that without knowing our limit (whitepaper section
+  /// 5.4.6). An interface with IPv6 addresses keeps the minimum of IPv6, and large packets are
+  /// fragmented.
   private func room(of hop: Int, within outer: Int) -> Int {
     let fitting = (outer - Hops.overhead(family(of: hop))) & ~(WireGuard.paddingByteCount - 1)
-    let isIPv6 = hop == 0 && innermost.pointee.hasIPv6
+    let isIPv6 = hop == 0 && innermost.hasIPv6
     return max(fitting, isIPv6 ? Policy.ipv6MinimumMTU : Hops.least)
   }
 
-  /// What the network carries, less the headers; never more than what WireGuard uses by custom.
+  /// The smallest MTU of the routes to the outermost peers, less the headers; at most WireGuard's
+  /// default.
   private func outermostMTU() -> Int {
     var mtu = Policy.defaultMTU
-    let tun = innermost
-    let ownIndex = tun.pointee.tun.isOpen ? (try? tun.pointee.tun.interfaceIndex()) ?? 0 : 0
-    var next = outermost.pointee.tunnel.firstPeer
+    let ownIndex = innermost.tun.isOpen ? (try? innermost.tun.interfaceIndex()) ?? 0 : 0
+    var next = outermost.tunnel.firstPeer
     while let id = next {
-      if let endpoint = outermost.pointee.tunnel.status(of: id)?.endpoint,
+      if let endpoint = outermost.tunnel.status(of: id)?.endpoint,
         let route = RouteMTU.find(
-          to: endpoint.address, scope: endpoint.scope, mark: outermost.pointee.sockets.mark,
+          to: endpoint.address, scope: endpoint.scope, mark: outermost.sockets.mark,
           skippedIndex: ownIndex)
       {
         let room = route - Hops.overhead(endpoint.address.family)
         if room < mtu { mtu = room & ~(WireGuard.paddingByteCount - 1) }
       }
-      next = outermost.pointee.tunnel.peer(after: id)
+      next = outermost.tunnel.peer(after: id)
     }
     return max(Hops.least, mtu)
   }
 
-  /// The family whose headers the hop's datagrams may have: IPv4 only where all peers have
+  /// The family with the largest headers among the hop's endpoints: IPv4 only if all peers have
   /// endpoints of it.
   private func family(of hop: Int) -> IPAddress.Family {
-    var next = self[hop].pointee.tunnel.firstPeer
+    var next = self[hop].tunnel.firstPeer
     if next == nil { return .ipv6 }
     while let id = next {
-      let endpoint = self[hop].pointee.tunnel.status(of: id)?.endpoint
+      let endpoint = self[hop].tunnel.status(of: id)?.endpoint
       if endpoint?.address.family != .ipv4 { return .ipv6 }
-      next = self[hop].pointee.tunnel.peer(after: id)
+      next = self[hop].tunnel.peer(after: id)
     }
     return .ipv4
   }
 
-  /// How often an endpoint has changed, of whatever hop.
+  /// Endpoint changes of all hops.
   var endpointChanges: UInt64 {
     var sum: UInt64 = 0
-    for hop in 0..<count { sum &+= self[hop].pointee.tunnel.endpointChanges }
+    for hop in 0..<count { sum &+= self[hop].tunnel.endpointChanges }
     return sum
   }
 }
 
-/// How large packets on the way to an address may be, by the table of routes: the MTU of the route
-/// or of its interface. What ICMP has said about the path is left out, as anybody can forge it.
-public enum RouteMTU {
-  /// Bytes; nil where there is no route. Nothing is sent.
+/// When the MTUs are to be derived again: after a change, but at most once a second, as whoever can
+/// make a peer roam or an interface change must not keep the process busy.
+struct MTUUpdates: BitwiseCopyable {
+  private var seenEndpointChanges: UInt64 = 0
+  private var hasLinkChanged = false
+  private var last = Instant(nanoseconds: 0)
+
+  private static let interval = nanosecondsPerSecond
+
+  /// Some interface or route has changed: perhaps one that the outermost datagrams leave by.
+  mutating func noticeLinkChange() { hasLinkChanged = true }
+
+  /// Whether anything has changed: another endpoint may be of another family or have another route.
+  func isPending(_ hops: Hops) -> Bool {
+    hops.derivesMTU && (hasLinkChanged || hops.endpointChanges != seenEndpointChanges)
+  }
+
+  func deadline(_ hops: Hops) -> Deadline {
+    isPending(hops) ? .after(MTUUpdates.interval, from: last) : .never
+  }
+
+  mutating func run(_ hops: Hops, at now: Instant) {
+    seenEndpointChanges = hops.endpointChanges
+    hasLinkChanged = false
+    last = now
+    hops.updateMTU(at: now)
+  }
+}
+
+/// The MTU of the route to an address, or of its interface. Path MTUs learned from ICMP are
+/// ignored, as anybody can forge them.
+package enum RouteMTU {
+  /// Bytes; nil if there is no route. Nothing is sent.
   ///
   /// - Parameters:
   ///   - scope: interface of a link-local address.
   ///   - mark: the firewall mark of the datagrams; routes may depend on it.
-  ///   - skippedIndex: an interface through which they cannot be meant to go, our own; 0 for none.
-  public static func find(
+  ///   - skippedIndex: our own interface, whose routes are ignored; 0 for none.
+  package static func find(
     to address: IPAddress, scope: UInt32 = 0, mark: UInt32 = 0, skippedIndex: UInt32 = 0
   ) -> Int? {
     // fe80::/10 is on every link.

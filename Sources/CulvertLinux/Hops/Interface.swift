@@ -1,29 +1,33 @@
 import Culvert
 
-/// The tunnel together with what connects it to the system: the TUN, the sockets, and what has
-/// been configured about them. Of nested tunnels only the innermost has a TUN, and only the
-/// outermost sockets; the others have a channel in their place.
+/// A tunnel with its connections to the system: the TUN, the sockets, and their settings. Of nested
+/// tunnels only the innermost has a TUN and only the outermost has sockets; the others have a
+/// channel in place of the sockets.
+///
+/// The tunnel and the log are used under the tunnel's lock. The leader reads the TUN and the
+/// sockets; the worker whose ticket is next writes to them. Everything else changes only while no
+/// batch is in flight.
 struct Interface: ~Copyable {
   var tunnel: Tunnel
   var tun: TunDevice
   var sockets: UDPSockets
-  /// What the datagrams go through in place of the sockets: the next tunnel around this one.
+  /// In place of the sockets: leads into the tunnel around this one.
   let channel: UnsafeMutablePointer<DatagramChannel>?
   var log: Log
   let stamps: TimestampFile
-  /// The port wanted; what is bound once it is up. 0 lets the kernel choose.
+  /// The port that is set; once up, the port that is bound. 0 lets the kernel choose.
   private(set) var listenPort: UInt16 = 0
   private(set) var firewallMark: UInt32 = 0
-  /// The sockets are new, and epoll has to be told.
+  /// The sockets are new and not registered with epoll yet.
   var hasNewSockets = false
 
-  /// What somebody has set the MTU to; nil where it follows from the tunnels around this one.
+  /// The MTU that somebody has set; nil if it is derived from the tunnels around this one.
   var fixedMTU: Int?
   /// Whether the configuration file gives the interface an IPv6 address.
   var hasIPv6 = false
-  /// What `assignMTU` has given the TUN; 0 for nothing.
+  /// The TUN's MTU as set by `assignMTU`; 0 if never.
   private var assignedMTU = 0
-  /// What has been seen of `Tunnel.removals`.
+  /// `Tunnel.removals` as last seen.
   private var seenRemovals: UInt64 = 0
 
   init(
@@ -38,15 +42,15 @@ struct Interface: ~Copyable {
     self.stamps = stamps
   }
 
-  /// Whether peers have been removed since this was last asked.
-  mutating func takeRemovals() -> Bool {
+  /// Whether peers have been removed since the last call.
+  mutating func noticesRemovals() -> Bool {
     defer { seenRemovals = tunnel.removals }
     return seenRemovals != tunnel.removals
   }
 
   // MARK: Link
 
-  /// Follows the interface's MTU and up/down state.
+  /// Applies the interface's MTU and up/down state to the tunnel.
   mutating func apply(_ state: LinkState, at now: Instant) {
     log.name = state.name
     let mtu = Int(state.mtu)
@@ -73,14 +77,14 @@ struct Interface: ~Copyable {
     if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
   }
 
-  /// Whether somebody has set the MTU by hand, so that it no longer follows. The interface is
-  /// asked: news may be older than what was assigned since.
+  /// Whether somebody else has set the MTU, so that it is no longer derived. Asks the interface:
+  /// notifications may be older than the last assignment.
   private var isMTUForeign: Bool {
     guard let state = try? tun.state() else { return false }
     return Int(state.mtu) != assignedMTU
   }
 
-  /// Gives the TUN its MTU, which will be heard of through `apply`.
+  /// Sets the TUN's MTU. The kernel's notification then leads to `apply`.
   mutating func assignMTU(_ mtu: Int, at now: Instant) {
     guard fixedMTU == nil, mtu != assignedMTU, tun.isOpen else { return }
     do throws(SystemError) {
@@ -101,8 +105,7 @@ struct Interface: ~Copyable {
         try bind(listenPort)
       } catch {
         let port = listenPort
-        // What a new socket has, besides its port, that may be refused: without CAP_NET_ADMIN, or
-        // by an emulator.
+        // Besides the port, the mark may be refused: without CAP_NET_ADMIN, or by an emulator.
         let isMark = sockets.mark != 0 && (error == .EPERM || error == .ENOPROTOOPT)
         log.error(at: now) {
           $0.append(isMark ? "cannot set the firewall mark of port " : "cannot listen on port ")
@@ -111,10 +114,10 @@ struct Interface: ~Copyable {
           $0.append(error)
           $0.append(isMark ? "; take FwMark out" : "; choose another with wg set listen-port")
         }
-        // Up all the same: a port that is free can still be set.
+        // It is up all the same: a free port can still be set.
       }
     } else if let channel {
-      channel.pointee.close()
+      channel[0].close()
     } else {
       sockets.close()
     }
@@ -126,25 +129,25 @@ struct Interface: ~Copyable {
 
   private mutating func bind(_ port: UInt16) throws(SystemError) {
     if let channel {
-      if port == 0 || port != channel.pointee.firstPort { open(channel, port) }
-      listenPort = channel.pointee.firstPort
+      if port == 0 || port != channel[0].firstPort { open(&channel[0], port) }
+      listenPort = channel[0].firstPort
       return
     }
     if try sockets.bind(port: port) { hasNewSockets = true }
     listenPort = sockets.port
   }
 
-  /// Inside a tunnel all ports are free. A random one is taken from where the kernel takes its own
-  /// (RFC 6335 section 6).
-  private func open(_ channel: UnsafeMutablePointer<DatagramChannel>, _ port: UInt16) {
+  /// Inside a tunnel all ports are free. A random port is from the dynamic range (RFC 6335 section
+  /// 6).
+  private func open(_ channel: inout DatagramChannel, _ port: UInt16) {
     var entropy = Entropy.sodium
     let random = 49_152 + UInt16(truncatingIfNeeded: entropy.below(16_384))
-    channel.pointee.open(firstPort: port == 0 ? random : port)
+    channel.open(firstPort: port == 0 ? random : port)
   }
 
   // MARK: Settings
 
-  /// Setting the port that is bound already touches nothing (R39).
+  /// Setting the port that is bound already changes nothing (R39).
   mutating func setListenPort(_ port: UInt16) throws(SystemError) {
     guard tunnel.isUp else {
       listenPort = port
@@ -159,7 +162,7 @@ struct Interface: ~Copyable {
     firewallMark = mark
   }
 
-  /// "peer(fE/w…FKqt) - Sending handshake initiation", as wireguard-go has it.
+  /// "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.
   mutating func log(_ event: Event, at now: Instant) {
     log.verbose(at: now) { line in
       line.append("peer(")
@@ -178,7 +181,7 @@ struct Interface: ~Copyable {
     while let (name, offload) = Offloads.named(index) {
       index += 1
       guard result.lost.contains(offload) else { continue }
-      // Once: it is not tried again.
+      // Logged once, as it is not tried again.
       log.error(at: now) {
         $0.append("the kernel refuses the offload ")
         $0.append(name)
@@ -195,5 +198,30 @@ struct Interface: ~Copyable {
       $0.append(": ")
       $0.append(error)
     }
+  }
+}
+
+/// What one batch has met at its descriptors, for the log. The tunnel counts the packets
+/// themselves.
+struct LaneResult {
+  /// The descriptor has no more data. Otherwise the batch was full and there may be more.
+  var isDrained = true
+  /// The last error of a send, receive, read or write, if any.
+  var error: SystemError?
+  /// Offloads that the kernel has refused and that are not used again.
+  var lost = Offloads.none
+  /// Packets that the TUN refused.
+  var failedWriteCount = 0
+  /// Why the handshake timestamp could not be stored.
+  var stampError: SystemError?
+
+  /// The TUN has refused `count` packets, with the error `code`.
+  mutating func didFailToWrite(_ count: Int, _ code: Int) {
+    failedWriteCount += count
+    error = SystemError(code: Int32(truncatingIfNeeded: code))
+  }
+
+  var needsReport: Bool {
+    error != nil || stampError != nil || failedWriteCount > 0 || !lost.isEmpty
   }
 }

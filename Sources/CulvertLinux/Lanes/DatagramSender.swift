@@ -13,118 +13,113 @@ struct DatagramSender: ~Copyable {
     ).baseAddress!.assumingMemoryBound(to: clinux_slice.self)
   }
 
-  /// Sends as many datagrams as go in one call; how many that were.
+  /// Sends the datagram at `index`, and with it as many as one call can send. Returns how many
+  /// outputs that were.
   func send(
-    _ batch: UnsafeMutablePointer<OutboundBatch>, _ index: Int,
-    through interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+    _ batch: inout OutboundBatch, _ index: Int, _ sockets: borrowing UDPSockets,
+    _ result: inout LaneResult
   ) -> Int {
-    guard case .datagram(let bytes, let path, let trafficClass) = batch.pointee.output(index) else {
+    guard case .datagram(let bytes, let path, let trafficClass) = batch.output(index) else {
       return 1
     }
-    let ways = interface.pointee.sockets.sending.subtracting(result.lost)
+    let ways = sockets.sending.subtracting(result.lost)
     if ways.contains(.gso) {
-      let count = batch.pointee.run(from: index, isUniform: true)
+      let count = batch.runLength(from: index, isUniform: true)
       if count > 1 {
-        return sendSegments(batch, index, count, bytes, path, trafficClass, interface, &result)
+        return sendSegments(&batch, index, count, bytes, path, trafficClass, sockets, &result)
       }
     }
     if ways.contains(.mmsg) {
-      let count = batch.pointee.run(from: index, isUniform: false)
-      if count > 1 { return sendMany(batch, index, count, path, trafficClass, interface, &result) }
+      let count = batch.runLength(from: index, isUniform: false)
+      if count > 1 { return sendMany(&batch, index, count, path, trafficClass, sockets, &result) }
     }
-    sendOne(batch, index, interface, &result)
+    sendOne(&batch, index, sockets, &result)
     return 1
   }
 
   @discardableResult
   private func sendOne(
-    _ batch: UnsafeMutablePointer<OutboundBatch>, _ index: Int,
-    _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+    _ batch: inout OutboundBatch, _ index: Int, _ sockets: borrowing UDPSockets,
+    _ result: inout LaneResult
   ) -> UDPSocket.Sent {
-    guard case .datagram(let bytes, let path, let trafficClass) = batch.pointee.output(index) else {
+    guard case .datagram(let bytes, let path, let trafficClass) = batch.output(index) else {
       return UDPSocket.Sent(result: 0, isSourceGone: false)
     }
-    let sent = interface.pointee.sockets.send(bytes, to: path, trafficClass: trafficClass)
-    if sent.isSourceGone { batch.pointee.didLoseSource(index) }
+    let sent = sockets.send(bytes, to: path, trafficClass: trafficClass)
+    if sent.isSourceGone { batch.didLoseSource(index) }
     if sent.result < 0 {
-      batch.pointee.didFail(index)
+      batch.didFail(index)
       result.error = SystemError(code: -sent.result)
     }
     return sent
   }
 
-  /// Datagrams that stand back to back, in one call.
+  /// Sends datagrams that are contiguous in memory, in one call.
   private func sendSegments(
-    _ batch: UnsafeMutablePointer<OutboundBatch>, _ index: Int, _ count: Int,
-    _ first: UnsafeRawBufferPointer, _ path: Path,
-    _ trafficClass: UInt8, _ interface: UnsafeMutablePointer<Interface>,
+    _ batch: inout OutboundBatch, _ index: Int, _ count: Int, _ first: UnsafeRawBufferPointer,
+    _ path: Path, _ trafficClass: UInt8, _ sockets: borrowing UDPSockets,
     _ result: inout LaneResult
   ) -> Int {
-    guard case .datagram(let last, _, _) = batch.pointee.output(index + count - 1) else { return 1 }
+    guard case .datagram(let last, _, _) = batch.output(index + count - 1) else { return 1 }
     let byteCount = last.baseAddress! + last.count - first.baseAddress!
-    let error = -interface.pointee.sockets.sendSegments(
+    let error = -sockets.sendSegments(
       UnsafeRawBufferPointer(start: first.baseAddress!, count: byteCount),
       segmentByteCount: first.count, to: path, trafficClass: trafficClass)
     switch SystemError(code: error) {
     case SystemError(code: 0): return count
     case .EAGAIN, .ENOBUFS, .EPERM:
-      // As it would be for each of them: they are lost, and counted.
-      for datagram in index..<index + count { batch.pointee.didFail(datagram) }
+      // Each of them alone would fail too: they are lost, and counted.
+      for datagram in index..<index + count { batch.didFail(datagram) }
       result.error = SystemError(code: error)
       return count
     case .EIO, .ENOPROTOOPT, .EOPNOTSUPP:
-      // The device cannot compute checksums, or the kernel has no segments: off for good.
+      // The device cannot compute checksums, or the kernel cannot segment: disabled for good.
       result.lost.insert(.gso)
-      for datagram in index..<index + count { sendOne(batch, datagram, interface, &result) }
+      for datagram in index..<index + count { sendOne(&batch, datagram, sockets, &result) }
     default:
-      let failures = resend(batch, index, count, interface, &result)
-      // One by one they went, and from the same address: it was the segments' size.
-      if failures == 0 { batch.pointee.didRefuseSegments(index) }
+      let failures = resend(&batch, index, count, sockets, &result)
+      // Single datagrams were accepted, from the same source address: the segment size was refused.
+      if failures == 0 { batch.didRefuseSegments(index) }
     }
     return count
   }
 
-  /// Sends one by one what was refused together; how many are refused again, or lost their source
-  /// address. Where the network cannot be reached, the rest is not tried.
+  /// Sends one by one what was refused together. Returns how many are refused again or lose their
+  /// source address. If the network cannot be reached, the rest is not tried.
   private func resend(
-    _ batch: UnsafeMutablePointer<OutboundBatch>, _ index: Int, _ count: Int,
-    _ interface: UnsafeMutablePointer<Interface>,
+    _ batch: inout OutboundBatch, _ index: Int, _ count: Int, _ sockets: borrowing UDPSockets,
     _ result: inout LaneResult
   ) -> Int {
     var failures = 0
     for datagram in index..<index + count {
-      let sent = sendOne(batch, datagram, interface, &result)
+      let sent = sendOne(&batch, datagram, sockets, &result)
       if sent.isSourceGone || sent.result < 0 { failures += 1 }
       let error = SystemError(code: -sent.result)
       if sent.result < 0, error != .EINVAL, error != .EMSGSIZE {
-        for rest in datagram + 1..<index + count { batch.pointee.didFail(rest) }
+        for rest in datagram + 1..<index + count { batch.didFail(rest) }
         break
       }
     }
     return failures
   }
 
-  /// Datagrams of any sizes on one path, in one call or, where it stops in between, in some more
-  /// (R20).
+  /// Sends datagrams of any sizes on one path in one call. If the kernel stops at one of them, the
+  /// caller continues there (R20).
   private func sendMany(
-    _ batch: UnsafeMutablePointer<OutboundBatch>, _ index: Int, _ run: Int, _ path: Path,
-    _ trafficClass: UInt8,
-    _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+    _ batch: inout OutboundBatch, _ index: Int, _ run: Int, _ path: Path, _ trafficClass: UInt8,
+    _ sockets: borrowing UDPSockets, _ result: inout LaneResult
   ) -> Int {
     let count = min(run, UDPSocket.Messages.capacity)
     for place in 0..<count {
-      guard case .datagram(let bytes, _, _) = batch.pointee.output(index + place) else { return 1 }
+      guard case .datagram(let bytes, _, _) = batch.output(index + place) else { return 1 }
       slices[place] = clinux_slice(
         bytes: UnsafeMutableRawPointer(mutating: bytes.baseAddress!), byte_count: bytes.count)
     }
-    let sent = interface.pointee.sockets.sendMany(
-      slices, count: count, to: path, trafficClass: trafficClass)
+    let sent = sockets.sendMany(slices, count: count, to: path, trafficClass: trafficClass)
     if sent > 0 { return Int(sent) }
-    if SystemError(code: -sent) == .ENOSYS {
-      result.lost.insert(.mmsg)
-    }
-    // The first is the one that was refused, or only its source address was.
-    sendOne(batch, index, interface, &result)
+    if SystemError(code: -sent) == .ENOSYS { result.lost.insert(.mmsg) }
+    // The first datagram was refused, or only its source address.
+    sendOne(&batch, index, sockets, &result)
     return 1
   }
 }

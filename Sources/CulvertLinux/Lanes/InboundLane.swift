@@ -3,29 +3,26 @@ import Culvert
 
 /// From the network to the TUN.
 ///
-/// The functions are called in this order: `receive` by the one worker that leads, `accept` with
-/// the tunnel locked, `open`, then in ticket order `deliver` with the tunnel locked, and `write`.
-///
-/// Where tunnels are nested, the first three are the outermost's; `write` takes what that has
-/// delivered through the others, each with a batch of its own, and locks the tunnels itself for
-/// that.
+/// The leader calls `receive` and `accept`; then `deliver` does the rest: it opens, delivers and
+/// hands on, through all hops inside. The lane acquires the tunnel's lock itself, for one table
+/// step at a time.
 struct InboundLane: ~Copyable {
   /// One for each hop, the innermost first.
   private let batches: UnsafeMutablePointer<InboundBatch>
   private let hopCount: Int
   /// For recvmmsg.
   private let messages: UDPSocket.Messages
-  /// For joined packets.
+  /// The pieces of a joined packet.
   private let slices: UnsafeMutablePointer<clinux_slice>
   /// Bytes for each datagram of a recvmmsg call. Without UDP_GRO there is no room for many of the
-  /// largest size; a larger one than this is lost once, and then there is room for it.
+  /// largest size. A datagram that is larger than this is truncated and lost; then this grows.
   private var datagramByteCount = InboundLane.usualByteCount
   private var callsWithoutLarge = 0
 
   private static let usualByteCount = 2048
   private static let callsToForgetLarge = 4096
-  /// Errors of single datagrams (ICMP answers to what was sent) that one call looks past: receiving
-  /// goes on (R37), but not for ever in one call.
+  /// Errors of single datagrams (ICMP answers to what was sent) that one call skips: receiving
+  /// continues (R37), but not endlessly in one call.
   private static let errorsPerCall = 64
 
   /// Carves the lane; `setBatch` completes it.
@@ -48,19 +45,18 @@ struct InboundLane: ~Copyable {
 
   /// Whether packets will be joined for this TUN.
   func prepare(for tun: borrowing TunDevice) {
-    batches.pointee.preparesJoining = !tun.joining.isEmpty
+    batches[0].preparesJoining = !tun.joining.isEmpty
   }
 
-  /// What datagrams are received into: the outermost hop's.
-  private var outermost: UnsafeMutablePointer<InboundBatch> { batches + (hopCount - 1) }
+  private var outermost: Int { hopCount - 1 }
 
-  // MARK: Steps
+  // MARK: Accept
 
-  /// Receives what has come, as much as fits.
+  /// Receives what has arrived into the outermost batch, as much as fits. `accept` is next.
   mutating func receive(
     _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
   ) -> LaneResult {
-    outermost.pointee.reset()
+    batches[outermost].reset()
     if sockets.receiving.contains(.gro) {
       return receiveOneByOne(sockets, family, datagrams: BatchLayout.maximumSegments)
     }
@@ -68,61 +64,95 @@ struct InboundLane: ~Copyable {
     return receiveOneByOne(sockets, family, datagrams: 1)
   }
 
-  var isEmpty: Bool { outermost.pointee.count == 0 }
+  var isEmpty: Bool { batches[outermost].count == 0 }
 
-  /// Bytes that were received: how much work the rest of the way is.
-  var byteCount: Int { outermost.pointee.byteCount }
+  /// Bytes that were received: a measure of the work that is left.
+  var byteCount: Int { batches[outermost].byteCount }
 
+  /// Accepts what was received.
+  func accept(_ hops: Hops, _ lock: Lock, at now: Instant) {
+    lock.acquire()
+    accept(&hops.outermost.tunnel, at: now)
+    lock.release()
+  }
+
+  /// The table step alone.
   func accept(_ tunnel: inout Tunnel, at now: Instant) {
-    tunnel.accept(&outermost.pointee, at: now)
+    tunnel.accept(&batches[outermost], at: now)
   }
 
-  func open() { outermost.pointee.open() }
-
-  func deliver(_ tunnel: inout Tunnel, at now: Instant) {
-    tunnel.deliver(&outermost.pointee, at: now)
+  /// Unwraps packets that `hop` has delivered, from `index` on, to datagrams of the hop inside, and
+  /// accepts them there. Returns the index to continue at.
+  private func unwrapPackets(
+    of hop: Int, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
+  ) -> Int {
+    batches[hop - 1].reset()
+    lock.acquire()
+    let next = hops.channels[hop - 1].unwrap(
+      from: batches[hop], at: index, into: &batches[hop - 1], at: now)
+    hops[hop - 1].tunnel.accept(&batches[hop - 1], at: now)
+    lock.release()
+    return next
   }
 
-  /// Hands on what was delivered, in the end to the TUN, and forgets the keys.
-  func write(_ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant) {
-    handOn(hopCount - 1, hops, lock, &result, at: now)
-  }
+  // MARK: Deliver
 
-  private func handOn(
-    _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
+  /// Opens and delivers the accepted batch, through the hops inside, and hands the innermost hop's
+  /// packets on, to the TUN or to clients.
+  ///
+  /// What one hop has opened, the next one opens again, as much at a time as its batch has room
+  /// for. It is read where it is, so a hop's batch stays as it is until the hop inside has taken
+  /// all of it.
+  func deliver(
+    _ ticket: Ticket, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
   ) {
-    if hop > 0 {
-      carryInward(hop, hops, lock, &result, at: now)
-    } else if let forwarding = hops.forwarding {
-      forwarding.deliver(batches.pointee, lock, at: now)
-    } else {
-      writePackets(hops.innermost, &result)
+    // Of each hop's packets, the index of the first that is not handed on yet. As many as
+    // Hops.maximum.
+    var next = InlineArray<4, Int>(repeating: 0)
+    var hop = outermost
+    while true {
+      batches[hop].open()
+      ticket.waitForTurn()
+      lock.acquire()
+      hops[hop].tunnel.deliver(&batches[hop], at: now)
+      // Opened, the datagrams are in the batch's own memory.
+      if hop < outermost { hops.channels[hop].release() }
+      lock.release()
+      next[hop] = hop == 0 ? handOn(hops, lock, &result, at: now) : 0
+      while next[hop] == batches[hop].count {
+        batches[hop].reset()
+        if hop == outermost { return }
+        hop += 1
+      }
+      next[hop] = unwrapPackets(of: hop, from: next[hop], hops, lock, at: now)
+      hop -= 1
     }
-    (batches + hop).pointee.reset()
   }
 
-  /// Packets of one tunnel are datagrams of the one inside it.
-  private func carryInward(
-    _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
-  ) {
-    let outer = batches + hop
-    let inner = batches + (hop - 1)
-    let channel = hops.channels + (hop - 1)
-    let inside = hops[hop - 1]
+  /// Hands on all packets of the innermost hop. Returns their count.
+  private func handOn(
+    _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
+  ) -> Int {
+    if let forwarding = hops.forwarding {
+      answer(forwarding, lock, at: now)
+    } else {
+      writePackets(hops.innermost.tun, &result)
+      if !result.lost.isEmpty { hops.innermost.tun.stopJoining(result.lost) }
+    }
+    return batches[0].count
+  }
+
+  /// Sends the answers among the packets to the clients.
+  private func answer(_ forwarding: Forwarding, _ lock: Lock, at now: Instant) {
     var next = 0
-    while next < outer.pointee.count {
-      inner.pointee.reset()
+    while next < batches[0].count {
       lock.acquire()
-      next = channel.pointee.carry(from: outer.pointee, at: next, into: &inner.pointee, at: now)
-      inside.pointee.tunnel.accept(&inner.pointee, at: now)
+      next = forwarding.collectAnswers(in: batches[0], from: next, at: now)
       lock.release()
-      inner.pointee.open()
+      let failures = forwarding.sendAnswers()
       lock.acquire()
-      inside.pointee.tunnel.deliver(&inner.pointee, at: now)
-      // Opened, they stand in the batch's own memory.
-      channel.pointee.release()
+      forwarding.releaseAnswers(failures: failures)
       lock.release()
-      handOn(hop - 1, hops, lock, &result, at: now)
     }
   }
 
@@ -133,7 +163,7 @@ struct InboundLane: ~Copyable {
   ) -> LaneResult {
     var result = LaneResult(isDrained: false)
     var errors = 0
-    while let room = outermost.pointee.room(for: BatchLayout.maximumDatagram, datagrams: datagrams)
+    while let room = batches[outermost].room(for: BatchLayout.maximumDatagram, datagrams: datagrams)
     {
       let received = sockets.receive(into: room, family)
       guard received.byteCount >= 0 else {
@@ -145,7 +175,7 @@ struct InboundLane: ~Copyable {
         result.error = SystemError(code: Int32(truncatingIfNeeded: -received.byteCount))
         continue
       }
-      outermost.pointee.append(
+      batches[outermost].append(
         byteCount: received.byteCount, from: received.path, trafficClass: received.trafficClass,
         isTruncated: received.isTruncated, segmentByteCount: received.segmentByteCount)
     }
@@ -159,10 +189,10 @@ struct InboundLane: ~Copyable {
     var errors = 0
     let stride = BatchLayout.stride(for: datagramByteCount)
     var count = UDPSocket.Messages.capacity
-    while count > 1, outermost.pointee.room(for: count * stride, datagrams: count) == nil {
+    while count > 1, batches[outermost].room(for: count * stride, datagrams: count) == nil {
       count -= 1
     }
-    while let room = outermost.pointee.room(for: count * stride, datagrams: count) {
+    while let room = batches[outermost].room(for: count * stride, datagrams: count) {
       let received = sockets.receive(
         messages, into: room.baseAddress!, stride: stride, capacity: datagramByteCount,
         count: count, family)
@@ -180,7 +210,7 @@ struct InboundLane: ~Copyable {
         result.error = error
         continue
       }
-      take(received, stride: stride)
+      append(messageCount: received, stride: stride)
       if received < count {
         result.isDrained = true
         break
@@ -189,77 +219,73 @@ struct InboundLane: ~Copyable {
     return result
   }
 
-  private mutating func take(_ count: Int, stride: Int) {
-    // From the last to the first they could not be appended: each moves the batch's end. The
-    // offsets are from the room that was given, whose start is the batch's end before this call.
-    var taken = 0
-    let start = outermost.pointee.byteCount
+  /// Appends the messages of one recvmmsg call, which were written `stride` bytes apart.
+  private mutating func append(messageCount count: Int, stride: Int) {
+    // Offsets are relative to the batch's end, which moves with each message.
+    let start = batches[outermost].byteCount
     var isTruncated = false
     var isLarge = false
-    while taken < count {
-      let message = messages[taken]
-      outermost.pointee.append(
-        byteCount: message.byteCount, at: start + taken * stride - outermost.pointee.byteCount,
+    for index in 0..<count {
+      let message = messages[index]
+      batches[outermost].append(
+        byteCount: message.byteCount, at: start + index * stride - batches[outermost].byteCount,
         from: message.path, trafficClass: message.trafficClass, isTruncated: message.isTruncated)
       isTruncated = isTruncated || message.isTruncated
       isLarge = isLarge || message.byteCount > Self.usualByteCount
-      taken += 1
     }
     if isTruncated {
       datagramByteCount = min(datagramByteCount * 4, BatchLayout.maximumDatagram)
       callsWithoutLarge = 0
       return
     }
-    // Anybody can send a large datagram; room for many is not given up for it for good.
+    // Anybody can send one large datagram: it must not cost the room for many forever.
     callsWithoutLarge = isLarge ? 0 : callsWithoutLarge + 1
     if callsWithoutLarge > Self.callsToForgetLarge { datagramByteCount = Self.usualByteCount }
   }
 
   // MARK: Writing
 
-  private func writePackets(
-    _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
-  ) {
-    let joining = interface.pointee.tun.joining
-    batches.pointee.join(tcp: joining.contains(.tso), udp: joining.contains(.uso))
-    for group in 0..<batches.pointee.outputCount {
-      // What the kernel has just refused joined is not tried again.
-      if batches.pointee.packetCount(of: group) > 1, result.lost.isEmpty {
-        writeJoined(group, interface, &result)
+  private func writePackets(_ tun: borrowing TunDevice, _ result: inout LaneResult) {
+    let joining = tun.joining
+    batches[0].join(tcp: joining.contains(.tso), udp: joining.contains(.uso))
+    for group in 0..<batches[0].outputCount {
+      // After a refusal the rest is written as single packets.
+      if batches[0].packetCount(of: group) > 1, result.lost.isEmpty {
+        writeJoined(group, tun, &result)
       } else {
-        writeApart(group, interface, &result)
+        writeSingly(group, tun, &result)
       }
     }
   }
 
-  /// Each packet by itself.
-  private func writeApart(
-    _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+  /// One write for each packet.
+  private func writeSingly(
+    _ group: Int, _ tun: borrowing TunDevice, _ result: inout LaneResult
   ) {
-    batches.pointee.forEachPacket(of: group) { bytes, byteCount in
-      let written = interface.pointee.tun.write(
-        UnsafeMutableRawBufferPointer(start: bytes, count: byteCount))
+    batches[0].forEachPacket(of: group) { bytes, byteCount in
+      let written = tun.write(UnsafeMutableRawBufferPointer(start: bytes, count: byteCount))
       if written < 0 { result.didFailToWrite(1, -written) }
     }
   }
 
-  /// Several packets as one. Where the kernel refuses, they are lost, and the next go alone.
+  /// One write for all packets of a group. If the kernel refuses it, they are lost, and this kind
+  /// of packet is not joined again.
   private func writeJoined(
-    _ group: Int, _ interface: UnsafeMutablePointer<Interface>, _ result: inout LaneResult
+    _ group: Int, _ tun: borrowing TunDevice, _ result: inout LaneResult
   ) {
-    let headerByteCount = interface.pointee.tun.headerByteCount
+    let headerByteCount = tun.headerByteCount
     let slices = slices
     var count = 0
-    batches.pointee.forEachPiece(of: group) { bytes, byteCount in
+    batches[0].forEachPiece(of: group) { bytes, byteCount in
       slices[count] = clinux_slice(bytes: bytes, byte_count: byteCount)
       count += 1
     }
     let header = slices[0].bytes! - headerByteCount
     header.initializeMemory(as: UInt8.self, repeating: 0, count: headerByteCount)
-    let isTCP = batches.pointee.finish(group, virtioHeader: header) != .udp
+    let isTCP = batches[0].finish(group, virtioHeader: header) != .udp
     slices[0].bytes = header
     slices[0].byte_count += headerByteCount
-    let written = interface.pointee.tun.write(pieces: slices, count: count)
+    let written = tun.write(pieces: slices, count: count)
     guard written < 0 else { return }
     result.didFailToWrite(count, -written)
     if result.error == .EINVAL { result.lost.insert(isTCP ? .tso : .uso) }

@@ -1,15 +1,13 @@
 import CLinux
 import Culvert
 
-/// From the TUN to the network. A worker carries one batch through all steps, so packets leave in
-/// the order they came, and back-pressure is simply not reading.
+/// From the TUN to the network. A worker takes one batch through all steps, so packets leave in the
+/// order in which they arrived, and back-pressure is simply not reading.
 ///
-/// The functions are called in this order: `read` by the one worker that leads, `plan` with the
-/// tunnel locked, `seal` and `send` by turns until nothing is left (`send` in ticket order), and
-/// `emit` with the tunnel locked.
-///
-/// Where tunnels are nested, `send` takes what the inner one has sealed through the outer ones,
-/// each with a batch of its own; it locks the tunnels itself for that.
+/// First one of the `plan` functions fills the innermost batch and has the tunnel plan it; or
+/// `planMessages` does so for the messages of any hop. Then `send` does the rest: it seals, sends
+/// and emits, through all hops around. The lane acquires the tunnel's lock itself, for one table
+/// step at a time.
 struct OutboundLane: ~Copyable {
   /// One for each hop, the innermost first.
   private let batches: UnsafeMutablePointer<OutboundBatch>
@@ -22,7 +20,7 @@ struct OutboundLane: ~Copyable {
   /// Carves the lane; `setBatch` completes it.
   init(carvingFrom arena: inout Arena, hops: Int) {
     hopCount = hops
-    // A batch is no plain value to the compiler, but its zero bytes are never looked at.
+    // The arena holds plain values only, and a batch is none to the compiler.
     batches = arena.carveBytes(
       hops * MemoryLayout<OutboundBatch>.stride, owner: "workers: state"
     ).baseAddress!.assumingMemoryBound(to: OutboundBatch.self)
@@ -32,29 +30,27 @@ struct OutboundLane: ~Copyable {
   /// The batch for one hop. Not on a measuring arena.
   func setBatch(_ batch: consuming OutboundBatch, of hop: Int) {
     (batches + hop).initialize(to: batch)
-    if hop + 1 < hopCount {
-      (batches + hop).pointee.leaveRoom(forHeaders: DatagramChannel.headroom)
-    }
+    if hop + 1 < hopCount { batches[hop].leaveRoom(forHeaders: DatagramChannel.headroom) }
   }
 
   /// The fastest cipher on this CPU; the batch is empty.
   func measureCipher() -> TransportCipher {
-    TransportCipher.measured(scratch: batches.pointee.scratch) { Clock.boottime().nanoseconds }
+    TransportCipher.measured(scratch: batches[0].scratch) { Clock.boottime().nanoseconds }
   }
 
-  /// See `OffloadProof`.
+  /// See `OffloadProof`; the batch is empty.
   func refutedOffloads(_ offloads: Offloads) -> Offloads {
-    OffloadProof.refuted(offloads, memory: batches.pointee.scratch)
+    OffloadProof.refuted(offloads, memory: batches[0].scratch)
   }
 
-  // MARK: Steps
+  // MARK: Plan
 
-  /// Reads what the TUN has, as much as fits.
+  /// Reads what the TUN has, as much as fits. `plan` is next.
   func read(_ tun: borrowing TunDevice) -> LaneResult {
     var result = LaneResult(isDrained: false)
-    batches.pointee.reset()
+    batches[0].reset()
     // Room for any packet: the MTU may have been raised a moment ago.
-    while let room = batches.pointee.room(for: OutboundLane.maximumPacket) {
+    while let room = batches[0].room(for: OutboundLane.maximumPacket) {
       let packet = tun.read(into: room)
       guard packet.byteCount >= 0 else {
         result.isDrained = true
@@ -63,138 +59,132 @@ struct OutboundLane: ~Copyable {
         }
         break
       }
-      batches.pointee.append(byteCount: packet.byteCount, offload: packet.offload)
+      batches[0].append(byteCount: packet.byteCount, offload: packet.offload)
     }
     return result
   }
 
-  var isEmpty: Bool { batches.pointee.count == 0 }
+  var isEmpty: Bool { batches[0].count == 0 }
 
-  /// Bytes that were read: how much work the rest of the way is.
-  var byteCount: Int { batches.pointee.byteCount }
+  /// Bytes that were read: a measure of the work that is left.
+  var byteCount: Int { batches[0].byteCount }
 
-  func plan(_ tunnel: inout Tunnel, at now: Instant) {
-    tunnel.plan(&batches.pointee, at: now)
+  /// Plans what was read.
+  func plan(_ hops: Hops, _ lock: Lock, at now: Instant) {
+    lock.acquire()
+    hops.innermost.tunnel.plan(&batches[0], at: now)
+    lock.release()
   }
 
-  /// Takes a tunnel's own messages instead: handshakes, keepalives, staged packets.
-  func advance(_ tunnel: inout Tunnel, of hop: Int, at now: Instant) {
-    (batches + hop).pointee.reset()
-    tunnel.advance(&(batches + hop).pointee, at: now, wall: Clock.realtime())
-  }
-
-  /// Takes what a channel has to say into the tunnel of `hop`, which is around it.
-  func advance(
-    _ channel: UnsafeMutablePointer<DatagramChannel>, _ tunnel: inout Tunnel, of hop: Int,
-    at now: Instant
-  ) {
-    (batches + hop).pointee.reset()
-    channel.pointee.advance(&(batches + hop).pointee, at: now)
-    tunnel.plan(&(batches + hop).pointee, at: now)
-  }
-
-  /// Takes what clients have sent, from `index` on, into the innermost tunnel. The index to go on
-  /// at.
-  func take(
-    _ forwarding: Forwarding, from index: Int, _ tunnel: inout Tunnel, at now: Instant
+  /// Plans datagrams that clients have sent, from `index` on. Returns the index to continue at.
+  func planDatagrams(
+    of forwarding: Forwarding, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
   ) -> Int {
-    batches.pointee.reset()
-    let next = forwarding.carry(from: index, into: &batches.pointee, at: now)
-    tunnel.plan(&batches.pointee, at: now)
+    batches[0].reset()
+    lock.acquire()
+    let next = forwarding.fill(&batches[0], from: index, at: now)
+    hops.innermost.tunnel.plan(&batches[0], at: now)
+    lock.release()
     return next
   }
 
-  /// False when nothing is left to send.
-  func seal(of hop: Int = 0) -> Bool { (batches + hop).pointee.seal() }
+  /// Plans the messages of a hop's tunnel: handshakes, keepalives, staged packets.
+  ///
+  /// Without the lock, since handshakes take long: no other batch may be in flight.
+  func planMessages(of hop: Int, _ hops: Hops, at now: Instant) {
+    batches[hop].reset()
+    hops[hop].tunnel.runTimers(into: &batches[hop], at: now, wall: Clock.realtime())
+  }
 
-  /// Sends what `seal` has made, the hops around it included.
-  func send(
-    of hop: Int = 0, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
+  /// Plans the messages of a channel, ICMP errors, in the tunnel of `hop`, which is around it. No
+  /// other batch may be in flight.
+  func planMessages(
+    of channel: inout DatagramChannel, in hop: Int, _ hops: Hops, at now: Instant
   ) {
-    if hop + 1 < hopCount {
-      sendThroughTunnel(hop, hops, lock, &result, at: now)
-    } else {
-      sendThroughSockets(hop, hops, &result)
-    }
+    batches[hop].reset()
+    channel.expireFragments(into: &batches[hop], at: now)
+    hops[hop].tunnel.plan(&batches[hop], at: now)
   }
 
-  /// Counts, moves the timers, and forgets the keys: none outlives its use.
-  func emit(of hop: Int = 0, _ tunnel: inout Tunnel, at now: Instant) {
-    tunnel.emit(&(batches + hop).pointee, at: now)
-    (batches + hop).pointee.reset()
-  }
+  // MARK: Send
 
-  // MARK: Sending
-
-  private func sendThroughSockets(_ hop: Int, _ hops: Hops, _ result: inout LaneResult) {
-    let batch = batches + hop
-    var index = 0
-    while index < batch.pointee.outputCount {
-      if case .reply(let bytes) = batch.pointee.output(index) {
-        reply(bytes, hop, hops, &result)
-        index += 1
+  /// Seals, sends and emits the planned batch of `first`, through the hops around it.
+  ///
+  /// What one hop has sealed, the next one seals again, as much at a time as its batch has room
+  /// for. It is read where it is, so a hop is done with its batch before the hop inside seals more.
+  func send(
+    from first: Int = 0, _ ticket: Ticket, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult,
+    at now: Instant
+  ) {
+    // Of each hop's outputs, the index of the first that is not sent yet. As many as Hops.maximum.
+    var next = InlineArray<4, Int>(repeating: 0)
+    var hop = first
+    while true {
+      if next[hop] < batches[hop].outputCount {
+        next[hop] = wrapOutputs(of: hop, from: next[hop], hops, lock, at: now)
+        hop += 1
+      } else if batches[hop].seal() {
+        ticket.waitForTurn()
+        next[hop] = sendOutputs(of: hop, hops, &result)
       } else {
-        index += sender.send(batch, index, through: hops.outermost, &result)
+        ticket.waitForTurn()
+        lock.acquire()
+        emit(hop, hops, at: now)
+        // Only if needed: the leader reads the sockets at the same time, to receive.
+        if hop == first, !result.lost.isEmpty {
+          hops.outermost.sockets.stopSending(result.lost)
+        }
+        lock.release()
+        if hop == first { return }
+        hop -= 1
       }
     }
   }
 
-  /// An ICMP error goes back to the TUN, where the packet came from; a channel needs none.
+  /// Wraps outputs of `hop`, from `index` on, in packets of the hop around, and plans them there.
+  /// Returns the index to continue at.
+  private func wrapOutputs(
+    of hop: Int, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
+  ) -> Int {
+    batches[hop + 1].reset()
+    lock.acquire()
+    let next = hops.channels[hop].wrap(
+      from: &batches[hop], at: index, into: &batches[hop + 1], at: now)
+    hops[hop + 1].tunnel.plan(&batches[hop + 1], at: now)
+    lock.release()
+    return next
+  }
+
+  /// Sends what has a way out of this hop: everything from the outermost, which has the sockets,
+  /// and ICMP errors, which return to the TUN. Returns the index of the first output that is left
+  /// for the hop around.
+  private func sendOutputs(of hop: Int, _ hops: Hops, _ result: inout LaneResult) -> Int {
+    let isOutermost = hop + 1 == hopCount
+    var index = 0
+    while index < batches[hop].outputCount {
+      if case .reply(let bytes) = batches[hop].output(index) {
+        reply(bytes, hop, hops, &result)
+        index += 1
+      } else if isOutermost {
+        index += sender.send(&batches[hop], index, hops.outermost.sockets, &result)
+      } else {
+        index += 1
+      }
+    }
+    return isOutermost ? index : 0
+  }
+
+  /// Returns an ICMP error to the TUN, where the packet came from. A channel needs none.
   private func reply(
     _ bytes: UnsafeMutableRawBufferPointer, _ hop: Int, _ hops: Hops, _ result: inout LaneResult
   ) {
     guard hop == 0, !hops.isForwarding else { return }
-    if hops.innermost.pointee.tun.write(bytes) < 0 { result.failedWriteCount += 1 }
+    if hops.innermost.tun.write(bytes) < 0 { result.failedWriteCount += 1 }
   }
 
-  private func sendThroughTunnel(
-    _ hop: Int, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
-  ) {
-    let inner = batches + hop
-    for index in 0..<inner.pointee.outputCount {
-      if case .reply(let bytes) = inner.pointee.output(index) { reply(bytes, hop, hops, &result) }
-    }
-    let outer = batches + (hop + 1)
-    let channel = hops.channels + hop
-    let around = hops[hop + 1]
-    var next = 0
-    while next < inner.pointee.outputCount {
-      outer.pointee.reset()
-      lock.acquire()
-      next = channel.pointee.carry(
-        from: &inner.pointee, at: next, into: &outer.pointee, at: now)
-      around.pointee.tunnel.plan(&outer.pointee, at: now)
-      lock.release()
-      while seal(of: hop + 1) { send(of: hop + 1, hops, lock, &result, at: now) }
-      lock.acquire()
-      emit(of: hop + 1, &around.pointee.tunnel, at: now)
-      lock.release()
-    }
-  }
-}
-
-/// How often a lane's descriptors failed, for the log; the packets themselves are counted by the
-/// tunnel.
-struct LaneResult {
-  /// The descriptor has nothing more; otherwise the batch was full and there may be.
-  var isDrained = true
-  /// The last error of a send, receive, read or write, if any.
-  var error: SystemError?
-  /// An offload that the kernel has refused and that is used no more.
-  var lost = Offloads.none
-  /// Packets that the TUN refused.
-  var failedWriteCount = 0
-  /// Why the horizon of handshake timestamps could not be stored.
-  var stampError: SystemError?
-
-  /// The TUN has refused so many packets, with `code`.
-  mutating func didFailToWrite(_ count: Int, _ code: Int) {
-    failedWriteCount += count
-    error = SystemError(code: Int32(truncatingIfNeeded: code))
-  }
-
-  /// False where everything went well.
-  var needsReport: Bool {
-    error != nil || stampError != nil || failedWriteCount > 0 || !lost.isEmpty
+  /// Counts, moves the timers, and wipes the keys: none outlives its use.
+  private func emit(_ hop: Int, _ hops: Hops, at now: Instant) {
+    hops[hop].tunnel.emit(&batches[hop], at: now)
+    batches[hop].reset()
   }
 }

@@ -1,10 +1,11 @@
 import CLinux
+import Culvert
 
-/// Going into the background the way wireguard-go does: the caller's command ends only when the
-/// interface and its socket are there, and with an error when they are not.
+/// Going into the background as wireguard-go does: the caller's command ends when the interface and
+/// its socket exist, or with an error if they cannot be created.
 ///
-/// A child that ends without a report, on whichever path, hands its exit status to the caller.
-public struct Daemon: ~Copyable {
+/// If a child ends without a report, the caller gets its exit status.
+package struct Daemon: ~Copyable {
   /// -1 in the foreground and after the report.
   private var report: Int32
 
@@ -17,84 +18,87 @@ public struct Daemon: ~Copyable {
   }
 
   /// Stays in the foreground; reports go nowhere.
-  public static var foreground: Daemon { Daemon(report: -1) }
+  package static var foreground: Daemon { Daemon(report: -1) }
 
   /// Forks, and returns in the child only, in a session of its own. Before any thread, the arena,
   /// `Signals` and `Epoll`.
-  public static func fork() throws(SystemError) -> Daemon {
+  package static func fork() throws(SystemError) -> Daemon {
     Daemon(report: try checked(clinux_daemon_fork()))
   }
 
-  public var isBackground: Bool { report >= 0 }
+  package var isBackground: Bool { report >= 0 }
 
-  /// In service: the caller's command ends with 0, and descriptors 0-2 become /dev/null
-  /// (`keepsOutput`: only 0, for when LOG_LEVEL asks for a log). Once; later calls do nothing.
-  public mutating func reportSuccess(keepsOutput: Bool) {
+  /// The tunnel is up: the caller's command ends with 0, and descriptors 0-2 become /dev/null (with
+  /// `keepsOutput`, which a log needs, only 0). Later calls do nothing.
+  package mutating func reportSuccess(keepsOutput: Bool) {
     send(status: 0, keepsOutput: keepsOutput)
   }
 
   /// Failed: the caller's command ends with `status`, not 0, once this process has ended. The
   /// reason has been written to stderr, which is still the caller's.
-  public mutating func reportFailure(status: UInt8) {
+  package mutating func reportFailure(status: UInt8) {
     send(status: status == 0 ? 1 : status, keepsOutput: true)
   }
 
   private mutating func send(status: UInt8, keepsOutput: Bool) {
     if report < 0 { return }
-    // An error means that nobody waits or that /dev/null is missing: neither stops a tunnel.
+    // An error means that nobody waits or that /dev/null is missing: the tunnel runs all the same.
     _ = clinux_daemon_report(report, Int32(status), keepsOutput ? 1 : 0)
     report = -1
   }
 }
 
-/// What a process does about itself before anything else.
-public enum Hardening {
-  /// Opens descriptors 0-2 on /dev/null where they are closed, and ignores SIGPIPE. The first call
-  /// of the program: a socket that got number 1 would be written log lines to.
-  public static func prepare() throws(SystemError) {
+/// What a process does to protect itself.
+package enum Hardening {
+  /// Opens those of descriptors 0-2 that are closed on /dev/null, and ignores SIGPIPE. Must be the
+  /// program's first call: log lines would go to a socket that got number 1.
+  package static func prepare() throws(SystemError) {
     try checked(clinux_process_prepare())
   }
 
-  /// No core dumps, no ptrace by the same user (R9). An error is to be reported, no more.
-  public static func forbidCoreDumps() -> SystemError? {
+  /// Forbids core dumps, and ptrace by the same user (R9). Returns an error, which is reported and
+  /// otherwise ignored.
+  package static func forbidCoreDumps() -> SystemError? {
     let result = clinux_process_forbid_dumps()
     return result < 0 ? SystemError(code: -result) : nil
   }
 }
 
-/// The environment, as bytes.
-public enum Environment {
-  /// The value of `name`, without its NUL; nil where it is not set. It stays as long as nobody
-  /// changes the environment, and nobody here does.
-  public static func bytes(_ name: StaticString) -> UnsafeRawBufferPointer? {
-    let key = UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
-    guard let value = clinux_process_environment(key) else { return nil }
-    var count = 0
-    while value[count] != 0 { count += 1 }
-    return UnsafeRawBufferPointer(start: value, count: count)
-  }
-
-  /// A decimal number of at most 9 digits and nothing else; nil otherwise.
-  public static func integer(_ name: StaticString) -> Int? {
-    guard let value = bytes(name), value.count >= 1, value.count <= 9 else { return nil }
-    var number = 0
-    for byte in value {
-      guard byte >= 0x30, byte <= 0x39 else { return nil }
-      number = number * 10 + Int(byte - 0x30)
-    }
-    return number
-  }
-
-  /// True where the variable is set to exactly `text`.
-  public static func isSet(_ name: StaticString, to text: StaticString) -> Bool {
-    guard let value = bytes(name), value.count == text.utf8CodeUnitCount else { return false }
-    // Not elementsEqual: its generic code names arrays, which -no-allocations refuses.
-    for index in 0..<value.count where value[index] != text.utf8Start[index] { return false }
-    return true
-  }
+package enum Processors {
+  /// CPUs that this process may run on, at least 1 and at most 64.
+  package static var count: Int { min(64, Int(clinux_cpu_count())) }
 }
 
-public enum Processors {
-  /// CPUs that this process may run on, at least 1 and at most 64.
-  public static var count: Int { min(64, Int(clinux_cpu_count())) }
+/// One zeroed, page-aligned, private mapping: the region that the arena is carved from. It is
+/// unmapped when the value is destroyed.
+///
+/// Public, since Embedded Swift does not see the deinit of a package type in another module.
+public struct MemoryRegion: ~Copyable {
+  package let bytes: UnsafeMutableRawBufferPointer
+
+  /// Maps `byteCount` bytes, more than 0. Throws ENOMEM, for `Arena.unaddressable` too.
+  package init(byteCount: Int) throws(SystemError) {
+    guard byteCount < Arena.unaddressable else { throw .ENOMEM }
+    var error: Int32 = 0
+    guard let start = clinux_memory_map(byteCount, &error) else {
+      throw SystemError(code: -error)
+    }
+    bytes = UnsafeMutableRawBufferPointer(start: start, count: byteCount)
+  }
+
+  deinit {
+    _ = clinux_memory_unmap(bytes.baseAddress, bytes.count)
+  }
+
+  /// Keeps `part`, page-aligned, in RAM and out of core dumps (R9). Nil on success. An error
+  /// (ENOMEM or EPERM under RLIMIT_MEMLOCK, EINVAL on old kernels) is reported and otherwise
+  /// ignored.
+  package static func protect(_ part: UnsafeMutableRawBufferPointer) -> SystemError? {
+    if part.count == 0 { return nil }
+    // Both are tried, even if the first one fails.
+    let dumps = clinux_memory_exclude_from_dumps(part.baseAddress, part.count)
+    let lock = clinux_memory_lock(part.baseAddress, part.count)
+    if lock < 0 { return SystemError(code: -lock) }
+    return dumps < 0 ? SystemError(code: -dumps) : nil
+  }
 }

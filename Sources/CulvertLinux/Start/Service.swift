@@ -1,12 +1,12 @@
 import Culvert
 
-/// From the settings of the command line to the running tunnel, and the error lines on the way.
+/// Starts and runs a tunnel with the settings of the command line, and prints what fails.
 ///
-/// It stands here and not in the executable because Embedded Swift destroys a move-only value only
-/// in the module that declares it.
-public enum Service {
+/// It is here and not in the executable because Embedded Swift destroys a move-only value only in
+/// the module that declares it.
+package enum Service {
   /// Creates the interface, serves it until it ends, and returns the exit status.
-  public static func run(_ options: ServiceOptions) -> Int32 {
+  package static func run(_ options: ServiceOptions) -> Int32 {
     let level = Log.Level.fromEnvironment()
     var daemon = Daemon.foreground
     if !options.isForeground {
@@ -21,12 +21,12 @@ public enum Service {
     return status
   }
 
-  /// The ledger of what these limits take, without taking it.
+  /// The ledger of the memory that these limits need. Nothing is allocated.
   ///
   /// - Parameters:
-  ///   - hops: tunnels, one inside the other.
-  ///   - isForwarding: local sockets in the place of an interface.
-  public static func budget(
+  ///   - hops: number of nested tunnels.
+  ///   - isForwarding: local sockets in place of an interface.
+  package static func budget(
     _ limits: Limits, hops: Int = 1, isForwarding: Bool = false
   ) -> (budget: Budget, lockedByteCount: Int) {
     var arena = Arena.measuring
@@ -54,7 +54,7 @@ public enum Service {
       isForwarding: options.isForwarding)
     harden(arena.secrets, &log)
 
-    // Also a failure leaves nothing behind: the TUN goes with its descriptor.
+    // A failure leaves nothing behind: the TUN is deleted when its descriptor is closed.
     let tun: TunDevice
     do throws(SystemError) {
       tun = try openTUN(options)
@@ -63,8 +63,9 @@ public enum Service {
     }
     var servers = UAPIServers(memory: memory.uapi)
     do throws(SystemError) {
-      // Who forwards needs no rights, and the sockets' directory is root's.
-      // A signal that came between a socket's file and the loop would leave the file behind.
+      // From here on signals wait for the event loop: one that ended the process before would leave
+      // the sockets' files behind. Forwarding needs no root, and the sockets' directory is root's,
+      // so it has no configuration socket.
       try Signals.hold()
       if tun.isOpen { try openListeners(&servers, try tun.name(), options.hopCount) }
     } catch {
@@ -80,33 +81,33 @@ public enum Service {
       if tun.isOpen { log.name = try tun.name() }
       let driver = try Driver.make(
         memory, Driver.Parts(tun: tun, uapi: servers, log: log, options: options))
-      defer { Driver.destroy(driver) }
+      defer { driver.destroy() }
       guard listen(driver, options), configure(driver, options, memory),
         startForwarding(driver, options)
       else { return 1 }
-      // Nobody could choose another port later, without a configuration socket.
-      if driver.pointee.hops.isForwarding, !driver.pointee.hops.outermost.pointee.sockets.isOpen {
+      // Without a configuration socket nobody could choose another port later.
+      if driver.hops.isForwarding, !driver.hops.outermost.sockets.isOpen {
         return fail("cannot listen for the peer", .EADDRINUSE, nil)
       }
-      try Driver.startWorkers(driver)
+      try driver.startWorkers()
       // From this line on nothing is allocated.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
-      Driver.run(driver)
+      driver.run()
       return 0
     } catch {
       return fail("cannot start", error, nil)
     }
   }
 
-  /// False where a file is wrong, which has been said.
+  /// False if the configuration is wrong, which has been reported.
   private static func configure(
-    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions, _ memory: DriverMemory
+    _ driver: Driver, _ options: ServiceOptions, _ memory: DriverMemory
   ) -> Bool {
-    guard options.config != nil || !options.through.isEmpty else { return true }
+    guard options.config != nil || !options.outerConfigs.isEmpty else { return true }
     do throws(HopFailure) {
-      // Nobody is connected yet, so the memory of connections is free.
-      try driver.pointee.configure(options, memory: memory.uapi)
+      // No client is connected yet, so the memory of connections is unused.
+      try driver.configure(options, memory: memory.uapi)
       return true
     } catch {
       switch error {
@@ -135,14 +136,14 @@ public enum Service {
       options.name, mtu: UInt32(options.mtu), offloads: options.offloads)
   }
 
-  /// The number in an environment variable; nil where it is not set, EBADF for no number.
+  /// The number in an environment variable; nil if it is not set. Throws EBADF if it is no number.
   private static func descriptor(in name: StaticString) throws(SystemError) -> Int32? {
     guard Environment.bytes(name) != nil else { return nil }
     guard let raw = Environment.integer(name) else { throw .EBADF }
     return Int32(truncatingIfNeeded: raw)
   }
 
-  /// The innermost hop's socket may be handed over; those of the others are always our own.
+  /// Opens the configuration sockets. Only the innermost hop's may be inherited from the caller.
   private static func openListeners(
     _ servers: inout UAPIServers, _ name: InterfaceName, _ count: Int
   ) throws(SystemError) {
@@ -160,8 +161,8 @@ public enum Service {
     return try UAPIListener.open(name)
   }
 
-  /// Keys stay in RAM and out of core dumps (R9). Where the system refuses, the tunnel runs all
-  /// the same, and says so.
+  /// Keeps keys in RAM and out of core dumps (R9). If the system refuses, the tunnel runs all the
+  /// same and logs it.
   private static func harden(_ secrets: UnsafeMutableRawBufferPointer, _ log: inout Log) {
     if let error = MemoryRegion.protect(secrets) {
       log.verbose(at: Clock.boottime()) {
@@ -214,29 +215,28 @@ public enum Service {
       line.append(error)
     }
   }
-}
 
-/// Starting what is forwarded, and the error lines on the way.
-extension Service {
-  /// False where a socket cannot be had, which has been said.
+  // MARK: Forwarding
+
+  /// False if a socket cannot be opened, which has been reported.
   static func listen(
-    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions
+    _ driver: Driver, _ options: ServiceOptions
   ) -> Bool {
     do throws(ForwardFailure) {
-      try driver.pointee.listen(options)
+      try driver.listen(options)
       return true
     } catch {
       return report(error)
     }
   }
 
-  /// False where the tunnel does not lead to a destination, which has been said.
+  /// False if the tunnel has no route to a destination, which has been reported.
   static func startForwarding(
-    _ driver: UnsafeMutablePointer<Driver>, _ options: ServiceOptions
+    _ driver: Driver, _ options: ServiceOptions
   ) -> Bool {
     guard options.isForwarding else { return true }
     do throws(ForwardFailure) {
-      try driver.pointee.startForwarding(options.forwards)
+      try driver.startForwarding(options.forwards)
       return true
     } catch {
       return report(error)
@@ -249,10 +249,10 @@ extension Service {
   }
 }
 
-/// Which rights are missing, in words that say what to do. Dropping rights will come here.
-public enum Privileges {
-  /// What to tell the user when the TUN cannot be had; nil where the error speaks for itself.
-  public static func advice(forTun error: SystemError) -> StaticString? {
+/// Advice for errors at start-up that the user can fix, mostly missing privileges.
+enum Privileges {
+  /// Advice if the TUN cannot be created or adopted; nil if the error is clear by itself.
+  static func advice(forTun error: SystemError) -> StaticString? {
     switch error {
     case .EPERM, .EACCES: "needs root or CAP_NET_ADMIN"
     case .ENOENT, .ENODEV:
@@ -265,7 +265,7 @@ public enum Privileges {
   }
 
   /// The same for the configuration socket.
-  public static func advice(forUAPI error: SystemError) -> StaticString? {
+  static func advice(forUAPI error: SystemError) -> StaticString? {
     switch error {
     case .EPERM, .EACCES: "needs to be root to write in /var/run/wireguard"
     case .EADDRINUSE: "another process serves this interface"

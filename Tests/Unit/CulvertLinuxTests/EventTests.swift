@@ -51,7 +51,7 @@ extension LinuxTests {
       try epoll.add(timer.raw, token: 1)
       let start = Clock.boottime()
       let due = start.advanced(by: 30 * nanosecondsPerMillisecond)
-      timer.arm(due)
+      timer.arm(Deadline(due))
       #expect(wait(epoll).count == 1)
       #expect(Clock.boottime() >= due)
       #expect(timer.acknowledge() == true)
@@ -64,16 +64,16 @@ extension LinuxTests {
       let epoll = try Epoll()
       try epoll.add(timer.raw, token: 1)
       for past in [UInt64(0), 1, 1_000_000_000] {
-        timer.arm(Instant(nanoseconds: past))
+        timer.arm(Deadline(Instant(nanoseconds: past)))
         #expect(wait(epoll).count == 1)
         #expect(timer.acknowledge() == true)
       }
-      timer.arm(Instant(nanoseconds: .max - 1))
+      timer.arm(Deadline(Instant(nanoseconds: .max - 1)))
       #expect(wait(epoll, 5).isEmpty)
-      timer.arm(Deadline.never)
+      timer.arm(.never)
       #expect(wait(epoll, 5).isEmpty)
-      timer.arm(Clock.boottime().advanced(by: 5 * nanosecondsPerMillisecond))
-      timer.disarm()
+      timer.arm(Deadline(Clock.boottime().advanced(by: 5 * nanosecondsPerMillisecond)))
+      timer.arm(.never)
       #expect(wait(epoll, 20).isEmpty)
     }
 

@@ -226,13 +226,13 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let due = near.now.advanced(by: seconds * nanosecondsPerSecond)
     expect(near.channel.nextDeadline.instant == due)
     wait(seconds: seconds - 1)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 0 && incompleteCount == 2)
     wait(seconds: 1)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     // Of the one without its first fragment nobody is told.
     #expect(near.batch.count == 1 && incompleteCount == 0)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 1)
     expect(!near.channel.nextDeadline.isSet)
     #expect(near.fragmentCount(.expired) == 2 && near.fragmentCount(.timeExceededSent) == 1)
@@ -266,13 +266,13 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     wait(seconds: 60)
     near.batch.reset()
     for _ in 0..<126 { #expect(near.isSent(near.send([1], to: far.endpoint(family)))) }
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 128 && incompleteCount == 2)
     expect(near.channel.nextDeadline.isDue(at: near.now))
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 128 && incompleteCount == 2)
     near.reset()
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 1 && incompleteCount == 0)
     near.reset()
     // Nor does one whose bytes are taken.
@@ -282,10 +282,10 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     _ = small.receive(fragment)
     small.now = near.now.advanced(by: 60 * nanosecondsPerSecond)
     #expect(small.isSent(small.send([UInt8](repeating: 1, count: 2600), to: far.endpoint(family))))
-    small.channel.advance(&small.batch, at: small.now)
+    small.channel.expireFragments(into: &small.batch, at: small.now)
     expect(small.channel.reassembler.incompleteCount == 1)
     small.reset()
-    small.channel.advance(&small.batch, at: small.now)
+    small.channel.expireFragments(into: &small.batch, at: small.now)
     #expect(small.batch.count == 1)
   }
 
@@ -293,12 +293,12 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
   @Test func F9_errorsAreLimited() {
     leaveIncomplete(.ipv4, 60)
     wait(seconds: 30)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 16 && incompleteCount == 0)
     near.reset()
     leaveIncomplete(.ipv4, 60)
     wait(seconds: 30)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 16)
   }
 
@@ -306,7 +306,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
   @Test func F9_errorsAreCopied() throws {
     leaveIncomplete(.ipv4, 2)
     wait(seconds: 30)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     for number: UInt32 in 100..<164 {
       _ = near.receive(model(.ipv4, 400, identification: number).fragments(376)[0])
     }
@@ -321,15 +321,15 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
   @Test func R24_clocksThatJump() {
     leaveIncomplete(.ipv4, 1)
     near.now = Instant(nanoseconds: 0)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 0)
     leaveIncomplete(.ipv6, 1)
     near.now = Instant(nanoseconds: .max)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(incompleteCount == 0 && near.batch.count == 2)
     leaveIncomplete(.ipv4, 1)
     near.now = Instant(nanoseconds: 1)
-    near.channel.advance(&near.batch, at: near.now)
+    near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(incompleteCount == 2)
   }
 

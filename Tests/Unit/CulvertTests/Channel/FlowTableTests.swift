@@ -45,7 +45,7 @@ import Testing
     let times = Self.shortTimes()
     var table = FlowTable(
       carvingFrom: &memory.arena, limits: Self.limits(capacity), times: times)
-    table.start(seed: random.next())
+    table.prepare(seed: random.next())
     var model = FlowTableModel(capacity: capacity, times: times)
     let clients = Array(Self.clients().shuffled(using: &random).prefix(2 * capacity + 3))
     var now: UInt64 = 1000
@@ -60,7 +60,7 @@ import Testing
         let expected = model.send(client, at: now)
         // Which interface it came by does not make it another client.
         client.path.interface = UInt32.random(in: 0...3, using: &random)
-        let place = table.send(from: client.path, on: client.mapping, at: instant)
+        let place = table.findOrOpen(from: client.path, on: client.mapping, at: instant)
         if place.map({ Int($0) - 1 }) != expected { mistakes.append("\(step): send") }
         if let place, table[place].client != client.path { mistakes.append("\(step): client") }
       case 5..<(seed & 8 == 0 ? 8 : 6):
@@ -118,7 +118,7 @@ import Testing
     times.grace = 0
     var table = FlowTable(
       carvingFrom: &memory.arena, limits: Self.limits(capacity), times: times)
-    table.start(seed: 5)
+    table.prepare(seed: 5)
     let now = Instant(nanoseconds: 1)
     var wrong = 0
     var used: [UInt16: [UInt16]] = [:]
@@ -127,7 +127,7 @@ import Testing
       // Every client is new and takes the place of the oldest.
       let address = ipv4(10, 0, 0, 0).ipv4Bits + UInt32(number >> 8)
       let client = Self.client(UInt16(number & 255), IPAddress(ipv4: address))
-      let place = table.send(from: client, on: 0, at: now)!
+      let place = table.findOrOpen(from: client, on: 0, at: now)!
       let port = table[place].port
       if used[place, default: []].suffix(portsOfAPlace - 1).contains(port) { wrong += 1 }
       // Also the first of all.
@@ -147,11 +147,11 @@ import Testing
     for seed in 0..<20 as Range<UInt64> {
       let memory = TestArena()
       var table = FlowTable(carvingFrom: &memory.arena, limits: Self.limits(256))
-      table.start(seed: seed)
+      table.prepare(seed: seed)
       var ports: [UInt16] = []
       for number in 0..<2000 as Range<UInt16> {
         let now = Instant(nanoseconds: UInt64(number))
-        let place = table.send(from: Self.client(number), on: 0, at: now)!
+        let place = table.findOrOpen(from: Self.client(number), on: 0, at: now)!
         ports.append(table[place].port)
         table.close(place, .unreachable)
       }
@@ -169,8 +169,8 @@ import Testing
   @Test func portsOfNobodyHaveNoFlow() {
     let memory = TestArena()
     var table = FlowTable(carvingFrom: &memory.arena, limits: Self.limits(100))
-    table.start(seed: 1)
-    let place = table.send(from: Self.client(1), on: 0, at: Instant(nanoseconds: 1))!
+    table.prepare(seed: 1)
+    let place = table.findOrOpen(from: Self.client(1), on: 0, at: Instant(nanoseconds: 1))!
     let port = table[place].port
     let found = (0...UInt16.max).filter { table.find(port: $0) != nil }
     #expect(found == [port])
@@ -186,23 +186,23 @@ import Testing
     let memory = TestArena()
     var table = FlowTable(
       carvingFrom: &memory.arena, limits: Self.limits(4), times: Self.shortTimes())
-    table.start(seed: 1)
+    table.prepare(seed: 1)
     func at(_ time: UInt64) -> Instant { Instant(nanoseconds: time) }
-    let conversing = table.send(from: Self.client(1), on: 0, at: at(0))!
+    let conversing = table.findOrOpen(from: Self.client(1), on: 0, at: at(0))!
     table.didReceive(conversing, at: at(0))
-    _ = table.send(from: Self.client(1), on: 0, at: at(1))
-    let waiting = table.send(from: Self.client(2), on: 0, at: at(2))!
-    let answered = table.send(from: Self.client(3), on: 0, at: at(3))!
+    _ = table.findOrOpen(from: Self.client(1), on: 0, at: at(1))
+    let waiting = table.findOrOpen(from: Self.client(2), on: 0, at: at(2))!
+    let answered = table.findOrOpen(from: Self.client(3), on: 0, at: at(3))!
     table.didReceive(answered, at: at(4))
-    let younger = table.send(from: Self.client(4), on: 0, at: at(12))!
+    let younger = table.findOrOpen(from: Self.client(4), on: 0, at: at(12))!
     // The conversation was used before it, but what waits has waited for its grace.
-    #expect(table.send(from: Self.client(5), on: 0, at: at(12)) == waiting)
-    #expect(table.send(from: Self.client(6), on: 0, at: at(12)) == answered)
-    #expect(table.send(from: Self.client(7), on: 0, at: at(12)) == conversing)
+    #expect(table.findOrOpen(from: Self.client(5), on: 0, at: at(12)) == waiting)
+    #expect(table.findOrOpen(from: Self.client(6), on: 0, at: at(12)) == answered)
+    #expect(table.findOrOpen(from: Self.client(7), on: 0, at: at(12)) == conversing)
     // The rest is within its grace.
-    #expect(table.send(from: Self.client(8), on: 0, at: at(12)) == nil)
-    #expect(table.send(from: Self.client(8), on: 0, at: at(21)) == nil)
-    #expect(table.send(from: Self.client(8), on: 0, at: at(22)) == younger)
+    #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(12)) == nil)
+    #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(21)) == nil)
+    #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(22)) == younger)
     let (evicted, refused) = (table.counters[.evicted], table.counters[.refused])
     #expect(evicted == 4 && refused == 2)
     withExtendedLifetime(memory) {}
@@ -212,26 +212,26 @@ import Testing
   @Test func flowsLiveForTheirTime() {
     let memory = TestArena()
     var table = FlowTable(carvingFrom: &memory.arena, limits: Self.limits(4))
-    table.start(seed: 1)
+    table.prepare(seed: 1)
     let second = nanosecondsPerSecond
     func at(_ seconds: UInt64) -> Instant { Instant(nanoseconds: seconds * second) }
-    _ = table.send(from: Self.client(1), on: 0, at: at(0))
-    _ = table.send(from: Self.client(1), on: 0, at: at(29))
+    _ = table.findOrOpen(from: Self.client(1), on: 0, at: at(0))
+    _ = table.findOrOpen(from: Self.client(1), on: 0, at: at(29))
     table.expire(at: at(58))
     #expect(table.count == 1 && table.nextDeadline == Deadline(at(59)))
     table.expire(at: at(59))
     #expect(table.count == 0 && table.nextDeadline == .never)
-    let place = table.send(from: Self.client(1), on: 0, at: at(60))!
+    let place = table.findOrOpen(from: Self.client(1), on: 0, at: at(60))!
     table.didReceive(place, at: at(61))
     table.expire(at: at(61 + 179))
     #expect(table.count == 1 && table.nextDeadline == Deadline(at(61 + 180)))
-    _ = table.send(from: Self.client(1), on: 0, at: at(61 + 179))
+    _ = table.findOrOpen(from: Self.client(1), on: 0, at: at(61 + 179))
     table.expire(at: at(61 + 179 + 179))
     #expect(table.count == 1)
     table.expire(at: at(61 + 179 + 180))
     #expect(table.count == 0)
     // The clock may jump back (R24).
-    _ = table.send(from: Self.client(2), on: 0, at: at(1000))
+    _ = table.findOrOpen(from: Self.client(2), on: 0, at: at(1000))
     table.expire(at: at(1))
     #expect(table.count == 1)
     withExtendedLifetime(memory) {}

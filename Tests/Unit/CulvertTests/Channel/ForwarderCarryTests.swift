@@ -125,7 +125,7 @@ import Testing
         kind, in: buffer.baseAddress!, packetByteOffset: 64, packetByteCount: count)!
       let bytes = UnsafeMutableRawBufferPointer(
         rebasing: buffer[error.byteOffset..<error.byteOffset + error.byteCount])
-      world.forwarder.carry(
+      world.forwarder.collectAnswer(
         bytes, from: 1, &world.channel, into: &world.answers, at: world.pair.now)
     }
     let (flows, closed) = (world.forwarder.flowCount, world.forwarder.counters[.unreachable])

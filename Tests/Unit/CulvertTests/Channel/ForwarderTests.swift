@@ -156,9 +156,9 @@ import Testing
     expect(forwarder.addMapping(to: Self.dns))
     _ = forwarder.route(0, from: Self.client(1), at: Self.now)
     let end = forwarder.nextDeadline.instant!
-    forwarder.advance(at: Instant(nanoseconds: end.nanoseconds - 1))
+    forwarder.expireFlows(at: Instant(nanoseconds: end.nanoseconds - 1))
     expect(forwarder.flowCount == 1)
-    forwarder.advance(at: end)
+    forwarder.expireFlows(at: end)
     expect(forwarder.flowCount == 0 && forwarder.counters[.expired] == 1)
     forwarder.count(.sent)
     expect(forwarder.counters[.sent] == 1)

@@ -81,7 +81,7 @@ final class ForwarderWorld {
     var next = 0
     while next < clients.count {
       pair.a.outbound.reset()
-      next = forwarder.carry(
+      next = forwarder.forward(
         from: clients, at: next, &channel, into: &pair.a.outbound, at: pair.now)
       roundsOut += 1
       for packet in pair.carryToB(finish(pair.a)) { serve(packet, &questions) }
@@ -167,7 +167,7 @@ final class ForwarderWorld {
     var next = 0
     while next < node.inbound.count {
       answers.reset()
-      next = forwarder.carry(
+      next = forwarder.collectAnswers(
         from: node.inbound, at: next, &channel, into: &answers, at: pair.now)
       roundsIn += 1
       for index in 0..<answers.count {

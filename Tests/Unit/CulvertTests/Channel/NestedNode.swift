@@ -158,7 +158,7 @@ final class NestedNode {
     while next < inner.outbound.outputCount {
       outer.outbound.reset()
       let before = next
-      next = channels[hop].channel.carry(
+      next = channels[hop].channel.wrap(
         from: &inner.outbound, at: next, into: &outer.outbound, at: now)
       guard next > before else {
         Issue.record("an empty batch has no room for a datagram")
@@ -216,7 +216,7 @@ final class NestedNode {
     while next < hops[hop].inbound.count {
       hops[hop - 1].inbound.reset()
       let before = next
-      next = channel.channel.carry(
+      next = channel.channel.unwrap(
         from: hops[hop].inbound, at: next, into: &hops[hop - 1].inbound, at: now)
       guard next > before else {
         Issue.record("an empty batch has no room for a datagram")
@@ -245,14 +245,14 @@ final class NestedNode {
       guard nextDeadline(at: now).isDue(at: now) else { return emissions }
       for (index, hop) in hops.enumerated() where hop.tunnel.nextDeadline(at: now).isDue(at: now) {
         hop.outbound.reset()
-        hop.tunnel.advance(&hop.outbound, at: now, wall: wall)
+        hop.tunnel.runTimers(into: &hop.outbound, at: now, wall: wall)
         finish(index, &emissions, at: now)
       }
       for (index, channel) in channels.enumerated()
       where channel.channel.nextDeadline.isDue(at: now) {
         let outer = hops[index + 1]
         outer.outbound.reset()
-        channel.channel.advance(&outer.outbound, at: now)
+        channel.channel.expireFragments(into: &outer.outbound, at: now)
         outer.tunnel.plan(&outer.outbound, at: now)
         finish(index + 1, &emissions, at: now)
       }

@@ -112,7 +112,7 @@ private let strides = [0, 64, 256, 512]
         outer.outbound.reset()
         snapshot.take()
         let first = next
-        next = channel.channel.carry(
+        next = channel.channel.wrap(
           from: &inner.outbound, at: next, into: &outer.outbound, at: now)
         snapshot.expectChanges(
           only: headrooms(of: inner.outbound, first..<next) + [
@@ -148,12 +148,12 @@ private let strides = [0, 64, 256, 512]
   private func headrooms(of batch: borrowing OutboundBatch, _ range: Range<Int>) -> [Area] {
     range.map {
       Area(
-        batch.outputs[$0].pointee.start - DatagramChannel.headroom, DatagramChannel.headroom)
+        batch.outputs[$0].start - DatagramChannel.headroom, DatagramChannel.headroom)
     }
   }
 
   private func sessions(of batch: borrowing OutboundBatch) -> Area {
-    Area(batch.sessions[0], batch.packets.count * MemoryLayout<BatchSession>.stride)
+    Area(batch.sessions.table, batch.packets.count * MemoryLayout<BatchSession>.stride)
   }
 
   /// Counters stand in front of the paths and of what is lent.
@@ -214,7 +214,7 @@ private let strides = [0, 64, 256, 512]
       var next = 0
       while next < outer.inbound.count {
         inner.inbound.reset()
-        next = channel.channel.carry(
+        next = channel.channel.unwrap(
           from: outer.inbound, at: next, into: &inner.inbound, at: now)
         inner.tunnel.accept(&inner.inbound, at: now)
         checkOpenable(inner.inbound, of: node, cipher: inner.tunnel.cipher)
@@ -302,7 +302,7 @@ private let strides = [0, 64, 256, 512]
     inner.tunnel.plan(&inner.outbound, at: pair.now)
     #expect(inner.outbound.seal() && inner.outbound.outputCount == 3)
     outer.outbound.reset()
-    let next = pair.a.channels[0].channel.carry(
+    let next = pair.a.channels[0].channel.wrap(
       from: &inner.outbound, at: 0, into: &outer.outbound, at: pair.now)
     #expect(next == 3)
     let before = [UInt8](inner.outbound.outputs.bytes)

@@ -104,7 +104,7 @@ final class DoorEnd {
   func forEachPeer(_ body: (UnsafeMutablePointer<Peer>) -> Void) {
     var next = tunnel.peerTable.firstPeer
     while let id = next {
-      body(tunnel.peers + Int(id.index))
+      body(tunnel.peer(id)!)
       next = tunnel.peerTable.peer(after: id)
     }
   }
@@ -122,3 +122,10 @@ final class DoorEnd {
   @_silgen_name("__asan_unpoison_memory_region")
   private func unpoison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
 #endif
+
+extension Tunnel {
+  /// A peer, to be read or changed in place while it is configured.
+  func peer(_ id: PeerID) -> UnsafeMutablePointer<Peer>? {
+    peerTable.contains(id) ? withUnsafeMutablePointer(to: &peers[id]) { $0 } : nil
+  }
+}

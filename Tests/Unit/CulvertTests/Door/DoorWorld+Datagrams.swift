@@ -44,11 +44,11 @@ extension DoorWorld {
       return forgeTransport(into: start, &choices)
     }
     far.outbound.reset()
-    far.tunnel.begin(&far.outbound)
+    far.tunnel.stamp(&far.outbound)
     guard let room = far.outbound.room(for: 1500) else { return 0 }
     let byteCount = writeInnerPacket(into: room.baseAddress!, &choices)
     far.tunnel.planText(
-      &far.outbound, far.outbound.append(byteCount: byteCount, kind: .text), for: peer,
+      &far.outbound, far.outbound.append(byteCount: byteCount, kind: .text), for: &peer.pointee,
       trafficClass: 0)
     return take(from: far, into: start)
   }
@@ -56,8 +56,8 @@ extension DoorWorld {
   func initiateByFar(into start: UnsafeMutableRawPointer) -> Int {
     guard let peer = firstPeer(far) else { return 0 }
     far.outbound.reset()
-    far.tunnel.begin(&far.outbound)
-    far.tunnel.sendInitiation(to: peer, &far.outbound, at: now, wall: wall)
+    far.tunnel.stamp(&far.outbound)
+    far.tunnel.planInitiation(to: &peer.pointee, in: &far.outbound, at: now, wall: wall)
     return take(from: far, into: start)
   }
 

@@ -15,7 +15,7 @@ extension DoorWorld {
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint)
       + nearCount(.droppedFromStaging)
     near.outbound.reset()
-    near.tunnel.advance(&near.outbound, at: now, wall: wall)
+    near.tunnel.runTimers(into: &near.outbound, at: now, wall: wall)
     let handled = UInt64(queued - near.tunnel.handshakeRing.count)
     let alsoCounted =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint) + nearCount(.droppedFromStaging)
@@ -94,7 +94,7 @@ extension DoorWorld {
 
   func advance(_ end: DoorEnd, into mail: DoorMail) {
     end.outbound.reset()
-    end.tunnel.advance(&end.outbound, at: now, wall: wall)
+    end.tunnel.runTimers(into: &end.outbound, at: now, wall: wall)
     while end.outbound.seal() {
       for index in 0..<end.outbound.outputCount {
         if case .datagram(let bytes, _, _) = end.outbound.output(index) { mail.push(bytes) }
@@ -123,7 +123,7 @@ extension DoorWorld {
     guard let peer = firstPeer(end) else { return }
     peer.pointee.timers.forgetInitiation()
     peer.pointee.timers.wantInitiation(at: now)
-    end.tunnel.reschedule(peer)
+    end.tunnel.reschedule(&peer.pointee)
   }
 
   func passTime(_ choices: inout Choices) {

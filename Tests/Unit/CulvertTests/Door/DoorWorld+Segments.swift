@@ -80,7 +80,7 @@ extension DoorWorld {
       peer.pointee.keypairs.current.canSend(64, at: now)
     else { return 0 }
     far.outbound.reset()
-    far.tunnel.begin(&far.outbound)
+    far.tunnel.stamp(&far.outbound)
     guard let text = far.outbound.room(for: 1500) else { return 0 }
     let owner = choices.below(8) == 0 ? 1 : 0
     let byteCount = writeFlow(
@@ -97,7 +97,8 @@ extension DoorWorld {
       return 0
     }
     far.tunnel.planText(
-      &far.outbound, index, for: peer, trafficClass: 0, segmentCount: segmenter.segmentCount)
+      &far.outbound, index, for: &peer.pointee, trafficClass: 0,
+      segmentCount: segmenter.segmentCount)
     return takeRun(into: room.baseAddress!)
   }
 
@@ -106,7 +107,7 @@ extension DoorWorld {
     var byteCount = 0
     while far.outbound.seal() {
       guard byteCount == 0 else { continue }
-      let count = far.outbound.run(from: 0, isUniform: true)
+      let count = far.outbound.runLength(from: 0, isUniform: true)
       for index in 0..<count {
         guard case .datagram(let bytes, _, _) = far.outbound.output(index) else { continue }
         if index == 0, count > 1 { segmentByteCount = bytes.count }
@@ -126,7 +127,7 @@ extension DoorWorld {
     let count = near.outbound.outputCount
     for index in 0..<count {
       for isUniform in [true, false] {
-        let run = near.outbound.run(from: index, isUniform: isUniform)
+        let run = near.outbound.runLength(from: index, isUniform: isUniform)
         expect(
           run >= 1 && run <= BatchLayout.maximumSegments && index + run <= count,
           "a run that cannot be sent")

@@ -198,7 +198,7 @@ final class DoorWorld {
         continue
       }
       expect(inner.byteCount == packet.count, "padding was delivered (R14)")
-      let session = near.inbound.sessions[datagram.session].pointee
+      let session = near.inbound.sessions[datagram.session]
       expect(
         near.tunnel.allowedIPs.route(inner.source) == session.peer.index,
         "a delivered packet's source is another peer's (R2)")

@@ -22,8 +22,8 @@ import Testing
       jar = ReceivedCookie(
         secrets: memory.arena.carveBytes(ReceivedCookie.secretByteCount, owner: "test")
           .baseAddress!)
-      checker.prepare(publicKey: CookieTests.publicKey)
-      jar.prepare(publicKey: CookieTests.publicKey)
+      checker.deriveKeys(publicKey: CookieTests.publicKey)
+      jar.deriveKeys(publicKey: CookieTests.publicKey)
     }
 
     var isWiped: Bool { Secret.isZero(secrets, byteCount: memory.arena.byteCount) }
@@ -49,7 +49,7 @@ import Testing
         guard let view = CookieReplyMessage(at: $0.baseAddress!, byteCount: $0.count) else {
           return false
         }
-        return jar.consume(view, at: Instant(nanoseconds: now))
+        return jar.store(view, at: Instant(nanoseconds: now))
       }
     }
 
@@ -98,7 +98,7 @@ import Testing
   @Test func anotherKeyIsAnotherMAC1() {
     let pair = Pair()
     let message = pair.message(at: 0)
-    pair.checker.prepare(publicKey: Key(at: TestVectors.pattern(32, start: 2)))
+    pair.checker.deriveKeys(publicKey: Key(at: TestVectors.pattern(32, start: 2)))
     #expect(!pair.checker.hasValidMAC1(message, byteCount: 148))
   }
 

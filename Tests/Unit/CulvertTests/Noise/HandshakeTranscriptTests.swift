@@ -54,7 +54,7 @@ import Testing
     var secrets = [UInt8](repeating: 0, count: ReceivedCookie.secretByteCount)
     secrets.withUnsafeMutableBytes { secrets in
       var cookie = ReceivedCookie(secrets: secrets.baseAddress!)
-      cookie.prepare(publicKey: receiver)
+      cookie.deriveKeys(publicKey: receiver)
       message.withUnsafeMutableBytes {
         cookie.addMACs(
           to: $0.baseAddress!, byteCount: $0.count, at: Instant(nanoseconds: 1))
@@ -77,8 +77,8 @@ import Testing
     #expect(addMACs(second, for: initiator.identity.publicKey) == HandshakeTranscriptTests.response)
     #expect(initiator.consume(response: second) == .accepted)
 
-    _ = try #require(initiator.keypairs.begin(&initiator.handshake, at: now))
-    _ = try #require(responder.keypairs.begin(&responder.handshake, at: now))
+    _ = try #require(initiator.keypairs.startSession(from: &initiator.handshake, at: now))
+    _ = try #require(responder.keypairs.startSession(from: &responder.handshake, at: now))
     let key = { (bytes: UnsafeMutableRawPointer) in
       [UInt8](UnsafeRawBufferPointer(start: bytes, count: 32))
     }

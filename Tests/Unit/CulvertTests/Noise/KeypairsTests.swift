@@ -67,14 +67,14 @@ import Testing
       switch generator.next() % 5 {
       case 0, 1:
         try finishHandshake(party, other, index: step, isInitiator: true, at: now)
-        let dropped = try #require(party.keypairs.begin(&party.handshake, at: now))
+        let dropped = try #require(party.keypairs.startSession(from: &party.handshake, at: now))
         freed = [dropped.0, dropped.1]
         model.initiatorBegins(step)
         #expect(party.keypairs.current.isInitiator && party.keypairs.current.birth == now)
         keys[step] = sendingKey(party.keypairs.current)
       case 2:
         try finishHandshake(party, other, index: step, isInitiator: false, at: now)
-        let dropped = try #require(party.keypairs.begin(&party.handshake, at: now))
+        let dropped = try #require(party.keypairs.startSession(from: &party.handshake, at: now))
         freed = [dropped.0, dropped.1]
         model.responderBegins(step)
         #expect(!party.keypairs.next.isInitiator)
@@ -119,7 +119,7 @@ import Testing
     other.meet(party)
     let birth = Instant(nanoseconds: 7)
     try finishHandshake(party, other, index: 5, isInitiator: true, at: birth)
-    _ = try #require(party.keypairs.begin(&party.handshake, at: birth))
+    _ = try #require(party.keypairs.startSession(from: &party.handshake, at: birth))
     let later = { (seconds: UInt64) in birth.advanced(by: seconds * nanosecondsPerSecond) }
     var current: Keypair { party.keypairs.current }
     #expect(current.canSend(at: later(179)) && !current.canSend(at: later(180)))

@@ -165,7 +165,7 @@ final class TunnelNode {
   /// One turn of the control path.
   func advance(at now: Instant, wall: WallTime) -> [Emission] {
     outbound.reset()
-    tunnel.advance(&outbound, at: now, wall: wall)
+    tunnel.runTimers(into: &outbound, at: now, wall: wall)
     return finish(at: now, beforeEmit: nil)
   }
 

@@ -62,16 +62,16 @@ import Testing
   }
 
   private func checkRuns(_ batch: inout OutboundBatch) -> [Int: Int] {
-    let outputs = (0..<batch.outputs.count).map { batch.outputs[$0].pointee }
+    let outputs = (0..<batch.outputs.count).map { batch.outputs[$0] }
     var lengths: [Int: Int] = [:]
     for index in outputs.indices {
-      let limit = batch.sessions[outputs[index].session].pointee.segmentLimit
+      let limit = batch.sessions[outputs[index].session].segmentLimit
       for isUniform in [true, false] {
         let most = (1...outputs.count - index).last {
           OutboundBatchTests.isOneSend(
             Array(outputs[index..<index + $0]), isUniform: isUniform, segmentLimit: limit)
         }
-        let run = batch.run(from: index, isUniform: isUniform)
+        let run = batch.runLength(from: index, isUniform: isUniform)
         #expect(run == most, "datagram \(index), uniform: \(isUniform)")
         if isUniform { lengths[run, default: 0] += 1 }
       }
@@ -113,7 +113,7 @@ import Testing
   @Test func aRunIsNoLongerThanASend() throws {
     let pair = try SegmentsTests.pair(batchPackets: 128)
     var runs: [Int] = []
-    pair.a.inspect = { runs.append($0.run(from: 0, isUniform: true)) }
+    pair.a.inspect = { runs.append($0.runLength(from: 0, isUniform: true)) }
     let flow = SegmentsTests.flow(1380 * 46)
     pair.a.send([TunPacket(flow, segmentByteCount: 1380)], at: pair.now)
     // A datagram of the largest size is alone even with an empty one behind it.
@@ -129,7 +129,7 @@ import Testing
     let pair = try SegmentsTests.pair(batchPackets: 16)
     var kinds: [[Int]] = []
     pair.a.inspect = { batch in
-      kinds.append((0..<batch.outputCount).map { batch.run(from: $0, isUniform: false) })
+      kinds.append((0..<batch.outputCount).map { batch.runLength(from: $0, isUniform: false) })
     }
     let nowhere = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(8, 8, 8, 8))
     let one = SegmentsTests.single(1)
@@ -149,7 +149,7 @@ import Testing
     )
     var failed = 0
     a.inspect = { batch in
-      for index in 0..<batch.outputCount where batch.outputs[index].pointee.byteCount == 100 + 44 {
+      for index in 0..<batch.outputCount where batch.outputs[index].byteCount == 100 + 44 {
         // Twice is once.
         batch.didFail(index)
         batch.didFail(index)
@@ -215,10 +215,10 @@ import Testing
     var runs: [Int] = []
     star.pair.a.inspect = { batch in
       for index in [0, 10] {
-        runs.append(batch.run(from: index, isUniform: true))
+        runs.append(batch.runLength(from: index, isUniform: true))
         if index == 0, size != nil { batch.didRefuseSegments(index) }
       }
-      if size != nil { runs.append(batch.run(from: 1, isUniform: true)) }
+      if size != nil { runs.append(batch.runLength(from: 1, isUniform: true)) }
     }
     defer { star.pair.a.inspect = { _ in } }
     var other = SegmentsTests.flow(500)
@@ -268,7 +268,7 @@ import Testing
         pair.skip(121 * nanosecondsPerSecond)
         let peer = pair.b.tunnel.peer(pair.peerOfB)!
         peer.pointee.timers.wantInitiation(at: pair.now)
-        pair.b.tunnel.reschedule(peer)
+        pair.b.tunnel.reschedule(&peer.pointee)
         // Without the keepalive that is due as well: a handshake is enough.
         let sent = pair.b.settle(at: pair.now, wall: pair.wall).filter { $0.type == 1 }
         #expect(sent.count == 1)

@@ -80,7 +80,7 @@ import Testing
     pair.sendFromA([pair.packetFromA()])
     pair.sendFromB([pair.packetFromB()])
     // The keypair's own copy is the only one.
-    pair.a.tunnel.eraseKeypairs(pair.a.tunnel.peer(pair.peerOfA)!)
+    pair.a.tunnel.eraseKeypairs(&pair.a.tunnel.peer(pair.peerOfA)!.pointee)
     for secret in secrets { #expect(!pair.a.holdsSecret(secret)) }
     let scratch = UnsafeRawBufferPointer(
       start: pair.a.tunnel.noise.chainingKey, count: SymmetricState.byteCount)

@@ -24,7 +24,7 @@ extension TunnelPair {
     let peer = a.tunnel.peer(peerOfA)!
     peer.pointee.timers.forgetInitiation()
     peer.pointee.timers.wantInitiation(at: now)
-    a.tunnel.reschedule(peer)
+    a.tunnel.reschedule(&peer.pointee)
     return a.settle(at: now, wall: wall).first { $0.type == 1 }
   }
 

@@ -1,60 +1,61 @@
 import CLinux
 
 /// One ready descriptor. The layout of `clinux_event`, which events.c asserts.
-public struct EpollEvent: Sendable, BitwiseCopyable {
-  /// What the descriptor was added with.
-  public var token: UInt64 = 0
-  public var readiness = Epoll.Interest(rawValue: 0)
+package struct EpollEvent: Sendable, BitwiseCopyable {
+  /// The token that the descriptor was added with.
+  package var token: UInt64 = 0
+  package var readiness = Epoll.Interest(rawValue: 0)
   private var reserved: UInt32 = 0
 
-  public init() {}
+  package init() {}
 }
 
-/// What waits for all the others.
-public struct Epoll: ~Copyable {
+/// Waits for events of many descriptors.
+package struct Epoll: ~Copyable {
   private let descriptor: FileDescriptor
 
-  /// What is asked of a descriptor, or what was found.
-  public struct Interest: OptionSet, Sendable, BitwiseCopyable {
-    public let rawValue: UInt32
+  /// Events to wait for, or events that were found.
+  package struct Interest: OptionSet, Sendable, BitwiseCopyable {
+    package let rawValue: UInt32
 
     @inline(__always)
-    public init(rawValue: UInt32) {
+    package init(rawValue: UInt32) {
       self.rawValue = rawValue
     }
 
-    public static var readable: Interest { Interest(rawValue: UInt32(CLINUX_READABLE)) }
-    public static var writable: Interest { Interest(rawValue: UInt32(CLINUX_WRITABLE)) }
-    /// Found only: error or hang-up. A read or a write tells which.
-    public static var failed: Interest { Interest(rawValue: UInt32(CLINUX_FAILED)) }
-    /// Asked only: one event, then silence until `modify`.
-    public static var once: Interest { Interest(rawValue: UInt32(CLINUX_ONCE)) }
-    /// Asked only: changes, not states.
-    public static var edge: Interest { Interest(rawValue: UInt32(CLINUX_EDGE)) }
+    package static var readable: Interest { Interest(rawValue: UInt32(CLINUX_READABLE)) }
+    package static var writable: Interest { Interest(rawValue: UInt32(CLINUX_WRITABLE)) }
+    /// Only found: error or hang-up. A read or a write returns which.
+    package static var failed: Interest { Interest(rawValue: UInt32(CLINUX_FAILED)) }
+    /// Only to wait for: one event, then none until `modify`.
+    package static var once: Interest { Interest(rawValue: UInt32(CLINUX_ONCE)) }
+    /// Only to wait for: changes of state, not states.
+    package static var edge: Interest { Interest(rawValue: UInt32(CLINUX_EDGE)) }
   }
 
-  public init() throws(SystemError) {
+  package init() throws(SystemError) {
     descriptor = FileDescriptor(taking: try checked(clinux_epoll_open()))
   }
 
-  public func add(
+  package func add(
     _ raw: Int32, _ interest: Interest = .readable, token: UInt64
   ) throws(SystemError) {
     try checked(clinux_epoll_add(descriptor.raw, raw, interest.rawValue, token))
   }
 
-  public func modify(_ raw: Int32, _ interest: Interest, token: UInt64) throws(SystemError) {
+  package func modify(_ raw: Int32, _ interest: Interest, token: UInt64) throws(SystemError) {
     try checked(clinux_epoll_modify(descriptor.raw, raw, interest.rawValue, token))
   }
 
   /// Closing a descriptor that was not duplicated removes it too.
-  public func remove(_ raw: Int32) throws(SystemError) {
+  package func remove(_ raw: Int32) throws(SystemError) {
     try checked(clinux_epoll_remove(descriptor.raw, raw))
   }
 
-  /// Waits until something is ready, `timeoutMilliseconds` at most (-1: for ever, 0: not at all).
-  /// The count of events, up to 32 or the buffer's capacity, or -errno; 0 also after a signal.
-  public func wait(
+  /// Waits until a descriptor is ready, for at most `timeoutMilliseconds` (-1: without limit).
+  /// Returns the number of events, up to 32 or the buffer's capacity, or -errno; 0 also after a
+  /// signal.
+  package func wait(
     into events: UnsafeMutableBufferPointer<EpollEvent>, timeoutMilliseconds: Int32 = -1
   ) -> Int {
     let count = Int32(truncatingIfNeeded: min(events.count, 32))
@@ -64,7 +65,7 @@ public struct Epoll: ~Copyable {
   }
 }
 
-/// What an epoll event is about: in the low byte which kind of descriptor, above it which one.
+/// Tokens of epoll events: the kind of descriptor in the low byte, and which one above it.
 enum Token {
   static let tun: UInt64 = 1
   static let ipv4: UInt64 = 2
@@ -77,14 +78,14 @@ enum Token {
   private static let connection: UInt64 = 9
   private static let client: UInt64 = 10
 
-  /// A descriptor of the configuration socket of one hop.
+  /// A descriptor of one hop's configuration socket.
   enum UAPI {
     case listener(hop: Int)
     case listenerWatch(hop: Int)
     case connection(hop: Int, index: Int)
   }
 
-  /// True for the descriptors that packets and datagrams come from.
+  /// Whether packets or datagrams arrive at the descriptor.
   static func isLane(_ token: UInt64) -> Bool {
     token == tun || token == ipv4 || token == ipv6 || token & 0xff == client
   }

@@ -1,8 +1,8 @@
 import CLinux
 import Culvert
 
-/// Work that the kernel can do for many packets at once. Each is used where the kernel has it, and
-/// can be switched off (`--offload`, `--no-offload`).
+/// Work that the kernel can do for many packets at once. Each offload is used if the kernel has it,
+/// and can be disabled (`--offload`, `--no-offload`).
 public struct Offloads: OptionSet, Sendable, BitwiseCopyable {
   public let rawValue: UInt8
 
@@ -21,18 +21,18 @@ public struct Offloads: OptionSet, Sendable, BitwiseCopyable {
   public static var gso: Offloads { Offloads(rawValue: 8) }
   /// Many datagrams in one receive: UDP_GRO, Linux 5.0.
   public static var gro: Offloads { Offloads(rawValue: 16) }
-  /// recvmmsg(2) and sendmmsg(2), where the two above are missing.
+  /// recvmmsg(2) and sendmmsg(2), if the two above are missing.
   public static var mmsg: Offloads { Offloads(rawValue: 32) }
 
   public static var none: Offloads { Offloads(rawValue: 0) }
   public static var all: Offloads { Offloads(rawValue: 63) }
 
-  /// What is left when those are taken out that need another that is not there.
+  /// Without the offloads that need `checksum` if that is missing.
   public var consistent: Offloads {
     contains(.checksum) ? self : subtracting(.tso).subtracting(.uso)
   }
 
-  /// The offload of a name on the command line, one of `names`.
+  /// The offload at an index, with its name on the command line; nil beyond the last.
   public static func named(_ index: Int) -> (name: StaticString, offload: Offloads)? {
     switch index {
     case 0: ("checksum", .checksum)
@@ -46,28 +46,28 @@ public struct Offloads: OptionSet, Sendable, BitwiseCopyable {
   }
 }
 
-/// A test at start of what the sockets promise: datagrams sent as segments of one buffer, and
-/// received in one buffer, between two sockets of this process over loopback. An emulator or an old
-/// kernel may take the options and do something else.
+/// Tests at start-up whether the sockets' offloads work: sends datagrams as segments of one buffer
+/// and receives them in one buffer, between two sockets of this process over loopback. An emulator
+/// or an old kernel may accept the options and not implement them.
 struct OffloadProof: ~Copyable {
   private let memory: UnsafeMutableRawBufferPointer
   private let receiver: UDPSocket
   private let sender: UDPSocket
   private let path: Path
-  /// What segments should arrive as.
+  /// Bytes that each segment should arrive with.
   private let expected: Int
 
   /// Two whole segments and a shorter one.
   static let segmentByteCount = 600
   private static let byteCount = 1500
-  /// A millisecond each, of which loopback needs none.
+  /// Of one millisecond each; loopback normally needs none.
   private static let attempts = 20
 
-  /// Which of gso and gro do not do what they should; none where loopback cannot be used.
+  /// Those of gso and gro that fail the test; none if loopback cannot be used.
   ///
   /// - Parameter memory: at least 64 KB, overwritten.
-  /// - Parameter expected: bytes that each segment should arrive with; another number stands in
-  ///   for a kernel that cuts wrongly, in tests.
+  /// - Parameter expected: bytes that each segment should arrive with; in tests another number
+  ///   simulates a kernel that cuts wrongly.
   static func refuted(
     _ offloads: Offloads, memory: UnsafeMutableRawBufferPointer,
     expecting expected: Int = segmentByteCount
@@ -96,16 +96,16 @@ struct OffloadProof: ~Copyable {
 
   private borrowing func run(_ offloads: Offloads) -> Offloads {
     var refuted = Offloads.none
-    // Where not even a plain datagram gets through (no loopback, a firewall) nothing is known.
+    // If not even a plain datagram arrives (no loopback, a firewall), nothing is known.
     guard sendPlain(), received(OffloadProof.byteCount) else { return .none }
     let usesGSO = offloads.contains(.gso) && sender.hasSegmentation
     if usesGSO, !sendSegments() || !received(expected) {
       refuted.insert(.gso)
-      // What was cut wrongly and still waits says nothing of receiving.
+      // Wrong segments that are still queued would spoil the test of receiving.
       drain()
     }
     guard offloads.contains(.gro), receiver.setGRO(true) else { return refuted }
-    // Sent as segments they also arrive together; one alone shows that this works as well.
+    // Datagrams sent as segments arrive together; a single one shows that GRO leaves it intact.
     let isSegmented = usesGSO && refuted.isEmpty
     let isSent = isSegmented ? sendSegments() : sendPlain()
     let size = isSegmented ? expected : OffloadProof.byteCount

@@ -1,0 +1,76 @@
+// The map of the shell: its flows, and the file that holds each step. This file has no code.
+//
+// The shell connects the core (../Culvert/Culvert.swift) to Linux: TUN, UDP sockets, netlink, the
+// configuration socket. Loop/Driver is what all workers share, Loop/EventLoop what only the leader
+// touches, and Hops/Hops the tunnels, one inside the other (mostly one). Lanes/Gates has the locks.
+//
+//   start-up                                       called by culvert/CulvertMain
+//     Start/Process          Daemon.fork            goes into the background; the caller waits
+//     Start/Service          run                    memory, TUN, configuration sockets, driver
+//     Loop/DriverMemory      init                   carves everything from one arena
+//     Loop/Driver            make, start            descriptors; measures the cipher
+//                                                   (Crypto/TransportCipher) and tests the offloads
+//                                                   (Devices/Offloads)
+//     Loop/EventLoop         start                  registers descriptors with epoll
+//     Hops/Hops+Configuration                       applies the files (ConfigFile/ConfigFile,
+//                                                   Resolver/Resolver)
+//     Loop/Worker            start, run             threads; the arena is sealed, and from here on
+//                                                   nothing is allocated
+//
+//   event loop                                      Loop/Worker, by the worker that leads
+//     Loop/Worker            serveEvents            one round: timers, wait, control, lanes
+//     Loop/EventLoop         runTimers              handshakes and timers of all hops
+//     Loop/EventLoop         wait                   arms the timer (Events/Timer), waits
+//                                                   (Events/Epoll)
+//     Loop/EventLoop         handle                 control events, below
+//     Loop/Worker            serveTUN, serveSocket, serveClients
+//                                                   one batch; a large one gives up the lead
+//
+//   outbound  TUN -> network                        Loop/Worker serveTUN
+//     Lanes/OutboundLane     read                   leader: fills the batch (Devices/TunDevice)
+//     Lanes/OutboundLane     plan                   tunnel's lock: Tunnel/Tunnel+Outbound
+//     Loop/EventLoop         outboundTicket         the batch's place in the order (Lanes/Gates)
+//     Lanes/OutboundLane     send                   loop over the hops: seal without a lock, in
+//                                                   ticket order send (Lanes/DatagramSender,
+//                                                   Devices/UDPSockets), emit with the lock
+//
+//   inbound  network -> TUN                         Loop/Worker serveSocket
+//     Lanes/InboundLane      receive                leader: fills the batch (Devices/UDPSockets)
+//     Lanes/InboundLane      accept                 tunnel's lock: Tunnel/Tunnel+Inbound
+//     Loop/EventLoop         inboundTicket
+//     Lanes/InboundLane      deliver                loop over the hops: open without a lock, in
+//                                                   ticket order deliver with the lock; then write
+//                                                   (Devices/TunDevice) or answer clients
+//
+//   forward  clients <-> tunnel, without a TUN      Loop/Worker serveClients
+//     Hops/Forwarding        receive, fill          clients' datagrams become packets
+//     Lanes/OutboundLane     planDatagrams, send    as outbound
+//     Hops/Forwarding        collectAnswers, sendAnswers
+//                                                   called by Lanes/InboundLane
+//
+//   control                                         Loop/EventLoop handle; no batch is in flight
+//     Control/UAPIServer     accept, serve          connections of wg(8); Control/UAPIConnection
+//                                                   reads lines (Configuration/UAPIParser) and
+//                                                   applies them to Hops/Interface
+//     Devices/Netlink        next                   MTU, up and down, name, namespace; then
+//                                                   Hops/Interface apply
+//     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward
+//     Events/Signals         next                   end, or counters
+//
+//   shutdown                                        Loop/EventLoop stop
+//     Loop/Worker            run                    each worker ends when it comes to lead; joined
+//     Loop/Driver            run, destroy           stores the handshake timestamps
+//                                                   (Devices/StateFile); removes the sockets' files
+//
+// Layers: each folder uses only the folders beside it. `make layers` reads this table.
+//
+//   Devices          nothing
+//   Text             Devices
+//   Events           Devices
+//   Resolver         Devices, Text
+//   ConfigFile       Devices, Text, Resolver
+//   Hops             Devices, Text, Events, Resolver, ConfigFile
+//   Lanes            Devices, Text, Events, Resolver, ConfigFile, Hops
+//   Control          Devices, Text, Events, Resolver, ConfigFile, Hops
+//   Loop             all of these
+//   Start            all of these

@@ -1,0 +1,314 @@
+import Culvert
+
+/// What only the leader touches: the descriptors that it waits for, the control path, and the
+/// counts of tickets.
+///
+/// The leader is the worker that holds `Gates.lead`. Before it changes sockets, settings or timers
+/// it lets all batches arrive (`quiesce`); it takes no new batch meanwhile, so it has exclusive
+/// access to everything and needs no other lock.
+struct EventLoop: ~Copyable {
+  private let driver: Driver
+  let epoll: Epoll
+  private let signals: Signals
+  private var netlink: Netlink
+  private var linkIndex: UInt32
+  private let uapi: UAPIServers
+  private let isForeground: Bool
+  private(set) var isRunning = true
+  private var rounds = 0
+  /// Batches of each lane that have set out.
+  private var outboundCount: UInt64 = 0
+  private var inboundCount: UInt64 = 0
+
+  /// Batches of one lane in a row before the others are served.
+  static let batchesPerRound = 4
+
+  private var hops: Hops { driver.hops }
+  private var gates: Gates { driver.gates }
+
+  /// The kernel's sources of events, besides those that packets come from.
+  struct Descriptors: ~Copyable {
+    let epoll: Epoll
+    let signals: Signals
+    let netlink: Netlink
+    let linkIndex: UInt32
+
+    init(_ tun: borrowing TunDevice) throws(SystemError) {
+      // An initialiser that throws half way cannot leave fields of a move-only type behind.
+      let epoll = try Epoll()
+      let signals = try Signals()
+      let netlink = try Descriptors.openNetlink(for: tun)
+      // No interface has the index 0.
+      linkIndex = tun.isOpen ? try tun.interfaceIndex() : 0
+      self.epoll = epoll
+      self.signals = signals
+      self.netlink = netlink
+    }
+
+    /// In the interface's own namespace, which for an adopted one may be another.
+    private static func openNetlink(for tun: borrowing TunDevice) throws(SystemError) -> Netlink {
+      guard tun.isOpen else { return try Netlink.open() }
+      do throws(SystemError) {
+        return try Netlink.open(in: try tun.namespaceDescriptor())
+      } catch {
+        // Linux before 5.0, or no right to enter namespaces: assume that it is ours.
+        return try Netlink.open()
+      }
+    }
+  }
+
+  /// `start` completes it.
+  init(
+    _ driver: Driver, _ descriptors: consuming Descriptors, _ uapi: consuming UAPIServers,
+    isForeground: Bool
+  ) {
+    self.driver = driver
+    self.uapi = uapi
+    self.isForeground = isForeground
+    epoll = descriptors.epoll
+    signals = descriptors.signals
+    netlink = descriptors.netlink
+    linkIndex = descriptors.linkIndex
+  }
+
+  /// Registers all descriptors, and applies the interface's state.
+  mutating func start() throws(SystemError) {
+    try uapi.register(in: epoll)
+    try epoll.add(driver.rawTimer, token: Token.timer)
+    try epoll.add(signals.raw, token: Token.signals)
+    try epoll.add(netlink.raw, token: Token.netlink)
+    let now = Clock.boottime()
+    hops.setOuterUp(at: now)
+    if !hops.isForwarding {
+      try epoll.add(hops.innermost.tun.raw, token: Token.tun)
+      hops.innermost.apply(try hops.innermost.tun.state(), at: now)
+    }
+    registerSockets()
+  }
+
+  // MARK: Waiting and tickets
+
+  /// Waits for events. Returns how many there are.
+  func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
+    let now = Clock.boottime()
+    gates.tunnel.acquire()
+    let isDue = driver.nextDeadline(at: now).isDue(at: now)
+    if !isDue { driver.armTimer(at: now) }
+    gates.tunnel.release()
+    return max(0, epoll.wait(into: events, timeoutMilliseconds: isDue ? 0 : -1))
+  }
+
+  /// A ticket for a batch that sets out.
+  mutating func outboundTicket() -> Ticket {
+    defer { outboundCount &+= 1 }
+    return gates.outbound.ticket(outboundCount)
+  }
+
+  mutating func inboundTicket() -> Ticket {
+    defer { inboundCount &+= 1 }
+    return gates.inbound.ticket(inboundCount)
+  }
+
+  /// Waits until all batches in flight have arrived. Afterwards only the leader uses anything.
+  private func quiesce() {
+    gates.outbound.ticket(outboundCount).waitForTurn()
+    gates.inbound.ticket(inboundCount).waitForTurn()
+  }
+
+  /// A number that differs from round to round, not negative.
+  mutating func nextRound() -> Int {
+    rounds = (rounds &+ 1) & 0xffff
+    return rounds
+  }
+
+  // MARK: Timers
+
+  /// Runs what is due and handles handshakes: as many batches as the TUN gets in a round, so that
+  /// packets staged in one round are on their way before the next.
+  mutating func runTimers(_ lane: borrowing OutboundLane) {
+    gates.tunnel.acquire()
+    let now = Clock.boottime()
+    let isDue = driver.nextDeadline(at: now).isDue(at: now)
+    let hasEvents = hops.hasEvents
+    let isMTUDue = driver.mtuDeadline.isDue(at: now)
+    gates.tunnel.release()
+    guard isDue || hasEvents else { return }
+    quiesce()
+    if isMTUDue { driver.updateMTU(at: now) }
+    for hop in 0..<hops.count {
+      runTimers(of: hop, lane)
+      if hop > 0 { runTimers(of: &hops.channels[hop - 1], in: hop, lane) }
+    }
+    guard let forwarding = hops.forwarding else { return }
+    runTimers(of: &forwarding.channel, in: 0, lane)
+    forwarding.expireFlows(at: Clock.boottime())
+  }
+
+  private mutating func runTimers(of hop: Int, _ lane: borrowing OutboundLane) {
+    let now = Clock.boottime()
+    for _ in 0..<EventLoop.batchesPerRound {
+      guard hops[hop].tunnel.nextDeadline(at: now).isDue(at: now) else { break }
+      lane.planMessages(of: hop, hops, at: now)
+      // Stored before it is sent: a timestamp that was sent and then forgotten would be refused
+      // when it is used again (R28).
+      var result = LaneResult()
+      if let stamp = hops[hop].tunnel.timestampToPersist() {
+        result.stampError = hops[hop].stamps.write(stamp)
+      }
+      send(hop, lane, &result, at: now)
+      // More handshakes are queued, each with its key agreement: packets come first.
+      if hops[hop].tunnel.hasHandshakes { break }
+    }
+    while let event = hops[hop].tunnel.nextEvent() { hops[hop].log(event, at: now) }
+  }
+
+  /// Expires what was not reassembled in time in a channel inside the tunnel of `hop`.
+  private mutating func runTimers(
+    of channel: inout DatagramChannel, in hop: Int, _ lane: borrowing OutboundLane
+  ) {
+    let now = Clock.boottime()
+    guard channel.nextDeadline.isDue(at: now) else { return }
+    lane.planMessages(of: &channel, in: hop, hops, at: now)
+    var result = LaneResult()
+    send(hop, lane, &result, at: now)
+  }
+
+  /// Sends the messages that are planned in the batch of `hop`.
+  private mutating func send(
+    _ hop: Int, _ lane: borrowing OutboundLane, _ result: inout LaneResult, at now: Instant
+  ) {
+    let ticket = outboundTicket()
+    lane.send(from: hop, ticket, hops, gates.tunnel, &result, at: now)
+    driver.finish(result, "sending failed", of: hop, at: now)
+    ticket.leave()
+  }
+
+  // MARK: Control path
+
+  /// Handles an event that is neither a packet nor a datagram.
+  mutating func handle(_ event: EpollEvent) {
+    quiesce()
+    if let descriptor = Token.uapi(event.token) { return handleUAPI(descriptor) }
+    switch event.token {
+    case Token.timer: driver.acknowledgeTimer()
+    case Token.signals: handleSignals()
+    case Token.netlink: handleNetlink()
+    default: break
+    }
+  }
+
+  private mutating func handleUAPI(_ descriptor: Token.UAPI) {
+    let now = Clock.boottime()
+    switch descriptor {
+    case .listener(let hop):
+      uapi[hop].pointee.accept(&hops[hop], epoll, at: now)
+    case .listenerWatch(let hop):
+      if !uapi[hop].pointee.isPresent() { stop("the configuration socket was deleted") }
+    case .connection(let hop, let index):
+      uapi[hop].pointee.serve(index, &hops[hop], epoll, at: now)
+      uapi[hop].pointee.acceptWaiting(&hops[hop], epoll, at: now)
+    }
+    hops.dropFragmentsOfRemovedPeers()
+    hops.updateMark(at: now)
+    driver.updateMTUIfPending(at: now)
+    registerSockets()
+  }
+
+  private mutating func handleSignals() {
+    while let signal = signals.next() {
+      switch signal {
+      case .terminate: stop("terminated")
+      case .interrupt: stop("interrupted")
+      case .hangup: if isForeground { stop("the terminal is gone") }
+      case .counters: hops.writeCounters()
+      }
+    }
+  }
+
+  /// Registers the outermost sockets with epoll if they are new.
+  mutating func registerSockets() {
+    guard hops.outermost.hasNewSockets else { return }
+    hops.outermost.hasNewSockets = false
+    do throws(SystemError) {
+      if hops.outermost.sockets.ipv4.isOpen {
+        try epoll.add(hops.outermost.sockets.ipv4.raw, token: Token.ipv4)
+      }
+      if hops.outermost.sockets.ipv6.isOpen {
+        try epoll.add(hops.outermost.sockets.ipv6.raw, token: Token.ipv6)
+      }
+    } catch {
+      hops.innermost.report(error, "cannot watch the sockets", at: Clock.boottime())
+    }
+  }
+
+  // MARK: Interface
+
+  /// Checks, if the TUN has reported an error, whether the interface still exists.
+  mutating func checkPresence(_ error: SystemError?, _ event: EpollEvent) {
+    let isGone = event.readiness.contains(.failed) && !hops.innermost.tun.isAttached
+    if error == .EBADFD || isGone {
+      quiesce()
+      stop("the interface was deleted")
+    }
+  }
+
+  private mutating func handleNetlink() {
+    while isRunning {
+      let now = Clock.boottime()
+      switch netlink.next(about: linkIndex) {
+      case .drained: return
+      case .unrelated: driver.noticeLinkChange()
+      case .linkChanged(let state):
+        hops.innermost.apply(state, at: now)
+        registerSockets()
+      case .linkDeleted: handleDeparture(at: now)
+      case .overflow, .failed:
+        readState(at: now)
+        return
+      }
+    }
+  }
+
+  /// The interface is gone from this namespace. If it was moved to another one it is followed; the
+  /// sockets stay in the namespace that they were opened in.
+  private mutating func handleDeparture(at now: Instant) {
+    guard hops.innermost.tun.isAttached else {
+      stop("the interface was deleted")
+      return
+    }
+    do throws(SystemError) {
+      let namespace = try hops.innermost.tun.followNamespace()
+      let moved = try Netlink.open(in: namespace)
+      try epoll.add(moved.raw, token: Token.netlink)
+      netlink = moved
+      linkIndex = try hops.innermost.tun.interfaceIndex()
+      readState(at: now)
+    } catch {
+      hops.innermost.log.error(at: now) {
+        $0.append("the interface moved to a namespace that cannot be watched: ")
+        $0.append(error)
+      }
+    }
+  }
+
+  /// Asks for the interface's state when notifications may have been lost.
+  private mutating func readState(at now: Instant) {
+    if hops.isForwarding { return hops.updateMTU(at: now) }
+    do throws(SystemError) {
+      hops.innermost.apply(try hops.innermost.tun.state(), at: now)
+      registerSockets()
+    } catch {
+      if !hops.innermost.tun.isAttached { stop("the interface was deleted") }
+    }
+  }
+
+  // MARK: End
+
+  /// Ends a start that has failed half way.
+  mutating func cancel() { isRunning = false }
+
+  private mutating func stop(_ reason: StaticString) {
+    isRunning = false
+    hops.innermost.log.verbose(at: Clock.boottime()) { $0.append(reason) }
+  }
+}
