@@ -11,7 +11,7 @@ STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
 SOURCES := Package.swift $(shell find Sources -type f)
 TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
-  Toolchain/libsodium-small.c $(wildcard Toolchain/boards/*)
+  $(wildcard Toolchain/boards/* Toolchain/libsodium/*)
 # The limit, in bytes, of each shipped binary.
 SIZE_MAX := 393216
 # Swift packages: warnings are errors in the manifest itself.
@@ -19,16 +19,21 @@ SWIFT_BUILD := swift build -c release --product culvert
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
-# --- what everything needs
+# --- dependencies
 
 .PHONY: deps
 deps: ## install the Debian packages that building and testing need (as root)
 	@Toolchain/install-deps
 
-build/peers/wireguard-go-newest: | deps
-	@Tests/Interop/fetch-peers
+# One group of them: deps-build, deps-unit, deps-system, deps-boards, deps-packages, deps-bench.
+.PHONY: deps-%
+deps-%:
+	@Toolchain/install-deps $*
+
+build/peers/wireguard-go-newest: | deps-system
+	@Tests/System/fetch-peers
 
 .PHONY: peers
 peers: build/peers/wireguard-go-newest
@@ -36,7 +41,7 @@ peers: build/peers/wireguard-go-newest
 # --- building
 
 .PHONY: build
-build: deps $(ORDINARY) ## the ordinary build: build/ordinary/culvert
+build: deps-build $(ORDINARY) ## the ordinary build: build/ordinary/culvert
 
 $(ORDINARY): $(SOURCES)
 	@echo "building culvert (ordinary Swift, release)"
@@ -45,33 +50,32 @@ $(ORDINARY): $(SOURCES)
 	@cp .build/release/culvert $@
 
 .PHONY: static
-static: deps $(STATIC) ## the shipped build: one static Embedded Swift binary, build/x86_64/culvert
+static: deps-build $(STATIC) ## the shipped build, Embedded Swift: build/x86_64/culvert
 
-# A binary is made anew when a source, the scripts or a board's flags changed, not when a package's
-# files did.
+# Only sources, these scripts and the boards' flags cause a new build; packaging does not.
 build/%/culvert: $(SOURCES) $(TOOLCHAIN)
 	@Toolchain/build-static $*
 	@touch $@
 
 .PHONY: sdk
-sdk: deps ## the Swift SDKs of all boards, from Debian's sources of musl and libsodium
+sdk: deps-build ## the Swift SDKs of all boards, from Debian's sources of musl and libsodium
 	@for board in $(BOARDS); do Toolchain/make-sdk $$board || exit 1; done
 
 .PHONY: $(BOARDS)
-$(BOARDS): %: deps build/%/culvert # one board's static binary, build/BOARD/culvert
+$(BOARDS): %: deps-build build/%/culvert # one board's static binary, build/BOARD/culvert
 
 .PHONY: boards
-boards: deps $(BOARDS:%=build/%/culvert) ## a static binary for each board: build/BOARD/culvert
+boards: deps-build $(BOARDS:%=build/%/culvert) ## a static binary for each board
 
-# The official SDK's triple, in build/TRIPLE/culvert.
+# The triple of the official SDK; the result is build/TRIPLE/culvert.
 SDK := aarch64-swift-linux-musl
 
 .PHONY: static-sdk
-static-sdk: deps ## ordinary Swift with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
+static-sdk: deps-build ## with the official Static Linux SDK (SDK=aarch64-swift-linux-musl)
 	@Toolchain/static-sdk $(SDK)
 
 .PHONY: ordinary-arm64
-ordinary-arm64: deps ## for a release: ordinary Swift and tests on emulated arm64 (1.3 GB to fetch)
+ordinary-arm64: deps-build deps-boards ## for a release: emulated arm64 (downloads 1.3 GB)
 	@Toolchain/ordinary-arm64
 
 .PHONY: install
@@ -82,115 +86,133 @@ install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
 # --- showing
 
 .PHONY: demo
-demo: static peers ## bring up a real tunnel against wireguard-go, pass traffic, say what happened
-	@Tests/Interop/demo --program $(STATIC)
+demo: static deps-system peers ## run a real tunnel against wireguard-go and pass traffic through it
+	@Tests/System/demo --program $(STATIC)
 
 .PHONY: bench
-bench: static peers ## race it against wireguard-go (PEERS="name=command;..." ROUNDS= ONLY= QUICK=1)
-	@Tests/Interop/benchmark/install-plotting
-	$(if $(ONLY)$(QUICK),,@Tests/Microbench/run --times)
-	@Tests/Interop/bench --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
+# PEERS="name=command;...", ROUNDS=, SECONDS= and ONLY= are in docs/TESTING.md.
+bench: static deps-system peers ## race it against wireguard-go (QUICK=1)
+	@Toolchain/install-deps bench
+	@Toolchain/install-deps plots || echo "no plots without python3-matplotlib"
+	$(if $(ONLY)$(QUICK),,@Tests/Bench/Micro/run --times)
+	@Tests/Bench/run-race --program $(STATIC) --check --peers "$(PEERS)" --only "$(ONLY)" \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick)
 
 .PHONY: microbench
-microbench: deps ## instructions per operation against a baseline (BASELINE=write renews it)
-	@Tests/Microbench/run $(if $(filter write,$(BASELINE)),--write)
+microbench: deps-bench ## instructions per operation against a baseline (BASELINE=write renews it)
+	@Tests/Bench/Micro/run $(if $(filter write,$(BASELINE)),--write)
 
 # --- testing
 
+# What a system test is told: K='wg*' runs those whose name matches.
+K ?=
+SYSTEM := Tests/System/run
+FILTERED = $(if $(K),-k '$(K)')
+
 .PHONY: test
-test: ## everything that CI runs
-	@Tests/run-all
+test: ## every kind of test, in under twelve minutes
+	@Toolchain/install-deps build unit system boards
+	@$(SYSTEM) plan test
+
+.PHONY: test-rest
+test-rest: deps ## what `make test` leaves out: other builds, all boards as tunnels, packages, ...
+	@$(SYSTEM) plan test-rest
+
+.PHONY: test-all
+test-all: deps ## everything: `make test`, then `make test-rest`
+	@.ci/run
 
 .PHONY: unit
-unit: deps ## unit, model and simulation tests
-	@swift test --quiet
+unit: deps-unit ## unit, model and simulation tests (FILTER=AEADTests runs some of them)
+	@Tests/run-unit $(if $(FILTER),'$(FILTER)')
 
 .PHONY: models
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
-	@Tests/Models/run $(or $(STREAMS),1000000)
+	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
-embedding: deps ## the program of docs/EMBEDDING.md, taken out, built and run
-	@Tests/Embedding/run
+embedding: deps-unit ## the program of docs/EMBEDDING.md, extracted, built and run
+	@$(SYSTEM) embedding
 
 .PHONY: interop
-interop: static peers ## real tunnels between namespaces, with the static binary
-	@Tests/Interop/run --program $(STATIC)
+interop: static deps-system peers ## real tunnels between namespaces (K='wg*')
+	@$(SYSTEM) interop --program $(STATIC) $(FILTERED)
 
 .PHONY: interop-ordinary
-interop-ordinary: build peers ## the same with the ordinary build
-	@Tests/Interop/run --program $(ORDINARY)
+interop-ordinary: build deps-system peers ## the same with the ordinary build
+	@$(SYSTEM) interop --program $(ORDINARY) $(FILTERED)
 
 .PHONY: allocation
-allocation: static build peers ## nothing is allocated after start, in both builds
-	@Tests/Allocation/run --program $(STATIC) --ordinary $(ORDINARY)
+allocation: static build deps-system peers ## nothing is allocated after startup, in both builds
+	@$(SYSTEM) allocation --program $(STATIC) --ordinary $(ORDINARY) $(FILTERED)
 
 .PHONY: fuzz
-fuzz: deps ## fuzz (TARGET=join SECONDS=20; all without TARGET; see Tests/Fuzz/run)
+fuzz: deps-unit ## fuzz (TARGET=join SECONDS=20; all without TARGET; see Tests/Fuzz/run)
 	@Tests/Fuzz/run $(or $(TARGET),all) $(or $(SECONDS),20)
 
 .PHONY: sanitize
-sanitize: deps peers ## unit tests under the address and thread sanitizers
-	@Tests/sanitize
+sanitize: deps-unit deps-system peers ## unit tests and the program under sanitizers (K=thread)
+	@$(SYSTEM) sanitize $(FILTERED)
 
 .PHONY: size
-size: static ## the static binary is static, stripped and small (size-boards: each board's)
-	@Toolchain/check-static $(STATIC)
-	@Toolchain/check-size $(STATIC) $(SIZE_MAX)
+size: static ## the static binary is static, stripped and small (size-BOARD, size-boards)
+	@$(MAKE) size-x86_64
 
 .PHONY: size-boards
-size-boards: boards
-	@for board in $(filter-out x86_64,$(BOARDS)); do Toolchain/check-static build/$$board/culvert && \
-	  Toolchain/check-size build/$$board/culvert $(SIZE_MAX) || exit 1; done
+size-boards: $(BOARDS:%=size-%)
+
+.PHONY: $(BOARDS:%=size-%)
+$(BOARDS:%=size-%): size-%: % # form and size of one board's binary
+	@Toolchain/checks/check-static build/$*/culvert
+	@Toolchain/checks/check-size build/$*/culvert $(SIZE_MAX)
 
 .PHONY: test-boards
-test-boards: boards peers ## each board's binary under qemu-user, against real peers
-	@Tests/Emulated/run
+test-boards: boards deps-boards deps-system peers ## each board's binary under qemu-user
+	@$(SYSTEM) boards $(if $(BOARD),--boards $(BOARD)) $(FILTERED)
 
 .PHONY: reproducible
-reproducible: deps ## SDK and binary of each board, built twice: the same bytes (BOARD=armv6)
-	@Tests/Reproducible/run $(BOARD)
+reproducible: deps-build ## SDK and binary of each board, built twice: the same bytes (BOARD=armv6)
+	@$(SYSTEM) reproducible $(if $(BOARD),-k $(BOARD))
 
 .PHONY: test-static-sdk
-test-static-sdk: deps ## what `make static-sdk` says and hands to Swift, with a stand-in for the SDK
-	@Tests/StaticSDK/run
+test-static-sdk: deps-build deps-boards ## `make static-sdk` with a stand-in for the official SDK
+	@$(SYSTEM) static-sdk
 
 .PHONY: layers
-layers: ## each folder of the core uses only what it may
-	@Toolchain/check-layers
+layers: deps-unit ## each folder of the core uses only what it may
+	@Toolchain/checks/check-layers
 
 .PHONY: requirements
-requirements: ## every requirement has a test that carries its number
-	@Toolchain/check-requirements
+requirements: ## every requirement has a test with its number
+	@Toolchain/checks/check-requirements
 
 .PHONY: lint
-lint: ## swift-format's rules and the house numbers
-	@Toolchain/check-style
+lint: ## the house rules, and swift-format's (RULE=columns: only one)
+	@Toolchain/checks/check-style $(RULE)
 
 .PHONY: format
 format: ## format the sources in place
 	@swift format --in-place --parallel --recursive Sources Tests Package.swift
 
 .PHONY: clean
-clean: ## remove what was built (not what was fetched)
-	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench
+clean: ## remove what was built (not what was downloaded)
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench build/models
 
 # --- packages
 
 .PHONY: deb
 deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
-	@Toolchain/make-deb $(ARCH)
+	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
-tarball: build/$(ARCH)/culvert ## the same for OpenWrt, OpenRC and others, with an install.sh
-	@Toolchain/make-tarball $(ARCH)
+tarball: build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
+	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
-flash: ## put Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
-	@Toolchain/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
+flash: ## install Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
+	@Toolchain/packaging/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages
-test-packages: boards ## packages: made, installed, started, flashed, purged
-	@Tests/Packages/run
+test-packages: boards deps-packages ## packages: made, installed, started, flashed, purged
+	@$(SYSTEM) packages $(FILTERED)

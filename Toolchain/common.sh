@@ -1,4 +1,4 @@
-# Read by the scripts beside it, never run. Sets toolchain and root; find_compilers the rest.
+# Sourced by the scripts in this folder, never run. Sets toolchain and root.
 # shellcheck shell=sh source-path=SCRIPTDIR
 
 LC_ALL=C
@@ -12,18 +12,19 @@ die() {
     exit 1
 }
 
-# need TOOL [PACKAGE]: stop unless TOOL can be run.
+# need TOOL [PACKAGE]: stop if TOOL is missing.
 need() {
     command -v "$1" >/dev/null 2>&1 || die "missing: ${2:-$1}; run make deps"
 }
 
-# Everything is compiled by the Swift toolchain's own clang: it is there wherever swiftc is, and it
-# is the same on every machine that has this Swift release, which Debian's compilers are not.
+# The Swift toolchain's own clang compiles everything: it is present wherever swiftc is, and unlike
+# Debian's compilers it is the same on every machine that has this Swift release.
 # shellcheck disable=SC2034
 find_compilers() {
-    command -v swiftc >/dev/null 2>&1 || die "missing: swiftc on PATH; install Swift 6.3 (swift.org)"
-    # swiftc may be a link from elsewhere; its neighbours are where it really lies. When it is a
-    # version manager's proxy, the compiler itself says where its library, and so its bin, is.
+    command -v swiftc >/dev/null 2>&1 ||
+        die "missing: swiftc on PATH; install Swift 6.3 (swift.org)"
+    # swiftc may be a link: the other tools are beside its target. If it is a version manager's
+    # proxy, the compiler itself reports where its library is, and from that follows its bin folder.
     bin=$(dirname -- "$(readlink -f -- "$(command -v swiftc)")")
     if [ ! -x "$bin/clang" ]; then
         bin=$(swiftc -print-target-info |
@@ -35,11 +36,12 @@ find_compilers() {
     llvm_objdump=$bin/llvm-objdump
     llvm_objcopy=$bin/llvm-objcopy
     for tool in "$clang" "$llvm_ar" "$llvm_nm" "$llvm_objdump" "$llvm_objcopy" "$bin/ld.lld"; do
-        [ -x "$tool" ] || die "missing: ${tool##*/} beside swiftc; install the whole Swift toolchain"
+        [ -x "$tool" ] ||
+            die "missing: ${tool##*/} beside swiftc; install the whole Swift toolchain"
     done
 }
 
-# load_board NAME: the variables of boards/NAME.conf.
+# load_board NAME: sets the variables of boards/NAME.conf.
 # shellcheck disable=SC2034  # they are used by the script that sources this
 load_board() {
     case $1 in

@@ -1,5 +1,5 @@
-// The heap of the static binary. What it holds is taken once, at start, and kept; so a mark that
-// only moves up does, and the 7 KB of musl's allocator are not linked. Other builds keep their own.
+// The heap of the static binary. Everything is allocated once at start and kept, so a bump
+// allocator is enough, and the 7 KB of musl's allocator are not linked. Other builds use libc's.
 
 #ifdef CULVERT_MARK_HEAP
 
@@ -14,14 +14,14 @@ enum { CHUNK = 64 * 1024 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/// What the heap knows of itself. Tests find it in a running program by its name, and see by the
-/// count that nothing was taken or given back; `used`, or the linker would keep only its parts.
+/// The heap's state. Tests find it in a running program by its name, and see from the count that
+/// nothing was allocated or freed; `used`, or the linker would keep only parts of it.
 __attribute__((used)) static struct {
   char name[8];
   size_t calls;
-  /// Free memory of the current chunk. Before each block stands the mark from before it was taken.
+  /// Free memory of the current chunk. Each block is preceded by the mark before its allocation.
   uintptr_t mark, end;
-  /// The block that was taken last, which alone can be given back; 0 where it has been.
+  /// The last block allocated, the only one that can be freed; 0 if it has been.
   uintptr_t newest;
 } heap = {.name = {'m', 'a', 'r', 'k', 'h', 'e', 'a', 'p'}};
 
@@ -38,7 +38,7 @@ int posix_memalign(void **block, size_t alignment, size_t byte_count) {
   heap.calls++;
   uintptr_t start = place(alignment);
   if (start > heap.end || byte_count > heap.end - start) {
-    // What is left of the old chunk stays unused: a page is not there before it is touched.
+    // The rest of the old chunk stays unused: untouched pages take no memory.
     size_t chunk = (byte_count + 2 * CHUNK) & ~(size_t)(CHUNK - 1);
     void *memory = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
@@ -58,7 +58,7 @@ done:
   return error;
 }
 
-/// Gives the newest block back; of another the memory is lost, as at most a few hundred bytes are.
+/// Frees the newest block; the memory of any other is lost, a few hundred bytes in all at most.
 void free(void *block) {
   if (block == NULL) return;
   pthread_mutex_lock(&lock);

@@ -8,6 +8,29 @@
 #include <time.h>
 #include <unistd.h>
 
+// MARK: Clocks
+
+uint64_t clinux_clock_boottime(void) {
+  struct timespec now;
+  if (clock_gettime(CLOCK_BOOTTIME, &now) != 0) clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clinux_clock_thread(void) {
+  struct timespec used;
+  if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) != 0) return clinux_clock_boottime();
+  return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+void clinux_clock_realtime(uint64_t *seconds, uint32_t *nanoseconds) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  *seconds = now.tv_sec < 0 ? 0 : (uint64_t)now.tv_sec;
+  *nanoseconds = (uint32_t)now.tv_nsec;
+}
+
+// MARK: epoll
+
 // Swift's EpollEvent has the same layout.
 _Static_assert(sizeof(struct clinux_event) == 16, "event");
 _Static_assert(offsetof(struct clinux_event, readiness) == 8, "event.readiness");
@@ -54,11 +77,13 @@ int clinux_epoll_wait(
   return count;
 }
 
+// MARK: Timers
+
 int clinux_timer_open(int *is_boottime) {
   *is_boottime = 1;
   int timer = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
   if (timer < 0 && errno == EINVAL) {
-    // Before Linux 3.15. Such a timer stops while the machine sleeps.
+    // Before Linux 3.15. This timer stops while the machine sleeps.
     *is_boottime = 0;
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
   }
@@ -71,12 +96,12 @@ int clinux_timer_arm(int timer, int is_boottime, uint64_t nanoseconds) {
     nanoseconds = nanoseconds > now ? nanoseconds - now : 0;
   }
   uint64_t seconds = nanoseconds / 1000000000u;
-  // 68 years, which fit a 32-bit time_t too.
+  // 68 years, which also fit a 32-bit time_t.
   if (seconds > INT32_MAX) seconds = INT32_MAX;
   struct itimerspec when = {0};
   when.it_value.tv_sec = (time_t)seconds;
   when.it_value.tv_nsec = (long)(nanoseconds % 1000000000u);
-  // Zero would disarm.
+  // Zero would disarm the timer.
   if (nanoseconds == 0) when.it_value.tv_nsec = 1;
   int flags = is_boottime ? TFD_TIMER_ABSTIME : 0;
   return timerfd_settime(timer, flags, &when, NULL) == 0 ? 0 : -errno;
@@ -91,6 +116,8 @@ int clinux_timer_acknowledge(int timer) {
   uint64_t count;
   return clinux_file_read(timer, &count, sizeof count) == sizeof count;
 }
+
+// MARK: Signals
 
 static int block(sigset_t *set) {
   sigemptyset(set);

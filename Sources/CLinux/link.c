@@ -1,24 +1,58 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(IFNAMSIZ == CLINUX_NAME_BYTE_COUNT, "interface name");
+_Static_assert(sizeof(struct clinux_link) == 28, "link");
+
+int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol) {
+  // A namespace belongs to the thread, so this must be the thread's own, not the process's.
+  int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+  if (home < 0) return -errno;
+  int result;
+  struct stat ours, theirs;
+  // Entering a namespace needs CAP_SYS_ADMIN, even if we are in it already.
+  if (fstat(home, &ours) == 0 && fstat(network_namespace, &theirs) == 0 &&
+      ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino) {
+    result = socket(domain, type, protocol);
+    if (result < 0) result = -errno;
+  } else if (setns(network_namespace, CLONE_NEWNET) != 0) {
+    result = -errno;
+  } else {
+    result = socket(domain, type, protocol);
+    if (result < 0) result = -errno;
+    // This cannot be handled as an error: in the wrong namespace, packets would leave through the
+    // wrong network.
+    if (setns(home, CLONE_NEWNET) != 0) abort();
+  }
+  close(home);
+  return result;
+}
+
+// A socket in a namespace, or in this thread's own for -1.
+static int open_socket(int network_namespace, int domain, int type, int protocol) {
+  if (network_namespace >= 0)
+    return clinux_socket_in_namespace(network_namespace, domain, type, protocol);
+  int result = socket(domain, type, protocol);
+  return result < 0 ? -errno : result;
+}
+
+// MARK: Interface ioctls
 
 int clinux_link_open(int network_namespace) {
-  // A unix socket: it takes interface ioctls as any other does, and is there without IPv4.
-  int type = SOCK_DGRAM | SOCK_CLOEXEC;
-  if (network_namespace >= 0) {
-    return clinux_socket_in_namespace(network_namespace, AF_UNIX, type, 0);
-  }
-  int control = socket(AF_UNIX, type, 0);
-  return control < 0 ? -errno : control;
+  // A unix socket takes interface ioctls like any other, and exists without IPv4.
+  return open_socket(network_namespace, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 }
 
 static int request(int control, unsigned long operation, const char *name, struct ifreq *ifr) {
@@ -64,7 +98,9 @@ int clinux_link_set_up(int control, const char *name, int is_up) {
   return request(control, SIOCSIFFLAGS, name, &ifr);
 }
 
-// A request to route netlink: a header, a body of one of two kinds, and attributes.
+// MARK: Requests to route netlink
+
+// A header, one of three bodies, and attributes.
 struct route_request {
   struct nlmsghdr header;
   union {
@@ -83,7 +119,7 @@ static void append(struct route_request *request, uint16_t type, const void *byt
   request->header.nlmsg_len = (uint32_t)(start + RTA_LENGTH(count));
 }
 
-// The answer to the request: 0 or -errno. The kernel has written it when the request is sent.
+// The answer to a request: 0 or -errno. The kernel writes it before sendto returns.
 static int read_acknowledgement(int netlink) {
   _Alignas(struct nlmsghdr) uint8_t answer[1024];
   ssize_t count;
@@ -97,13 +133,11 @@ static int read_acknowledgement(int netlink) {
   return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
 }
 
-// A socket on which the request has been sent, in this thread's namespace or another; or -errno.
+// Sends a request in a namespace, or this thread's for -1. Returns the socket or -errno.
 static int send_request(struct route_request *request, int network_namespace) {
-  int type = SOCK_RAW | SOCK_CLOEXEC;
-  int netlink = network_namespace < 0
-      ? socket(AF_NETLINK, type, NETLINK_ROUTE)
-      : clinux_socket_in_namespace(network_namespace, AF_NETLINK, type, NETLINK_ROUTE);
-  if (netlink < 0) return network_namespace < 0 ? -errno : netlink;
+  int netlink =
+      open_socket(network_namespace, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (netlink < 0) return netlink;
   struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
   ssize_t count;
   do {
@@ -161,8 +195,9 @@ int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu) {
   return ask(&request, network_namespace);
 }
 
-// What the table of routes says about a destination: the interface, and an MTU of the route's own
-// or 0.
+// MARK: Routes
+
+// The routing table's entry for a destination: the interface, and the route's own MTU or 0.
 struct route {
   uint32_t index;
   uint32_t mtu;
@@ -190,7 +225,7 @@ static int find_route(const struct clinux_datagram *target, uint32_t mark, struc
       .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.route),
           .nlmsg_type = RTM_GETROUTE,
           .nlmsg_flags = NLM_F_REQUEST},
-      // The table's entry, not what ICMP has made of it: that anybody can forge.
+      // The table's entry, without what ICMP has added to it, which anybody can forge.
       .body.route = {.rtm_family = target->family == 4 ? AF_INET : AF_INET6,
           .rtm_dst_len = target->family == 4 ? 32 : 128,
           .rtm_flags = RTM_F_FIB_MATCH}};
@@ -233,4 +268,75 @@ int clinux_link_route_mtu(
   close(control);
   if (error != 0) return error;
   return route.mtu != 0 && (int)route.mtu < ifr.ifr_mtu ? (int)route.mtu : ifr.ifr_mtu;
+}
+
+// MARK: Link events
+
+int clinux_netlink_open(int network_namespace) {
+  int type = SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  int netlink = open_socket(network_namespace, AF_NETLINK, type, NETLINK_ROUTE);
+  if (netlink < 0) return netlink;
+  struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+  if (bind(netlink, (struct sockaddr *)&address, sizeof address) != 0) {
+    int error = -errno;
+    close(netlink);
+    return error;
+  }
+  return netlink;
+}
+
+static void read_attributes(struct nlmsghdr *message, struct clinux_link *link) {
+  struct ifinfomsg *body = NLMSG_DATA(message);
+  int left = (int)IFLA_PAYLOAD(message);
+  for (struct rtattr *attribute = IFLA_RTA(body); RTA_OK(attribute, left);
+       attribute = RTA_NEXT(attribute, left)) {
+    size_t length = RTA_PAYLOAD(attribute);
+    if (attribute->rta_type == IFLA_MTU && length >= sizeof link->mtu) {
+      memcpy(&link->mtu, RTA_DATA(attribute), sizeof link->mtu);
+    } else if (attribute->rta_type == IFLA_IFNAME) {
+      if (length > sizeof link->name - 1) length = sizeof link->name - 1;
+      memset(link->name, 0, sizeof link->name);
+      memcpy(link->name, RTA_DATA(attribute), length);
+    }
+  }
+}
+
+static void read_message(struct nlmsghdr *message, uint32_t index, struct clinux_link *link) {
+  if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return;
+  if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct ifinfomsg))) return;
+  struct ifinfomsg *body = NLMSG_DATA(message);
+  // Other families than AF_UNSPEC are about bridge ports and the like, not about the interface.
+  if (body->ifi_family != AF_UNSPEC || (uint32_t)body->ifi_index != index) return;
+  if (message->nlmsg_type == RTM_DELLINK) {
+    link->event = CLINUX_LINK_DELETED;
+    return;
+  }
+  link->event = CLINUX_LINK_CHANGED;
+  link->is_up = (body->ifi_flags & IFF_UP) != 0;
+  read_attributes(message, link);
+}
+
+int clinux_netlink_next(int netlink, uint32_t index, struct clinux_link *link) {
+  // A link's message has 1-2 KB; a truncated one counts as lost.
+  _Alignas(struct nlmsghdr) uint8_t buffer[8192];
+  struct sockaddr_nl sender = {0};
+  struct iovec vector = {buffer, sizeof buffer};
+  struct msghdr header = {
+      .msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &vector, .msg_iovlen = 1};
+  memset(link, 0, sizeof *link);
+  ssize_t count;
+  do {
+    count = recvmsg(netlink, &header, 0);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return errno == EAGAIN ? 0 : -errno;
+  // Any process may send to a netlink socket; the kernel's own messages have pid 0.
+  if (sender.nl_pid != 0) return 1;
+  if (header.msg_flags & MSG_TRUNC) return -ENOBUFS;
+
+  unsigned left = (unsigned)count;
+  for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left);
+       message = NLMSG_NEXT(message, left)) {
+    read_message(message, index, link);
+  }
+  return 1;
 }

@@ -18,8 +18,8 @@ void clinux_lock_acquire(struct clinux_lock *lock) { pthread_mutex_lock(mutex_of
 void clinux_lock_release(struct clinux_lock *lock) { pthread_mutex_unlock(mutex_of(lock)); }
 
 struct turnstile {
-  // Written under the mutex; read without it by whose turn it is already. It counts modulo 2^32,
-  // which any board has an atomic for.
+  // Written under the mutex; read without it by a thread whose turn it may be already. It counts
+  // modulo 2^32, because every board has 32-bit atomics.
   _Atomic uint32_t turn;
   uint32_t waiting;
   pthread_mutex_t mutex;
@@ -58,7 +58,7 @@ void clinux_turnstile_leave(struct clinux_turnstile *turnstile) {
   pthread_mutex_lock(&self->mutex);
   uint32_t next = atomic_load_explicit(&self->turn, memory_order_relaxed) + 1;
   atomic_store_explicit(&self->turn, next, memory_order_release);
-  // Each waits for a number of its own, so all of them look.
+  // Each thread waits for a number of its own, so all have to look.
   if (self->waiting > 0) pthread_cond_broadcast(&self->moved);
   pthread_mutex_unlock(&self->mutex);
 }
@@ -87,7 +87,7 @@ void clinux_thread_join(uint64_t thread) {
 int clinux_cpu_count(void) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  // A machine with more than 1024 CPUs refuses; it has enough.
+  // Fails on a machine with more than 1024 CPUs.
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
   int count = CPU_COUNT(&set);
   return count > 0 ? count : 1;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-// After net/if.h, with which it shares no name.
+// After net/if.h, whose names it does not redefine.
 #include <linux/if_tun.h>
 
 // Headers older than Linux 5.2 lack it.
@@ -30,9 +30,9 @@ int clinux_tun_open(const char *name, uint32_t features) {
 
   int tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (tun < 0) return -errno;
-  // Without IFF_TUN_EXCL: an interface that waits, persistent and made for this user by
-  // "ip tuntap add", is how a tunnel runs without CAP_NET_ADMIN. One that another process is
-  // attached to gives EBUSY all the same, since only one queue was asked for.
+  // Without IFF_TUN_EXCL: a tunnel without CAP_NET_ADMIN attaches to a persistent interface that
+  // "ip tuntap add" made for its user. If another process is attached to it, this still fails with
+  // EBUSY, because only one queue was requested.
   if (ioctl(tun, TUNSETIFF, &ifr) != 0) {
     int error = -errno;
     close(tun);
@@ -63,7 +63,7 @@ int clinux_tun_header_byte_count(int tun) {
 int clinux_tun_set_offloads(int tun, uint32_t offloads) {
   unsigned long flags = 0;
   if (offloads & CLINUX_TUN_CHECKSUM) flags |= TUN_F_CSUM;
-  // TCP with congestion marks goes the same way: the mark is on the segments' own headers.
+  // TCP with congestion marks included: the mark is in the segments' own headers.
   if (offloads & CLINUX_TUN_TSO) flags |= TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
   if (offloads & CLINUX_TUN_USO) flags |= TUN_F_USO4 | TUN_F_USO6;
   return ioctl(tun, TUNSETOFFLOAD, flags) == 0 ? 0 : -errno;

@@ -16,7 +16,7 @@ static int make_path(const char *directory, const char *name, struct sockaddr_un
   size_t used = 0;
   memset(address, 0, sizeof *address);
   address->sun_family = AF_UNIX;
-  // By hand: snprintf is 10 KB of a static binary.
+  // Without snprintf, which is 10 KB of a static binary.
   for (size_t part = 0; part < sizeof parts / sizeof parts[0]; part++) {
     size_t length = strlen(parts[part]);
     if (length >= sizeof address->sun_path - used) return -ENAMETOOLONG;
@@ -26,13 +26,13 @@ static int make_path(const char *directory, const char *name, struct sockaddr_un
   return 0;
 }
 
-// 1 where somebody listens, 0 where nobody does, -errno where it cannot be told.
+// 1 if somebody listens, 0 if nobody does, -errno if that cannot be determined.
 static int is_live(const struct sockaddr_un *address) {
   int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (probe < 0) return -errno;
   int result = 1;
   if (connect(probe, (const struct sockaddr *)address, sizeof *address) != 0) {
-    // EAGAIN: somebody listens whose queue is full.
+    // EAGAIN: the listener's queue is full.
     result = errno == EAGAIN ? 1 : errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
   }
   close(probe);
@@ -40,15 +40,15 @@ static int is_live(const struct sockaddr_un *address) {
 }
 
 static int bind_privately(int listener, const struct sockaddr_un *address) {
-  // bind creates the file with 0777 less this; a chmod afterwards would leave a gap. 0177 and
-  // not 0077, so that the file is 0600.
+  // bind creates the file with 0777 minus the umask; a chmod afterwards would leave a gap. 0177
+  // gives 0600.
   mode_t before = umask(0177);
   int error = bind(listener, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : -errno;
   umask(before);
   return error;
 }
 
-// Learns which file is ours and watches it. Without inotify the file can still be looked at.
+// Remembers the file's identity and watches it. Without inotify the file can still be compared.
 static int watch_file(const struct sockaddr_un *address, struct clinux_uapi *uapi) {
   struct stat status;
   if (lstat(address->sun_path, &status) != 0) return -errno;
@@ -59,7 +59,7 @@ static int watch_file(const struct sockaddr_un *address, struct clinux_uapi *uap
     uapi->watch = -1;
     return 0;
   }
-  // An unlinked socket file lives on while it is bound: IN_ATTRIB tells of its link count.
+  // An unlinked socket file exists while it is bound: IN_ATTRIB reports its link count.
   uint32_t mask = IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF;
   if (inotify_add_watch(uapi->watch, address->sun_path, mask) < 0) {
     close(uapi->watch);
@@ -107,7 +107,7 @@ int clinux_uapi_adopt(
   if (error == 0) error = make_path(directory, name, &address);
   if (error != 0) return error;
   *uapi = (struct clinux_uapi){.listener = listener, .watch = -1};
-  // Whoever made the socket may keep its file elsewhere; then nothing is watched or removed.
+  // The socket's file may be elsewhere; then nothing is watched or removed.
   watch_file(&address, uapi);
   return 0;
 }
@@ -130,10 +130,10 @@ int clinux_uapi_is_present(
     const struct clinux_uapi *uapi, const char *directory, const char *name) {
   struct sockaddr_un address;
   _Alignas(struct inotify_event) uint8_t events[512];
-  // Only that something happened matters; the file itself tells what.
+  // The events are only a signal to look at the file itself.
   while (uapi->watch >= 0 && clinux_file_read(uapi->watch, events, sizeof events) > 0) {
   }
-  // An adopted socket without a file has none to lose.
+  // An adopted socket may have no file.
   if (uapi->inode == 0) return 1;
   return make_path(directory, name, &address) == 0 && is_ours(uapi, &address);
 }

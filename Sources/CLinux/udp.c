@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -58,24 +59,41 @@ static struct in6_addr v6_of(uint64_t high, uint64_t low) {
   return address;
 }
 
+// Writes the address, port and scope of `datagram` to `address`, which is zero. Returns its length.
+static socklen_t write_address(union address *address, const struct clinux_datagram *datagram) {
+  if (datagram->family == 4) {
+    address->v4.sin_family = AF_INET;
+    address->v4.sin_addr = v4_of(datagram->address_high);
+    address->v4.sin_port = htons(datagram->port);
+    return sizeof address->v4;
+  }
+  address->v6.sin6_family = AF_INET6;
+  address->v6.sin6_addr = v6_of(datagram->address_high, datagram->address_low);
+  address->v6.sin6_port = htons(datagram->port);
+  address->v6.sin6_scope_id = datagram->scope;
+  return sizeof address->v6;
+}
+
+// MARK: Opening
+
 static int set(int udp, int level, int option, int value) {
   return setsockopt(udp, level, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
 enum { MAX_SEND_BUFFER = 1 << 20 };
 
-// What the tunnel can do without where the kernel refuses (qemu-user does): no error is returned.
-static void set_conveniences(int udp, int family, int buffer_byte_count) {
-  // FORCE goes beyond net.core.rmem_max, with CAP_NET_ADMIN.
+// Options that the tunnel can do without if the kernel refuses them (as qemu-user does).
+static void set_optional(int udp, int family, int buffer_byte_count) {
+  // FORCE may exceed net.core.rmem_max, with CAP_NET_ADMIN.
   if (set(udp, SOL_SOCKET, SO_RCVBUFFORCE, buffer_byte_count) != 0)
     set(udp, SOL_SOCKET, SO_RCVBUF, buffer_byte_count);
-  // What waits to be sent is delay for everybody; what waits to be received is the pause of a busy
-  // CPU, and without room for it lost.
+  // A long send queue delays all packets. A long receive queue bridges the pauses of a busy CPU, in
+  // which datagrams would otherwise be lost.
   if (buffer_byte_count > MAX_SEND_BUFFER) buffer_byte_count = MAX_SEND_BUFFER;
   if (set(udp, SOL_SOCKET, SO_SNDBUFFORCE, buffer_byte_count) != 0)
     set(udp, SOL_SOCKET, SO_SNDBUF, buffer_byte_count);
-  // Outer datagrams may be fragmented and carry no DF, as the kernel's WireGuard sends them: the
-  // tunnel's MTU is the user's, and an ICMP that anybody can forge must not lose packets.
+  // Outer datagrams carry no DF and may be fragmented, as with the kernel's WireGuard: the user
+  // sets the tunnel's MTU, and a forged ICMP error must not cause losses.
   if (family == 4) {
     set(udp, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
     set(udp, IPPROTO_IP, IP_PKTINFO, 1);
@@ -90,7 +108,7 @@ static void set_conveniences(int udp, int family, int buffer_byte_count) {
 int clinux_udp_set_gro(int udp, int is_on) { return set(udp, IPPROTO_UDP, UDP_GRO, is_on); }
 
 int clinux_udp_has_segmentation(int udp) {
-  // The default for all that is sent, which is none.
+  // Sets the default segment size, to none.
   return set(udp, IPPROTO_UDP, UDP_SEGMENT, 0);
 }
 
@@ -104,7 +122,7 @@ int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_co
   if (udp < 0) return -errno;
   int error = family == 4 ? 0 : set(udp, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   if (error == 0 && mark != 0) error = clinux_udp_set_mark(udp, mark);
-  set_conveniences(udp, family, buffer_byte_count);
+  set_optional(udp, family, buffer_byte_count);
 
   union address local = {0};
   socklen_t length = family == 4 ? sizeof local.v4 : sizeof local.v6;
@@ -126,6 +144,8 @@ int clinux_udp_port(int udp) {
   return ntohs(local.any.sa_family == AF_INET ? local.v4.sin_port : local.v6.sin6_port);
 }
 
+// MARK: Receiving
+
 static void read_sender(const union address *sender, struct clinux_datagram *datagram) {
   if (sender->any.sa_family == AF_INET) {
     datagram->family = 4;
@@ -136,7 +156,7 @@ static void read_sender(const union address *sender, struct clinux_datagram *dat
     datagram->address_high = load64(sender->v6.sin6_addr.s6_addr);
     datagram->address_low = load64(sender->v6.sin6_addr.s6_addr + 8);
     datagram->port = ntohs(sender->v6.sin6_port);
-    // The kernel sets it for link-local addresses alone.
+    // The kernel sets it for link-local addresses only.
     datagram->scope = sender->v6.sin6_scope_id;
   }
 }
@@ -146,7 +166,7 @@ static void read_ancillary(const struct cmsghdr *item, struct clinux_datagram *d
   if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_PKTINFO) {
     struct in_pktinfo information;
     memcpy(&information, data, sizeof information);
-    // The address to answer from, which for a broadcast is not the one that was asked.
+    // The address to answer from, which for a broadcast is not the destination.
     datagram->source_high = high_of(information.ipi_spec_dst);
     datagram->interface = (uint32_t)information.ipi_ifindex;
   } else if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_TOS) {
@@ -170,7 +190,7 @@ static void read_ancillary(const struct cmsghdr *item, struct clinux_datagram *d
   }
 }
 
-// musl's macro compares a size with a pointer difference, which is no fault of ours.
+// musl's macro compares a size with a pointer difference.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-compare"
 static struct cmsghdr *next_ancillary(struct msghdr *header, struct cmsghdr *item) {
@@ -178,7 +198,7 @@ static struct cmsghdr *next_ancillary(struct msghdr *header, struct cmsghdr *ite
 }
 #pragma GCC diagnostic pop
 
-// What one message of a receive call needs.
+// The buffers of one message of a receive call.
 struct reception {
   union address sender;
   union ancillary ancillary;
@@ -245,6 +265,8 @@ int clinux_udp_receive_many(
   return received;
 }
 
+// MARK: Sending
+
 static void *begin(struct cmsghdr *item, int level, int type, size_t byte_count) {
   item->cmsg_level = level;
   item->cmsg_type = type;
@@ -252,7 +274,7 @@ static void *begin(struct cmsghdr *item, int level, int type, size_t byte_count)
   return CMSG_DATA(item);
 }
 
-// Fills `ancillary`, which is zero, and returns how many bytes of it are used.
+// Fills `ancillary`, which is zero. Returns how many bytes of it are used.
 static size_t write_ancillary(
     const struct clinux_datagram *datagram, uint16_t segment, union ancillary *ancillary) {
   struct cmsghdr *item = (struct cmsghdr *)ancillary;
@@ -266,8 +288,8 @@ static size_t write_ancillary(
   } else if (datagram->source_high | datagram->source_low) {
     struct in6_pktinfo information = {
         .ipi6_addr = v6_of(datagram->source_high, datagram->source_low)};
-    // Only a link-local address needs its interface. Any other route may change its interface
-    // while the address stays good, so it is left out, as the kernel's WireGuard does.
+    // Only a link-local address needs its interface. Other routes may move to another interface
+    // while the address stays valid, so it is left out, as in the kernel's WireGuard.
     if (IN6_IS_ADDR_LINKLOCAL(&information.ipi6_addr))
       information.ipi6_ifindex = datagram->interface;
     memcpy(begin(item, IPPROTO_IPV6, IPV6_PKTINFO, sizeof information), &information,
@@ -289,7 +311,7 @@ static size_t write_ancillary(
   return used;
 }
 
-// What the messages of one send call have in common: where they go, and how.
+// What the messages of one send call have in common.
 struct transmission {
   union address target;
   union ancillary ancillary;
@@ -299,21 +321,9 @@ struct transmission {
 static void prepare_transmission(
     struct transmission *transmission, const struct clinux_datagram *datagram, uint16_t segment) {
   memset(transmission, 0, sizeof *transmission);
-  union address *target = &transmission->target;
   struct msghdr *header = &transmission->header;
-  header->msg_name = target;
-  if (datagram->family == 4) {
-    header->msg_namelen = sizeof target->v4;
-    target->v4.sin_family = AF_INET;
-    target->v4.sin_addr = v4_of(datagram->address_high);
-    target->v4.sin_port = htons(datagram->port);
-  } else {
-    header->msg_namelen = sizeof target->v6;
-    target->v6.sin6_family = AF_INET6;
-    target->v6.sin6_addr = v6_of(datagram->address_high, datagram->address_low);
-    target->v6.sin6_port = htons(datagram->port);
-    target->v6.sin6_scope_id = datagram->scope;
-  }
+  header->msg_name = &transmission->target;
+  header->msg_namelen = write_address(&transmission->target, datagram);
   size_t used = write_ancillary(datagram, segment, &transmission->ancillary);
   header->msg_control = used > 0 ? &transmission->ancillary : NULL;
   header->msg_controllen = used;
@@ -354,9 +364,63 @@ int clinux_udp_send_many(
   }
   long sent;
   do {
-    // musl's function makes a call for each message. Its reason, padding that might not be zero,
-    // does not hold here.
+    // musl's function makes a call for each message, in case padding is not zero; here it is.
     sent = syscall(SYS_sendmmsg, udp, messages, (unsigned)count, 0);
   } while (sent < 0 && errno == EINTR);
   return sent < 0 ? -errno : (int)sent;
+}
+
+// MARK: Sockets of `culvert forward`
+
+// Received datagrams report the local address and the traffic class. Answers larger than a link's
+// MTU are fragmented rather than refused.
+static int set_options_v4(int udp) {
+  set(udp, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+  set(udp, IPPROTO_IP, IP_RECVTOS, 1);
+  return set(udp, IPPROTO_IP, IP_PKTINFO, 1);
+}
+
+static int set_options_v6(int udp) {
+  set(udp, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+  set(udp, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+  int error = set(udp, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  return error != 0 ? error : set(udp, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+}
+
+int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_count) {
+  int is_v4 = local->family == 4;
+  int domain = is_v4 ? AF_INET : AF_INET6;
+  int udp = socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+  if (udp < 0) return -errno;
+  // Up to net.core.rmem_max and wmem_max, which needs no capability.
+  set(udp, SOL_SOCKET, SO_RCVBUF, buffer_byte_count);
+  set(udp, SOL_SOCKET, SO_SNDBUF, buffer_byte_count);
+  int error = is_v4 ? set_options_v4(udp) : set_options_v6(udp);
+  union address address = {0};
+  socklen_t length = write_address(&address, local);
+  if (error == 0 && bind(udp, &address.any, length) != 0) error = -errno;
+  if (error == 0) return udp;
+  close(udp);
+  return error;
+}
+
+// MARK: Sockets of the resolver
+
+int clinux_resolve_open(const struct clinux_datagram *target) {
+  union address address = {0};
+  socklen_t length = write_address(&address, target);
+  int udp = socket(address.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+  if (udp < 0) return -errno;
+  // The kernel chooses a random local port, and then delivers only datagrams from that address.
+  if (connect(udp, &address.any, length) == 0) return udp;
+  int error = -errno;
+  close(udp);
+  return error;
+}
+
+int clinux_resolve_wait(int udp, int timeout_milliseconds) {
+  struct pollfd ready = {.fd = udp, .events = POLLIN};
+  int count = poll(&ready, 1, timeout_milliseconds);
+  if (count < 0) return errno == EINTR ? 0 : -errno;
+  return count > 0;
 }

@@ -1,6 +1,5 @@
-// libsodium as Swift wants to call it: bytes are `void *`, so that raw pointers pass without a
-// cast, and sizes are size_t. Nothing here but casts, and what Swift cannot promise itself (a
-// wipe that the optimiser leaves alone).
+// libsodium's functions for Swift: bytes are `void *`, so that raw pointers need no cast, and sizes
+// are size_t. Only casts, and one function that Swift cannot express, which overwrites the stack.
 #ifndef CSODIUM_SHIM_H
 #define CSODIUM_SHIM_H
 
@@ -10,7 +9,7 @@
 
 #pragma clang assume_nonnull begin
 
-/// 0, or 1 where it has been done before; -1 on failure.
+/// 0, or 1 if it was called before; -1 on failure.
 static inline int csodium_init(void) {
   return sodium_init();
 }
@@ -19,18 +18,18 @@ static inline void csodium_wipe(void *bytes, size_t count) {
   sodium_memzero(bytes, count);
 }
 
-/// 0 where the bytes are equal; takes the same time whichever differ.
+/// 0 if the bytes are equal; in constant time.
 static inline int csodium_compare(const void *a, const void *b, size_t count) {
   return sodium_memcmp(a, b, count);
 }
 
-/// 1 where all bytes are zero; takes the same time whichever are not.
+/// 1 if all bytes are zero; in constant time.
 static inline int csodium_is_zero(const void *bytes, size_t count) {
   return sodium_is_zero((const unsigned char *)bytes, count);
 }
 
-/// Overwrites the stack below the caller's frame, where functions that have returned left what
-/// they spilled. Not inlined, or its buffer would lie inside the caller's frame.
+/// Overwrites the stack below the caller's frame, where functions that have returned may have left
+/// spilled registers. Not inlined, or its buffer would be inside the caller's frame.
 static __attribute__((noinline, unused)) void csodium_burn_stack(void) {
   unsigned char burnt[2048];
   sodium_memzero(burnt, sizeof burnt);
@@ -52,8 +51,8 @@ static inline void csodium_aead_seal(
       (const unsigned char *)nonce, (const unsigned char *)key);
 }
 
-/// The reverse: `count` bytes to `output`, which may be `message`; the 16 bytes of tag stand
-/// behind the message's `count`. 0, or -1 on a wrong tag, and then `output` is zeroed.
+/// The reverse: `count` bytes to `output`, which may be `message`; the 16 bytes of tag follow the
+/// message's `count`. 0, or -1 on a wrong tag, and then `output` is zeroed.
 static inline int csodium_aead_open(
     void *output, const void *message, size_t count,
     const void *_Nullable additional, size_t additional_count,
@@ -74,14 +73,14 @@ static inline void csodium_chacha20(
       (const unsigned char *)nonce, 0, (const unsigned char *)key);
 }
 
-/// Poly1305: 16 bytes to `tag`, which may lie in `bytes`, under a one-time key of 32 bytes.
+/// Poly1305: 16 bytes to `tag`, which may be in `bytes`, under a one-time key of 32 bytes.
 static inline void csodium_poly1305(
     void *tag, const void *bytes, size_t count, const void *key) {
   (void)crypto_onetimeauth_poly1305(
       (unsigned char *)tag, (const unsigned char *)bytes, count, (const unsigned char *)key);
 }
 
-/// 0 where `tag` is the bytes' Poly1305, and -1 where not; compared in constant time.
+/// 0 if `tag` is the Poly1305 of the bytes, otherwise -1; in constant time.
 static inline int csodium_poly1305_verify(
     const void *tag, const void *bytes, size_t count, const void *key) {
   return crypto_onetimeauth_poly1305_verify(

@@ -65,4 +65,4 @@
 //   Channel          Limits, Time, Memory, Wire, Crypto, Segments, Fragments, Noise, Routing,
 //                    Batches, Tunnel
 //   Selftest         Limits, Time, Memory, Wire, Crypto, Segments, Fragments, Noise, Routing,
-//                    Configuration, Batches, Tunnel
+//                    Configuration, Batches, Tunnel, Channel

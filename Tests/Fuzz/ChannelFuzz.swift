@@ -1,8 +1,8 @@
 // Packets of any kind into a datagram channel, while time passes: UDP, fragments, ICMP, raw bytes,
-// and what another channel sends. The input is a sequence of steps, each a byte that says what is
-// done and the bytes that this takes. Build and run: Tests/Fuzz/run channel.
+// and packets of another channel. The input is a sequence of steps: a byte that selects the step,
+// and the bytes that it needs. Build and run: Tests/Fuzz/run channel.
 //
-// Every packet is an allocation of exactly its bytes, so that address sanitizer sees the first one
+// Every packet is an allocation of exactly its bytes, so that the address sanitizer sees any access
 // outside.
 
 nonisolated(unsafe) private let world = ChannelFuzz()
@@ -15,7 +15,7 @@ func fuzzChannel(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 }
 
 final class ChannelFuzz {
-  /// A payload in the channel's memory, and what it was when it was given out.
+  /// A payload in the channel's memory, and its content when it was handed out.
   private struct Lent {
     var payload: UnsafeMutableRawBufferPointer
     var bytes: [UInt8]
@@ -115,7 +115,7 @@ final class ChannelFuzz {
 
   // MARK: Packets
 
-  /// A datagram to the channel, wrong in one way or the other where `flaws` says so.
+  /// A datagram to the channel, with errors selected by `flaws`.
   private func datagram(
     _ family: IPAddress.Family, _ flaws: UInt8, byteCount: Int
   ) -> ChannelPacket {
@@ -135,7 +135,7 @@ final class ChannelFuzz {
     return packet
   }
 
-  /// One of a few datagrams, so that it does not take luck to make one whole.
+  /// A fragment of one of a few datagrams, so that completing one does not take luck.
   private func receiveFragment(_ family: IPAddress.Family, _ choice: UInt8) {
     let (which, flaws) = (next(), choice & 16 == 0 ? 0 : next())
     var packet = datagram(family, flaws, byteCount: 40 + 500 * Int(which & 3))
@@ -168,7 +168,7 @@ final class ChannelFuzz {
       to: isIPv4 ? ChannelFuzz.address4 : ChannelFuzz.address6)
   }
 
-  /// About a datagram of ours, or its first fragment, cut short and changed.
+  /// An error about a datagram of ours, or its first fragment, cut short and changed.
   private func receiveError(_ family: IPAddress.Family, _ choice: UInt8) {
     let (which, length, place, change) = (next(), Int(next()), Int(next()), next())
     let packet = ours(family)
@@ -178,7 +178,7 @@ final class ChannelFuzz {
     receive(error(family, which, quoting: quoted).bytes, choice)
   }
 
-  /// The packet made one to the channel whose IPv4 header and lengths are right.
+  /// The packet, readdressed to the channel, with the right IPv4 header and lengths.
   private func righted(_ packet: [UInt8]) -> [UInt8] {
     var packet = packet
     guard packet.count >= 40 else { return packet }
@@ -234,7 +234,7 @@ final class ChannelFuzz {
     return place >= start && place + payload.count <= start + memory.count
   }
 
-  /// The header before it has the ports and a right checksum, computed the slow way.
+  /// The header before the payload has the ports and the right checksum, computed the slow way.
   private func check(
     _ payload: UnsafeMutableRawBufferPointer, from endpoint: Endpoint, to port: UInt16
   ) {
@@ -254,7 +254,7 @@ final class ChannelFuzz {
       "a wrong checksum is taken for right")
   }
 
-  /// What has waited too long, with errors for its senders.
+  /// Expires old datagrams, with errors for their senders.
   private func advance() {
     batch.reset()
     channel.expireFragments(into: &batch, at: now)
@@ -290,7 +290,7 @@ final class ChannelFuzz {
     }
   }
 
-  /// The far end sends, and all of it arrives, or it says that it cannot.
+  /// The far end sends; either all of it arrives, or it reports that it cannot send.
   private func send(_ family: IPAddress.Family, byteCount: Int, mtu: Int) {
     let room = DatagramChannel.headroom
     let buffer = UnsafeMutableRawBufferPointer.allocate(
@@ -321,7 +321,7 @@ final class ChannelFuzz {
     require(channel.counters[.received] == before + 1 || isTooLarge, "a datagram got lost")
   }
 
-  /// What was lent is as it was.
+  /// Lent payloads have not changed.
   func release() {
     for lent in lent {
       require([UInt8](lent.payload) == lent.bytes, "a payload has changed before its release")
@@ -345,9 +345,4 @@ final class ChannelFuzz {
     require(reassembler.incomplete + reassembler.completed <= Reassembler.slots)
     require(channel.nextDeadline.isSet == (reassembler.incomplete > 0))
   }
-}
-
-/// `precondition` whose message is printed in release builds too.
-private func require(_ isTrue: Bool, _ promise: StaticString = "", line: UInt = #line) {
-  if !isTrue { fatalError("line \(line): \(promise)") }
 }

@@ -1,9 +1,9 @@
-// Configuration files, and what name servers say about the names in them. The first byte of the
-// input: with its highest bit, an answer follows (see `NameFuzz`); without it, a file that arrives
-// in pieces of that many bytes and one. Build and run: Tests/Fuzz/run config.
+// Configuration files, and answers of name servers. If the first byte of the input has its highest
+// bit set, an answer follows (see `NameFuzz`); otherwise a file follows, which arrives in pieces of
+// that many bytes plus one. Build and run: Tests/Fuzz/run config.
 //
-// Every buffer is an allocation of exactly the bytes that its user may touch, so that address
-// sanitizer sees the first one outside.
+// Every buffer is an allocation of exactly the bytes that its user may touch, so that the address
+// sanitizer sees any access outside.
 
 func fuzzConfig(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let bytes, count > 2 else { return 0 }
@@ -19,7 +19,7 @@ func fuzzConfig(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 }
 
 enum ConfigFuzz {
-  /// What a file says, names and secrets with it.
+  /// The statements of a file, with names and secrets.
   struct Said: Equatable {
     var statements: [ConfigStatement] = []
     var texts: [[UInt8]] = []
@@ -41,7 +41,7 @@ enum ConfigFuzz {
 
     deinit { memory.deallocate() }
 
-    /// Everything that the line has to say.
+    /// All statements of the line.
     func take() {
       while let statement = parser.next() {
         if case .failure? = said.statements.last { fatalError("said on after a failure") }
@@ -59,7 +59,7 @@ enum ConfigFuzz {
       return said
     }
 
-    /// Statements stand in the sections that they belong to, and hold what they may.
+    /// Statements are in their sections, and their values are within range.
     private func check(_ statement: ConfigStatement) {
       switch statement {
       case .beginInterface: isInPeer = false
@@ -89,7 +89,7 @@ enum ConfigFuzz {
       }
     }
 
-    /// What was parsed is written canonically, and read again it is the same.
+    /// Parsed values are written in canonical form and must read back the same.
     private func checkPeer(_ setting: PeerSetting) {
       let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 64, alignment: 1)
       defer { room.deallocate() }
@@ -109,7 +109,7 @@ enum ConfigFuzz {
     }
   }
 
-  /// Through a reader with little room, in pieces.
+  /// Through a reader with a small buffer, in pieces.
   static func read(_ input: [UInt8], pieceByteCount: Int) -> Said {
     let world = World()
     let lines = UnsafeMutableRawBufferPointer.allocate(byteCount: 96, alignment: 1)
@@ -132,18 +132,18 @@ enum ConfigFuzz {
     return world.finish()
   }
 
-  /// Without comments and blanks a file says the same.
+  /// Without comments and blanks a file means the same.
   static func checkBlanks(_ input: [UInt8]) {
     let before = World()
     let after = World()
     for line in input.split(separator: 0x0a, omittingEmptySubsequences: false) {
-      // A longer value with blanks is refused for that.
+      // A longer value with blanks is refused for its length.
       if line.count > 300 { return }
-      let text = Array(line.prefix { $0 != 0x23 })
-      let key = Array(text.prefix { $0 != 0x3d })
+      let text = Array(line.prefix { $0 != UInt8(ascii: "#") })
+      let key = Array(text.prefix { $0 != UInt8(ascii: "=") })
       // Blanks separate addresses.
       let isAddress = key.withUnsafeBytes { $0.isWord("Address") } && key.count < text.count
-      // Where it is for the first line alone, a mark for the byte order may stand.
+      // Only the first line may start with a byte order mark.
       let squeezed =
         isAddress ? text : text.filter { !($0 == 0x20 || ($0 >= 0x09 && $0 <= 0x0d)) }
       line.withUnsafeBytes {
@@ -160,7 +160,7 @@ enum ConfigFuzz {
   }
 }
 
-/// Answers of name servers: whole ones, or what stands behind a sound header and question.
+/// Answers of name servers: whole messages, or bytes behind a valid header and question.
 enum NameFuzz {
   private static let name = Array("vpn.example.org".utf8)
 
@@ -168,7 +168,7 @@ enum NameFuzz {
     var bytes = input
     if !isWhole {
       let labels: [UInt8] = [3] + name[0..<3] + [7] + name[4..<11] + [3] + name[12..<15] + [0]
-      // So many answers as the first byte says.
+      // The first byte is the number of answers.
       bytes = [0xbe, 0xef, 0x81, 0x80, 0, 1, 0, input[0], 0, 0, 0, 0] + labels
       bytes += [0, family == .ipv4 ? 1 : 28, 0, 1] + input.dropFirst()
     }
@@ -203,7 +203,7 @@ enum NameFuzz {
     fatalError("an address out of nowhere")
   }
 
-  /// Names at all positions, against a reader that copies them out.
+  /// Names at all positions, against a reader that copies them.
   private static func compareNames(_ bytes: [UInt8], _ message: UnsafeRawBufferPointer) {
     let reader = NameReader(message)
     let first = model(bytes, at: 0)
@@ -216,7 +216,7 @@ enum NameFuzz {
     }
   }
 
-  /// The labels in lower case, and where what follows begins; nil where the name is not sound.
+  /// The labels in lower case, and the offset behind the name; nil if the name is invalid.
   private static func model(_ bytes: [UInt8], at start: Int) -> (name: [[UInt8]], end: Int)? {
     var name: [[UInt8]] = []
     var position = start

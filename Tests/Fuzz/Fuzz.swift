@@ -1,7 +1,7 @@
-// All targets in one program, for the core takes long to build: the name that it has says which.
-// They and the core are one module, so that internals need no @testable.
+// All targets are in one program, since the core takes long to compile; the name that the program
+// is called by selects the target. Targets and core are one module, so they need no @testable.
 
-/// Takes an input and checks what becomes of it. It has failed when the process ends.
+/// Takes an input and checks what the core does with it. It fails by ending the process.
 typealias FuzzTarget = (UnsafePointer<UInt8>?, Int) -> CInt
 
 nonisolated(unsafe) private var target: FuzzTarget = { _, _ in fatalError("no target was chosen") }
@@ -29,3 +29,32 @@ public func chooseTarget(
 
 @_cdecl("LLVMFuzzerTestOneInput")
 public func runTarget(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt { target(bytes, count) }
+
+// MARK: The message door
+
+// Whatever arrives from the network, in whatever order, at whatever time, at a tunnel with a live
+// session and four more peers. The input is a sequence of choices that `DoorWorld` follows
+// (Tests/Unit/CulvertTests/Door). Build and run: Tests/Fuzz/run message.
+
+nonisolated(unsafe) private let world: DoorWorld = {
+  precondition(Sodium.start())
+  return DoorWorld()
+}()
+
+func fuzzMessages(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  var choices = Choices(bytes: UnsafeRawBufferPointer(start: bytes, count: count))
+  world.restore()
+  while !choices.isExhausted, world.step(&choices) {}
+  world.checkEmptied()
+  if let failure = world.failure { fatalError("\(failure)") }
+  return 0
+}
+
+// MARK: Checks
+
+/// `precondition` whose message is printed in release builds too.
+func require(
+  _ isTrue: Bool, _ promise: StaticString = "", file: StaticString = #fileID, line: UInt = #line
+) {
+  if !isTrue { fatalError("\(file):\(line): \(promise)") }
+}

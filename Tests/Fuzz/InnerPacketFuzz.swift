@@ -1,8 +1,8 @@
-// Inner packets: the views over them, the ICMP errors that answer them, their way through a
-// tunnel and out of another. Build and run: Tests/Fuzz/run inner.
+// Inner packets: the views over them, ICMP errors about them, and their path through two tunnels.
+// Build and run: Tests/Fuzz/run inner.
 //
-// The first byte says how, the rest is the packet. Every buffer is an allocation of exactly the
-// bytes that its user may touch, so that address sanitizer sees the first one outside.
+// The first byte selects the direction, the rest is the packet. Every buffer is an allocation of
+// exactly the bytes that its user may touch, so that the address sanitizer sees any access outside.
 
 nonisolated(unsafe) private let world: DoorWorld = {
   precondition(Sodium.start())
@@ -22,7 +22,7 @@ func fuzzInnerPackets(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 enum InnerPacketFuzz {
   // MARK: Views
 
-  /// Reads everything there is to read of a packet.
+  /// Reads everything that can be read of a packet.
   static func parse(_ packet: UnsafeRawBufferPointer) {
     let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: packet.count, alignment: 1)
     defer { copy.deallocate() }
@@ -72,7 +72,7 @@ enum InnerPacketFuzz {
 
   // MARK: ICMP
 
-  /// Builds an error about the packet; what comes out is a packet itself, and no error answers it.
+  /// Builds an error about the packet. It must be a valid packet, and no error may answer it.
   static func answer(_ packet: UnsafeRawBufferPointer, choice: UInt8) {
     let headroom = ICMPError.headroomByteCount
     let buffer = UnsafeMutableRawBufferPointer.allocate(
@@ -155,7 +155,7 @@ enum InnerPacketFuzz {
     if let failure = world.failure { fatalError("\(failure)") }
   }
 
-  /// Sealed by `far` just as it is, opened by `near`: delivered whole and unchanged, or not.
+  /// Sealed by `far` unchanged and opened by `near`: delivered unchanged, or dropped.
   static func carry(_ packet: UnsafeRawBufferPointer) {
     world.restore()
     let far = world.far
@@ -182,7 +182,8 @@ enum InnerPacketFuzz {
     near.inbound.open()
     near.tunnel.deliver(&near.inbound, at: world.now)
     if let delivered = near.inbound.delivered(0) {
-      // A sender whose packet claims some of the padding gets it: nobody can tell the two apart.
+      // A packet whose length covers some of the padding gets it: the receiver cannot distinguish
+      // the two.
       let padded = roundUp(packet.count, to: WireGuard.paddingByteCount)
       require(delivered.count <= padded, "more was delivered than was sent (R14)")
       let own = min(delivered.count, packet.count)
@@ -191,9 +192,4 @@ enum InnerPacketFuzz {
     near.inbound.reset()
     far.outbound.reset()
   }
-}
-
-/// `precondition` whose message is printed in release builds too.
-private func require(_ isTrue: Bool, _ promise: StaticString = "", line: UInt = #line) {
-  if !isTrue { fatalError("line \(line): \(promise)") }
 }

@@ -1,7 +1,8 @@
-// Fragments through the core and through its model. The input is a sequence of steps, each a byte
-// that says what is done and the bytes that this takes. Build and run: Tests/Fuzz/run reassembler.
+// Fragments through the core and through its model. The input is a sequence of steps: a byte that
+// selects the step, and the bytes that it needs. Build and run: Tests/Fuzz/run reassembler.
 //
-// `ReassemblyWorld` (Tests/Unit/CulvertTests/Fragments) compares, and looks at the room around packets.
+// `ReassemblyWorld` (Tests/Unit/CulvertTests/Fragments) compares them, and checks the room around
+// packets.
 
 nonisolated(unsafe) private let world = ReassemblyWorld()
 
@@ -56,7 +57,7 @@ struct ReassemblerFuzz {
     world.add(bytes, from: UInt32(choice >> 7), at: now)
   }
 
-  /// A fragment in four bytes, so that it does not take luck to make a datagram whole.
+  /// A fragment from four bytes, so that completing a datagram does not take luck.
   private mutating func fragment(_ choice: UInt8) -> TestFragment {
     let (flags, place, byteCount) = (next(), Int(next()), Int(next()))
     var fragment = TestFragment()
@@ -71,7 +72,7 @@ struct ReassemblerFuzz {
       fragment.extensions = [(60, [0, 0, 1, 4, 0, 0, 0, 0])]
     }
     fragment.byteOffset = place < 240 ? place * 8 : (8176 + place - 240) * 8
-    // The same bytes in the same place, but for one flag.
+    // The same bytes at the same offset, except for one flag.
     let change = flags & 0x80
     let start = fragment.byteOffset
     fragment.payload = (0..<byteCount).map {
@@ -87,7 +88,7 @@ struct ReassemblerFuzz {
     return isRighted ? ReassemblerFuzz.righted(bytes) : bytes
   }
 
-  /// Lengths, and an IPv4 header's checksum, as they should be.
+  /// Corrects lengths and an IPv4 header's checksum.
   private static func righted(_ bytes: [UInt8]) -> [UInt8] {
     guard bytes.count >= 20 else { return bytes }
     var packet = bytes

@@ -1,7 +1,7 @@
 // Lines of the configuration protocol through LineReader and UAPIParser, in pieces. Build and run:
 // Tests/Fuzz/run uapi.
 
-/// The first byte of the input is the size of the pieces in which the rest arrives, plus one.
+/// The first byte of the input, plus one, is the size of the pieces in which the rest arrives.
 func fuzzUAPI(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let bytes, count > 1 else { return 0 }
   let stream = UnsafeRawBufferPointer(start: bytes + 1, count: count - 1)
@@ -15,7 +15,7 @@ func fuzzUAPI(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 enum UAPIFuzz {
   /// Runs the stream and returns a digest of everything it meant.
   static func run(_ stream: UnsafeRawBufferPointer, pieceByteCount: Int) -> UInt64 {
-    // Exact allocations, so that address sanitizer sees the first byte outside.
+    // Exact allocations, so that the address sanitizer sees any access outside.
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 96, alignment: 1)
     let secret = UnsafeMutableRawBufferPointer.allocate(byteCount: 32, alignment: 1)
     defer {
@@ -74,7 +74,7 @@ enum UAPIFuzz {
     }
   }
 
-  /// What was parsed is written canonically, and read again it is the same.
+  /// Parsed values are written in canonical form and must read back the same.
   private static func checkSetting(_ line: UAPILine, zoneName: UnsafeRawBufferPointer) {
     precondition(zoneName.count <= 15)
     guard case .peer(let setting) = line else { return precondition(zoneName.isEmpty) }
@@ -94,7 +94,7 @@ enum UAPIFuzz {
     }
   }
 
-  /// The text parsers that the request parser reaches only in part, over the raw input.
+  /// The text parsers that the request parser reaches only in part, with the raw input.
   static func checkText(_ text: UnsafeRawBufferPointer) {
     withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { memory in
       var writer = ByteWriter(memory)

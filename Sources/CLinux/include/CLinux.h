@@ -1,4 +1,4 @@
-// Everything that Culvert asks of Linux, as plain C types, so that Swift imports the same
+// Everything that Culvert needs from Linux, as plain C types, so that Swift imports the same
 // declarations from glibc and from musl. The rules of every function here:
 //
 // - A failure is returned as -errno, read right after the call that failed. Success is 0, a
@@ -52,19 +52,10 @@ enum {
 
 // error.c
 
-/// What strerror(3) says of an error number. Static text.
+/// The text of strerror(3). Static.
 const char *clinux_error_text(int error_number);
-/// "EPERM" and the like; NULL for a number that the list above does not name.
+/// "EPERM" and the like; NULL for a number that is not in the list above.
 const char *clinux_error_name(int error_number);
-
-// clock.c
-
-/// Nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC where the kernel lacks it.
-uint64_t clinux_clock_boottime(void);
-/// CLOCK_THREAD_CPUTIME_ID: the processor time of the calling thread, in nanoseconds.
-uint64_t clinux_clock_thread(void);
-/// CLOCK_REALTIME. A clock set before 1970 reads as 0.
-void clinux_clock_realtime(uint64_t *seconds, uint32_t *nanoseconds);
 
 // memory.c
 
@@ -76,7 +67,7 @@ int clinux_memory_lock(void *start, size_t byte_count);
 /// madvise(MADV_DONTDUMP). `start` is page-aligned.
 int clinux_memory_exclude_from_dumps(void *start, size_t byte_count);
 
-/// Takes access to one page away, so that running over into it is a fault.
+/// Makes one page inaccessible, so that an overflow into it is a fault.
 int clinux_memory_guard(void *start);
 
 // thread.c
@@ -98,13 +89,13 @@ struct clinux_turnstile {
 void clinux_turnstile_prepare(struct clinux_turnstile *turnstile);
 /// Waits until all tickets before this one have left.
 void clinux_turnstile_enter(struct clinux_turnstile *turnstile, uint64_t ticket);
-/// 1 where `enter` would not wait, else 0.
+/// 1 if `enter` would not wait, else 0.
 int clinux_turnstile_is_open(struct clinux_turnstile *turnstile, uint64_t ticket);
-/// The ticket whose turn it is leaves.
+/// Ends the turn of the current ticket.
 void clinux_turnstile_leave(struct clinux_turnstile *turnstile);
 
-/// Starts a thread on a stack that the caller provides, and that it keeps until `join`. The
-/// identity goes to `thread`, 8 bytes.
+/// Starts a thread on a stack that the caller provides and keeps until `join`. Writes the thread's
+/// identity to `thread`, 8 bytes.
 int clinux_thread_start(
     void *stack, size_t stack_byte_count, void *(*body)(void *), void *context, uint64_t *thread);
 void clinux_thread_join(uint64_t thread);
@@ -113,19 +104,19 @@ int clinux_cpu_count(void);
 
 // process.c
 
-/// Makes sure that descriptors 0, 1 and 2 are open (/dev/null where they are not), so that no
-/// socket lands there, and ignores SIGPIPE. Before anything else is opened.
+/// Makes sure that descriptors 0, 1 and 2 are open (with /dev/null), so that no socket gets one of
+/// these numbers, and ignores SIGPIPE. To be called before anything is opened.
 int clinux_process_prepare(void);
 /// PR_SET_DUMPABLE 0 and RLIMIT_CORE 0.
 int clinux_process_forbid_dumps(void);
-/// Sleeps; only at start.
+/// Sleeps. Only used at start.
 void clinux_process_pause(int milliseconds);
-/// Value of an environment variable, or NULL.
+/// The value of an environment variable, or NULL.
 const char *clinux_process_environment(const char *name);
 
 /// Forks. The parent never returns: it exits with the byte that the child reports, or with the
-/// child's own status when that dies without a report. The child is in a session of its own and
-/// gets the descriptor to report on (blocking).
+/// child's own status if that dies without a report. The child is in a session of its own and gets
+/// the descriptor to report on (blocking).
 int clinux_daemon_fork(void);
 /// Reports `status` to the parent and closes `report`. With status 0, stdin and, unless
 /// `keeps_output`, stdout and stderr become /dev/null.
@@ -134,7 +125,7 @@ int clinux_daemon_report(int report, int status, int keeps_output);
 // file.c
 
 int clinux_file_close(int descriptor);
-/// read(2) and write(2), restarted when a signal comes. Work on non-blocking descriptors.
+/// read(2) and write(2), restarted after a signal. Also for non-blocking descriptors.
 intptr_t clinux_file_read(int descriptor, void *bytes, size_t byte_count);
 intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count);
 
@@ -144,43 +135,50 @@ struct clinux_slice {
   size_t byte_count;
 };
 
-/// writev(2), restarted when a signal comes. At most 1024 pieces.
+/// writev(2), restarted after a signal. At most 1024 pieces.
 intptr_t clinux_file_write_pieces(
     int descriptor, const struct clinux_slice *pieces, int count);
-/// Makes a descriptor that somebody else opened non-blocking and close-on-exec.
+/// Makes an inherited descriptor non-blocking and close-on-exec.
 int clinux_file_adopt(int descriptor);
 
 enum {
   CLINUX_FILE_DIRECTORY = 1,
-  /// Can be read a second time.
+  /// Can be read more than once.
   CLINUX_FILE_SEEKABLE = 2,
-  /// Everybody may read it, and enter the directory that it is in.
+  /// Readable by everybody, in a directory that everybody may enter.
   CLINUX_FILE_EXPOSED = 4,
 };
 
-/// Opens a file that somebody else wrote, blocking, and says what it is.
+/// Opens a file of the user's for reading, blocking, and reports its traits.
 int clinux_file_open(const char *path, uint32_t *traits);
-/// Goes back to the first byte.
+/// Seeks to the first byte.
 int clinux_file_rewind(int descriptor);
 
-/// Reads a small file whole. Returns its byte count; -EMSGSIZE where it does not fit.
+/// Reads a small file completely. Returns its byte count, or -EMSGSIZE if it does not fit.
 intptr_t clinux_state_read(
     const char *directory, const char *name, void *bytes, size_t capacity);
 /// Replaces a small file so that a crash leaves the old or the new one, never a mixture. Creates
-/// the last component of `directory` (0700) when it is missing. Blocks for the disk.
+/// the last component of `directory` (0700) if it is missing. Waits for the disk.
 int clinux_state_write(
     const char *directory, const char *name, const void *bytes, size_t byte_count);
 
 // events.c
 
+/// Nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC if the kernel lacks it.
+uint64_t clinux_clock_boottime(void);
+/// CLOCK_THREAD_CPUTIME_ID: the processor time of the calling thread, in nanoseconds.
+uint64_t clinux_clock_thread(void);
+/// CLOCK_REALTIME. A clock set before 1970 reads as 0.
+void clinux_clock_realtime(uint64_t *seconds, uint32_t *nanoseconds);
+
 enum {
   CLINUX_READABLE = 1,
   CLINUX_WRITABLE = 2,
-  /// Error or hang-up; reported without being asked for.
+  /// Error or hang-up; always reported.
   CLINUX_FAILED = 4,
-  /// Only ask: report the next event, then stay silent until the entry is modified.
+  /// Interest only: report the next event, then none until the entry is modified.
   CLINUX_ONCE = 8,
-  /// Only ask: report changes, not states.
+  /// Interest only: report changes, not states.
   CLINUX_EDGE = 16,
 };
 
@@ -195,17 +193,17 @@ int clinux_epoll_open(void);
 int clinux_epoll_add(int epoll, int descriptor, uint32_t interest, uint64_t token);
 int clinux_epoll_modify(int epoll, int descriptor, uint32_t interest, uint64_t token);
 int clinux_epoll_remove(int epoll, int descriptor);
-/// Waits up to `timeout_milliseconds`, -1 for ever. Returns the number of events, 0 also when a
-/// signal came.
+/// Waits up to `timeout_milliseconds`, -1 without limit. Returns the number of events; 0 also after
+/// a signal.
 int clinux_epoll_wait(
     int epoll, struct clinux_event *events, int capacity, int timeout_milliseconds);
 
-/// A timer on CLOCK_BOOTTIME, or on CLOCK_MONOTONIC (`is_boottime` 0) where that is missing.
+/// A timer on CLOCK_BOOTTIME, or on CLOCK_MONOTONIC (`is_boottime` 0) if that is missing.
 int clinux_timer_open(int *is_boottime);
-/// Fires once at an instant of `clinux_clock_boottime`, at once when that is past.
+/// Fires once at an instant of `clinux_clock_boottime`, or at once if that has passed.
 int clinux_timer_arm(int timer, int is_boottime, uint64_t nanoseconds);
 int clinux_timer_disarm(int timer);
-/// Takes the expiry off. Returns 1 where the timer had fired, else 0.
+/// Clears the expiry. Returns 1 if the timer had fired, else 0.
 int clinux_timer_acknowledge(int timer);
 
 enum {
@@ -219,80 +217,41 @@ enum {
 /// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and those it starts, and returns a
 /// descriptor that reports them.
 int clinux_signals_open(void);
-/// Blocks them only; they wait until a descriptor reports them.
+/// Only blocks them; they stay pending until a descriptor reports them.
 int clinux_signals_hold(void);
-/// Whether SIGTERM or SIGINT waits to be read: for what cannot wait on descriptors.
+/// Whether SIGTERM or SIGINT is pending: for code that cannot wait on descriptors.
 int clinux_signals_is_end_pending(void);
-/// The next signal, CLINUX_SIGNAL_NONE when there is none.
+/// The next signal, or CLINUX_SIGNAL_NONE.
 int clinux_signals_next(int signals);
 
-// namespace.c
-
-/// Opens a socket in another network namespace and comes back. Needs CAP_SYS_ADMIN.
-int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol);
-
 // link.c
+
+/// Opens a socket in another network namespace and returns to this one. Needs CAP_SYS_ADMIN.
+int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol);
 
 /// Bytes of an interface name with its terminating NUL.
 #define CLINUX_NAME_BYTE_COUNT 16
 
-/// A socket for the ioctls below, in this thread's namespace, or in that of a descriptor when
-/// `network_namespace` is not negative.
+/// A socket for the ioctls below, in the namespace of a descriptor, or in this thread's for -1.
 int clinux_link_open(int network_namespace);
 int clinux_link_index(int control, const char *name, uint32_t *index);
 int clinux_link_mtu(int control, const char *name, uint32_t *mtu);
 int clinux_link_set_mtu(int control, const char *name, uint32_t mtu);
-/// 1 where the interface is administratively up, 0 where it is down.
+/// 1 if the interface is administratively up, 0 if it is down.
 int clinux_link_is_up(int control, const char *name);
 int clinux_link_set_up(int control, const char *name, int is_up);
 
-/// Gives interface `index` of a namespace, this thread's for -1, an address of family 4 or 6, and
-/// with it the route to its network. -EEXIST where it has it.
+/// Adds an address of family 4 or 6, and with it the route to its network, to interface `index` of
+/// a namespace, this thread's for -1. -EEXIST if the interface has it.
 int clinux_link_add_address(int network_namespace, uint32_t index, int family, uint64_t high,
     uint64_t low, uint8_t prefix_length);
 /// Sets the MTU, unless it is 0, and brings the interface up, in one request.
 int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu);
 struct clinux_datagram;
-/// Bytes of the largest packet that the route to `target` takes for datagrams with this mark; what
-/// ICMP has said about the path is not looked at. -ENETUNREACH where there is no route, or only one
-/// over the interface `skipped_index`.
+/// The MTU of the route to `target` for datagrams with this mark, regardless of ICMP errors about
+/// the path. -ENETUNREACH if there is no route, or only one over the interface `skipped_index`.
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
-
-// tun.c
-
-enum {
-  CLINUX_TUN_TUN = 1,
-  CLINUX_TUN_NO_PI = 2,
-  CLINUX_TUN_VNET_HDR = 4,
-  CLINUX_TUN_PERSISTENT = 8,
-  CLINUX_TUN_MULTI_QUEUE = 16,
-};
-
-/// Attaches to the TUN `name` or creates it (one "%d" in the name is numbered by the kernel).
-/// `features` may hold CLINUX_TUN_VNET_HDR. -EBUSY where another process has it.
-int clinux_tun_open(const char *name, uint32_t features);
-/// Writes the present name, CLINUX_NAME_BYTE_COUNT bytes, and the CLINUX_TUN flags. -EBADFD where
-/// the interface was deleted.
-int clinux_tun_identify(int tun, char *name, uint32_t *flags);
-/// Bytes of the virtio header before each packet of a TUN that has them: 10-16.
-int clinux_tun_header_byte_count(int tun);
-
-enum {
-  CLINUX_TUN_CHECKSUM = 1,
-  /// TCP segments of either family.
-  CLINUX_TUN_TSO = 2,
-  /// UDP segments of either family (Linux 6.2).
-  CLINUX_TUN_USO = 4,
-};
-
-/// Says which work may be left to the reader of a TUN with virtio headers. -EINVAL where the
-/// kernel does not know all of it.
-int clinux_tun_set_offloads(int tun, uint32_t offloads);
-/// Descriptor of the namespace that the interface is in (Linux 5.0 and later; CAP_NET_ADMIN).
-int clinux_tun_namespace(int tun);
-
-// netlink.c
 
 enum {
   CLINUX_LINK_NOTHING = 0,
@@ -307,23 +266,56 @@ struct clinux_link {
   char name[CLINUX_NAME_BYTE_COUNT];
 };
 
-/// A route netlink socket that hears of links, in this thread's namespace or in that of a
-/// descriptor when `network_namespace` is not negative.
+/// A route netlink socket for events of links, in the namespace of a descriptor, or in this
+/// thread's for -1.
 int clinux_netlink_open(int network_namespace);
-/// Reads one datagram and sums up what it says of interface `index`. 1 when a datagram was read,
-/// 0 when there is none, -ENOBUFS when events were lost.
+/// Reads one datagram and summarises what it reports about interface `index`. 1 if a datagram was
+/// read, 0 if there is none, -ENOBUFS if events were lost.
 int clinux_netlink_next(int netlink, uint32_t index, struct clinux_link *link);
+
+// tun.c
+
+enum {
+  CLINUX_TUN_TUN = 1,
+  CLINUX_TUN_NO_PI = 2,
+  CLINUX_TUN_VNET_HDR = 4,
+  CLINUX_TUN_PERSISTENT = 8,
+  CLINUX_TUN_MULTI_QUEUE = 16,
+};
+
+/// Attaches to the TUN `name` or creates it (the kernel replaces a "%d" in the name by a number).
+/// `features` may hold CLINUX_TUN_VNET_HDR. -EBUSY if another process is attached to it.
+int clinux_tun_open(const char *name, uint32_t features);
+/// Writes the current name, CLINUX_NAME_BYTE_COUNT bytes, and the CLINUX_TUN flags. -EBADFD if the
+/// interface was deleted.
+int clinux_tun_identify(int tun, char *name, uint32_t *flags);
+/// Bytes of the virtio header before each packet of a TUN that has them: 10-16.
+int clinux_tun_header_byte_count(int tun);
+
+enum {
+  CLINUX_TUN_CHECKSUM = 1,
+  /// TCP segments of either family.
+  CLINUX_TUN_TSO = 2,
+  /// UDP segments of either family (Linux 6.2).
+  CLINUX_TUN_USO = 4,
+};
+
+/// Sets which work the kernel may leave to the reader of a TUN with virtio headers. -EINVAL if it
+/// does not know one of these.
+int clinux_tun_set_offloads(int tun, uint32_t offloads);
+/// A descriptor of the interface's network namespace (Linux 5.0 and later; CAP_NET_ADMIN).
+int clinux_tun_namespace(int tun);
 
 // udp.c
 
-/// A datagram's other data: the path it came or goes on.
+/// The metadata of a datagram: its path, and more.
 struct clinux_datagram {
   uint64_t address_high, address_low;
-  /// Local address; zero where it is left to the routing table.
+  /// Local address; zero leaves the choice to the routing table.
   uint64_t source_high, source_low;
   /// sin6_scope_id.
   uint32_t scope;
-  /// Index of the interface that the datagram came in on; 0 where unknown.
+  /// Index of the interface that received the datagram; 0 if unknown.
   uint32_t interface;
   /// Host order.
   uint16_t port;
@@ -334,34 +326,34 @@ struct clinux_datagram {
   /// Received datagrams only: it was longer than the buffer.
   uint8_t is_truncated;
   uint8_t reserved;
-  /// Received datagrams only: the buffer holds several datagrams of this size, of which the last
-  /// may be shorter (UDP_GRO); 0 where it holds one.
+  /// Received datagrams only: the buffer holds several datagrams of this size, the last of which
+  /// may be shorter (UDP_GRO); 0 for a single datagram.
   uint16_t segment_byte_count;
 };
 
-/// A bound socket of family 4 or 6 (IPv6 alone, never mapped IPv4). Port 0 is any free one. `mark`
-/// 0 sets none. The receive buffer is raised to `buffer_byte_count` where that
-/// is allowed, the send buffer to at most a megabyte of it.
+/// A bound socket of family 4 or 6 (IPv6 only, never mapped IPv4). Port 0 is any free one. `mark` 0
+/// sets none. The receive buffer is raised to `buffer_byte_count` if that is allowed, and the send
+/// buffer as well, but to at most a megabyte.
 int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_count);
 /// The bound port, in host order.
 int clinux_udp_port(int udp);
 int clinux_udp_set_mark(int udp, uint32_t mark);
-/// Takes several datagrams of one sender in one buffer (Linux 5.0). -ENOPROTOOPT before that.
+/// Receives several datagrams of one sender in one buffer (Linux 5.0). -ENOPROTOOPT before that.
 int clinux_udp_set_gro(int udp, int is_on);
-/// 0 where `clinux_udp_send_segments` is known here (Linux 4.18), else -ENOPROTOOPT.
+/// 0 if the kernel has `clinux_udp_send_segments` (Linux 4.18), else -ENOPROTOOPT.
 int clinux_udp_has_segmentation(int udp);
 intptr_t clinux_udp_receive(
     int udp, void *bytes, size_t capacity, struct clinux_datagram *datagram);
 int clinux_udp_send(
     int udp, const void *bytes, size_t byte_count, const struct clinux_datagram *datagram);
-/// Sends the buffer as datagrams of `segment_byte_count` bytes each, the last one with what is
-/// left, in one call (UDP_SEGMENT): all or none. Up to 64 of them and 65,487 bytes.
+/// Sends the buffer as datagrams of `segment_byte_count` bytes each, the last one with the rest, in
+/// one call (UDP_SEGMENT): all or none. Up to 64 datagrams and 65,487 bytes.
 int clinux_udp_send_segments(
     int udp, const void *bytes, size_t byte_count, uint16_t segment_byte_count,
     const struct clinux_datagram *datagram);
 
 enum {
-  /// What the next two take in one call.
+  /// The most datagrams of one call of the next two.
   CLINUX_MESSAGES_PER_CALL = 32,
 };
 
@@ -376,37 +368,33 @@ int clinux_udp_send_many(
     int udp, const struct clinux_slice *datagrams, int count,
     const struct clinux_datagram *datagram);
 
-// resolve.c
-
-/// A UDP socket that sends to one address and receives from there alone, from a port that the
-/// kernel chooses at random. Only the address, scope, port and family of `target` are read. The
-/// error is that of the route: -ENETUNREACH where there is none.
+/// A UDP socket that sends to one address and receives only from there, from a random port. Reads
+/// the address, scope, port and family of `target`. The error is that of the route: -ENETUNREACH if
+/// there is none.
 int clinux_resolve_open(const struct clinux_datagram *target);
-/// 1 where something can be received, which may be an error; 0 when the time is up or a signal
-/// came.
+/// 1 if something can be received, which may be an error; 0 after the timeout or a signal.
 int clinux_resolve_wait(int udp, int timeout_milliseconds);
-// forward.c
 
 /// A socket bound to one address and port: the datagram's `family`, `address_high`, `address_low`,
-/// `port` and, for link-local IPv6, `scope`. It needs no right unless the port does. The functions
-/// of udp.c receive and send with it.
+/// `port` and, for link-local IPv6, `scope`. Needs no capability unless the port does. The
+/// functions above receive and send with it.
 int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_count);
 
 // uapi.c
 
-/// A listening UAPI socket, and what is needed to see whether its file is still ours.
+/// A listening UAPI socket, and the identity of its file, which somebody may replace.
 struct clinux_uapi {
   uint64_t device;
   uint64_t inode;
   int32_t listener;
-  /// inotify descriptor; -1 where watching is not possible.
+  /// inotify descriptor; -1 if the file cannot be watched.
   int32_t watch;
 };
 
-/// Listens on DIRECTORY/NAME.sock, replacing a socket that nobody listens on. -EADDRINUSE where
+/// Listens on DIRECTORY/NAME.sock, replacing a socket that nobody listens on. -EADDRINUSE if
 /// somebody does.
 int clinux_uapi_open(const char *directory, const char *name, struct clinux_uapi *uapi);
-/// Takes over a listening socket; the file is DIRECTORY/NAME.sock, if it is there.
+/// Takes over a listening socket; its file is DIRECTORY/NAME.sock, if that exists.
 int clinux_uapi_adopt(
     int listener, const char *directory, const char *name, struct clinux_uapi *uapi);
 /// A connection, or -EAGAIN.

@@ -151,8 +151,7 @@ struct BatchOutputs: ~Copyable {
   }
 
   let bytes: UnsafeMutableRawBufferPointer
-  private let datagrams: UnsafeMutablePointer<Datagram>
-  private let capacity: Int
+  let datagrams: UnsafeMutableBufferPointer<Datagram>
   /// `BatchLayout.segmentHeaderByteCount` bytes.
   let segmentHeaders: UnsafeMutableRawPointer
   private(set) var count = 0
@@ -162,8 +161,7 @@ struct BatchOutputs: ~Copyable {
 
   init(carvingFrom arena: inout Arena, capacity: Int, owner: StaticString) {
     bytes = arena.carveBytes(BatchLayout.outputByteCount, owner: owner)
-    datagrams = arena.carve(Datagram.self, count: capacity, owner: owner).baseAddress!
-    self.capacity = capacity
+    datagrams = arena.carve(Datagram.self, count: capacity, owner: owner)
     segmentHeaders =
       arena.carveBytes(BatchLayout.segmentHeaderByteCount, owner: owner).baseAddress!
   }
@@ -174,11 +172,15 @@ struct BatchOutputs: ~Copyable {
   }
 
   subscript(index: Int) -> Datagram {
-    @inline(__always) unsafeAddress { UnsafePointer(datagrams + index) }
-    @inline(__always) nonmutating unsafeMutableAddress { datagrams + index }
+    @inline(__always) unsafeAddress {
+      UnsafePointer(datagrams.baseAddress.unsafelyUnwrapped + index)
+    }
+    @inline(__always) nonmutating unsafeMutableAddress {
+      datagrams.baseAddress.unsafelyUnwrapped + index
+    }
   }
 
-  var isFull: Bool { count == capacity }
+  var isFull: Bool { count == datagrams.count }
 
   /// The place for a sealed datagram of `byteCount` bytes; nil if there is no more room.
   @inline(__always)

@@ -8,20 +8,20 @@ public enum AddressText {
   /// Longest interface name, IFNAMSIZ of Linux without its NUL.
   static let longestZoneByteCount = 15
 
-  /// An address and the zone index that stood behind it (RFC 4007 section 11).
+  /// An address with its zone (RFC 4007 section 11).
   public struct Zoned {
     public var address: IPAddress
     /// The index of `%3`, or 0.
     public var scope: UInt32 = 0
-    /// The name of `%eth0`, pointing into the parsed text; empty where there is none.
+    /// The name of `%eth0`, pointing into the parsed text; empty if there is none.
     public var zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
   }
 
-  /// An endpoint, and the zone where it was given by name: then `endpoint.scope` is 0 until someone
-  /// who knows the interfaces has looked the name up.
+  /// An endpoint with the name of its zone. If the zone was given by name, `endpoint.scope` is 0
+  /// until the caller looks up the interface.
   public struct ZonedEndpoint {
     public var endpoint: Endpoint
-    /// Points into the parsed text; empty where there is none.
+    /// Points into the parsed text; empty if there is none.
     public var zoneName: UnsafeRawBufferPointer
   }
 
@@ -34,44 +34,46 @@ public enum AddressText {
     return IPAddress(ipv4: bits)
   }
 
-  /// As `address`, and behind an IPv6 address also `%3` or `%eth0`. Digits alone are an index, as
-  /// for getaddrinfo(3) where no interface has that name.
+  /// As `address`, and after an IPv6 address also `%3` or `%eth0`. Digits alone are an index, as in
+  /// getaddrinfo(3) if no interface has that name.
   public static func zonedAddress(_ text: UnsafeRawBufferPointer) -> Zoned? {
-    guard let percent = text.firstPosition(of: 0x25) else {
+    guard let percent = text.firstPosition(of: UInt8(ascii: "%")) else {
       guard let address = address(text) else { return nil }
       return Zoned(address: address)
     }
     let zone = text.text(from: percent + 1)
     guard let address = ipv6(text.text(0, percent)), isZone(zone) else { return nil }
-    for index in 0..<zone.count where !isDigit(zone[index]) {
+    for index in 0..<zone.count where !zone[index].isDigit {
       return Zoned(address: address, zoneName: zone)
     }
     guard let scope = zone.number(maximum: .max) else { return nil }
     return Zoned(address: address, scope: scope)
   }
 
-  /// `address/length`, or `address` for its full length. Host bits are cleared; the length has no
-  /// leading zeros, and there is no zone.
+  /// `address/length`, or `address` for its full length. Host bits are cleared. Leading zeros in
+  /// the length and zones are refused.
   public static func prefix(_ text: UnsafeRawBufferPointer) -> IPPrefix? {
-    guard let slash = text.firstPosition(of: 0x2f) else {
+    guard let slash = text.firstPosition(of: UInt8(ascii: "/")) else {
       guard let address = address(text) else { return nil }
       return IPPrefix(address, length: address.family.bitCount)
     }
     let digits = text.text(from: slash + 1)
     guard let address = address(text.text(0, slash)),
-      let length = digits.number(maximum: 128), digits.count == 1 || digits[0] != 0x30
+      let length = digits.number(maximum: 128),
+      digits.count == 1 || digits[0] != UInt8(ascii: "0")
     else { return nil }
     return IPPrefix(address, length: Int(length))
   }
 
-  /// `192.0.2.1:51820` or `[2001:db8::1%3]:51820`: brackets for IPv6, and for it alone. Ports are 0
-  /// to 65535, as wireguard-go accepts them.
+  /// `192.0.2.1:51820` or `[2001:db8::1%3]:51820`: brackets for IPv6 and only for IPv6. Ports are 0
+  /// to 65535, as in wireguard-go.
   public static func endpoint(_ text: UnsafeRawBufferPointer) -> ZonedEndpoint? {
     guard let separator = text.lastPosition(of: colon),
       let port = text.text(from: separator + 1).number(maximum: 65535)
     else { return nil }
     var host = text.text(0, separator)
-    let isBracketed = host.count >= 2 && host[0] == 0x5b && host[host.count - 1] == 0x5d
+    let isBracketed =
+      host.count >= 2 && host[0] == UInt8(ascii: "[") && host[host.count - 1] == UInt8(ascii: "]")
     if isBracketed { host = host.text(1, host.count - 1) }
     guard let zoned = zonedAddress(host), isBracketed == (zoned.address.family == .ipv6) else {
       return nil
@@ -95,8 +97,8 @@ public enum AddressText {
         dots += 1
       } else {
         // A leading zero would be octal to some and decimal to others.
-        guard isDigit(byte), digits == 0 || field > 0 else { return nil }
-        field = field * 10 + UInt32(byte - 0x30)
+        guard byte.isDigit, digits == 0 || field > 0 else { return nil }
+        field = field * 10 + UInt32(byte - UInt8(ascii: "0"))
         guard field <= 255 else { return nil }
         digits += 1
       }
@@ -106,7 +108,7 @@ public enum AddressText {
   }
 
   private static func ipv6(_ text: UnsafeRawBufferPointer) -> IPAddress? {
-    // Groups before `::`, once it was seen, and the groups since.
+    // The groups before `::`, nil until it was seen, and the groups since.
     var head: Groups?
     var groups = Groups()
     var index = 0
@@ -157,7 +159,7 @@ public enum AddressText {
       count += 1
     }
 
-    /// These groups as an address's first, `tail` as its last, zeros between.
+    /// The address that starts with these groups and ends with `tail`, zeros between them.
     func leading(_ tail: Groups) -> IPAddress {
       let shift = 16 * (8 - count)
       let shiftedHigh = shift >= 64 ? low << (shift - 64) : high << shift | low >> (64 - shift)
@@ -166,20 +168,20 @@ public enum AddressText {
     }
   }
 
-  /// What Linux takes for an interface name, except that `]` is left to the endpoint's brackets.
+  /// An interface name as Linux allows it, without brackets, which belong to the endpoint.
   private static func isZone(_ text: UnsafeRawBufferPointer) -> Bool {
     guard text.count > 0, text.count <= longestZoneByteCount else { return false }
     for index in 0..<text.count {
       let byte = text[index]
-      guard byte > 0x20, byte < 0x7f, byte != 0x2f, byte != colon, byte != 0x5b, byte != 0x5d
+      guard byte > UInt8(ascii: " "), byte <= UInt8(ascii: "~"), byte != UInt8(ascii: "/"),
+        byte != colon, byte != UInt8(ascii: "["), byte != UInt8(ascii: "]")
       else { return false }
     }
     return true
   }
 
-  private static func isDigit(_ byte: UInt8) -> Bool { byte >= 0x30 && byte <= 0x39 }
-  private static var colon: UInt8 { 0x3a }
-  private static var dot: UInt8 { 0x2e }
+  private static var colon: UInt8 { UInt8(ascii: ":") }
+  private static var dot: UInt8 { UInt8(ascii: ".") }
 
   // MARK: Formatting
 
@@ -195,21 +197,21 @@ public enum AddressText {
   /// `address/length`.
   public static func append(_ prefix: IPPrefix, to writer: inout ByteWriter) {
     append(prefix.address, to: &writer)
-    writer.append(0x2f)
+    writer.append(UInt8(ascii: "/"))
     writer.append(decimal: prefix.length)
   }
 
-  /// `192.0.2.1:51820` or `[2001:db8::1]:51820`, with `%3` before the bracket where the scope is
-  /// not 0.
+  /// `192.0.2.1:51820` or `[2001:db8::1]:51820`, with `%3` before the bracket unless the scope is
+  /// 0.
   public static func append(_ endpoint: Endpoint, to writer: inout ByteWriter) {
     let isIPv6 = endpoint.address.family == .ipv6
-    if isIPv6 { writer.append(0x5b) }
+    if isIPv6 { writer.append(UInt8(ascii: "[")) }
     append(endpoint.address, to: &writer)
     if isIPv6, endpoint.scope != 0 {
-      writer.append(0x25)
+      writer.append(UInt8(ascii: "%"))
       writer.append(decimal: endpoint.scope)
     }
-    if isIPv6 { writer.append(0x5d) }
+    if isIPv6 { writer.append(UInt8(ascii: "]")) }
     writer.append(colon)
     writer.append(decimal: endpoint.port)
   }
@@ -245,7 +247,7 @@ public enum AddressText {
 
   private static func appendGroup(_ group: UInt16, to writer: inout ByteWriter) {
     var shift = 12
-    // The last digit stands even where it is 0.
+    // The last digit is written even if it is 0.
     while shift > 0, group >> shift == 0 { shift -= 4 }
     while shift >= 0 {
       writer.append(Hex.character(of: UInt8(truncatingIfNeeded: group >> shift & 15)))

@@ -1,8 +1,8 @@
-/// Writes text into a buffer of fixed size. What does not fit is remembered, not trapped on: the
-/// first append that does not fit, and all after it, write nothing.
+/// Writes text into a buffer of fixed size. An append that does not fit writes nothing and sets
+/// `hasOverflowed`, after which all further appends write nothing.
 public struct ByteWriter: ~Copyable {
   private let buffer: UnsafeMutableRawBufferPointer
-  /// Bytes written so far.
+  /// How many bytes have been written.
   public private(set) var count = 0
   /// True once something did not fit.
   public private(set) var hasOverflowed = false
@@ -11,12 +11,12 @@ public struct ByteWriter: ~Copyable {
     self.buffer = buffer
   }
 
-  /// What was written.
+  /// The bytes written so far.
   public var written: UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(start: buffer.baseAddress, count: count)
   }
 
-  /// Forgets and wipes everything from byte `start` on, and the overflow. A `start` beyond `count`
+  /// Wipes everything from byte `start` on, and forgets the overflow. A `start` beyond `count`
   /// leaves the bytes as they are.
   public mutating func rewind(to start: Int = 0) {
     hasOverflowed = false
@@ -53,7 +53,7 @@ public struct ByteWriter: ~Copyable {
     var divisor: UInt64 = 1
     while value / divisor >= 10 { divisor *= 10 }
     while divisor > 0 {
-      append(0x30 + UInt8(truncatingIfNeeded: value / divisor % 10))
+      append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: value / divisor % 10))
       divisor /= 10
     }
   }
@@ -62,7 +62,7 @@ public struct ByteWriter: ~Copyable {
     append(decimal: UInt64(truncatingIfNeeded: value))
   }
 
-  /// Appends two lower-case digits per byte; constant in time but for the length.
+  /// Appends two lower-case digits per byte, in a time that depends only on the length.
   public mutating func append(hex bytes: UnsafeRawPointer, byteCount: Int) {
     guard byteCount > 0, byteCount <= buffer.count else {
       hasOverflowed = hasOverflowed || byteCount > 0

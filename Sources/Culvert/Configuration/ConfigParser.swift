@@ -1,19 +1,19 @@
 /// Configuration files of wg(8) and wg-quick(8) as a state machine over lines, without I/O
-/// (wg(8), "CONFIGURATION FILE FORMAT"; wg-quick(8), "CONFIGURATION"; where these are silent, what
-/// wg of 2021 does).
+/// (wg(8), "CONFIGURATION FILE FORMAT"; wg-quick(8), "CONFIGURATION"; what these leave open is as
+/// in wg of 2021).
 ///
-/// The caller's loop: `begin` with each line, then take statements from `next` until there is none;
-/// at the end of the file `finish`. After a failure there is nothing more to take.
+/// The caller's loop: `begin` with each line, then take statements from `next` until it returns
+/// nil; at the end of the file `finish`. After a failure there are no more statements.
 ///
-/// As for wg(8), blanks do not count wherever they stand, and keys are of any case. What differs:
+/// As in wg(8), blanks are ignored everywhere, and so is the case of keys. The differences:
 ///
-/// - Refused, though wg(8) takes it: a key twice in a section that can have one value only; a file
-///   without a private key; a port above 65535, which wg wraps, and port 0 in an endpoint; IPv4
-///   addresses of fewer than four fields; a line longer than the reader's buffer.
-/// - Taken, though wg(8) refuses it: nothing behind `AllowedIPs =`; `+` and `-` before an allowed
-///   IP, as newer versions of wg have them; a byte order mark; a dot at the end of a host name.
-public struct ConfigParser: ~Copyable {
-  /// Where `next` goes on.
+/// - Refused here, accepted by wg(8): a key twice in one section if it can only have one value; a
+///   file without a private key; a port above 65535, which wg wraps, and port 0 in an endpoint;
+///   IPv4 addresses of fewer than four fields; a line longer than the reader's buffer.
+/// - Accepted here, refused by wg(8): an empty `AllowedIPs =`; `+` and `-` before an allowed IP, as
+///   in newer versions of wg; a byte order mark; a dot at the end of a host name.
+package struct ConfigParser: ~Copyable {
+  /// Where `next` continues.
   private enum Step {
     case nothing
     case line
@@ -30,7 +30,7 @@ public struct ConfigParser: ~Copyable {
   /// The line, or what is left of its list.
   private var rest = UnsafeRawBufferPointer(start: nil, count: 0)
   private var isOverlong = false
-  /// Keys that have stood under [Interface], and in this peer's section.
+  /// The keys seen under [Interface], and in this peer's section.
   private var interfaceKeys: UInt32 = 0
   private var peerKeys: UInt32 = 0
   private var hasPrivateKey = false
@@ -38,46 +38,43 @@ public struct ConfigParser: ~Copyable {
   private var hasFailed = false
 
   private let secret: UnsafeMutableRawPointer
-  /// For a value with blanks in it, which go.
+  /// Holds a value without the blanks in it.
   private let compacted: UnsafeMutableRawPointer
   private var holdsSecret = false
 
-  /// The line that `begin` was last given, counted from 1.
-  public private(set) var line: UInt32 = 0
+  /// The number of the current line, from 1.
+  package private(set) var line: UInt32 = 0
 
-  /// The host name of `namedEndpoint`, up to 253 bytes, or the zone of an `endpoint` that was given
-  /// by name; otherwise empty. Valid until the next call.
-  public private(set) var name = UnsafeRawBufferPointer(start: nil, count: 0)
+  /// The host name of `namedEndpoint`, up to 253 bytes, or the zone of an `endpoint` if it was
+  /// given by name; otherwise empty. Valid until the next call.
+  package private(set) var name = UnsafeRawBufferPointer(start: nil, count: 0)
 
-  /// The key of the line of a failure, as it was written, and valid as long as that is; empty where
-  /// there is none, and where it is longer than any key: that is the half of a line that was broken
-  /// in two, and may be a secret.
-  public private(set) var key = UnsafeRawBufferPointer(start: nil, count: 0)
+  /// The key of the failed line, as it was written; valid as long as the line. Empty if there is
+  /// none or if it is longer than any key: then it is part of a broken line and may be a secret.
+  package private(set) var key = UnsafeRawBufferPointer(start: nil, count: 0)
 
-  /// Longest value with blanks in it: an endpoint's name, brackets, a colon and a port, and to
-  /// spare.
+  /// More than the longest value: an endpoint's name, brackets, a colon and a port.
   private static var compactedByteCount: Int { 320 }
-  /// Of the memory that `init` takes.
-  public static var byteCount: Int { WireGuard.keyByteCount + compactedByteCount }
+  /// Bytes of memory that `init` takes.
+  package static var byteCount: Int { WireGuard.keyByteCount + compactedByteCount }
 
   /// - Parameter memory: `byteCount` bytes of locked memory that outlive the parser. They hold a
-  ///   private or preshared key from the statement that brought it until the next call, which wipes
-  ///   them.
-  public init(memory: UnsafeMutableRawPointer) {
+  ///   private or preshared key from its statement until the next call, which wipes them.
+  package init(memory: UnsafeMutableRawPointer) {
     secret = memory
     compacted = memory + WireGuard.keyByteCount
   }
 
-  /// The 32 bytes of the private or preshared key that the last statement has brought.
-  public func withSecret(_ body: (UnsafeRawPointer) -> Void) {
+  /// The 32 bytes of the private or preshared key of the last statement.
+  package func withSecret(_ body: (UnsafeRawPointer) -> Void) {
     body(UnsafeRawPointer(secret))
   }
 
   // MARK: Lines
 
-  /// Takes what a `LineReader` brings; `incomplete` is no line. What the line before still had to
-  /// say is forgotten.
-  public mutating func begin(_ line: LineReader.Line) {
+  /// Begins a line from a `LineReader`; `incomplete` does nothing. The rest of the line before it
+  /// is dropped.
+  package mutating func begin(_ line: LineReader.Line) {
     switch line {
     case .line(let text): begin(text)
     case .overlong:
@@ -87,23 +84,23 @@ public struct ConfigParser: ~Copyable {
     }
   }
 
-  /// Takes one line without its newline; valid until `next` has returned nil.
-  public mutating func begin(_ text: UnsafeRawBufferPointer) {
-    forget()
+  /// Begins a line, without its newline. It must stay valid until `next` returns nil.
+  package mutating func begin(_ text: UnsafeRawBufferPointer) {
+    forgetStatement()
     line &+= 1
     key = UnsafeRawBufferPointer(start: nil, count: 0)
     rest = text
     if line == 1, text.count >= 3, text[0] == 0xef, text[1] == 0xbb, text[2] == 0xbf {
       rest = text.text(from: 3)
     }
-    rest = rest.text(0, rest.firstPosition(of: 0x23) ?? rest.count).trimmed
+    rest = rest.text(0, rest.firstPosition(of: UInt8(ascii: "#")) ?? rest.count).trimmed
     isOverlong = false
     step = hasFailed ? .nothing : .line
   }
 
-  /// What the line says next; nil when it says nothing more.
-  public mutating func next() -> ConfigStatement? {
-    forget()
+  /// The next statement of the line, or nil.
+  package mutating func next() -> ConfigStatement? {
+    forgetStatement()
     switch step {
     case .nothing: return nil
     case .line:
@@ -115,16 +112,16 @@ public struct ConfigParser: ~Copyable {
     }
   }
 
-  /// The file is at its end. Nil where it is complete. What the parser held is wiped.
-  public mutating func finish() -> ConfigError? {
-    forget()
+  /// Ends the file. Nil if it is complete. Wipes what the parser holds.
+  package mutating func finish() -> ConfigError? {
+    forgetStatement()
     guard !hasFailed else { return nil }
     if let error = incompletePeer() { return error }
     return hasPrivateKey ? nil : ConfigError(.noPrivateKey, line: 0)
   }
 
-  /// Wipes the secret of the statement before.
-  private mutating func forget() {
+  /// Wipes the secret of the last statement.
+  private mutating func forgetStatement() {
     name = UnsafeRawBufferPointer(start: nil, count: 0)
     guard holdsSecret else { return }
     Secret.wipe(secret, byteCount: ConfigParser.byteCount)
@@ -147,8 +144,10 @@ public struct ConfigParser: ~Copyable {
   }
 
   private mutating func statement() -> ConfigStatement? {
-    if rest[0] == 0x5b { return beginSection() }
-    guard let separator = rest.firstPosition(of: 0x3d) else { return fail(.noAssignment) }
+    if rest[0] == UInt8(ascii: "[") { return beginSection() }
+    guard let separator = rest.firstPosition(of: UInt8(ascii: "=")) else {
+      return fail(.noAssignment)
+    }
     let word = rest.text(0, separator).trimmed
     if word.count <= ConfigKey.longestByteCount { key = word }
     guard let key = ConfigKey(word) else { return fail(.unknownKey) }
@@ -220,12 +219,12 @@ public struct ConfigParser: ~Copyable {
     }
   }
 
-  /// The value without the blanks in it. One that does not fit into the buffer is no valid one, and
-  /// is given back as it is.
+  /// The value without the blanks in it. A value that does not fit into the buffer cannot be valid
+  /// and is returned as it is.
   private mutating func compact(_ value: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
     guard value.hasBlanks else { return value }
     var count = 0
-    for index in 0..<value.count where !UnsafeRawBufferPointer.isBlank(value[index]) {
+    for index in 0..<value.count where !value[index].isBlank {
       guard count < ConfigParser.compactedByteCount else { return value }
       // It may be a key.
       holdsSecret = true
@@ -235,13 +234,13 @@ public struct ConfigParser: ~Copyable {
     return UnsafeRawBufferPointer(start: compacted, count: count)
   }
 
-  /// The secret buffer is borrowed for a public key too, and wiped with the next call.
+  /// Decodes into the secret's buffer, public keys too; the next call wipes it.
   private mutating func decodeKey(_ value: UnsafeRawBufferPointer) -> Bool {
     holdsSecret = true
     return Base64.decodeKey(value, into: secret)
   }
 
-  /// All zero means none, as for wg(8).
+  /// All zero means none, as in wg(8).
   private mutating func privateKey(_ value: UnsafeRawBufferPointer) -> ConfigStatement {
     guard decodeKey(value) else { return fail(.badPrivateKey) }
     hasPrivateKey = !Secret.isZero(secret, byteCount: WireGuard.keyByteCount)
@@ -250,25 +249,23 @@ public struct ConfigParser: ~Copyable {
 
   private func fwMark(_ value: UnsafeRawBufferPointer) -> UInt32? {
     if value.isWord("off") { return 0 }
-    guard value.count > 2, value[0] == 0x30, value[1] | 0x20 == 0x78 else {
-      return value.number(maximum: .max)
-    }
-    return value.text(from: 2).number(radix: 16, maximum: .max)
+    return value.mark
   }
 
-  /// Separated by commas, and none may be empty.
+  /// Allowed IPs are separated by commas, and none may be empty.
   private mutating func nextAllowedIP() -> ConfigStatement {
-    let end = rest.firstPosition(of: 0x2c) ?? rest.count
+    let end = rest.firstPosition(of: UInt8(ascii: ",")) ?? rest.count
     var element = compact(rest.text(0, end))
     step = end < rest.count ? .allowedIPs : .nothing
     if end < rest.count { rest = rest.text(from: end + 1) }
     let sign = element.count > 0 ? element[0] : 0
-    if sign == 0x2b || sign == 0x2d { element = element.text(from: 1) }
+    if sign == UInt8(ascii: "+") || sign == UInt8(ascii: "-") { element = element.text(from: 1) }
     guard let address = ConfigAddress(element) else { return fail(.badAllowedIP) }
-    return .peer(sign == 0x2d ? .removeAllowedIP(address.prefix) : .allowedIP(address.prefix))
+    let isRemoved = sign == UInt8(ascii: "-")
+    return .peer(isRemoved ? .removeAllowedIP(address.prefix) : .allowedIP(address.prefix))
   }
 
-  /// Separated by commas, blanks or both, as for wg-quick(8).
+  /// Addresses are separated by commas, blanks or both, as in wg-quick(8).
   private mutating func nextAddress() -> ConfigStatement? {
     var start = 0
     while start < rest.count, ConfigParser.separatesAddresses(rest[start]) { start += 1 }
@@ -285,21 +282,23 @@ public struct ConfigParser: ~Copyable {
   }
 
   private static func separatesAddresses(_ byte: UInt8) -> Bool {
-    byte == 0x2c || UnsafeRawBufferPointer.isBlank(byte)
+    byte == UInt8(ascii: ",") || byte.isBlank
   }
 
-  /// The host may stand in brackets, and an IPv6 address need not: the port is behind the last
-  /// colon, or behind the bracket.
+  /// Any host may be in brackets, and an IPv6 address need not be: the port follows the last colon,
+  /// or the bracket.
   private mutating func endpoint(_ value: UnsafeRawBufferPointer) -> ConfigStatement {
     var host = value
     var port = value
-    if value.count > 0, value[0] == 0x5b {
-      guard let close = value.firstPosition(of: 0x5d) else { return fail(.badHost) }
-      guard close + 1 < value.count, value[close + 1] == 0x3a else { return fail(.badPort) }
+    if value.count > 0, value[0] == UInt8(ascii: "[") {
+      guard let close = value.firstPosition(of: UInt8(ascii: "]")) else { return fail(.badHost) }
+      guard close + 1 < value.count, value[close + 1] == UInt8(ascii: ":") else {
+        return fail(.badPort)
+      }
       host = value.text(1, close)
       port = value.text(from: close + 2)
     } else {
-      guard let colon = value.lastPosition(of: 0x3a) else { return fail(.badPort) }
+      guard let colon = value.lastPosition(of: UInt8(ascii: ":")) else { return fail(.badPort) }
       host = value.text(0, colon)
       port = value.text(from: colon + 1)
     }
@@ -307,8 +306,7 @@ public struct ConfigParser: ~Copyable {
     return endpoint(host, port: UInt16(number))
   }
 
-  /// An IPv4-mapped address becomes the IPv4 address it stands for: the IPv6 socket is IPv6-only
-  /// and could not send to it.
+  /// An IPv4-mapped address becomes IPv4: the IPv6 socket is IPv6-only and could not send to it.
   private mutating func endpoint(
     _ host: UnsafeRawBufferPointer, port: UInt16
   ) -> ConfigStatement {

@@ -1,8 +1,8 @@
-/// What a line of a configuration file says, or one element of it where it holds a list.
-public enum ConfigStatement: Equatable, Sendable {
-  /// A peer's section begins: what was said of the peer before is complete.
+/// A statement of a configuration file: a line, or one element of a list.
+package enum ConfigStatement: Equatable, Sendable {
+  /// A peer's section begins, and the peer before it is complete.
   case beginPeer
-  /// The interface's section begins, or goes on; a peer's section before it is complete.
+  /// The interface's section begins or continues, and a peer before it is complete.
   case beginInterface
   /// `privateKey`, `listenPort` or `fwmark`.
   case device(DeviceSetting)
@@ -10,33 +10,33 @@ public enum ConfigStatement: Equatable, Sendable {
   case address(ConfigAddress)
   /// Bytes, 68-65535 (wg-quick(8)).
   case mtu(UInt16)
-  /// Known and not carried out (wg-quick(8)).
+  /// Known but not applied (wg-quick(8)).
   case ignored(ConfigKey)
   /// `publicKey`, `presharedKey`, `endpoint`, `persistentKeepalive`, `allowedIP` or
-  /// `removeAllowedIP`. The public key need not be the first of its section.
+  /// `removeAllowedIP`. The public key need not come first in its section.
   case peer(PeerSetting)
-  /// An endpoint given by a host name, which is in `ConfigParser.name`, and its port.
+  /// The port of an endpoint whose host name is in `ConfigParser.name`.
   case namedEndpoint(port: UInt16)
   /// The file is wrong; nothing follows.
   case failure(ConfigError)
 }
 
 /// The keys of a configuration file: those of wg(8), and those that wg-quick(8) adds.
-public enum ConfigKey: UInt8, Sendable, BitwiseCopyable {
+package enum ConfigKey: UInt8, Sendable, BitwiseCopyable {
   // [Peer]; the most frequent first.
   case allowedIPs, publicKey, endpoint, presharedKey, persistentKeepalive
   // [Interface]
   case privateKey, listenPort, fwMark
   // [Interface], from wg-quick(8)
   case address, mtu
-  // [Interface], from wg-quick(8): what only a shell can carry out
+  // [Interface], from wg-quick(8): what needs a shell
   case dns, table, preUp, postUp, preDown, postDown, saveConfig
 
-  public static let count = saveConfig.rawValue + 1
-  /// Of the names below, and some for a slip of the finger.
+  package static let count = saveConfig.rawValue + 1
+  /// The longest name below, with some room for typing errors.
   static let longestByteCount = 24
 
-  /// Nil where the key is unknown. Case does not matter, and blanks do not count.
+  /// Nil if the key is unknown. Case and blanks are ignored.
   init?(_ text: UnsafeRawBufferPointer) {
     for raw in 0..<ConfigKey.count {
       if let key = ConfigKey(rawValue: raw), text.isWord(key.name) {
@@ -47,8 +47,8 @@ public enum ConfigKey: UInt8, Sendable, BitwiseCopyable {
     return nil
   }
 
-  /// As the manual pages write it.
-  public var name: StaticString {
+  /// The spelling of the manual pages.
+  package var name: StaticString {
     switch self {
     case .allowedIPs: "AllowedIPs"
     case .publicKey: "PublicKey"
@@ -70,37 +70,37 @@ public enum ConfigKey: UInt8, Sendable, BitwiseCopyable {
     }
   }
 
-  /// True for the keys under [Peer]; all others stand under [Interface].
+  /// True for the keys of [Peer]; all others belong to [Interface].
   var isOfPeer: Bool { rawValue <= ConfigKey.persistentKeepalive.rawValue }
 
-  /// True where nothing is done about the key.
-  public var isIgnored: Bool { rawValue >= ConfigKey.dns.rawValue }
+  /// True if the key is not applied.
+  package var isIgnored: Bool { rawValue >= ConfigKey.dns.rawValue }
 
-  /// True where the key may stand in a section more than once.
+  /// True if a section may have the key more than once.
   var isRepeatable: Bool { self == .allowedIPs || self == .address || isIgnored }
 
   /// This key's bit in a set of keys.
-  public var bit: UInt32 { 1 << UInt32(rawValue) }
+  package var bit: UInt32 { 1 << UInt32(rawValue) }
 }
 
-/// An address of an interface and the length of the network that is reached through it
-/// (`Address = 10.0.0.2/24`). Unlike an `IPPrefix` it keeps its host bits.
-public struct ConfigAddress: Hashable, Sendable, BitwiseCopyable {
-  public let address: IPAddress
+/// An interface's address with the prefix length of its network (`Address = 10.0.0.2/24`). Unlike
+/// an `IPPrefix` it keeps its host bits.
+package struct ConfigAddress: Hashable, Sendable, BitwiseCopyable {
+  package let address: IPAddress
   /// Bits, 0-32 or 0-128.
-  public let length: UInt8
+  package let length: UInt8
 
-  /// Nil where `length` exceeds the family's bit count.
-  public init?(_ address: IPAddress, length: Int) {
+  /// Nil if `length` exceeds the family's bit count.
+  package init?(_ address: IPAddress, length: Int) {
     guard length >= 0, length <= address.family.bitCount else { return nil }
     self.address = address
     self.length = UInt8(length)
   }
 
-  /// `address/length`, or `address` for its full length. The length may have leading zeros, as for
-  /// wg(8); there is no zone.
+  /// `address/length`, or `address` for its full length. The length may have leading zeros, as in
+  /// wg(8). Zones are refused.
   init?(_ text: UnsafeRawBufferPointer) {
-    guard let slash = text.firstPosition(of: 0x2f) else {
+    guard let slash = text.firstPosition(of: UInt8(ascii: "/")) else {
       guard let address = AddressText.address(text) else { return nil }
       self.init(address, length: address.family.bitCount)
       return
@@ -112,29 +112,29 @@ public struct ConfigAddress: Hashable, Sendable, BitwiseCopyable {
   }
 
   /// The network.
-  public var prefix: IPPrefix {
+  package var prefix: IPPrefix {
     // The length was checked against the same family.
     IPPrefix(address, length: Int(length))!
   }
 }
 
-/// Host names: which text is one (RFC 952, RFC 1123 section 2.1, with the underscore that many
-/// networks have).
-public enum ConfigHostName {
-  /// Longest name in bytes, without a dot at its end (RFC 1035 section 2.3.4: 255 with the lengths
-  /// of its labels and the root's).
-  public static let longestByteCount = 253
+/// Validation of host names (RFC 952, RFC 1123 section 2.1, and underscores, which many networks
+/// use).
+package enum ConfigHostName {
+  /// The longest name in bytes, without a trailing dot (RFC 1035 section 2.3.4: 255 including the
+  /// length bytes of its labels and of the root).
+  package static let longestByteCount = 253
   static let longestLabelByteCount = 63
 
-  /// The name without the dot that may stand at its end. Nil where it is none: bytes that are not
-  /// ASCII (an internationalised name is written as xn--...), an empty label or one that begins or
-  /// ends with a hyphen, and anything whose last label is a number: that was meant as an address.
-  public static func name(_ text: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+  /// The name without a trailing dot. Nil if it is no host name: bytes that are not ASCII (an
+  /// internationalised name is written as xn--...), a label that is empty or begins or ends with a
+  /// hyphen, and anything whose last label is a number, which was meant as an address.
+  package static func name(_ text: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
     var name = text
-    if name.count > 1, name[name.count - 1] == 0x2e { name = name.text(0, name.count - 1) }
+    if name.count > 1, name[name.count - 1] == dot { name = name.text(0, name.count - 1) }
     guard name.count > 0, name.count <= longestByteCount else { return nil }
     var start = 0
-    for index in 0...name.count where index == name.count || name[index] == 0x2e {
+    for index in 0...name.count where index == name.count || name[index] == dot {
       let label = name.text(start, index)
       guard isLabel(label) else { return nil }
       if index == name.count, isNumber(label) { return nil }
@@ -145,21 +145,24 @@ public enum ConfigHostName {
 
   private static func isLabel(_ text: UnsafeRawBufferPointer) -> Bool {
     guard text.count > 0, text.count <= longestLabelByteCount else { return false }
-    guard text[0] != 0x2d, text[text.count - 1] != 0x2d else { return false }
+    guard text[0] != hyphen, text[text.count - 1] != hyphen else { return false }
     for index in 0..<text.count {
       let byte = text[index]
-      let isLetter = byte | 0x20 >= 0x61 && byte | 0x20 <= 0x7a
-      let isDigit = byte >= 0x30 && byte <= 0x39
-      guard isLetter || isDigit || byte == 0x2d || byte == 0x5f else { return false }
+      guard byte.isLetter || byte.isDigit || byte == hyphen || byte == UInt8(ascii: "_") else {
+        return false
+      }
     }
     return true
   }
 
-  /// Decimal, or hexadecimal behind `0x`: what inet_aton(3) would take for the end of an address.
+  private static var dot: UInt8 { UInt8(ascii: ".") }
+  private static var hyphen: UInt8 { UInt8(ascii: "-") }
+
+  /// Decimal, or hexadecimal after `0x`: inet_aton(3) would read it as the end of an address.
   private static func isNumber(_ label: UnsafeRawBufferPointer) -> Bool {
     var digits = label
     var radix: Int32 = 10
-    if label.count >= 2, label[0] == 0x30, label[1] | 0x20 == 0x78 {
+    if label.count >= 2, label[0] == UInt8(ascii: "0"), label[1].lowercased == UInt8(ascii: "x") {
       digits = label.text(from: 2)
       radix = 16
     }
@@ -172,16 +175,16 @@ public enum ConfigHostName {
 }
 
 /// Why a configuration file cannot be used, and where.
-public struct ConfigError: Error, Equatable, Sendable, BitwiseCopyable {
-  public enum Reason: UInt8, Sendable, BitwiseCopyable {
+package struct ConfigError: Error, Equatable, Sendable, BitwiseCopyable {
+  package enum Reason: UInt8, Sendable, BitwiseCopyable {
     case overlongLine, noAssignment, noSection, unknownSection, unknownKey
     case belongsToInterface, belongsToPeer, repeated
     case noPrivateKey, noPublicKey
     case badPrivateKey, badListenPort, badFwMark, badAddress, badMTU
     case badPublicKey, badPresharedKey, badAllowedIP, badKeepalive, badHost, badPort
 
-    /// A clause for the user that says what to do. It never repeats a value, which may be a secret.
-    public var text: StaticString {
+    /// A clause that tells the user what to do. It never quotes a value, which may be a secret.
+    package var text: StaticString {
       switch self {
       case .overlongLine: "the line is too long; a list may go on under the same key in a new line"
       case .noAssignment: "expected KEY = VALUE, [Interface] or [Peer]; comments begin with #"
@@ -211,11 +214,11 @@ public struct ConfigError: Error, Equatable, Sendable, BitwiseCopyable {
     }
   }
 
-  public let reason: Reason
-  /// Counted from 1; 0 where it is about the file as a whole.
-  public let line: UInt32
+  package let reason: Reason
+  /// From 1; 0 for the file as a whole.
+  package let line: UInt32
 
-  public init(_ reason: Reason, line: UInt32) {
+  package init(_ reason: Reason, line: UInt32) {
     self.reason = reason
     self.line = line
   }

@@ -1,24 +1,24 @@
-/// Splits a stream into lines within one buffer of fixed size. Bytes may arrive in any pieces, and
-/// the lines are the same; nothing is copied but the unfinished tail, to the buffer's start.
+/// Splits a stream into lines within one buffer of fixed size. The lines do not depend on the
+/// pieces in which the bytes arrive. Only an unfinished line is ever copied, to the buffer's start.
 ///
-/// The stream carries private keys, so the buffer belongs in locked memory, and bytes that are
-/// done with are wiped whenever room is made.
+/// The stream carries private keys, so the buffer belongs in locked memory, and used bytes are
+/// wiped whenever room is made.
 ///
-/// The caller's loop: read into `makeRoom()`, tell `didReceive`, take lines until `incomplete`.
+/// The caller's loop: read into `makeRoom()`, call `didReceive`, take lines until `incomplete`.
 public struct LineReader: ~Copyable {
   public enum Line {
     /// A line without its newline; valid until the next call to this reader.
     case line(UnsafeRawBufferPointer)
-    /// A line that with its newline was longer than the buffer has come to its end.
+    /// The end of a line that was longer than the buffer, its newline included.
     case overlong
-    /// There is no further whole line.
+    /// There is no further complete line.
     case incomplete
   }
 
   private let buffer: UnsafeMutableRawBufferPointer
   private var start = 0
   private var end = 0
-  /// Everything from `start` up to here is known to hold no newline.
+  /// There is no newline between `start` and here.
   private var searched = 0
   private var isOverlong = false
 
@@ -28,7 +28,7 @@ public struct LineReader: ~Copyable {
     self.buffer = buffer
   }
 
-  /// Nothing has been received that has not been taken as a line.
+  /// True if everything received has been taken as lines.
   public var isEmpty: Bool { start == end && !isOverlong }
 
   /// Where the next bytes of the stream go. Never empty once `next` has returned `incomplete`.
@@ -55,7 +55,7 @@ public struct LineReader: ~Copyable {
   public mutating func next() -> Line {
     let base = buffer.baseAddress!
     while searched < end {
-      let isNewline = base.byte(searched) == 0x0a
+      let isNewline = base.byte(searched) == UInt8(ascii: "\n")
       searched += 1
       guard isNewline else { continue }
       let line = UnsafeRawBufferPointer(start: base + start, count: searched - 1 - start)
@@ -67,7 +67,7 @@ public struct LineReader: ~Copyable {
       return .line(line)
     }
     if start == 0, end == buffer.count {
-      // No newline will ever fit behind this: drop it and wait for the newline alone.
+      // There is no room left for a newline: drop the bytes and wait for the newline.
       isOverlong = true
       start = end
     }

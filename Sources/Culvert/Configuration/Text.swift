@@ -1,4 +1,4 @@
-/// Text as it arrives: ASCII bytes behind a pointer, never a String, which would allocate.
+/// Text as it arrives: ASCII bytes behind a pointer, not a String, which would allocate.
 extension UnsafeRawBufferPointer {
   /// True where these bytes are exactly `text`.
   func isText(_ text: StaticString) -> Bool {
@@ -19,13 +19,13 @@ extension UnsafeRawBufferPointer {
     text(start, count)
   }
 
-  /// Index of the first `byte`, or nil.
+  /// The index of the first `byte`, or nil.
   func firstPosition(of byte: UInt8) -> Int? {
     for index in 0..<count where self[index] == byte { return index }
     return nil
   }
 
-  /// Index of the last `byte`, or nil.
+  /// The index of the last `byte`, or nil.
   func lastPosition(of byte: UInt8) -> Int? {
     var index = count
     while index > 0 {
@@ -35,71 +35,87 @@ extension UnsafeRawBufferPointer {
     return nil
   }
 
-  /// These bytes as an unsigned number in `radix` 10 or 16, or nil: empty, another character, or
-  /// more than `maximum`. Leading zeros are allowed, signs and spaces are not.
+  /// These bytes as an unsigned number in `radix` 10 or 16. Nil if they are empty, hold another
+  /// character, or exceed `maximum`. Leading zeros are allowed, signs and spaces are not.
   func number(radix: UInt64 = 10, maximum: UInt32) -> UInt32? {
     guard count > 0 else { return nil }
     var value: UInt64 = 0
     for index in 0..<count {
       let digit = Hex.value(of: self[index])
       guard digit >= 0, digit < radix else { return nil }
-      // At most 32 bits before, so at most 36 bits here.
+      // `value` had at most 32 bits, so it has at most 36 here.
       value = value * radix + UInt64(digit)
       guard value <= UInt64(maximum) else { return nil }
     }
     return UInt32(value)
   }
+
+  /// A firewall mark as wg(8) has it: decimal, or hexadecimal after `0x`.
+  var mark: UInt32? {
+    guard count > 2, self[0] == UInt8(ascii: "0"), self[1].lowercased == UInt8(ascii: "x") else {
+      return number(maximum: .max)
+    }
+    return text(from: 2).number(radix: 16, maximum: .max)
+  }
 }
 
-/// How wg(8) reads the text of a configuration file: blanks do not count, wherever they stand, and
-/// letters of either case are the same.
+/// Text as wg(8) reads it from a configuration file: blanks are ignored everywhere, and so is the
+/// case of letters.
 extension UnsafeRawBufferPointer {
-  /// Space, tab, vertical tab, form feed and carriage return.
-  static func isBlank(_ byte: UInt8) -> Bool {
-    byte == 0x20 || (byte >= 0x09 && byte <= 0x0d)
-  }
-
   /// Without the blanks at both ends.
   var trimmed: UnsafeRawBufferPointer {
     var start = 0
     var end = count
-    while start < end, UnsafeRawBufferPointer.isBlank(self[start]) { start += 1 }
-    while end > start, UnsafeRawBufferPointer.isBlank(self[end - 1]) { end -= 1 }
+    while start < end, self[start].isBlank { start += 1 }
+    while end > start, self[end - 1].isBlank { end -= 1 }
     return text(start, end)
   }
 
   var hasBlanks: Bool {
-    for index in 0..<count where UnsafeRawBufferPointer.isBlank(self[index]) { return true }
+    for index in 0..<count where self[index].isBlank { return true }
     return false
   }
 
   /// Whether these bytes without their blanks are `word`, in any case.
   func isWord(_ word: StaticString) -> Bool {
     var matched = 0
-    for index in 0..<count where !UnsafeRawBufferPointer.isBlank(self[index]) {
+    for index in 0..<count where !self[index].isBlank {
       guard matched < word.utf8CodeUnitCount,
-        UnsafeRawBufferPointer.lowercase(self[index])
-          == UnsafeRawBufferPointer.lowercase(word.utf8Start[matched])
+        self[index].lowercased == word.utf8Start[matched].lowercased
       else { return false }
       matched += 1
     }
     return matched == word.utf8CodeUnitCount
   }
+}
 
-  private static func lowercase(_ byte: UInt8) -> UInt8 {
-    byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte
+/// A byte as an ASCII character.
+extension UInt8 {
+  /// Space, tab, newline, vertical tab, form feed and carriage return.
+  var isBlank: Bool {
+    self == UInt8(ascii: " ") || (self >= UInt8(ascii: "\t") && self <= UInt8(ascii: "\r"))
+  }
+
+  /// 0 to 9.
+  var isDigit: Bool { self >= UInt8(ascii: "0") && self <= UInt8(ascii: "9") }
+
+  /// A to Z, and a to z.
+  var isLetter: Bool { lowercased >= UInt8(ascii: "a") && lowercased <= UInt8(ascii: "z") }
+
+  var lowercased: UInt8 {
+    self >= UInt8(ascii: "A") && self <= UInt8(ascii: "Z") ? self | 0x20 : self
   }
 }
 
-/// Keys as hexadecimal text, the form of the UAPI (wireguard.com/xplatform, "Configuration
+/// Keys as hexadecimal text, as the UAPI has them (wireguard.com/xplatform, "Configuration
 /// Protocol"). Secrets pass through here, so there is no table, no branch and no early exit that
 /// depends on a digit.
 public enum Hex {
   /// Characters of a 32-byte key.
   public static let keyCharacterCount = 64
 
-  /// Reads 64 hexadecimal digits of either case into the 32 bytes at `key`. False where the length
-  /// or a digit is wrong; then `key` is zeroed.
+  /// Reads 64 hexadecimal digits of either case into the 32 bytes at `key`. False if the length or
+  /// a digit is wrong; then `key` is zeroed.
   public static func decodeKey(
     _ text: UnsafeRawBufferPointer, into key: UnsafeMutableRawPointer
   ) -> Bool {
@@ -112,7 +128,7 @@ public enum Hex {
         key.storeByte(UInt8(truncatingIfNeeded: high << 4 | low), index)
       }
     }
-    // Only a wrong digit is negative, so the sign has gathered them all.
+    // Only wrong digits are negative, so the sign tells whether there was one.
     guard wrong >= 0 else {
       Secret.wipe(key, byteCount: WireGuard.keyByteCount)
       return false
@@ -122,8 +138,8 @@ public enum Hex {
 
   /// The value of a hexadecimal digit of either case, or -1.
   static func value(of character: UInt8) -> Int32 {
-    let digit = Int32(character) &- 0x30
-    let letter = Int32(character | 0x20) &- 0x61
+    let digit = Int32(character) &- Int32(UInt8(ascii: "0"))
+    let letter = Int32(character | 0x20) &- Int32(UInt8(ascii: "a"))
     let isDigit = mask(digit, upTo: 9)
     let isLetter = mask(letter, upTo: 5)
     return (digit & isDigit) | ((letter &+ 10) & isLetter) | ~(isDigit | isLetter)
@@ -132,11 +148,13 @@ public enum Hex {
   /// The lower-case digit of a value from 0 to 15.
   @inline(__always)
   static func character(of value: UInt8) -> UInt8 {
-    let value = Int32(value)
-    return UInt8(truncatingIfNeeded: 0x30 &+ value &+ (~mask(value, upTo: 9) & 0x27))
+    // What separates `a` from the character after `9`.
+    let gap = UInt8(ascii: "a") - UInt8(ascii: "9") - 1
+    let letters = UInt8(truncatingIfNeeded: ~mask(Int32(value), upTo: 9)) & gap
+    return UInt8(ascii: "0") &+ value &+ letters
   }
 
-  /// All ones where 0 <= value <= limit, otherwise 0, without a branch: outside, one of the two
+  /// All ones if 0 <= value <= limit, otherwise 0, without a branch: out of range one of the two
   /// terms is negative.
   @inline(__always)
   static func mask(_ value: Int32, upTo limit: Int32) -> Int32 {
@@ -144,19 +162,18 @@ public enum Hex {
   }
 }
 
-/// Keys as base64 text, the form of wg(8): 32 bytes as 43 characters and one `=` (RFC 4648
-/// section 4). Secrets pass through here, so as in `Hex` nothing depends on a character but
-/// arithmetic.
+/// Keys as base64 text, as wg(8) has them: 32 bytes as 43 characters and one `=` (RFC 4648
+/// section 4). Secrets pass through here, so as in `Hex` only arithmetic depends on a character.
 public enum Base64 {
   /// Characters of a 32-byte key.
   public static let keyCharacterCount = 44
 
-  /// Reads the 44 characters of a key into the 32 bytes at `key`. False where the length, a
-  /// character or the padding is wrong, or one of the two unused bits is set; then `key` is zeroed.
+  /// Reads the 44 characters of a key into the 32 bytes at `key`. False if the length, a character
+  /// or the padding is wrong, or one of the two unused bits is set; then `key` is zeroed.
   public static func decodeKey(
     _ text: UnsafeRawBufferPointer, into key: UnsafeMutableRawPointer
   ) -> Bool {
-    guard text.count == keyCharacterCount, text[keyCharacterCount - 1] == 0x3d else {
+    guard text.count == keyCharacterCount, text[keyCharacterCount - 1] == UInt8(ascii: "=") else {
       Secret.wipe(key, byteCount: WireGuard.keyByteCount)
       return false
     }
@@ -171,7 +188,7 @@ public enum Base64 {
     let a = value(of: text[40])
     let b = value(of: text[41])
     let c = value(of: text[42])
-    // 18 bits for 16: the last two must be clear, or two texts would mean one key.
+    // 18 bits for 16: the last two must be clear, or several texts would mean the same key.
     wrong |= a | b | c | (0 &- (c & 3))
     let bits = a << 10 | b << 4 | c >> 2
     key.storeByte(UInt8(truncatingIfNeeded: bits >> 8), 30)
@@ -198,7 +215,7 @@ public enum Base64 {
     writer.append(character(of: bits >> 12))
     writer.append(character(of: bits >> 6 & 63))
     writer.append(character(of: bits & 63))
-    writer.append(0x3d)
+    writer.append(UInt8(ascii: "="))
   }
 
   /// 24 bits from four characters; negative where one of them is wrong.
@@ -213,26 +230,36 @@ public enum Base64 {
 
   /// The six bits of a character, or -1.
   private static func value(of character: UInt8) -> Int32 {
-    let character = Int32(character)
-    let upper = character &- 0x41
-    let lower = character &- 0x61
-    let digit = character &- 0x30
+    let upper = distance(character, from: UInt8(ascii: "A"))
+    let lower = distance(character, from: UInt8(ascii: "a"))
+    let digit = distance(character, from: UInt8(ascii: "0"))
     let isUpper = Hex.mask(upper, upTo: 25)
     let isLower = Hex.mask(lower, upTo: 25)
     let isDigit = Hex.mask(digit, upTo: 9)
-    let isPlus = Hex.mask(character &- 0x2b, upTo: 0)
-    let isSlash = Hex.mask(character &- 0x2f, upTo: 0)
+    let isPlus = Hex.mask(distance(character, from: UInt8(ascii: "+")), upTo: 0)
+    let isSlash = Hex.mask(distance(character, from: UInt8(ascii: "/")), upTo: 0)
     return (upper & isUpper) | ((lower &+ 26) & isLower) | ((digit &+ 52) & isDigit)
       | (62 & isPlus) | (63 & isSlash) | ~(isUpper | isLower | isDigit | isPlus | isSlash)
   }
 
   /// The character of six bits.
   private static func character(of value: Int32) -> UInt8 {
-    let upper = (value &+ 0x41) & Hex.mask(value, upTo: 25)
-    let lower = (value &- 26 &+ 0x61) & Hex.mask(value &- 26, upTo: 25)
-    let digit = (value &- 52 &+ 0x30) & Hex.mask(value &- 52, upTo: 9)
-    let plus = 0x2b & Hex.mask(value &- 62, upTo: 0)
-    let slash = 0x2f & Hex.mask(value &- 63, upTo: 0)
+    let upper = character(UInt8(ascii: "A"), value, upTo: 25)
+    let lower = character(UInt8(ascii: "a"), value &- 26, upTo: 25)
+    let digit = character(UInt8(ascii: "0"), value &- 52, upTo: 9)
+    let plus = character(UInt8(ascii: "+"), value &- 62, upTo: 0)
+    let slash = character(UInt8(ascii: "/"), value &- 63, upTo: 0)
     return UInt8(truncatingIfNeeded: upper | lower | digit | plus | slash)
+  }
+
+  /// The character `index` places after `first` if 0 <= index <= limit, otherwise 0.
+  @inline(__always)
+  private static func character(_ first: UInt8, _ index: Int32, upTo limit: Int32) -> Int32 {
+    (Int32(first) &+ index) & Hex.mask(index, upTo: limit)
+  }
+
+  @inline(__always)
+  private static func distance(_ character: UInt8, from first: UInt8) -> Int32 {
+    Int32(character) &- Int32(first)
   }
 }

@@ -1,18 +1,18 @@
-/// What one line of a UAPI connection means. Every request ends with exactly one of `endGet`,
-/// `endSet` and `endFailed`, and each of these asks for exactly one reply.
+/// The meaning of a line of a UAPI connection. Every request ends with exactly one of `endGet`,
+/// `endSet` and `endFailed`, each of which needs exactly one reply.
 public enum UAPILine: Equatable, Sendable {
   case beginGet
   case beginSet
   case device(DeviceSetting)
   case peer(PeerSetting)
-  /// This line is wrong; the rest of the request will be skipped. What is staged for the peer
-  /// whose section this is must be dropped.
+  /// The line is wrong, and the rest of the request will be skipped. Drop what is staged for the
+  /// peer of this section.
   case failure(UAPIError)
   /// Nothing to do: a line after a failure, or a blank line between requests.
   case skipped
   /// The reply is the state, then errno 0.
   case endGet
-  /// The reply is errno 0, where the last peer's section could be carried out.
+  /// The reply is errno 0, if the last peer's section could be applied.
   case endSet
   /// The reply is this errno alone.
   case endFailed(UAPIError)
@@ -21,13 +21,13 @@ public enum UAPILine: Equatable, Sendable {
 /// Why a UAPI request failed, as the errno that the reply carries negated (`errno=-22`). The
 /// numbers are those of the generic Linux ABI, which all boards share.
 public enum UAPIError: Int32, Error, Sendable {
-  /// EIO: the request could not be read or carried out.
+  /// EIO: the request could not be read or applied.
   case inputOutput = 5
   /// EINVAL: a malformed value, an unknown key, an overlong line.
   case invalid = 22
-  /// ENOSPC: a table that was sized at start is full.
+  /// ENOSPC: a table, whose size is fixed at start, is full.
   case full = 28
-  /// ENOANO, wireguard-go's errno for what has no other.
+  /// ENOANO: any other failure, as in wireguard-go.
   case unknown = 55
   /// EPROTO: an unknown operation, a line without `=`, or keys in the wrong order.
   case wrongOrder = 71
@@ -43,22 +43,22 @@ public enum DeviceSetting: Equatable, Sendable {
   case listenPort(UInt16)
   /// 0 removes the mark.
   case fwmark(UInt32)
-  /// Peers that are not in this request go.
+  /// Removes all peers that are not in this request.
   case replacePeers
 }
 
 /// A line of a peer's section of a `set` request.
 public enum PeerSetting: Equatable, Sendable {
-  /// Ends the section before and opens this peer's.
+  /// Ends the section before it and begins this peer's.
   case publicKey(Key)
   case remove
-  /// The peer is changed where it exists, never created.
+  /// Changes the peer if it exists, and does not create it.
   case updateOnly
   /// 32 bytes in the parser's secret buffer; all zero means none.
   case presharedKey
-  /// Where the zone was given by name, `UAPIParser.zoneName` holds it and the scope is 0.
+  /// If the zone was given by name, `UAPIParser.zoneName` holds it and the scope is 0.
   case endpoint(Endpoint)
-  /// Seconds; 0 turns it off.
+  /// Seconds; 0 disables it.
   case persistentKeepalive(UInt16)
   case replaceAllowedIPs
   case allowedIP(IPPrefix)

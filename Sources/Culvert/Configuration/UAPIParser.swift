@@ -1,9 +1,9 @@
 /// The request side of the UAPI as a state machine over lines, without I/O
-/// (wireguard.com/xplatform, "Configuration Protocol"; where that is silent, what wireguard-go
-/// does).
+/// (wireguard.com/xplatform, "Configuration Protocol"; what that leaves open is as in
+/// wireguard-go).
 ///
-/// One deviation: wireguard-go replies at the first wrong line and takes the lines behind it for
-/// new operations, which ends the connection. Here the rest of the request is skipped and the reply
+/// One deviation: wireguard-go replies at the first wrong line and reads the following lines as new
+/// operations, which ends the connection. Here the rest of the request is skipped and the reply
 /// follows its blank line, so that the connection stays usable.
 public struct UAPIParser: ~Copyable {
   private enum State {
@@ -23,17 +23,17 @@ public struct UAPIParser: ~Copyable {
   private let secret: UnsafeMutableRawPointer
   private var holdsSecret = false
 
-  /// The zone of the endpoint just parsed, where it was given by name; otherwise empty. Points into
-  /// the parsed line and is valid as long as that is.
+  /// The zone of the endpoint just parsed if it was given by name, otherwise empty. Points into the
+  /// parsed line and is valid as long as that is.
   public private(set) var zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
 
   /// - Parameter secret: 32 bytes of locked memory that outlive the parser. They hold a private or
-  ///   preshared key from the line that brought it until the next call, which wipes them.
+  ///   preshared key from its line until the next call, which wipes them.
   public init(secret: UnsafeMutableRawPointer) {
     self.secret = secret
   }
 
-  /// Takes what a `LineReader` brings, except `incomplete`, which is `skipped`.
+  /// Parses a line from a `LineReader`; `incomplete` is `skipped`.
   public mutating func parse(_ line: LineReader.Line) -> UAPILine {
     switch line {
     case .line(let text): return parse(text)
@@ -41,26 +41,28 @@ public struct UAPIParser: ~Copyable {
     case .overlong:
       forgetLine()
       if state == .failed { return .skipped }
-      // No operation is this long; inside a request it is a value out of range.
+      // No operation is this long; within a request it is a value out of range.
       return refuse(state == .idle ? .wrongOrder : .invalid)
     }
   }
 
-  /// Takes one line without its newline. A carriage return at its end is dropped.
+  /// Parses one line without its newline. A carriage return at its end is dropped.
   public mutating func parse(_ line: UnsafeRawBufferPointer) -> UAPILine {
     forgetLine()
     var line = line
-    if line.count > 0, line[line.count - 1] == 0x0d { line = line.text(0, line.count - 1) }
-    if line.count == 0 { return end() }
+    if line.count > 0, line[line.count - 1] == UInt8(ascii: "\r") {
+      line = line.text(0, line.count - 1)
+    }
+    if line.count == 0 { return endRequest() }
     switch state {
-    case .idle: return begin(line)
+    case .idle: return beginRequest(line)
     case .get: return refuse(.invalid)
     case .device, .peer: return setting(line)
     case .failed: return .skipped
     }
   }
 
-  /// The caller could not carry out the line just parsed: the rest of the request is skipped and
+  /// The caller could not apply the line just parsed: the rest of the request is skipped and
   /// answered with `error`. The first failure of a request counts.
   public mutating func fail(_ error: UAPIError) {
     switch state {
@@ -69,7 +71,7 @@ public struct UAPIParser: ~Copyable {
     }
   }
 
-  /// Wipes the secret and forgets a request half read, for the next connection.
+  /// Wipes the secret and forgets an unfinished request, for the next connection.
   public mutating func reset() {
     Secret.wipe(secret, byteCount: WireGuard.keyByteCount)
     holdsSecret = false
@@ -80,7 +82,7 @@ public struct UAPIParser: ~Copyable {
   /// Between two requests.
   public var isIdle: Bool { state == .idle }
 
-  /// The 32 bytes of the private or preshared key that the line just parsed has brought.
+  /// The 32 bytes of the private or preshared key in the line just parsed.
   public func withSecret(_ body: (UnsafeRawPointer) -> Void) {
     body(UnsafeRawPointer(secret))
   }
@@ -98,7 +100,7 @@ public struct UAPIParser: ~Copyable {
     return .failure(error)
   }
 
-  private mutating func begin(_ line: UnsafeRawBufferPointer) -> UAPILine {
+  private mutating func beginRequest(_ line: UnsafeRawBufferPointer) -> UAPILine {
     if line.isText("get=1") {
       state = .get
       return .beginGet
@@ -110,7 +112,7 @@ public struct UAPIParser: ~Copyable {
     return refuse(.wrongOrder)
   }
 
-  private mutating func end() -> UAPILine {
+  private mutating func endRequest() -> UAPILine {
     let ended = state
     state = .idle
     switch ended {
@@ -122,7 +124,9 @@ public struct UAPIParser: ~Copyable {
   }
 
   private mutating func setting(_ line: UnsafeRawBufferPointer) -> UAPILine {
-    guard let separator = line.firstPosition(of: 0x3d) else { return refuse(.wrongOrder) }
+    guard let separator = line.firstPosition(of: UInt8(ascii: "=")) else {
+      return refuse(.wrongOrder)
+    }
     guard let key = UAPIKey(line.text(0, separator)) else { return refuse(.invalid) }
     let value = line.text(from: separator + 1)
     if key == .publicKey { state = .peer }
@@ -135,7 +139,7 @@ public struct UAPIParser: ~Copyable {
     return .peer(setting)
   }
 
-  /// Nil where the value is wrong.
+  /// Nil if the value is wrong.
   private mutating func deviceSetting(
     _ key: UAPIKey, _ value: UnsafeRawBufferPointer
   ) -> DeviceSetting? {
@@ -148,7 +152,7 @@ public struct UAPIParser: ~Copyable {
     }
   }
 
-  /// Nil where the value is wrong.
+  /// Nil if the value is wrong.
   private mutating func peerSetting(
     _ key: UAPIKey, _ value: UnsafeRawBufferPointer
   ) -> PeerSetting? {
@@ -162,7 +166,7 @@ public struct UAPIParser: ~Copyable {
       return value.number(maximum: 65535).map { .persistentKeepalive(UInt16($0)) }
     case .replaceAllowedIPs: return value.isText("true") ? .replaceAllowedIPs : nil
     case .allowedIP:
-      guard value.count > 0, value[0] == 0x2d else {
+      guard value.count > 0, value[0] == UInt8(ascii: "-") else {
         return AddressText.prefix(value).map { .allowedIP($0) }
       }
       return AddressText.prefix(value.text(from: 1)).map { .removeAllowedIP($0) }
@@ -181,17 +185,13 @@ public struct UAPIParser: ~Copyable {
     secretKey(value) ? Key(at: secret) : nil
   }
 
-  /// Decimal, or hexadecimal behind `0x` as wg(8) takes it; nothing at all is 0.
+  /// Decimal, or hexadecimal after `0x` as in wg(8); empty is 0.
   private func fwmark(_ value: UnsafeRawBufferPointer) -> UInt32? {
     if value.count == 0 { return 0 }
-    guard value.count > 2, value[0] == 0x30, value[1] | 0x20 == 0x78 else {
-      return value.number(maximum: .max)
-    }
-    return value.text(from: 2).number(radix: 16, maximum: .max)
+    return value.mark
   }
 
-  /// An IPv4-mapped address becomes the IPv4 address it stands for: the IPv6 socket is
-  /// IPv6-only and could not send to it.
+  /// An IPv4-mapped address becomes IPv4: the IPv6 socket is IPv6-only and could not send to it.
   private mutating func endpoint(_ value: UnsafeRawBufferPointer) -> Endpoint? {
     guard let parsed = AddressText.endpoint(value) else { return nil }
     var endpoint = parsed.endpoint
@@ -215,7 +215,7 @@ enum UAPIKey {
   case remove, updateOnly, presharedKey, endpoint, persistentKeepalive, replaceAllowedIPs
   case allowedIP, protocolVersion
 
-  /// Nil where the key is unknown.
+  /// Nil if the key is unknown.
   init?(_ text: UnsafeRawBufferPointer) {
     // Most frequent first: a large configuration is mostly allowed IPs.
     if text.isText("allowed_ip") {
@@ -249,7 +249,7 @@ enum UAPIKey {
     }
   }
 
-  /// True for the keys that stand before the first `public_key`.
+  /// True for the keys before the first `public_key`.
   var isOfDevice: Bool {
     switch self {
     case .privateKey, .listenPort, .fwmark, .replacePeers: true

@@ -1,21 +1,21 @@
 /// The reply side of the UAPI (wireguard.com/xplatform, "Configuration Protocol"), in the order and
 /// with the omissions of wireguard-go: device, then each peer and its allowed IPs, then the errno.
 ///
-/// Each function writes its part whole and returns true, or writes nothing and returns false. So a
-/// reply of any size streams through a small buffer: where a part does not fit, send what is
+/// Each function writes its part completely and returns true, or writes nothing and returns false.
+/// So a reply of any size streams through a small buffer: if a part does not fit, send what is
 /// written, `rewind`, and write the part again. The buffer carries keys: it belongs in locked
 /// memory, and `rewind` wipes it.
 public enum UAPIReply {
-  /// A buffer of this many bytes holds any part; the longest, a peer with its numbers at their
-  /// greatest, takes less.
+  /// Bytes of a buffer that holds any part. The longest is a peer with all numbers at their
+  /// maximum.
   public static let longestPartByteCount = 512
 
   /// The device's part.
   ///
   /// - Parameters:
-  ///   - privateKey: 32 bytes; nil or all zero where there is none, and then the line is left out.
-  ///   - listenPort: left out where 0.
-  ///   - fwmark: left out where 0.
+  ///   - privateKey: 32 bytes; left out if nil or all zero, which means none.
+  ///   - listenPort: left out if 0.
+  ///   - fwmark: left out if 0.
   public static func writeDevice(
     privateKey: UnsafeRawPointer?, listenPort: UInt16, fwmark: UInt32,
     to writer: inout ByteWriter
@@ -27,12 +27,12 @@ public enum UAPIReply {
     }
     if listenPort != 0 { append("listen_port=", UInt64(listenPort), to: &writer) }
     if fwmark != 0 { append("fwmark=", UInt64(fwmark), to: &writer) }
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   /// A peer's part, up to its allowed IPs.
   ///
-  /// - Parameter presharedKey: 32 bytes, all zero where there is none.
+  /// - Parameter presharedKey: 32 bytes, all zero for none.
   public static func writePeer(
     _ peer: UAPIPeerState, presharedKey: UnsafeRawPointer, to writer: inout ByteWriter
   ) -> Bool {
@@ -53,7 +53,7 @@ public enum UAPIReply {
     append("tx_bytes=", peer.sentByteCount, to: &writer)
     append("rx_bytes=", peer.receivedByteCount, to: &writer)
     append("persistent_keepalive_interval=", UInt64(peer.persistentKeepalive), to: &writer)
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   /// One allowed IP of the peer written last.
@@ -63,7 +63,7 @@ public enum UAPIReply {
     writer.append("allowed_ip=")
     AddressText.append(prefix, to: &writer)
     writer.append(newline)
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
   /// The end of every reply: `errno=0` or the negated errno, and a blank line.
@@ -71,13 +71,13 @@ public enum UAPIReply {
     guard !writer.hasOverflowed else { return false }
     let start = writer.count
     writer.append("errno=")
-    if error != nil { writer.append(0x2d) }
+    if error != nil { writer.append(UInt8(ascii: "-")) }
     writer.append(decimal: UInt32(bitPattern: error?.rawValue ?? 0))
     writer.append("\n\n")
-    return finish(&writer, from: start)
+    return keepIfComplete(&writer, from: start)
   }
 
-  private static var newline: UInt8 { 0x0a }
+  private static var newline: UInt8 { UInt8(ascii: "\n") }
 
   private static func append(
     _ name: StaticString, key: UnsafeRawPointer, to writer: inout ByteWriter
@@ -95,26 +95,26 @@ public enum UAPIReply {
     writer.append(newline)
   }
 
-  /// Takes a part back that did not fit.
-  private static func finish(_ writer: inout ByteWriter, from start: Int) -> Bool {
+  /// Keeps the part that starts at `start` if it fits, otherwise removes it and returns false.
+  private static func keepIfComplete(_ writer: inout ByteWriter, from start: Int) -> Bool {
     guard writer.hasOverflowed else { return true }
     writer.rewind(to: start)
     return false
   }
 }
 
-/// A peer as a `get` reply shows it, without its preshared key and its allowed IPs.
+/// A peer in a `get` reply, without its preshared key and its allowed IPs.
 public struct UAPIPeerState: Sendable {
   public var publicKey: Key
-  /// Nil where none is known yet.
+  /// Nil while none is known.
   public var endpoint: Endpoint?
   /// Time of the last handshake since the Unix epoch; 0 and 0 for never.
   public var lastHandshakeSeconds: UInt64
   /// 0 to 999,999,999.
   public var lastHandshakeNanoseconds: UInt32
-  /// Bytes of whole messages sent (R36).
+  /// Bytes sent, of whole messages (R36).
   public var sentByteCount: UInt64
-  /// Bytes of whole messages received (R36).
+  /// Bytes received, of whole messages (R36).
   public var receivedByteCount: UInt64
   /// Seconds; 0 is off.
   public var persistentKeepalive: UInt16

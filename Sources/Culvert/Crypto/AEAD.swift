@@ -4,10 +4,10 @@ import CSodium
 /// 64-bit counter (whitepaper section 5.4.6). A key is 32 bytes, a tag 16.
 ///
 /// Sealing in place needs `byteCount` + 16 bytes at `text`. All calls allow a `byteCount` of 0.
-public enum AEAD {
-  /// Encrypts `byteCount` bytes in place and writes the tag right behind them.
+enum AEAD {
+  /// Encrypts `byteCount` bytes in place and writes the tag after them.
   @inline(__always)
-  public static func seal(
+  static func seal(
     _ text: UnsafeMutableRawPointer, byteCount: Int, counter: UInt64, key: UnsafeRawPointer
   ) {
     seal(
@@ -15,11 +15,11 @@ public enum AEAD {
       counter: counter, key: key)
   }
 
-  /// Verifies the tag behind `byteCount` bytes of ciphertext, then decrypts them in place (R13).
+  /// Verifies the tag after `byteCount` bytes of ciphertext, then decrypts them in place (R13).
   ///
   /// - Returns: false on a wrong tag; the `byteCount` bytes are then zeroed.
   @inline(__always)
-  public static func open(
+  static func open(
     _ message: UnsafeMutableRawPointer, byteCount: Int, counter: UInt64, key: UnsafeRawPointer
   ) -> Bool {
     open(
@@ -27,12 +27,12 @@ public enum AEAD {
       additionalByteCount: 0, counter: counter, key: key)
   }
 
-  /// The form with additional data, for handshakes: `byteCount` bytes of ciphertext and the tag
+  /// Seals with additional data, for handshakes: writes `byteCount` bytes of ciphertext and the tag
   /// to `output`, which is `text` itself or does not overlap it.
   ///
-  /// - Parameter sender: the nonce's first four bytes, little-endian (RFC 8439 section 2.8's
-  ///   fixed-common part): zero in WireGuard, something else only in the RFC's own test vectors.
-  public static func seal(
+  /// - Parameter sender: the nonce's first four bytes, little-endian (RFC 8439 section 2.8,
+  ///   "fixed-common part"): zero in WireGuard, other values only in the RFC's test vectors.
+  static func seal(
     into output: UnsafeMutableRawPointer, text: UnsafeRawPointer, byteCount: Int,
     additionalData: UnsafeRawPointer?, additionalByteCount: Int, counter: UInt64,
     sender: UInt32 = 0, key: UnsafeRawPointer
@@ -43,11 +43,11 @@ public enum AEAD {
     }
   }
 
-  /// The form with additional data: `byteCount` bytes of text to `output`, which is `message`
-  /// itself or does not overlap it; the tag stands behind the message's `byteCount` bytes.
+  /// Opens with additional data: writes `byteCount` bytes of text to `output`, which is `message`
+  /// itself or does not overlap it. The tag follows the message's `byteCount` bytes.
   ///
   /// - Returns: false on a wrong tag; the `byteCount` bytes of output are then zeroed.
-  public static func open(
+  static func open(
     into output: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
     additionalData: UnsafeRawPointer?, additionalByteCount: Int, counter: UInt64,
     sender: UInt32 = 0, key: UnsafeRawPointer
@@ -59,7 +59,7 @@ public enum AEAD {
     }
   }
 
-  /// The 12 bytes of a nonce, as they stand in memory.
+  /// The 12 bytes of a nonce in memory order.
   @inline(__always)
   static func nonce(_ sender: UInt32, _ counter: UInt64) -> (UInt32, UInt32, UInt32) {
     (
@@ -70,8 +70,7 @@ public enum AEAD {
 }
 
 /// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), whose 24-byte nonce is long enough to be
-/// drawn at random: for cookie replies only (whitepaper section 5.4.7). A key is 32 bytes, a
-/// tag 16.
+/// random. Only for cookie replies (whitepaper section 5.4.7). A key is 32 bytes, a tag 16.
 enum XAEAD {
   /// Writes `byteCount` bytes of ciphertext and the tag to `output`, which is `text` itself or
   /// does not overlap it.
@@ -83,7 +82,7 @@ enum XAEAD {
     csodium_xaead_seal(output, text, byteCount, additionalData, additionalByteCount, nonce, key)
   }
 
-  /// Verifies the tag behind the message's `byteCount` bytes, then writes the text to `output`,
+  /// Verifies the tag after the message's `byteCount` bytes, then writes the text to `output`,
   /// which is `message` itself or does not overlap it.
   ///
   /// - Returns: false on a wrong tag; the `byteCount` bytes of output are then zeroed.

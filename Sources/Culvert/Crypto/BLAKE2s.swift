@@ -1,15 +1,15 @@
-/// BLAKE2s (RFC 7693), plain or keyed, 1 to 32 bytes out: WireGuard's HASH and MAC (whitepaper
-/// section 5.4). Ours, because libsodium has only its 64-bit sister.
+/// BLAKE2s (RFC 7693), plain or keyed, with 1 to 32 bytes of output: WireGuard's HASH and MAC
+/// (whitepaper section 5.4). libsodium only has BLAKE2b.
 ///
-/// A hash under way may hold key material: it cannot be copied, and `finish` wipes it.
+/// An unfinished hash may hold key material: it cannot be copied, and `finish` wipes it.
 struct BLAKE2s: ~Copyable {
   static let digestByteCount = 32
   static let keyByteCountMaximum = 32
 
   private var state: BLAKE2sState
   private var block = BLAKE2sBlock()
-  /// Bytes of input that wait in `block`. A full block waits too until more input comes: only
-  /// then is it known not to be the last.
+  /// Bytes of input in `block`. A full block waits until there is more input, because the last
+  /// block is compressed differently.
   private var waitingByteCount = 0
   private var byteCount: Int
 
@@ -59,8 +59,8 @@ struct BLAKE2s: ~Copyable {
     update(start, byteCount: input.count)
   }
 
-  /// Writes the digest and wipes the hash, which is of no further use. `digest` may be where any
-  /// of the input stood.
+  /// Writes the digest and wipes the hash, which cannot be used any more. `digest` may overlap the
+  /// input.
   mutating func finish(into digest: UnsafeMutableRawPointer) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -73,7 +73,7 @@ struct BLAKE2s: ~Copyable {
     waitingByteCount = 0
   }
 
-  /// Copies what fits into the waiting block; the caller has made room.
+  /// Copies input into the waiting block; the caller has made room.
   private mutating func append(_ input: UnsafeRawPointer, byteCount: Int) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -109,7 +109,7 @@ extension BLAKE2s {
 
 /// The chain value of BLAKE2s and its compression function F (RFC 7693 section 3.2).
 ///
-/// Words stand in memory order, which is the RFC's little-endian order on every board.
+/// Words are in memory order, which is the RFC's little-endian order on every board.
 struct BLAKE2sState: BitwiseCopyable {
   private var h0, h1, h2, h3, h4, h5, h6, h7: UInt32
   /// Bytes compressed so far, the RFC's t.
@@ -132,7 +132,7 @@ struct BLAKE2sState: BitwiseCopyable {
   }
 
   /// The word schedule, SIGMA of RFC 7693 section 2.7: 16 words for each of ten rounds, `@` for
-  /// word 0 to `O` for word 15. Text, because an array would be made at run time.
+  /// word 0 to `O` for word 15. A string, because an array would be built at run time.
   private static var schedule: StaticString {
     """
     @ABCDEFGHIJKLMNO\
@@ -148,10 +148,10 @@ struct BLAKE2sState: BitwiseCopyable {
     """
   }
 
-  /// Takes one block in, of which `byteCount` bytes are input and the rest zeros.
+  /// Compresses one block, of which `byteCount` bytes are input and the rest zeros.
   ///
-  /// Not inlined: the rounds are large, and `Secret.burnStack` reaches what they spill only below
-  /// the caller's frame. A loop, because only handshakes hash: unrolled it is 4 KB more.
+  /// Not inlined: the rounds are large, and `Secret.burnStack` reaches only what they spill below
+  /// the caller's frame. A loop, because only handshakes hash, and unrolling takes 4 KB more.
   @inline(never)
   mutating func compress(_ m: BLAKE2sBlock, byteCount: Int, isLast: Bool) {
     self.byteCount &+= UInt64(truncatingIfNeeded: byteCount)
@@ -178,7 +178,7 @@ struct BLAKE2sState: BitwiseCopyable {
     h7 ^= v.v7 ^ v.v15
   }
 
-  /// Writes the first `byteCount` bytes of the chain value, at most 32: the digest.
+  /// Writes the digest: the first `byteCount` bytes of the chain value, at most 32.
   mutating func write(to digest: UnsafeMutableRawPointer, byteCount: Int) {
     withUnsafeBytes(of: &self) {
       digest.copyMemory(from: $0.baseAddress!, byteCount: byteCount)
@@ -205,7 +205,7 @@ struct BLAKE2sRounds: BitwiseCopyable {
     BLAKE2sRounds.mix(&v3, &v4, &v9, &v14, words, schedule + 14)
   }
 
-  /// The mixing function G, with the two words that come first in `schedule`.
+  /// The mixing function G, with the first two words of `schedule`.
   @inline(__always)
   private static func mix(
     _ a: inout UInt32, _ b: inout UInt32, _ c: inout UInt32, _ d: inout UInt32,

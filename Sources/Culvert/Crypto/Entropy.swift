@@ -1,7 +1,7 @@
 import CSodium
 
-/// Where random numbers come from. The core has no source of its own: the shell hands in
-/// `Entropy.sodium`, a simulation a seed.
+/// A source of random numbers. The core has none of its own: the shell passes `Entropy.sodium`, a
+/// simulation a seed.
 public struct Entropy {
   public typealias Fill = @convention(c) (UnsafeMutableRawPointer, Int) -> Void
 
@@ -9,15 +9,15 @@ public struct Entropy {
   /// Unused with a source.
   private var stream: SplitMix64
 
-  /// Bytes from a source fit for keys.
+  /// A source that is fit for keys.
   ///
-  /// - Parameter fill: writes as many random bytes as asked for, and cannot fail.
+  /// - Parameter fill: writes the requested number of random bytes, and cannot fail.
   public static func system(fill: Fill) -> Entropy {
     Entropy(source: fill, seed: 0)
   }
 
-  /// A stream that the seed alone decides (SplitMix64; Steele, Lea, Flood 2014), so that a
-  /// simulation can be run again. Anyone can predict it: never for a tunnel that carries data.
+  /// A stream that depends only on the seed (`SplitMix64`), so that a simulation can be repeated.
+  /// It is predictable, so never use it for a tunnel that carries data.
   public static func seeded(_ seed: UInt64) -> Entropy {
     Entropy(source: nil, seed: seed)
   }
@@ -59,11 +59,11 @@ public struct Entropy {
     return word
   }
 
-  /// A number in 0..<bound, each equally likely; 0 where the bound is 0.
+  /// A number in 0..<bound, each equally likely; 0 if the bound is 0.
   public mutating func below(_ bound: UInt64) -> UInt64 {
     guard bound > 1 else { return 0 }
     let mask = UInt64.max >> UInt64((bound &- 1).leadingZeroBitCount)
-    // Half of the draws fit at worst; 128 misses in a row mean a broken source, not bad luck.
+    // At worst half of the draws fit, so 128 misses in a row mean a broken source.
     for _ in 0..<128 {
       let candidate = uint64() & mask
       if candidate < bound { return candidate }
@@ -72,26 +72,26 @@ public struct Entropy {
   }
 }
 
-/// SipHash-2-4 (Aumasson, Bernstein 2012) for tables that strangers can fill: without the key
-/// nobody can choose inputs that collide.
-public struct KeyedHash: BitwiseCopyable, Sendable {
+/// SipHash-2-4 (Aumasson, Bernstein 2012), to derive values that others may see: they reveal
+/// nothing about the key or about each other. Tables use the faster `TableHash`.
+struct KeyedHash: BitwiseCopyable, Sendable {
   private let key0: UInt64
   private let key1: UInt64
 
   /// A hash under the 16 bytes of two little-endian words.
-  public init(key0: UInt64, key1: UInt64) {
+  init(key0: UInt64, key1: UInt64) {
     self.key0 = key0.littleEndian
     self.key1 = key1.littleEndian
   }
 
-  /// A hash under a key nobody knows.
-  public init(key entropy: inout Entropy) {
+  /// A hash under a random key.
+  init(key entropy: inout Entropy) {
     let key0 = entropy.uint64()
     self.init(key0: key0, key1: entropy.uint64())
   }
 
-  /// Hash of `byteCount` bytes.
-  public func hash(_ bytes: UnsafeRawPointer, byteCount: Int) -> UInt64 {
+  /// The hash of `byteCount` bytes.
+  func hash(_ bytes: UnsafeRawPointer, byteCount: Int) -> UInt64 {
     var digest: UInt64 = 0
     withUnsafeMutableBytes(of: &digest) { digest in
       withUnsafeBytes(of: self) { key in
@@ -101,8 +101,8 @@ public struct KeyedHash: BitwiseCopyable, Sendable {
     return UInt64(littleEndian: digest)
   }
 
-  /// Hash of the 16 bytes of two little-endian words.
-  public func hash(_ first: UInt64, _ second: UInt64) -> UInt64 {
+  /// The hash of the 16 bytes of two little-endian words.
+  func hash(_ first: UInt64, _ second: UInt64) -> UInt64 {
     withUnsafeBytes(of: (first.littleEndian, second.littleEndian)) {
       hash($0.baseAddress!, byteCount: $0.count)
     }

@@ -1,19 +1,20 @@
 /// WireGuard's key derivation Kdf1, Kdf2, Kdf3 (whitepaper section 5.4): HKDF (RFC 5869) of
 /// HMAC-BLAKE2s, the chaining key as salt, no info, up to three outputs of 32 bytes.
 enum HKDF {
-  /// Derives `first` and, where a pointer is given, `second` and `third` (only with `second`).
+  /// Derives `first` and, if given, `second` and `third` (only with `second`).
   ///
   /// - Parameters:
   ///   - chainingKey: 32 bytes.
   ///   - input: `byteCount` bytes, 0 or more.
-  ///   - first: 32 bytes; it and the others may be the chaining key or the input, not each other.
+  ///   - first: 32 bytes. The outputs may overlap the chaining key or the input, but not each
+  ///     other.
   static func derive(
     chainingKey: UnsafeRawPointer, input: UnsafeRawPointer, byteCount: Int,
     into first: UnsafeMutableRawPointer, second: UnsafeMutableRawPointer? = nil,
     third: UnsafeMutableRawPointer? = nil
   ) {
     extractAndExpand(chainingKey, input, byteCount, first, second, third)
-    // The hashes spilled registers into that call's stack frames.
+    // The hashes may have spilled registers into the stack frames of that call.
     Secret.burnStack()
   }
 
@@ -56,8 +57,8 @@ enum HKDF {
   }
 }
 
-/// HMAC-BLAKE2s (RFC 2104 over RFC 7693's plain hash): WireGuard's HMAC, of which its key
-/// derivation is made (whitepaper section 5.4). Not the MAC of messages, which is keyed BLAKE2s.
+/// HMAC-BLAKE2s (RFC 2104 over RFC 7693's plain hash), for key derivation (whitepaper section 5.4).
+/// Not the MAC of messages, which is keyed BLAKE2s.
 enum HMAC {
   /// HMAC(key, a || b), 32 bytes, under a key of 0 to 64 bytes. `mac` may overlap key and input.
   static func authenticate(
@@ -65,7 +66,7 @@ enum HMAC {
     _ a: UnsafeRawBufferPointer,
     _ b: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
   ) {
-    // A longer key would have to be hashed first; WireGuard has none.
+    // A longer key would have to be hashed first; WireGuard uses none.
     precondition(keyByteCount >= 0 && keyByteCount <= BLAKE2sBlock.byteCount)
     var padded = BLAKE2sBlock()
     withUnsafeMutableBytes(of: &padded) { padded in

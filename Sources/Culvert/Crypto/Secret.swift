@@ -1,7 +1,7 @@
 import CSodium
 
-/// What may be done to key material: it stays behind a pointer, is compared in constant time
-/// (R35), and is wiped in a way the optimiser does not remove (R9).
+/// The operations on key material. It stays behind a pointer, is compared in constant time (R35),
+/// and is wiped so that the optimiser does not remove it (R9).
 public enum Secret {
   /// Zeroes `byteCount` bytes.
   @inline(__always)
@@ -9,9 +9,9 @@ public enum Secret {
     csodium_wipe(bytes, byteCount)
   }
 
-  /// Whether both hold the same `byteCount` bytes; the time taken does not tell where they differ.
+  /// Whether both hold the same `byteCount` bytes, in constant time.
   @inline(__always)
-  public static func equal(
+  static func equal(
     _ left: UnsafeRawPointer, _ right: UnsafeRawPointer, byteCount: Int
   ) -> Bool {
     csodium_compare(left, right, byteCount) == 0
@@ -19,21 +19,20 @@ public enum Secret {
 
   /// Whether all `byteCount` bytes are zero, in constant time.
   @inline(__always)
-  public static func isZero(_ bytes: UnsafeRawPointer, byteCount: Int) -> Bool {
+  static func isZero(_ bytes: UnsafeRawPointer, byteCount: Int) -> Bool {
     csodium_is_zero(bytes, byteCount) == 1
   }
 
-  /// Overwrites the 2 KiB of stack below the caller's frame: registers that calls which have
-  /// returned spilled there, and no other wipe can reach.
+  /// Overwrites the 2 KiB of stack below the caller's frame, where calls that have returned may
+  /// have spilled registers, which no other wipe can reach.
   @inline(__always)
-  public static func burnStack() {
+  static func burnStack() {
     csodium_burn_stack()
   }
 }
 
-/// 32 bytes that may be seen and compared at leisure: a public key, or a hash on its way out.
-/// Secrets are never of this type; they stay behind pointers into the locked part of the arena
-/// (`Secret`).
+/// 32 bytes that are not secret: a public key, or a hash. Secrets are never of this type; they stay
+/// behind pointers into the locked part of the arena (`Secret`).
 public struct Key: Hashable, Sendable, BitwiseCopyable {
   public var word0: UInt64
   public var word1: UInt64
@@ -50,7 +49,6 @@ public struct Key: Hashable, Sendable, BitwiseCopyable {
   }
 
   /// Reads 32 bytes; the caller has proved that they are there.
-  // A call: only handshakes and configuration do this, and without unaligned loads it is long.
   public init(at bytes: UnsafeRawPointer) {
     self = bytes.loadUnaligned(as: Key.self)
   }
@@ -65,10 +63,10 @@ public struct Key: Hashable, Sendable, BitwiseCopyable {
 
 /// libsodium itself.
 public enum Sodium {
-  /// Chooses the implementations that fit this CPU and opens the entropy source. Called once,
-  /// before anything else of this folder and before the process drops its privileges.
+  /// Chooses the implementations for this CPU and opens the entropy source. To be called once,
+  /// before anything else of this module and before the process drops its privileges.
   ///
-  /// - Returns: false where libsodium cannot run here; nothing of the tunnel may then start.
+  /// - Returns: false if libsodium cannot run here; then no tunnel may start.
   public static func start() -> Bool {
     csodium_init() >= 0
   }

@@ -1,43 +1,43 @@
 import CSodium
 
 /// The cipher of transport data (whitepaper section 5.4.6): ChaCha20-Poly1305 as in `AEAD`,
-/// without additional data and with the output apart from the input.
+/// without additional data and with separate input and output.
 ///
-/// libsodium's own AEAD call is not its fastest way to the same bytes; see `ComposedAEAD`. Which
-/// way is fastest depends on the CPU, so one is measured at start and a value of this type carries
-/// the choice. Texts stand in buffers with room around them:
+/// libsodium can produce the same bytes faster than with its AEAD call; see `ComposedAEAD`. Which
+/// way is fastest depends on the CPU, so it is measured at start, and a value of this type holds
+/// the choice. Texts are in buffers with room around them:
 ///
 ///     text     [headroom: read | text, padded     | tag's room, slack: read           ]
 ///     output   [headroom: kept | ciphertext       | tag | slack: overwritten          ]
 public struct TransportCipher: BitwiseCopyable, Sendable {
   /// Bytes readable before the input and writable before the output.
   public static let headroom = ComposedAEAD.blockByteCount
-  /// Bytes behind padded text and tag that are read at the input and overwritten at the output:
-  /// the stream is made in steps of at most this.
+  /// Bytes after the padded text and tag that are read in the input and overwritten in the output:
+  /// the stream is generated in steps of at most this size.
   public static let slack = ComposedAEAD.grainByteCount
 
-  /// Bytes the CPU makes of the stream at a time: 64, 256 or 512; 0 for libsodium's AEAD call.
+  /// Bytes of stream that the CPU generates at a time: 64, 256 or 512; 0 for libsodium's AEAD call.
   let stride: Int
 
   /// libsodium's AEAD call.
-  public static var whole: TransportCipher { TransportCipher(stride: 0) }
+  static var whole: TransportCipher { TransportCipher(stride: 0) }
 
-  /// The composed cipher for a CPU that makes `stride` bytes of stream at a time: 64, 256 or 512.
-  /// The output is the same for each, and for every CPU.
-  public static func composed(stride: Int) -> TransportCipher {
+  /// The composed cipher for a CPU that generates `stride` bytes of stream at a time: 64, 256 or
+  /// 512. The output is the same for each, and on every CPU.
+  static func composed(stride: Int) -> TransportCipher {
     precondition(stride == 64 || stride == 256 || stride == 512)
     return TransportCipher(stride: stride)
   }
 
   /// Encrypts `byteCount` bytes at `text`, zero-padded to `paddedByteCount` (at most 15 more), to
-  /// `output`, and writes the tag behind.
+  /// `output`, and writes the tag after them.
   ///
-  /// The two do not overlap, nor does the room around them. The input is afterwards as it was, and
-  /// so are the `headroom` bytes before the output, which may hold the datagram before.
+  /// The two do not overlap, nor does the room around them. The input stays as it was, and so do
+  /// the `headroom` bytes before the output, which may hold the datagram before.
   ///
-  /// - Parameter sender: the nonce's first four bytes, as in `AEAD`: zero but in test vectors.
+  /// - Parameter sender: the nonce's first four bytes, as in `AEAD`: zero except in test vectors.
   @inline(__always)
-  public func seal(
+  func seal(
     _ text: UnsafeMutableRawPointer, byteCount: Int, paddedByteCount: Int,
     to output: UnsafeMutableRawPointer, counter: UInt64, sender: UInt32 = 0,
     key: UnsafeRawPointer
@@ -54,14 +54,14 @@ public struct TransportCipher: BitwiseCopyable, Sendable {
     }
   }
 
-  /// Decrypts `byteCount` bytes at `message`, behind which the tag stands, to `output`.
+  /// Decrypts `byteCount` bytes at `message`, which the tag follows, to `output`.
   ///
-  /// The two do not overlap, nor does the room around them. The input is afterwards as it was; the
-  /// output's `headroom` and slack are of no meaning.
+  /// The two do not overlap, nor does the room around them. The input stays as it was; the output's
+  /// `headroom` and slack are undefined afterwards.
   ///
   /// - Returns: false on a wrong tag; the `byteCount` bytes of output are then zeroed (R13).
   @inline(__always)
-  public func open(
+  func open(
     _ message: UnsafeMutableRawPointer, byteCount: Int, to output: UnsafeMutableRawPointer,
     counter: UInt64, sender: UInt32 = 0, key: UnsafeRawPointer
   ) -> Bool {
@@ -78,18 +78,18 @@ public struct TransportCipher: BitwiseCopyable, Sendable {
   }
 }
 
-/// The choice of a cipher for this CPU, made once at start.
+/// The choice of a cipher for this CPU, once at start.
 extension TransportCipher {
-  /// Bytes that `measured` needs: a packet and its output, with room around each.
+  /// Bytes that `measured` needs: a packet and its output, with the room around them.
   public static var scratchByteCount: Int {
     2 &* (headroom &+ longByteCount &+ WireGuard.tagByteCount &+ slack)
   }
 
-  /// The fastest here: each candidate's least time for packets of 1420 and of 200 bytes, added up,
-  /// four short ones to a long one. Where two are equal, the one that asks less of the CPU.
+  /// The fastest candidate on this CPU, by the sum of its best times for packets of 1420 and of 200
+  /// bytes, four short ones to a long one. Of two equal ones, the one that needs less of the CPU.
   ///
-  /// Half a millisecond on a PC, 50 on the slowest boards. The output of no candidate depends on
-  /// its choice, so a bad measurement costs speed and nothing else.
+  /// Takes half a millisecond on a PC and 50 on the slowest boards. All candidates have the same
+  /// output, so a bad measurement only costs speed.
   ///
   /// - Parameters:
   ///   - scratch: at least `scratchByteCount` bytes, which are overwritten.
@@ -103,7 +103,7 @@ extension TransportCipher {
     var long = SIMD4<UInt64>(repeating: .max)
     var short = long
     for _ in 0..<roundCount {
-      // In turn, so that a moment in which the CPU was busy hits no candidate alone.
+      // Interleaved, so that a busy moment of the CPU affects all candidates.
       for index in 0..<candidateCount {
         let cipher = candidate(index)
         long[index] = min(
@@ -115,7 +115,7 @@ extension TransportCipher {
       }
     }
     var best = 0
-    for index in 1..<candidateCount where time(long, short, index) < time(long, short, best) {
+    for index in 1..<candidateCount where sum(long, short, index) < sum(long, short, best) {
       best = index
     }
     return candidate(best)
@@ -123,14 +123,14 @@ extension TransportCipher {
 
   private static let candidateCount = 4
   private static let roundCount = 8
-  /// Packets in a timing: enough for a clock that ticks in microseconds, and as many short ones as
-  /// take about as long, or what disturbs the long ones would drown a difference in the others.
+  /// Packets in a measurement: enough for a clock with microseconds. The short ones take about as
+  /// long as the long ones, so that noise in one does not hide a difference in the other.
   private static let longCount = 4
   private static let shortCount = 16
   private static let longByteCount = 1420
   private static let shortByteCount = 200
 
-  /// From the least asking.
+  /// In the order of what they need of the CPU.
   private static func candidate(_ index: Int) -> TransportCipher {
     switch index {
     case 0: .whole
@@ -140,15 +140,15 @@ extension TransportCipher {
     }
   }
 
-  /// Saturates: a clock may be broken.
-  private static func time(
+  /// Saturates, in case the clock is broken.
+  private static func sum(
     _ long: SIMD4<UInt64>, _ short: SIMD4<UInt64>, _ index: Int
   ) -> UInt64 {
     let (sum, overflows) = long[index].addingReportingOverflow(short[index])
     return overflows ? .max : sum
   }
 
-  /// Nanoseconds for `count` packets of `byteCount` bytes at `text`, whose first 32 bytes serve as
+  /// Nanoseconds for `count` packets of `byteCount` bytes at `text`, whose first 32 bytes are also
   /// the key.
   private func time(
     _ text: UnsafeMutableRawPointer, byteCount: Int, count: Int, now: () -> UInt64
@@ -167,8 +167,8 @@ extension TransportCipher {
 
 /// Transport data through libsodium's AEAD call.
 enum WholeAEAD {
-  /// As `TransportCipher.seal`. The call knows nothing of padding, so the padding's bytes are
-  /// zeroed at the input and put back.
+  /// As `TransportCipher.seal`. The call has no padding, so the bytes of the padding are zeroed in
+  /// the input and restored afterwards.
   static func seal(
     _ text: UnsafeMutableRawPointer, byteCount: Int, paddedByteCount: Int,
     to output: UnsafeMutableRawPointer, counter: UInt64, sender: UInt32, key: UnsafeRawPointer
@@ -186,22 +186,22 @@ enum WholeAEAD {
   }
 }
 
-/// ChaCha20-Poly1305 (RFC 8439 section 2.8) without additional data, out of libsodium's stream
+/// ChaCha20-Poly1305 (RFC 8439 section 2.8) without additional data, composed of libsodium's stream
 /// cipher and authenticator.
 ///
-/// libsodium's AEAD call makes the one-time key with a stream call of its own and ends the text
-/// with a step for each block left, each of which costs half of what eight blocks do together in
-/// AVX2. Here one stream call starts a block before the text, and goes on behind it up to where a
-/// whole step ends; then one Poly1305 call reads ciphertext, padding and lengths in a row. Written
-/// where the tag will stand, these cost no copy.
+/// libsodium's AEAD call generates the one-time key with a separate stream call, and the end of the
+/// text block by block; with AVX2 each of these blocks costs half as much as eight together. Here
+/// one stream call starts a block before the text and continues after it to the end of a whole
+/// step. Then one Poly1305 call reads ciphertext, padding and lengths in a row. The lengths are
+/// written where the tag will be, so nothing is copied.
 enum ComposedAEAD {
   /// A block of ChaCha20.
   static let blockByteCount = 64
-  /// What the length of a stream is rounded up to where single blocks would take longer.
+  /// The length of a stream is rounded up to this if single blocks would take longer.
   static let grainByteCount = 256
-  /// The blocks that are sooner made one by one than as a grain. In AVX2 a block takes half as
-  /// long as four or eight together (105, 215 and 245 ns); in NEON, with its longer latencies,
-  /// nearly as long as four (estimated: Toolchain/README.md).
+  /// As many blocks are faster one by one than as a grain. With AVX2 a block takes half as long as
+  /// four or eight together (105, 215 and 245 ns); with NEON and its longer latencies, nearly as
+  /// long as four (estimated: Toolchain/README.md).
   #if arch(arm) || arch(arm64)
     static let looseBlockCount = 1
   #else
@@ -219,7 +219,7 @@ enum ComposedAEAD {
       block, text - blockByteCount, streamByteCount(for: paddedByteCount, stride: stride), nonce,
       key)
     revealKey(block, text - blockByteCount)
-    // The padding is zeros, whatever stands there. Bytes behind it are overwritten anyhow.
+    // The padding is encrypted as zeros, whatever it holds. Bytes after it are overwritten anyway.
     cancel(output + byteCount, text + byteCount)
     csodium_poly1305(
       output + paddedByteCount, output,
@@ -237,7 +237,7 @@ enum ComposedAEAD {
       block, message - blockByteCount, streamByteCount(for: byteCount, stride: stride), nonce,
       key)
     revealKey(block, message - blockByteCount)
-    // The tag, and what follows where the ciphertext is no multiple of 16.
+    // The tag, and the bytes after it if the ciphertext is no multiple of 16.
     let behind = (message + byteCount).loadUnaligned(as: Behind.self)
     let isGenuine = withUnsafeBytes(of: behind) { tag in
       csodium_poly1305_verify(
@@ -249,9 +249,8 @@ enum ComposedAEAD {
     return isGenuine
   }
 
-  /// The bytes of stream to ask for, the block before the text counted.
-  ///
-  /// More blocks than `looseBlockCount` at the end are filled up to the next grain.
+  /// Bytes of stream to generate, including the block before the text. More blocks than
+  /// `looseBlockCount` at the end are rounded up to the next grain.
   static func streamByteCount(for byteCount: Int, stride: Int) -> Int {
     let byteCount = blockByteCount &+ byteCount
     let rest = byteCount & (stride &- 1)
@@ -259,13 +258,13 @@ enum ComposedAEAD {
     return (byteCount &+ grain &- 1) & ~(grain &- 1)
   }
 
-  /// 64 bytes that are put back where they stood; 32 are all that the tag and the next datagram
-  /// may lose to lengths.
+  // Bytes that are restored: 64 before the output, and 32 where the lengths overwrite the tag and
+  // the next datagram.
   private typealias Headroom = (SIMD16<UInt8>, SIMD16<UInt8>, SIMD16<UInt8>, SIMD16<UInt8>)
   private typealias Behind = (SIMD16<UInt8>, SIMD16<UInt8>)
 
-  /// Leaves the one-time key, block 0 of the stream (RFC 8439 section 2.6), alone in the block:
-  /// the stream was laid over whatever stands in front of the text.
+  /// Turns the block into the one-time key, block 0 of the stream (RFC 8439 section 2.6), by
+  /// removing the bytes before the text, which the stream was XORed with.
   @inline(__always)
   private static func revealKey(
     _ block: UnsafeMutableRawPointer, _ source: UnsafeMutableRawPointer
@@ -274,7 +273,7 @@ enum ComposedAEAD {
     cancel(block + 16, source + 16)
   }
 
-  /// XORs 16 bytes of `source` to `bytes`.
+  /// XORs 16 bytes of `source` into `bytes`.
   @inline(__always)
   private static func cancel(_ bytes: UnsafeMutableRawPointer, _ source: UnsafeMutableRawPointer) {
     let cancelled =
@@ -282,10 +281,10 @@ enum ComposedAEAD {
     bytes.storeBytes(of: cancelled, as: SIMD16<UInt8>.self)
   }
 
-  /// Writes behind `byteCount` bytes of ciphertext what Poly1305 reads there (RFC 8439 section
+  /// Appends the rest of Poly1305's input to `byteCount` bytes of ciphertext (RFC 8439 section
   /// 2.8): zeros to a multiple of 16, then the lengths of additional data and ciphertext.
   ///
-  /// - Returns: the bytes to authenticate, all told; up to 31 more than the ciphertext.
+  /// - Returns: bytes to authenticate, up to 31 more than the ciphertext.
   @inline(__always)
   private static func appendLengths(to bytes: UnsafeMutableRawPointer, byteCount: Int) -> Int {
     let end = (byteCount &+ 15) & ~15

@@ -1,12 +1,12 @@
 import CSodium
 
 /// Diffie-Hellman on Curve25519 (RFC 7748). Secrets, points and results are 32 bytes each.
-public enum X25519 {
+package enum X25519 {
   /// The shared secret of `secret` and the other side's public `point`.
   ///
-  /// - Returns: false for a point of low order or an all-zero result, and then the output is
-  ///   zeroed: such a peer contributes nothing to the secret, and its handshake must end (R31).
-  public static func multiply(
+  /// - Returns: false for a point of low order or an all-zero result. Then the output is zeroed:
+  ///   such a peer contributes nothing to the secret, and its handshake must end (R31).
+  package static func multiply(
     into output: UnsafeMutableRawPointer, secret: UnsafeRawPointer, point: UnsafeRawPointer
   ) -> Bool {
     guard csodium_x25519(output, secret, point) == 0 else {
@@ -16,14 +16,14 @@ public enum X25519 {
     return true
   }
 
-  /// The public key that belongs to `secret`.
-  public static func publicKey(into output: UnsafeMutableRawPointer, secret: UnsafeRawPointer) {
+  /// The public key of `secret`.
+  package static func publicKey(into output: UnsafeMutableRawPointer, secret: UnsafeRawPointer) {
     csodium_x25519_base(output, secret)
   }
 
-  /// Makes a private key of 32 random bytes (RFC 7748 section 5): the form in which wg(8) prints
-  /// it. Multiplying clamps a copy anyway, so a key that was never clamped works the same.
-  public static func clamp(_ secret: UnsafeMutableRawPointer) {
+  /// Makes 32 random bytes a private key (RFC 7748 section 5), in the form that wg(8) prints.
+  /// Multiplication clamps a copy of the key anyway, so an unclamped key works as well.
+  package static func clamp(_ secret: UnsafeMutableRawPointer) {
     let bytes = secret.assumingMemoryBound(to: UInt8.self)
     bytes[0] &= 0xf8
     bytes[31] = bytes[31] & 0x7f | 0x40

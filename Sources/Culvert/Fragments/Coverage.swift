@@ -1,12 +1,12 @@
-/// Which 8-byte blocks of a datagram have come, and at which ones a fragment starts: two bitmaps,
-/// worked on by words. Fragments may come in any order, and overlap is exact, as only the last
-/// fragment may end within a block.
+/// Which 8-byte blocks of a datagram have arrived, and at which ones a fragment starts: two
+/// bitmaps, processed by words. Fragments may arrive in any order. Overlaps are found exactly,
+/// because only the last fragment may end within a block.
 struct Coverage: BitwiseCopyable {
-  /// What a fragment is to those that came before.
+  /// The relation of a fragment to earlier ones.
   enum Relation: BitwiseCopyable {
     /// All of it is new.
     case new
-    /// It takes exactly the place of one that came before.
+    /// It covers exactly the range of an earlier one.
     case same
     /// Anything else.
     case overlap
@@ -22,7 +22,7 @@ struct Coverage: BitwiseCopyable {
   static let blockByteCount = 8
   private static let blocksPerWord = 64
 
-  /// Bytes that both bitmaps take for a payload of so many bytes, and the block behind it.
+  /// Bytes of both bitmaps, for a payload of `payloadByteCount` bytes and the block after it.
   static func byteCount(for payloadByteCount: Int) -> Int {
     let wordCount = payloadByteCount / (blockByteCount * blocksPerWord) + 1
     return wordCount * MemoryLayout<Word>.stride
@@ -35,7 +35,7 @@ struct Coverage: BitwiseCopyable {
   }
 
   /// Covers `byteCount` bytes, more than zero, from `byteOffset`, a multiple of 8. After `.overlap`
-  /// the coverage is of no use but to be cleared.
+  /// the coverage can only be cleared.
   @inline(__always)
   func insert(byteOffset: Int, byteCount: Int) -> Relation {
     let first = byteOffset &>> 3
@@ -65,7 +65,7 @@ struct Coverage: BitwiseCopyable {
     return .new
   }
 
-  /// Forgets everything before `byteCount`, which is where the furthest fragment ended.
+  /// Clears everything before `byteCount`, the end of the furthest fragment.
   @inline(__always)
   func clear(byteCount: Int) {
     var index = 0
@@ -75,8 +75,8 @@ struct Coverage: BitwiseCopyable {
     }
   }
 
-  /// Whether the blocks `first...last`, all of them covered, are those of a single fragment: it
-  /// starts with them, no other starts among them, and it does not go on behind them.
+  /// Whether the blocks `first...last`, all of them covered, are those of a single fragment: one
+  /// starts with them, no other starts among them, and it does not continue after them.
   private func isOneFragment(_ first: Int, _ last: Int) -> Bool {
     let lastWord = last &>> 6
     var index = first &>> 6

@@ -1,24 +1,23 @@
-/// The door for fragments: one fragment of an IPv4 or IPv6 datagram, everything about it checked
-/// that can be checked without the others.
+/// A fragment of an IPv4 or IPv6 datagram, after all checks that do not need the other fragments.
 struct Fragment: BitwiseCopyable {
   let key: FragmentKey
   let packet: UnsafeMutableRawPointer
-  /// Everything before the data; of IPv6 the fragment header too.
+  /// Everything before the data, in IPv6 including the fragment header.
   let headerByteCount: Int
-  /// Where the data belongs in the datagram's payload: a multiple of 8.
+  /// The place of the data in the datagram's payload: a multiple of 8.
   let byteOffset: Int
-  /// More than zero, and a multiple of 8 where more fragments follow (F7).
+  /// More than zero, and a multiple of 8 if more fragments follow (F7).
   let payloadByteCount: Int
   let isLast: Bool
   /// The ECN codepoint.
   let mark: UInt8
-  /// Of IPv6: where, from the packet's start, the number of the fragment header stands.
+  /// IPv6: the offset in the packet of the next-header field that names the fragment header.
   let numberByteOffset: Int
 
   @inline(__always)
   var endByteOffset: Int { byteOffset &+ payloadByteCount }
 
-  /// Whether its data is what lies at its place in `payload`.
+  /// Whether its data equals the bytes at its place in `payload`.
   func hasData(of payload: UnsafeMutableRawPointer) -> Bool {
     let held = payload + byteOffset
     let data = packet + headerByteCount
@@ -38,15 +37,15 @@ struct Fragment: BitwiseCopyable {
   }
 }
 
-/// What a packet turned out to be.
+/// The result of reading a packet as a fragment.
 enum FragmentReading: BitwiseCopyable {
   case whole
-  /// An IPv6 packet with a fragment header, and yet whole (F5).
+  /// A whole IPv6 packet with a fragment header (F5).
   case atomic(IPv6Extensions)
   case fragment(Fragment)
   case refused(FragmentVerdict)
 
-  /// - Parameter maximumByteCount: of the whole packet.
+  /// - Parameter maximumByteCount: the limit for the whole packet.
   @inline(__always)
   static func of(
     _ header: IPv4Header, from sender: UInt32, maximumByteCount: Int
@@ -60,7 +59,7 @@ enum FragmentReading: BitwiseCopyable {
       payloadByteCount: header.payloadByteCount,
       isLast: field & IPv4Header.moreFragmentsFlag == 0,
       mark: header.trafficClass & ECN.mask, numberByteOffset: 0)
-    // In an `Int` of 32 bits too: three numbers of 16 (F2).
+    // No overflow, even on 32 bits: three numbers of 16 bits (F2).
     let byteCount = fragment.headerByteCount &+ fragment.endByteOffset
     return check(
       fragment, byteCount: byteCount, lengthField: byteCount, maximumByteCount: maximumByteCount)
@@ -96,8 +95,8 @@ enum FragmentReading: BitwiseCopyable {
       maximumByteCount: maximumByteCount)
   }
 
-  /// - Parameter byteCount: of the whole packet if it ended where this fragment does.
-  /// - Parameter lengthField: what its header's length field would then say.
+  /// - Parameter byteCount: bytes of the whole packet if it ended with this fragment.
+  /// - Parameter lengthField: the length field of its header in that case.
   @inline(__always)
   private static func check(
     _ fragment: Fragment, byteCount: Int, lengthField: Int, maximumByteCount: Int
@@ -110,16 +109,16 @@ enum FragmentReading: BitwiseCopyable {
   }
 }
 
-/// What the fragments of one datagram have in common (RFC 791 section 3.2, RFC 8200 section 4.5),
-/// and who they came from: source, destination and identification, for IPv4 the protocol too, and
-/// the sender's number (F8).
+/// What the fragments of one datagram have in common (RFC 791 section 3.2, RFC 8200 section 4.5):
+/// source, destination, identification, in IPv4 the protocol, and the sender's number (F8).
 struct FragmentKey: BitwiseCopyable {
-  /// The addresses as they lie in the header: IPv4's two in `word0`, IPv6's in all four.
+  /// The addresses in memory order: both of IPv4 in `word0`, those of IPv6 in all four words.
   let word0: UInt64
   let word1: UInt64
   let word2: UInt64
   let word3: UInt64
-  /// Sender, and below it IPv6's identification, or IPv4's protocol and identification.
+  /// The sender, and in the lower half IPv6's identification, or IPv4's protocol and
+  /// identification.
   let tail: UInt64
   let family: IPAddress.Family
 
@@ -147,15 +146,15 @@ struct FragmentKey: BitwiseCopyable {
   @inline(__always)
   var sender: UInt32 { UInt32(truncatingIfNeeded: tail >> 32) }
 
-  /// What stands for the source where sources share the ring: an IPv4 address, or the first half
-  /// of an IPv6 address, as its second half costs whoever has the first nothing.
+  /// The source for sharing the ring: an IPv4 address, or the first half of an IPv6 address,
+  /// because its owner can choose the second half freely.
   @inline(__always)
   var sourceWord: UInt64 {
     family == .ipv4 ? UInt64(UInt32(truncatingIfNeeded: word0.littleEndian)) : word0
   }
 
   @inline(__always)
-  func hash(_ hash: TableHash) -> UInt32 {
+  func hashed(by hash: TableHash) -> UInt32 {
     family == .ipv4 ? hash.hash(word0, tail) : hash.hash(word0, tail, word1, word2, word3)
   }
 

@@ -1,59 +1,58 @@
-/// What became of a packet given to the `Reassembler`, and of the datagrams that it was putting
-/// together. Every way to lose one has a name and a counter; none is an error of the program.
+/// The outcome of packets in the `Reassembler`, and of datagrams under reassembly. Every loss has a
+/// name and a counter; none is an error of the program.
 public enum FragmentVerdict: UInt8, CountedVerdict {
-  // Packets: each one given to `Reassembler.add` counts once among these.
-  /// No fragment.
+  // Packets: each packet of `Reassembler.add` counts as one of these.
+  /// Not a fragment.
   case whole
-  /// An IPv6 fragment that is a whole packet (RFC 6946; F5).
+  /// An IPv6 packet that is its only fragment (RFC 6946; F5).
   case atomic
-  /// Kept.
+  /// Kept until the others arrive.
   case held
-  /// The fragment that made its datagram whole.
+  /// The fragment that completed its datagram.
   case reassembled
-  /// The same bytes in the same place as a fragment that came before (F3).
+  /// The same bytes in the same place as an earlier fragment (F3).
   case duplicate
-  /// No IP packet, or lengths that contradict each other.
+  /// Not an IP packet, or inconsistent lengths.
   case malformed
   /// An IPv4 header whose checksum is wrong.
   case badChecksum
-  /// IPv6 headers that run out of the first fragment, are too many, or hold a second fragment
-  /// header (RFC 7112; F6).
+  /// IPv6 headers that continue beyond the first fragment, are too many, or contain a second
+  /// fragment header (RFC 7112; F6).
   case brokenHeaderChain
-  /// More headers before the fragment's data than a slot has room for.
+  /// The headers before the fragment's data are longer than a slot has room for.
   case headersTooLong
-  /// Without data, or not the last and not a multiple of 8 bytes (F7).
+  /// No data, or not the last fragment and not a multiple of 8 bytes (F7).
   case badLength
-  /// Header, offset and data end beyond what a length field can say (F2).
+  /// Header, offset and data exceed what a length field can hold (F2).
   case impossibleLength
   /// A legal datagram, but larger than the limits allow.
   case tooLarge
-  /// All slots hold packets that are in use.
+  /// All slots hold completed packets that are in use.
   case noSlot
-  /// Of a datagram that was discarded before, and whose time is not over.
+  /// Its datagram was discarded, and the time of that is not over.
   case poisoned
 
-  // Packets again; these discard the whole datagram.
-  /// Some of its bytes have been there before, and it is no duplicate (F3).
+  // Packets that discard their datagram.
+  /// It overlaps an earlier fragment and is no duplicate (F3).
   case overlap
-  /// A second last fragment, which ends elsewhere (F10).
+  /// A second last fragment with another end (F10).
   case differentEnd
-  /// Data beyond the last fragment, or the other way round (F10).
+  /// Data beyond the last fragment, or a last fragment before other data (F10).
   case beyondEnd
   /// More fragments than the datagram can need (F1).
   case tooManyFragments
-  /// Some fragments say that their sender understands congestion marks, some that it does not
-  /// (F12).
+  /// Some fragments support congestion marks and some do not (F12).
   case brokenCongestionMark
 
-  // Datagrams that were given up before they were whole.
-  /// The oldest of a full ring, for a newer one (F4).
+  // Datagrams that never became whole.
+  /// The oldest of a full ring, replaced by a new one (F4).
   case evicted
-  /// Its time was over (F9).
+  /// It waited too long (F9).
   case expired
-  /// Flushed, with its sender or with all of them (F10).
+  /// Removed with its sender, or with all senders (F10).
   case removed
 
-  /// An expired datagram whose sender was told.
+  /// An expired datagram whose sender got an ICMP error.
   case timeExceededSent
 
   public static var count: UInt8 { timeExceededSent.rawValue + 1 }

@@ -1,33 +1,32 @@
-/// Cuts one whole packet into fragments (RFC 791 section 3.2, RFC 8200 section 4.5). Each is
-/// written to a place of its own; the packet stays as it is, and where it is, until the last one is
-/// written. What `Reassembler` puts together.
+/// Cuts a packet into fragments (RFC 791 section 3.2, RFC 8200 section 4.5), the counterpart of
+/// `Reassembler`. Each fragment is written to separate memory; the packet must not change or move
+/// until the last one is written.
 public struct Fragmenter: BitwiseCopyable {
   private let packet: UnsafeMutableRawPointer
   private let isIPv4: Bool
-  /// What the receiver tells datagrams apart by; of IPv4 the low 16 bits.
+  /// The datagram's identification; in IPv4 the low 16 bits.
   private let identification: UInt32
-  /// Of the packet, without a fragment header.
+  /// Headers of the packet, without a fragment header.
   private let headerByteCount: Int
   private let payloadByteCount: Int
-  /// Headers of the first fragment, and of each later one, which lacks the options that are not to
-  /// be copied.
+  /// Headers of the first fragment, and of each later one, which lacks the options that are not
+  /// copied.
   private let firstHeaderByteCount: Int
   private let laterHeaderByteCount: Int
-  /// Data of the first fragment, and of each later one but the last: multiples of 8.
+  /// Data of the first fragment, and of each later one except the last: multiples of 8.
   private let firstPayloadByteCount: Int
   private let laterPayloadByteCount: Int
 
-  /// Fragments; 1 for a packet that does not need to be cut, which is then written as it is.
+  /// The number of fragments; 1 for a packet that fits, which is then written as it is.
   public let count: Int
 
-  /// Nil where the bytes do not start with a valid packet, and where `mtu` is less than links have
-  /// to carry: 68 for IPv4, 1280 for IPv6. And where the packet is larger than `mtu` but may not be
-  /// cut: IPv4 that forbids it (DF), is a fragment itself, or has broken options; IPv6 with
-  /// extension headers.
+  /// Nil if the bytes do not start with a valid packet, or if `mtu` is less than every link
+  /// carries: 68 for IPv4, 1280 for IPv6. Nil also if the packet is larger than `mtu` but may not
+  /// be cut: IPv4 with DF, a fragment itself, or with broken options; IPv6 with extension headers.
   ///
   /// - Parameter mtu: bytes of the largest fragment, headers included.
-  /// - Parameter identification: one that this source and destination have not used for as long as
-  ///   fragments may wait. IPv4 takes its low 16 bits.
+  /// - Parameter identification: one that has not been used between this source and destination for
+  ///   as long as fragments may wait. IPv4 uses its low 16 bits.
   public init?(
     at packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
   ) {
@@ -68,7 +67,7 @@ public struct Fragmenter: BitwiseCopyable {
       count = 1
       return
     }
-    // The packet is larger than `mtu`, so both are small numbers.
+    // The packet is larger than `mtu`, so the subtractions cannot overflow.
     firstPayloadByteCount = (mtu - firstHeaderByteCount) & ~7
     laterPayloadByteCount = (mtu - laterHeaderByteCount) & ~7
     let rest = max(0, payloadByteCount - firstPayloadByteCount)
@@ -139,15 +138,14 @@ public struct Fragmenter: BitwiseCopyable {
   }
 }
 
-/// The options of an IPv4 header, as far as fragments have them (RFC 791 section 3.1).
+/// The options of an IPv4 header that fragments copy (RFC 791 section 3.1).
 private enum IPv4Options {
   private static let end: UInt8 = 0
   private static let noOperation: UInt8 = 1
-  /// In an option's type: it belongs into every fragment.
+  /// In an option's type: it must be copied to every fragment.
   private static let copiedFlag: UInt8 = 0x80
 
-  /// Bytes that the options which belong into every fragment take, rounded up to whole words; nil
-  /// where an option has no length, or leaves the header.
+  /// Bytes of the copied options, rounded up to whole words; nil if an option has no valid length.
   static func copiedByteCount(of header: IPv4Header) -> Int? {
     var byteCount = 0
     let isIntact = forEach(of: header) { option, optionByteCount in
@@ -156,7 +154,7 @@ private enum IPv4Options {
     return isIntact ? (byteCount &+ 3) & ~3 : nil
   }
 
-  /// Writes them, with zeros (the end of the options) up to `byteCount`.
+  /// Writes the copied options, and zeros (the end of the options) up to `byteCount`.
   static func copy(from header: IPv4Header, to bytes: UnsafeMutableRawPointer, byteCount: Int) {
     var offset = 0
     _ = forEach(of: header) { option, optionByteCount in
@@ -170,7 +168,7 @@ private enum IPv4Options {
     }
   }
 
-  /// Calls `body` with each option that has a length. False where they are broken.
+  /// Calls `body` with each option that has a length. False if they are broken.
   private static func forEach(
     of header: IPv4Header, _ body: (UnsafeMutableRawPointer, Int) -> Void
   ) -> Bool {

@@ -1,15 +1,14 @@
-/// A fragment's way into its datagram, and the datagram's out of the ring.
+/// From a fragment to its datagram, and from the datagram to the caller.
 extension Reassembler {
   @inline(__always)
   mutating func hold(_ fragment: Fragment, at now: Instant) -> Outcome {
     observe(now)
-    let hash = fragment.key.hash(hash) &>> (32 &- Reassembler.bucketBits)
-    let bucket = Reassembler.slots &+ Int(truncatingIfNeeded: hash)
+    let bucket = bucket(of: fragment.key)
     var slot = buckets.next(bucket)
     while slot < Reassembler.slots, !(datagrams[slot].key == fragment.key) {
       slot = buckets.next(slot)
     }
-    // Not yet forgotten, but no longer to be added to: its identification may stand for another.
+    // Expired but not yet removed: the identification may be that of another datagram now.
     if slot < Reassembler.slots, datagrams[slot].isOver(at: now) {
       forget(slot, .expired)
       slot = Reassembler.slots
@@ -24,13 +23,18 @@ extension Reassembler {
   }
 
   @inline(__always)
+  private func bucket(of key: FragmentKey) -> Int {
+    let hash = key.hashed(by: hash) &>> (32 &- Reassembler.bucketBits)
+    return Reassembler.slots &+ Int(truncatingIfNeeded: hash)
+  }
+
+  @inline(__always)
   private mutating func add(_ fragment: Fragment, to slot: Int) -> Outcome {
-    let datagram = datagrams + slot
-    guard !datagram.pointee.isPoisoned else { return drop(.poisoned) }
-    let isEndKnown = datagram.pointee.totalByteCount != 0
-    if let verdict = datagram.pointee.refusal(of: fragment) { return poison(slot, verdict) }
-    datagram.pointee.extentByteCount =
-      max(datagram.pointee.extentByteCount, fragment.endByteOffset)
+    guard !datagrams[slot].isPoisoned else { return drop(.poisoned) }
+    let isEndKnown = datagrams[slot].totalByteCount != 0
+    if let verdict = datagrams[slot].refusal(of: fragment) { return poison(slot, verdict) }
+    datagrams[slot].extentByteCount =
+      max(datagrams[slot].extentByteCount, fragment.endByteOffset)
     let relation = coverage(of: slot).insert(
       byteOffset: fragment.byteOffset, byteCount: fragment.payloadByteCount)
     switch relation {
@@ -42,24 +46,24 @@ extension Reassembler {
       }
       return drop(.duplicate)
     }
-    datagram.pointee.marks |= 1 &<< fragment.mark
-    guard datagram.pointee.marks & 1 == 0 || datagram.pointee.marks == 1 else {
+    datagrams[slot].marks |= 1 &<< fragment.mark
+    guard datagrams[slot].marks & 1 == 0 || datagrams[slot].marks == 1 else {
       return poison(slot, .brokenCongestionMark)
     }
-    guard datagram.pointee.fragmentCount < maximumFragmentCount else {
+    guard datagrams[slot].fragmentCount < maximumFragmentCount else {
       return poison(slot, .tooManyFragments)
     }
-    datagram.pointee.fragmentCount &+= 1
+    datagrams[slot].fragmentCount &+= 1
     copy(fragment, to: slot)
-    datagram.pointee.receivedByteCount &+= fragment.payloadByteCount
-    guard datagram.pointee.isWhole else {
+    datagrams[slot].receivedByteCount &+= fragment.payloadByteCount
+    guard datagrams[slot].isWhole else {
       counters.add(.held)
       return .held
     }
     return complete(slot)
   }
 
-  /// The one copy.
+  /// The only copy of the data.
   @inline(__always)
   private func copy(_ fragment: Fragment, to slot: Int) {
     let target = payload(of: slot)
@@ -75,20 +79,20 @@ extension Reassembler {
     datagrams[slot].numberByteOffset = fragment.numberByteOffset
   }
 
-  /// Makes the first fragment's header that of the whole packet. The first may have more options
-  /// than those that were checked with their own headers, so the length is checked once more (F2).
+  /// Makes the first fragment's header that of the whole packet. It may have more options than the
+  /// other fragments, whose lengths were checked with their own headers, so the length is checked
+  /// again (F2).
   @inline(__always)
   private mutating func complete(_ slot: Int) -> Outcome {
-    let datagram = datagrams + slot
-    let first = payload(of: slot) - datagram.pointee.headerByteCount
-    var byteCount = datagram.pointee.headerByteCount &+ datagram.pointee.totalByteCount
-    let isIPv4 = datagram.pointee.key.family == .ipv4
+    let first = payload(of: slot) - datagrams[slot].headerByteCount
+    var byteCount = datagrams[slot].headerByteCount &+ datagrams[slot].totalByteCount
+    let isIPv4 = datagrams[slot].key.family == .ipv4
     if !isIPv4 { byteCount &-= IPv6Extensions.fragmentHeaderByteCount }
     let lengthField = isIPv4 ? byteCount : byteCount &- IPv6Header.byteCount
     guard lengthField <= 65_535 else { return poison(slot, .impossibleLength) }
     guard byteCount <= maximumPacketByteCount else { return poison(slot, .tooLarge) }
-    // ECT and CE were all there was, or this is no mix at all (RFC 3168 section 5.3; F12).
-    let isCongested = datagram.pointee.marks & 0b1000 != 0
+    // Only ECT and CE can occur beside each other here (RFC 3168 section 5.3; F12).
+    let isCongested = datagrams[slot].marks & 0b1000 != 0
     let start: UnsafeMutableRawPointer
     if isIPv4 {
       let header = IPv4Header(writtenAt: first)
@@ -96,8 +100,8 @@ extension Reassembler {
       start = first
     } else {
       let header = IPv6Header(writtenAt: first).removeFragmentHeader(
-        at: datagram.pointee.headerByteCount &- IPv6Extensions.fragmentHeaderByteCount,
-        numberByteOffset: datagram.pointee.numberByteOffset, totalByteCount: byteCount)
+        at: datagrams[slot].headerByteCount &- IPv6Extensions.fragmentHeaderByteCount,
+        numberByteOffset: datagrams[slot].numberByteOffset, totalByteCount: byteCount)
       if isCongested { header.trafficClass |= ECN.congestionExperienced }
       start = header.bytes
     }
@@ -107,7 +111,7 @@ extension Reassembler {
     return .complete(UnsafeMutableRawBufferPointer(start: start, count: byteCount), slot: slot)
   }
 
-  /// Discards what the slot holds; the slot stays taken, and its key with it (F3).
+  /// Discards the slot's datagram. The slot stays in use, and so does its key (F3).
   private func poison(_ slot: Int, _ verdict: FragmentVerdict) -> Outcome {
     datagrams[slot].isPoisoned = true
     return drop(verdict)
@@ -115,7 +119,7 @@ extension Reassembler {
 
   // MARK: Slots
 
-  /// Gives back the slot of a packet that was `complete`; its memory may be used no more.
+  /// Frees the slot of a packet that was `complete`, whose memory may not be used any more.
   public mutating func release(_ slot: Int) {
     precondition(slot >= 0 && slot < Reassembler.slots)
     let bit: UInt64 = 1 &<< UInt64(truncatingIfNeeded: slot)
@@ -124,8 +128,8 @@ extension Reassembler {
     free |= bit
   }
 
-  /// A slot for a new datagram, an old one's where there is no other; nil where all hold packets
-  /// that are in use.
+  /// A slot for a new datagram, if necessary that of an old one; nil if all hold packets that are
+  /// in use.
   private mutating func claim(for key: FragmentKey, bucket: Int, at now: Instant) -> Int? {
     if free == 0 {
       guard let victim = shares.oldestOfTheMost(datagrams) ?? oldest else { return nil }
@@ -149,7 +153,7 @@ extension Reassembler {
     return datagrams[ipv4].number < datagrams[ipv6].number ? ipv4 : ipv6
   }
 
-  /// Frees the slot of a datagram that never was whole; its bytes stay until the slot is claimed.
+  /// Frees the slot of a datagram that never became whole; its bytes stay until the slot is reused.
   mutating func forget(_ slot: Int, _ verdict: FragmentVerdict) {
     unlink(slot)
     free |= 1 &<< UInt64(truncatingIfNeeded: slot)
@@ -158,38 +162,38 @@ extension Reassembler {
 
   @inline(__always)
   private mutating func unlink(_ slot: Int) {
-    buckets.remove(slot)
-    ages.remove(slot)
+    buckets.unlink(slot)
+    ages.unlink(slot)
     shares.remove(slot, of: datagrams[slot].source)
     coverage(of: slot).clear(byteCount: datagrams[slot].extentByteCount)
   }
 }
 
-/// What is known of a datagram that is being put together; its bytes lie in its slot's region.
+/// The state of a datagram under reassembly; its bytes are in its slot's region.
 struct FragmentedDatagram: BitwiseCopyable {
   var key: FragmentKey
-  /// Bytes of payload, known when the last fragment has come; 0 before.
+  /// Bytes of payload, known from the last fragment; 0 before.
   var totalByteCount: Int
-  /// Bytes of payload that have come.
+  /// Bytes of payload received.
   var receivedByteCount: Int
-  /// Where the furthest fragment ends.
+  /// The end of the furthest fragment.
   var extentByteCount: Int
   var fragmentCount: Int
-  /// Of the fragment with offset 0, everything before its data; 0 until it comes.
+  /// Of the fragment with offset 0, everything before its data; 0 until it arrives.
   var headerByteCount: Int
   /// Of the fragment with offset 0, headers included.
   var firstByteCount: Int
-  /// Of IPv6: where, from the packet's start, the number of the fragment header stands.
+  /// IPv6: the offset in the packet of the next-header field that names the fragment header.
   var numberByteOffset: Int
-  /// A bit for each ECN codepoint that has come.
+  /// A bit for each ECN codepoint received.
   var marks: UInt8
-  /// Its source's number in `SourceShares`.
+  /// The number of its source in `SourceShares`.
   var source: UInt8
-  /// It was discarded, and its key is not to be used until its time is over (F3).
+  /// It was discarded, and its key may not be used until its time is over (F3).
   var isPoisoned: Bool
-  /// When its first fragment came.
+  /// When its first fragment arrived.
   var since: Instant
-  /// Counts up with every datagram: which of two is older.
+  /// Counts up with every datagram, to tell which of two is older.
   var number: UInt64
 
   @inline(__always)
@@ -212,7 +216,7 @@ struct FragmentedDatagram: BitwiseCopyable {
   @inline(__always)
   var isWhole: Bool { receivedByteCount == totalByteCount }
 
-  /// How long it may wait, in nanoseconds (F9).
+  /// How long it waits, in nanoseconds (F9).
   @inline(__always)
   private var time: UInt64 {
     key.family == .ipv4 ? Policy.reassemblyTimeIPv4 : Policy.reassemblyTimeIPv6
@@ -224,8 +228,8 @@ struct FragmentedDatagram: BitwiseCopyable {
   @inline(__always)
   func isOver(at now: Instant) -> Bool { now.since(since) >= time }
 
-  /// How `fragment` contradicts what is known of the datagram's end; nil where it does not. Then
-  /// the end is remembered.
+  /// How `fragment` contradicts the known end of the datagram; nil if it does not. Remembers the
+  /// end.
   @inline(__always)
   mutating func refusal(of fragment: Fragment) -> FragmentVerdict? {
     let end = fragment.endByteOffset

@@ -1,68 +1,68 @@
-/// Puts fragmented IPv4 and IPv6 packets together again (RFC 791 section 3.2, RFC 8200
-/// section 4.5): a ring of 64 slots, each with memory of its own for one datagram of any legal
-/// size. It knows no transport, and needs nothing of the tunnel.
+/// Reassembles IPv4 and IPv6 packets from fragments (RFC 791 section 3.2, RFC 8200 section 4.5) in
+/// a ring of 64 slots, each with memory of its own for one datagram of any legal size. It does not
+/// depend on the transport protocol or on the tunnel.
 ///
-///     add       a packet in; the same packet, or one that is whole now, or nothing out
-///     release   gives back the slot of a packet that was whole
-///     expire    forgets what has waited too long, with an ICMP error for its sender
+///     add       takes a packet; returns it, or a packet that it completed, or nothing
+///     release   frees the slot of a completed packet
+///     expire    drops a datagram that has waited too long, with an ICMP error for its sender
 ///
-/// Nothing is allocated, the work for a fragment does not grow with what is held, and its data is
-/// copied once, to where it stays. A slot's region:
+/// Nothing is allocated, the work for a fragment does not depend on what is held, and its data is
+/// copied once, to its final place. A slot's region:
 ///
 ///     | 64 | headers of the first fragment | data, each fragment's at its offset | 1024 |
 ///
-/// The first fragment lies there as it came, its data in its place; so an ICMP error finds what
-/// it has to quote, and the whole packet needs a few fields of its header set, no more.
+/// The first fragment is stored there as it was received, so an ICMP error can quote it, and the
+/// whole packet only needs a few header fields set.
 ///
-/// What contradicts itself discards its datagram: any overlap that is no duplicate (teardrop;
-/// RFC 5722), two ends, data beyond the end. The slot then stays taken, poisoned, until the
-/// datagram's time is over, so that what is left of it cannot pass for another (F3). A duplicate
-/// takes exactly the place of one fragment and has the same bytes; with other bytes, or another
-/// say about more fragments, it is an overlap. Its header is not looked at.
+/// A contradiction discards the datagram: any overlap that is no duplicate (teardrop; RFC 5722),
+/// two ends, data beyond the end. The slot then stays in use, poisoned, until the datagram's time
+/// is over, so that its other fragments cannot pass for a new datagram (F3). A duplicate covers
+/// exactly the range of one fragment with the same bytes; with other bytes, or another
+/// more-fragments flag, it is an overlap. Its header is not compared.
 ///
-/// When all slots are taken, a new datagram takes the place of the oldest: of the source that
-/// holds the most, if that is more than a fair share, else of all (F4).
+/// When all slots are in use, a new datagram replaces the oldest one of the source that holds the
+/// most, if that is more than a fair share, or else the oldest of all (F4).
 public struct Reassembler: ~Copyable {
-  /// Datagrams that can be held at once.
+  /// Datagrams held at a time.
   public static let slots = 64
   /// Bytes that may be read and written before a packet in a slot.
   public static let headroom = 64
-  /// Bytes that may be read and written behind the largest packet in a slot: what a cipher that
-  /// works on a packet in place may need (`TransportCipher.slack`).
+  /// Bytes that may be read and written after the largest packet in a slot, for a cipher that works
+  /// in place (`TransportCipher.slack`).
   public static let slack = 1024
-  /// What every IPv4 host has to be able to put together (RFC 791 section 3.1).
+  /// What every IPv4 host must be able to reassemble (RFC 791 section 3.1).
   private static let leastMaximum = 576
-  /// An IPv6 header and the most that its length field can say.
+  /// An IPv6 header and the maximum of its length field.
   private static let greatestMaximum = 65_575
 
   static let tablesOwner: StaticString = "reassembly tables"
   private static let regionsOwner: StaticString = "reassembly"
   static let bucketBits: UInt32 = 7
-  /// Where the data starts in a region.
+  /// The start of the data in a region.
   static let payloadByteOffset = headroom + Policy.fragmentHeadersByteCount
 
   /// What became of a packet.
   public enum Outcome: BitwiseCopyable {
-    /// No fragment: the packet itself, without what stood behind its end. Or an IPv6 fragment that
-    /// was whole: the packet without its fragment header, in the same memory.
+    /// No fragment: the packet itself, without bytes after its end. Or an IPv6 packet that was its
+    /// only fragment: without its fragment header, in the same memory.
     case whole(UnsafeMutableRawBufferPointer)
     /// A fragment was kept.
     case held
-    /// The whole packet, in a slot's memory: valid until `release(slot)`. An IPv4 header has its
-    /// length set, its fragment field zero and a right checksum; IPv6 has its fragment header
-    /// removed, its length and the number before set.
+    /// The whole packet, in a slot's memory, valid until `release(slot)`. In IPv4 the length, the
+    /// fragment field and the checksum are those of the whole packet; in IPv6 the fragment header
+    /// is removed, and the length and the next-header field before it are set.
     case complete(UnsafeMutableRawBufferPointer, slot: Int)
-    /// The packet is of no more use, a duplicate among them; what it did to its datagram, the
-    /// verdict says.
+    /// The packet can be dropped, for example as a duplicate. The verdict tells whether its
+    /// datagram was discarded as well.
     case dropped(FragmentVerdict)
   }
 
-  /// How a datagram whose time was over ended.
+  /// The end of a datagram that waited too long.
   public enum Expiry: BitwiseCopyable {
-    /// Its first fragment was not there, or an error may not be sent.
+    /// Its first fragment was missing, or no error may be sent.
     case silent
     /// An ICMP or ICMPv6 packet for its sender: time exceeded, code 1 (RFC 792, RFC 4443
-    /// section 3.3). It lies in the memory of the slot, and is valid until the next call.
+    /// section 3.3). It is in the slot's memory and valid until the next call.
     case timeExceeded(UnsafeMutableRawBufferPointer)
   }
 
@@ -77,17 +77,17 @@ public struct Reassembler: ~Copyable {
   let maximumPacketByteCount: Int
   let maximumFragmentCount: Int
 
-  /// Slots by the hash of their keys.
+  /// The slots by the hash of their keys.
   let buckets: LinkTable
-  /// Slots by age, IPv4's and IPv6's apart, as they have different times.
+  /// The slots by age, separately for IPv4 and IPv6, whose times differ.
   let ages: LinkTable
   var shares: SourceShares
   var hash = TableHash(seed: 0)
 
-  /// A bit for each slot; neither of the two are those that hold a datagram that is not whole.
+  /// A bit for each slot. A slot with an incomplete datagram is in neither set.
   var free: UInt64 = .max
   var completed: UInt64 = 0
-  /// Datagrams so far.
+  /// The number of the last datagram.
   var number: UInt64 = 0
   var latest = Instant(nanoseconds: 0)
   /// For ICMP errors about datagrams that never became whole, so that their number does not depend
@@ -95,8 +95,8 @@ public struct Reassembler: ~Copyable {
   var errorBudget = TokenBucket(
     perSecond: Policy.timeExceededPerSecond, burst: Policy.timeExceededBurst)
 
-  /// - Parameter maximumPacketByteCount: largest whole packet, headers included, 576-65575;
-  ///   `Limits.reassembledByteCount`.
+  /// - Parameter maximumPacketByteCount: bytes of the largest whole packet, headers included,
+  ///   576-65575 (`Limits.reassembledByteCount`).
   public init(carvingFrom arena: inout Arena, maximumPacketByteCount: Int) {
     precondition(
       maximumPacketByteCount >= Reassembler.leastMaximum
@@ -124,7 +124,7 @@ public struct Reassembler: ~Copyable {
   }
 
   /// Once, before anything else.
-  /// - Parameter seed: random, so that nobody can aim at one bucket of a table.
+  /// - Parameter seed: random.
   public mutating func start(seed: UInt64) {
     hash = TableHash(seed: seed)
     buckets.prepare()
@@ -137,17 +137,17 @@ public struct Reassembler: ~Copyable {
       perSecond: Policy.timeExceededPerSecond, burst: Policy.timeExceededBurst)
   }
 
-  // MARK: What is held
+  // MARK: State
 
-  /// Datagrams that wait for the rest of their fragments, or for the end of their time.
+  /// Datagrams that wait for more fragments or for the end of their time.
   public var incompleteCount: Int {
     Reassembler.slots &- free.nonzeroBitCount &- completed.nonzeroBitCount
   }
 
-  /// Slots that hold completed packets not yet released.
+  /// Completed packets that have not been released.
   public var completedCount: Int { completed.nonzeroBitCount }
 
-  /// When `expire` has something to do.
+  /// When `expire` is due.
   public var nextDeadline: Deadline {
     min(deadline(of: oldest(.ipv4)), deadline(of: oldest(.ipv6)))
   }
@@ -163,11 +163,11 @@ public struct Reassembler: ~Copyable {
     slot < Reassembler.slots ? datagrams[slot].deadline : .never
   }
 
-  // MARK: Packets in
+  // MARK: Adding packets
 
-  /// Takes a packet as it left the tunnel; nothing about it is trusted.
-  /// - Parameter sender: number of the peer that it came from; part of what fragments must have in
-  ///   common (F8).
+  /// Adds a packet, nothing of which is trusted.
+  /// - Parameter sender: the number of the peer that sent it. Fragments of different senders do not
+  ///   belong together (F8).
   public mutating func add(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
   ) -> Outcome {
@@ -209,9 +209,9 @@ public struct Reassembler: ~Copyable {
     return .dropped(verdict)
   }
 
-  // MARK: Places
+  // MARK: Memory of slots
 
-  /// Where the data of a slot's datagram starts.
+  /// The start of the data of a slot's datagram.
   @inline(__always)
   func payload(of slot: Int) -> UnsafeMutableRawPointer {
     regions + (slot &* regionByteCount &+ Reassembler.payloadByteOffset)
@@ -229,10 +229,10 @@ public struct Reassembler: ~Copyable {
   }
 }
 
-/// The end of datagrams that never become whole.
+/// Datagrams that never become whole.
 extension Reassembler {
-  /// Forgets one datagram whose time is over, and says so once; nil when there is none. Its sender
-  /// is told only where the first fragment is held (F9), and not too often.
+  /// Drops one datagram whose time is over; nil if there is none. Its sender gets an ICMP error
+  /// only if the first fragment has arrived (F9), and the rate of these errors is limited.
   public mutating func expire(at now: Instant) -> Expiry? {
     observe(now)
     let (ipv4, ipv6) = (oldest(.ipv4), oldest(.ipv6))
@@ -248,19 +248,18 @@ extension Reassembler {
     return error(about: slot, at: now)
   }
 
-  /// The first fragment lies as it came, and what an error puts before it fits in the headroom.
+  /// The first fragment is as it was received, and the error's headers fit into the headroom.
   private mutating func error(about slot: Int, at now: Instant) -> Expiry {
-    let datagram = datagrams + slot
     guard
-      datagram.pointee.headerByteCount != 0, !datagram.pointee.isPoisoned,
+      datagrams[slot].headerByteCount != 0, !datagrams[slot].isPoisoned,
       errorBudget.hasEnough(at: now)
     else { return .silent }
     let region = payload(of: slot) - Reassembler.payloadByteOffset
     guard
       let error = ICMPError.write(
         .reassemblyTimeExceeded, in: region,
-        packetByteOffset: Reassembler.payloadByteOffset &- datagram.pointee.headerByteCount,
-        packetByteCount: datagram.pointee.firstByteCount)
+        packetByteOffset: Reassembler.payloadByteOffset &- datagrams[slot].headerByteCount,
+        packetByteCount: datagrams[slot].firstByteCount)
     else { return .silent }
     errorBudget.pay()
     counters.add(.timeExceededSent)
@@ -268,18 +267,18 @@ extension Reassembler {
       UnsafeMutableRawBufferPointer(start: region + error.byteOffset, count: error.byteCount))
   }
 
-  /// Forgets what came from one sender: a peer that was removed (F10). Packets that are whole stay
-  /// until they are released.
+  /// Drops all datagrams of one sender, a peer that was removed (F10). Completed packets stay until
+  /// they are released.
   public mutating func removeAll(from sender: UInt32) {
     forgetAll { $0.key.sender == sender }
   }
 
-  /// The same of all senders for which `isGone` says so.
+  /// Drops all datagrams of senders that are gone.
   public mutating func removeAll(fromSenders isGone: (UInt32) -> Bool) {
     forgetAll { isGone($0.key.sender) }
   }
 
-  /// Forgets everything but the packets that are whole.
+  /// Drops everything except completed packets.
   public mutating func removeAll() {
     forgetAll { _ in true }
   }
@@ -293,8 +292,8 @@ extension Reassembler {
     }
   }
 
-  /// A clock that has gone back would keep datagrams for as long as it went: their times then run
-  /// anew (R24). So a list in order of age is one in order of deadlines, always.
+  /// If the clock goes back, datagrams start to wait from the new time, instead of waiting longer
+  /// (R24). So a list in order of age is always in order of deadlines.
   @inline(__always)
   mutating func observe(_ now: Instant) {
     if now < latest { goBack(to: now) }

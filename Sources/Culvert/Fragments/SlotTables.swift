@@ -1,5 +1,5 @@
-/// How many slots each source of fragments holds, so that one who floods the ring pays for it
-/// itself (F4). A source is an IPv4 address or an IPv6 /64 behind one sender.
+/// How many slots each source of fragments holds, so that a source that floods the ring loses its
+/// own datagrams (F4). A source is an IPv4 address or an IPv6 /64 behind one sender.
 struct SourceShares: BitwiseCopyable {
   private struct Source: BitwiseCopyable {
     var word: UInt64
@@ -7,7 +7,7 @@ struct SourceShares: BitwiseCopyable {
     var count: Int
   }
 
-  /// Where the sources' heads start in `slots`, and the buckets' heads in `buckets`.
+  /// The first head of the sources in `slots`, and of the buckets in `buckets`.
   private static let heads = Reassembler.slots
   private static let bucketBits: UInt32 = 6
 
@@ -36,7 +36,7 @@ struct SourceShares: BitwiseCopyable {
     crowded = 0
   }
 
-  /// Charges a slot to the source of `key`. Returns the source's number, which `remove` wants.
+  /// Charges a slot to the source of `key`. Returns the source's number, for `remove`.
   @inline(__always)
   mutating func add(_ slot: Int, _ key: FragmentKey, _ hash: TableHash) -> UInt8 {
     let word = key.sourceWord
@@ -63,16 +63,16 @@ struct SourceShares: BitwiseCopyable {
   @inline(__always)
   mutating func remove(_ slot: Int, of source: UInt8) {
     let source = Int(source)
-    slots.remove(slot)
+    slots.unlink(slot)
     sources[source].count &-= 1
     if sources[source].count <= Policy.fairShareOfSlots { crowded &= ~(1 &<< UInt64(source)) }
     guard sources[source].count == 0 else { return }
-    buckets.remove(source)
+    buckets.unlink(source)
     free |= 1 &<< UInt64(source)
   }
 
-  /// The oldest slot of the source that holds the most, where it holds more than a fair share; of
-  /// two that hold as many, the older one. Nil where every source keeps to its share.
+  /// The oldest slot of the source that holds the most, if that is more than a fair share; of two
+  /// such sources, the older slot. Nil if no source exceeds its share.
   func oldestOfTheMost(_ datagrams: UnsafeMutablePointer<FragmentedDatagram>) -> Int? {
     var rest = crowded
     var most = 0
@@ -95,7 +95,7 @@ struct SourceShares: BitwiseCopyable {
 }
 
 /// Doubly linked rings of small numbers, without branches: some numbers are elements, and some are
-/// the heads of rings that elements are put into. An element is in one ring at a time.
+/// the heads of the rings. An element is in one ring at a time.
 struct LinkTable: BitwiseCopyable {
   private struct Link: BitwiseCopyable {
     var previous: UInt8
@@ -105,7 +105,7 @@ struct LinkTable: BitwiseCopyable {
   private let links: UnsafeMutablePointer<Link>
   private let count: Int
 
-  /// - Parameter count: of elements and heads together, at most 256.
+  /// - Parameter count: elements and heads together, at most 256.
   init(carvingFrom arena: inout Arena, count: Int, owner: StaticString) {
     precondition(count <= 256)
     links = arena.carve(Link.self, count: count, owner: owner).baseAddress!
@@ -120,13 +120,13 @@ struct LinkTable: BitwiseCopyable {
     }
   }
 
-  /// The element behind another or behind the head; the head itself behind the last.
+  /// The element after another or after the head; the head itself after the last.
   @inline(__always)
   func next(_ number: Int) -> Int {
     Int(links[number].next)
   }
 
-  /// Puts an element at the end of a ring.
+  /// Adds an element at the end of a ring.
   @inline(__always)
   func append(_ element: Int, to head: Int) {
     let last = links[head].previous
@@ -136,9 +136,9 @@ struct LinkTable: BitwiseCopyable {
     links[head].previous = number
   }
 
-  /// Takes an element out of its ring.
+  /// Removes an element from its ring.
   @inline(__always)
-  func remove(_ element: Int) {
+  func unlink(_ element: Int) {
     let link = links[element]
     links[Int(link.previous)].next = link.next
     links[Int(link.next)].previous = link.previous

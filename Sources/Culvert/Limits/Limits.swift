@@ -1,40 +1,40 @@
 /// The fixed capacities of one tunnel. Every table, ring and pool is carved to exactly these
-/// numbers; running into one is a named error or a counted drop, never a wait.
+/// numbers; reaching one is a named error or a counted drop, never a wait.
 public struct Limits: Sendable {
   /// Peers that can be configured at once.
   public var peers: Int
   /// Allowed IPs of all peers together.
   public var allowedIPs: Int
-  /// Packets staged for one peer during its handshake; the oldest is dropped for the newest.
+  /// Packets staged for one peer during its handshake; a new packet replaces the oldest.
   public var stagedPacketsPerPeer: Int
   /// Staging slots of all peers together, `stagingSlotByteCount` bytes each. A packet larger than
   /// a slot takes several.
   public var stagingSlots: Int
-  /// Handshake messages that wait for the control path; an eighth of it is the load signal.
+  /// Queued handshake messages; from an eighth of it on, cookies are required.
   public var handshakeRing: Int
-  /// Sources that the handshake rate limiter tells apart.
+  /// Sources that the handshake rate limiter remembers.
   public var rateLimiterEntries: Int
-  /// Packets in one batch of a lane, before and after the kernel's segments are cut.
+  /// Packets in one batch of a lane, before and after segmentation.
   public var batchPackets: Int
-  /// Bytes that one batch of a lane takes in. One packet of any size always fits; beside it as
-  /// many small ones as make up the rest.
+  /// Bytes that one batch of a lane takes in: at least a packet of any size, and small ones in the
+  /// rest.
   public var batchByteCount: Int
-  /// Largest MTU that the interface may have (R33).
+  /// The largest MTU of the interface (R33).
   public var maximumMTU: Int
-  /// Bytes of the largest packet, headers included, that is put together from fragments; 64 such
-  /// regions are carved for each channel (DatagramChannel), none for a tunnel without one.
+  /// Bytes of the largest reassembled packet, headers included. Each channel (`DatagramChannel`)
+  /// has 64 regions of this size; a tunnel without a channel has none.
   public var reassembledByteCount: Int
-  /// Flows that `culvert forward` keeps apart.
+  /// Flows of `culvert forward`.
   public var flows: Int
-  /// Threads that carry batches, each with one batch of either lane.
+  /// Threads that process batches, each with one batch of each lane.
   public var workers = 1
 
-  /// An outbound and an inbound one for each worker.
+  /// An outbound and an inbound batch for each worker.
   var batches: Int { 2 * workers }
 
-  public static let stagingSlotByteCount = 2048
-  /// A handshake message is at most 148 bytes; the slot keeps its source beside it.
-  public static let handshakeSlotByteCount = 256
+  static let stagingSlotByteCount = 2048
+  /// A handshake message has at most 148 bytes; the slot also holds its path.
+  static let handshakeSlotByteCount = 256
 
   public init(
     peers: Int, allowedIPs: Int, stagedPacketsPerPeer: Int, stagingSlots: Int, handshakeRing: Int,
@@ -55,19 +55,19 @@ public struct Limits: Sendable {
   }
 }
 
-/// The three sets of limits a user picks from with `--profile`.
+/// The three sets of limits that a user can choose with `--profile`.
 public enum Profile: UInt8, Sendable {
-  /// Pi Zero and routers with 32-64 MB.
+  /// For a Pi Zero and routers with 32-64 MB.
   case tiny
   /// The default.
   case standard
-  /// Thousands of peers, 131,072 allowed IPs.
+  /// For thousands of peers.
   case gateway
 
   /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
-  public static let count: UInt8 = 3
+  package static let count: UInt8 = 3
 
-  public var name: StaticString {
+  package var name: StaticString {
     switch self {
     case .tiny: "tiny"
     case .standard: "standard"
@@ -99,33 +99,33 @@ public enum Profile: UInt8, Sendable {
   }
 }
 
-/// A sum whose every addend names its owner: the ledger that `culvert budget` prints. It counts
-/// what is pinned, not what is useful.
+/// A sum whose every addend names its owner: the list that `culvert budget` prints. It counts
+/// allocated memory, padding included.
 public struct Budget: Sendable {
   public struct Addend: Sendable {
     public let owner: StaticString
     public fileprivate(set) var byteCount: Int
   }
 
-  /// More than the owners there are; a test prints all profiles.
+  /// More than there are owners; a test prints all profiles.
   static let capacity = 40
   private var addends = InlineArray<40, Addend>(repeating: Addend(owner: "", byteCount: 0))
   public private(set) var count = 0
 
-  public init() {}
+  init() {}
 
   public subscript(index: Int) -> Addend {
     precondition(index >= 0 && index < count)
     return addends[index]
   }
 
-  /// Adds to the ledger: one line for each owner.
-  public mutating func add(_ owner: StaticString, byteCount: Int) {
+  /// Adds to the owner's addend.
+  mutating func add(_ owner: StaticString, byteCount: Int) {
     for index in 0..<count where addends[index].owner.utf8Start == owner.utf8Start {
       addends[index].byteCount += byteCount
       return
     }
-    precondition(count < Budget.capacity, "more owners than lines in the ledger")
+    precondition(count < Budget.capacity, "more owners than addends in the budget")
     addends[count] = Addend(owner: owner, byteCount: byteCount)
     count += 1
   }

@@ -1,28 +1,28 @@
-/// The one region of memory that a tunnel lives in. The shell maps it, the tunnel carves typed
-/// tables, rings and pools from it, and `seal()` ends carving for good: from then on the process
-/// takes no memory.
+/// The single region of memory of a tunnel. The shell maps it, the tunnel carves typed tables,
+/// rings and pools from it, and `seal()` ends carving: from then on the process allocates no
+/// memory.
 ///
-/// An arena without memory (`Arena.measuring`) runs the same carving code to learn how much a set
-/// of limits needs. So the ledger that `culvert budget` prints cannot differ from what is carved.
+/// An arena without memory (`Arena.measuring`) runs the same carving code to find out how much a
+/// set of limits needs. So the output of `culvert budget` cannot differ from what is carved.
 public struct Arena: ~Copyable {
   private let base: UnsafeMutableRawPointer
   private let capacity: Int
-  /// True where no memory stands behind the pointers that `carve` returns: they may be kept,
+  /// True if there is no memory behind the pointers that `carve` returns: they may be kept, but
   /// never read or written.
   public let isMeasuring: Bool
   public private(set) var byteCount = 0
-  /// End of the leading part that holds key material and is locked in RAM (R9).
+  /// Bytes of the leading part, which holds key material and is locked in RAM (R9).
   public private(set) var secretByteCount = 0
   public private(set) var isSealed = false
   public private(set) var budget = Budget()
 
   public static let pageByteCount = 4096
-  /// Cache line of every target board; also more than any element's own alignment.
+  /// The cache line of every board; also more than any element's own alignment.
   static let alignment = 64
 
-  /// What `measuring` comes to where the sum passes what can be addressed, as the largest limits
-  /// together do on 32 bits. No memory can be mapped for it.
-  public static let unaddressable = Int.max
+  /// The byte count of a measuring arena whose sum exceeds the address space, as the largest limits
+  /// do on 32 bits. No memory can be mapped for it.
+  package static let unaddressable = Int.max
 
   /// - Parameter region: page-aligned zeroed memory, as mmap(2) gives it.
   public init(region: UnsafeMutableRawBufferPointer) {
@@ -45,10 +45,9 @@ public struct Arena: ~Copyable {
 
   /// `count` zeroed elements of `Element`, charged to `owner`.
   ///
-  /// The element type must be one for which all-zero bytes are a valid value, and should be as
-  /// large as its stride, with its widest field last: of other elements that are indexed the
-  /// compiler forgets the alignment, and where a board has no unaligned loads (RISC-V) it reads
-  /// every field byte by byte.
+  /// All-zero bytes must be a valid value of the element type. Its size should equal its stride,
+  /// with its widest field last: otherwise the compiler loses the alignment of indexed elements,
+  /// and on boards without unaligned loads (RISC-V) it reads every field byte by byte.
   public mutating func carve<Element: BitwiseCopyable>(
     _ type: Element.Type, count: Int, owner: StaticString
   ) -> UnsafeMutableBufferPointer<Element> {
@@ -65,7 +64,7 @@ public struct Arena: ~Copyable {
     precondition(!isSealed, "the arena is sealed")
     precondition(count >= 0)
     let start = byteCount
-    let end = Arena.end(start, count, alignment: Arena.alignment)
+    let end = Arena.alignedEnd(start, count, alignment: Arena.alignment)
     precondition(isMeasuring || end <= capacity, "the arena is smaller than its budget")
     byteCount = end
     budget.add(owner, byteCount: end - start)
@@ -73,29 +72,29 @@ public struct Arena: ~Copyable {
   }
 
   /// Where `count` bytes from `start` end, rounded up, or `unaddressable`.
-  private static func end(_ start: Int, _ count: Int, alignment: Int) -> Int {
+  private static func alignedEnd(_ start: Int, _ count: Int, alignment: Int) -> Int {
     let (sum, isTooMuch) = start.addingReportingOverflow(count)
     return isTooMuch || sum > unaddressable - alignment
       ? unaddressable : roundUp(sum, to: alignment)
   }
 
-  /// Ends the leading part that holds secrets, on a page boundary, so that the shell can lock it
-  /// and keep it out of core dumps.
+  /// Ends the leading part with the secrets on a page boundary, so that the shell can lock it and
+  /// exclude it from core dumps.
   public mutating func endSecrets() {
     precondition(secretByteCount == 0, "the secrets have already ended")
-    let end = Arena.end(byteCount, 0, alignment: Arena.pageByteCount)
+    let end = Arena.alignedEnd(byteCount, 0, alignment: Arena.pageByteCount)
     precondition(isMeasuring || end <= capacity, "the arena is smaller than its budget")
     budget.add("padding of the locked pages", byteCount: end - byteCount)
     byteCount = end
     secretByteCount = end
   }
 
-  /// The locked part: what `endSecrets` closed.
+  /// The leading part, which the shell locks.
   public var secrets: UnsafeMutableRawBufferPointer {
     UnsafeMutableRawBufferPointer(start: base, count: secretByteCount)
   }
 
-  /// The one line after which nothing is allocated.
+  /// From here on nothing is allocated.
   public mutating func seal() {
     isSealed = true
   }

@@ -1,15 +1,36 @@
-/// Fixed-size buffers carved from the arena, handed out as move-only `Slot`s that give themselves
-/// back. There is no reference count: one owner at a time, by type.
+/// Fixed-size buffers carved from the arena, handed out as move-only `Slot`s that return
+/// themselves. There is no reference count: the type allows one owner at a time.
 struct BufferPool: BitwiseCopyable {
-  /// What the pool and its slots share; it lives in the arena so that a slot can find its way back.
+  /// The state that the pool and its slots share. It is in the arena so that a slot can return
+  /// itself to it.
   struct State: BitwiseCopyable {
     let bytes: UnsafeMutableRawPointer
     let slotByteCount: Int
-    /// Free list: the slot behind each free slot. Of a slot in a queue: the slot behind it there.
+    /// The next free slot of each free slot. `StagedPackets` links the slots of a queue with it.
     let links: UnsafeMutablePointer<UInt32>
     let capacity: Int
     var firstFree: UInt32
     var freeCount: Int
+
+    func bytes(of slot: UInt32) -> UnsafeMutableRawBufferPointer {
+      UnsafeMutableRawBufferPointer(
+        start: bytes + Int(slot) * slotByteCount, count: slotByteCount)
+    }
+
+    /// Takes a slot off the free list; `none` when all are in use.
+    mutating func allocate() -> UInt32 {
+      let slot = firstFree
+      guard slot != BufferPool.none else { return slot }
+      firstFree = links[Int(slot)]
+      freeCount &-= 1
+      return slot
+    }
+
+    mutating func free(_ slot: UInt32) {
+      links[Int(slot)] = firstFree
+      firstFree = slot
+      freeCount &+= 1
+    }
   }
 
   /// No slot.
@@ -33,7 +54,7 @@ struct BufferPool: BitwiseCopyable {
     slotCount = slots
   }
 
-  /// Threads the free list; once, before the first slot is taken.
+  /// Builds the free list; once, before the first slot is allocated.
   func prepare() {
     for index in 0..<slotCount {
       links[index] = index + 1 < slotCount ? UInt32(index + 1) : BufferPool.none
@@ -46,52 +67,42 @@ struct BufferPool: BitwiseCopyable {
 
   var freeCount: Int { state.pointee.freeCount }
 
-  /// A free slot, or nil when all are taken.
+  /// A free slot, or nil when all are in use.
   func allocate() -> Slot? {
-    let index = state.pointee.firstFree
-    guard index != BufferPool.none else { return nil }
-    state.pointee.firstFree = state.pointee.links[Int(index)]
-    state.pointee.freeCount &-= 1
-    return Slot(adopting: index, of: self)
+    let index = state.pointee.allocate()
+    return index == BufferPool.none ? nil : Slot(adopting: index, of: self)
   }
 }
 
-/// One buffer of a pool. Whoever holds it owns it; letting go of it gives it back, on every path.
+/// A buffer of a pool. Its holder owns it; the end of its lifetime returns it, on every path.
 struct Slot: ~Copyable {
   private let pool: UnsafeMutablePointer<BufferPool.State>
   private var index: UInt32
 
-  /// Takes over a slot that `detach` let go of.
+  /// Takes over a slot that was detached.
   init(adopting index: UInt32, of pool: BufferPool) {
     self.pool = pool.state
     self.index = index
   }
 
-  /// The slot's memory, all of it.
-  var bytes: UnsafeMutableRawBufferPointer {
-    UnsafeMutableRawBufferPointer(
-      start: pool.pointee.bytes + Int(index) * pool.pointee.slotByteCount,
-      count: pool.pointee.slotByteCount)
-  }
+  /// All of the slot's memory.
+  var bytes: UnsafeMutableRawBufferPointer { pool.pointee.bytes(of: index) }
 
-  /// Gives up ownership to a queue that remembers the index; `init(adopting:of:)` takes it back.
+  /// Hands ownership to a queue that keeps the index; `init(adopting:of:)` takes it back.
   consuming func detach() -> UInt32 {
     let detached = index
-    // `discard self` needs a frozen type in Embedded Swift; a mark for `deinit` does the same.
+    // `discard self` needs a frozen type in Embedded Swift; this tells `deinit` to do nothing.
     index = BufferPool.none
     return detached
   }
 
   deinit {
-    guard index != BufferPool.none else { return }
-    pool.pointee.links[Int(index)] = pool.pointee.firstFree
-    pool.pointee.firstFree = index
-    pool.pointee.freeCount &+= 1
+    if index != BufferPool.none { pool.pointee.free(index) }
   }
 }
 
-/// A bounded first-in, first-out ring of slots. When it is full the pushed slot goes back to its
-/// pool and the caller is told; nobody waits.
+/// A bounded FIFO ring of slots. When it is full, a pushed slot returns to its pool and `push` is
+/// false; nothing waits.
 struct SlotRing: ~Copyable {
   private let pool: BufferPool
   private let entries: UnsafeMutablePointer<UInt32>
@@ -108,7 +119,7 @@ struct SlotRing: ~Copyable {
 
   var isEmpty: Bool { count == 0 }
 
-  /// False when the ring is full; the slot has then gone back to its pool.
+  /// False if the ring is full; the slot has then returned to its pool.
   mutating func push(_ slot: consuming Slot) -> Bool {
     guard count < capacity else { return false }
     var end = first &+ count

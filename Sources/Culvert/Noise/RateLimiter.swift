@@ -13,7 +13,11 @@ struct RateLimiter {
     /// An `IPAddress.Family`, or 0 if there is no bucket.
     var family: UInt32
 
+<<<<<<< HEAD
     /// `TokenBucket.allow`, of a bucket that is stored in 12 bytes.
+=======
+    /// Pays for a handshake, if there is enough credit: a `TokenBucket` in 12 bytes.
+>>>>>>> refs/heads/core
     mutating func pay(at now: Instant) -> Bool {
       var tokens = TokenBucket(
         price: interval, capacity: fullCredit, credit: UInt64(credit), last: last)
@@ -57,7 +61,7 @@ struct RateLimiter {
 
   /// Whether `source` may have a handshake now; if so, its bucket pays for it.
   ///
-  /// If the clock goes backwards, a bucket earns nothing for that time (R24).
+  /// If the clock goes backwards, the bucket loses what it had earned in that time (R24).
   mutating func allow(_ source: IPAddress, at now: Instant) -> Bool {
     // A dual-stack socket shows IPv4 as ::ffff:0:0/96, all of it one /64.
     let source = source.unmapped

@@ -220,6 +220,37 @@ struct AllowedIPs: ~Copyable {
     return new
   }
 
+  /// Takes a node from the free list. There is always one: there are fewer forks than held nodes,
+  /// and the caller has checked that one more may be held.
+  private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
+    let index: UInt32
+    if firstFree != 0 {
+      index = firstFree
+      firstFree = links[index].parent
+    } else {
+      precondition(Int(firstFresh) < 2 * capacity, "more nodes than prefixes can need")
+      index = firstFresh
+      firstFresh += 1
+    }
+    nodeCount += 1
+    (nodes + Int(index)).initialize(
+      to: AllowedIPNode(
+        high: address.high, low: address.low, children: 0, peer: AllowedIPNode.nobody,
+        length: UInt8(length), family: address.family, action: .none))
+    (links + Int(index)).initialize(
+      to: AllowedIPNode.Links(parent: 0, next: 0, previous: 0, nextStaged: 0))
+    return index
+  }
+
+  private mutating func link(_ index: UInt32, under parent: UInt32) {
+    links[index].parent = parent
+    if parent == 0 {
+      if nodes[index].family == .ipv4 { rootIPv4 = index } else { rootIPv6 = index }
+    } else {
+      nodes[parent].setChild(side(of: index, under: parent), to: index)
+    }
+  }
+
   /// Removes a node that is no longer held by a peer or by the staging.
   mutating func releaseIfUnheld(_ index: UInt32) {
     guard !nodes[index].isHeld else { return }
@@ -245,37 +276,6 @@ struct AllowedIPs: ~Copyable {
     firstFree = index
     nodeCount -= 1
     if child == 0, parent != 0, !nodes[parent].isHeld { prune(parent) }
-  }
-
-  private mutating func link(_ index: UInt32, under parent: UInt32) {
-    links[index].parent = parent
-    if parent == 0 {
-      if nodes[index].family == .ipv4 { rootIPv4 = index } else { rootIPv6 = index }
-    } else {
-      nodes[parent].setChild(side(of: index, under: parent), to: index)
-    }
-  }
-
-  /// Takes a node from the free list. There is always one: there are fewer forks than held nodes,
-  /// and the caller has checked that one more may be held.
-  private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
-    let index: UInt32
-    if firstFree != 0 {
-      index = firstFree
-      firstFree = links[index].parent
-    } else {
-      precondition(Int(firstFresh) < 2 * capacity, "more nodes than prefixes can need")
-      index = firstFresh
-      firstFresh += 1
-    }
-    nodeCount += 1
-    (nodes + Int(index)).initialize(
-      to: AllowedIPNode(
-        high: address.high, low: address.low, children: 0, peer: AllowedIPNode.nobody,
-        length: UInt8(length), family: address.family, action: .none))
-    (links + Int(index)).initialize(
-      to: AllowedIPNode.Links(parent: 0, next: 0, previous: 0, nextStaged: 0))
-    return index
   }
 
   private func root(_ family: IPAddress.Family) -> UInt32 {
@@ -357,16 +357,9 @@ struct AllowedIPNode: BitwiseCopyable {
   var isHeld: Bool { peer != AllowedIPNode.nobody || action != .none }
 }
 
-// By number: a node and its links are used in place, not copied.
-extension UnsafeMutablePointer where Pointee == AllowedIPNode {
-  subscript(number: UInt32) -> AllowedIPNode {
-    @inline(__always) unsafeAddress { UnsafePointer(self + Int(truncatingIfNeeded: number)) }
-    @inline(__always) nonmutating unsafeMutableAddress { self + Int(truncatingIfNeeded: number) }
-  }
-}
-
-extension UnsafeMutablePointer where Pointee == AllowedIPNode.Links {
-  subscript(number: UInt32) -> AllowedIPNode.Links {
+// By number: a node or its links are used in place, not copied.
+extension UnsafeMutablePointer {
+  subscript(number: UInt32) -> Pointee {
     @inline(__always) unsafeAddress { UnsafePointer(self + Int(truncatingIfNeeded: number)) }
     @inline(__always) nonmutating unsafeMutableAddress { self + Int(truncatingIfNeeded: number) }
   }

@@ -1,14 +1,13 @@
-/// What `Joiner` has to know of a packet for the TUN, found out where packets are still independent
-/// of each other: right after decryption.
+/// What `Joiner` needs to know about a packet for the TUN. It is determined right after decryption,
+/// where packets are still independent of each other.
 ///
-/// What may be joined is what the kernel would join (inet_gro_receive, ipv6_gro_receive,
-/// tcp_gro_receive, udp_gro_receive_segment), less what `Segmenter` could not make byte for byte
-/// again.
+/// A packet may be joined if the kernel would join it (inet_gro_receive, ipv6_gro_receive,
+/// tcp_gro_receive, udp_gro_receive_segment) and `Segmenter` could restore it byte for byte.
 struct JoinCandidate: BitwiseCopyable {
   enum Kind: UInt8, BitwiseCopyable {
-    /// No packet that could be read.
+    /// No valid packet.
     case unreadable
-    /// Its addresses are known; ports it has none, or they cannot be told.
+    /// Its addresses are known, but it has no ports, or they are unknown.
     case other
     case tcp4
     case tcp6
@@ -17,19 +16,19 @@ struct JoinCandidate: BitwiseCopyable {
   }
 
   private(set) var kind = Kind.unreadable
-  /// A packet for which every other rule than its fit to the one before is met: checksums verified,
-  /// no options of IP, some payload.
+  /// True if the packet meets every rule that does not depend on other packets: verified checksums,
+  /// no IP options, some payload.
   private(set) var isJoinable = false
-  /// Of IP and transport, 28-100; only of a packet with ports.
+  /// Bytes of the IP and transport headers, 28-100; only for packets with ports.
   private(set) var headerByteCount: UInt8 = 0
-  /// Behind those headers.
+  /// Bytes after those headers.
   private(set) var payloadByteCount: UInt16 = 0
   /// A digest of both addresses: equal for packets between the same hosts, in the same direction.
   private(set) var addresses: UInt32 = 0
-  /// Both ports as they lie in memory.
+  /// Both ports in memory order.
   private(set) var ports: UInt32 = 0
 
-  /// Of a packet that nobody has looked at.
+  /// For a packet that was not examined.
   init() {}
 
   init(at packet: UnsafeMutableRawPointer, byteCount: Int) {
@@ -45,7 +44,7 @@ struct JoinCandidate: BitwiseCopyable {
     kind = .other
     addresses = JoinCandidate.digest(
       header.bytes.loadUnaligned(fromByteOffset: 12, as: UInt64.self), 0, 0, 0)
-    // Every bit of the fragment field but "do not fragment" has to be clear.
+    // Of the fragment field only "do not fragment" may be set.
     guard header.headerByteCount == IPv4Header.minimumByteCount,
       header.totalByteCount == byteCount,
       header.fragmentField & ~IPv4Header.doNotFragmentFlag == 0,
@@ -84,8 +83,8 @@ struct JoinCandidate: BitwiseCopyable {
   ) {
     guard let header = TCPHeader(at: bytes, byteCount: byteCount) else { return }
     readPorts(kind, bytes, byteCount, networkByteCount, header.headerByteCount)
-    // One's complement has two zeros; a sender's sum never comes out as 0xffff, and neither does
-    // the one that a segment is given again.
+    // Ones' complement has two zeros. A sender's checksum is never 0xffff, nor is that of a
+    // restored segment.
     guard header.flags & ~TCPHeader.pshFlag == TCPHeader.ackFlag, bytes.byte(12) & 0xf == 0,
       payloadByteCount > 0, header.checksum != 0xffff
     else { return }
@@ -127,10 +126,10 @@ struct JoinCandidate: BitwiseCopyable {
     return sum.isIntact
   }
 
-  /// Needs no secret: two pairs of hosts with one digest only keep each other from being joined.
+  /// Needs no secret: pairs of hosts with the same digest only prevent each other's joining.
   @inline(__always)
   private static func digest(_ a: UInt64, _ b: UInt64, _ c: UInt64, _ d: UInt64) -> UInt32 {
-    // Any odd numbers that differ.
+    // Any different odd numbers.
     let sum =
       a &* 0x9e37_79b9_7f4a_7c15 &+ b &* 0xbf58_476d_1ce4_e5b9 &+ c &* 0x94d0_49bb_1331_11eb
       &+ d &* 0xd6e8_feb8_6659_fd93

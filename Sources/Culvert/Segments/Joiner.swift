@@ -1,4 +1,4 @@
-/// Finds the packets for the TUN that continue each other, so that many of them are written as one
+/// Joins packets for the TUN that continue each other, so that many of them are written as one
 /// (`PacketOffload`), by the rules of the kernel's own receive offload.
 ///
 ///     joiner.reset()
@@ -8,11 +8,11 @@
 ///       joiner.forEachPiece(of: group) { bytes, byteCount in ... }
 ///     }
 ///
-/// Groups are delivered in the order of their first packets. So that packets of one flow stay in
-/// order, a packet that does not fit its flow's group ends it, and one whose flow cannot be told
+/// Groups are delivered in the order of their first packets. To keep the packets of a flow in
+/// order, a packet that does not fit its flow's group ends the group, and one whose flow is unknown
 /// ends every group that could be its own.
 struct Joiner: ~Copyable {
-  /// A packet and the one that continues it.
+  /// A packet and its successor.
   struct Piece: BitwiseCopyable {
     var bytes: UnsafeMutableRawPointer?
     var byteCount: UInt32
@@ -24,7 +24,7 @@ struct Joiner: ~Copyable {
   struct Group: BitwiseCopyable {
     var first: UInt32
     var last: UInt32
-    /// Of all packets.
+    /// Payload of all packets.
     var payloadByteCount: UInt32
     /// Payload of each packet but the last.
     var segmentByteCount: UInt16
@@ -32,44 +32,46 @@ struct Joiner: ~Copyable {
     var headerByteCount: UInt8
     var kind: JoinCandidate.Kind
     var isPushed: Bool
-    /// All identifications are the same, instead of counting up.
+    /// All identifications are the same instead of counting up.
     var hasFixedIdentification: Bool
   }
 
-  /// A flow whose group takes more packets.
+  /// A flow whose group accepts more packets.
   struct Flow: BitwiseCopyable {
     var kind: JoinCandidate.Kind
     var addresses: UInt32
     var ports: UInt32
     var group: UInt32
-    /// TCP's sequence number of the packet that continues the group.
+    /// TCP's sequence number of the next packet of the group.
     var nextSequence: UInt32
   }
 
-  /// What the TUN takes; packets of the other kind each go alone.
+  /// What the TUN accepts joined; other packets are written one by one.
   var allowTCP = false
   var allowUDP = false
 
-  private let pieces: UnsafeMutableBufferPointer<Piece>
-  private let groups: UnsafeMutableBufferPointer<Group>
+  private let capacity: Int
+  private let pieces: UnsafeMutablePointer<Piece>
+  private let groups: UnsafeMutablePointer<Group>
   /// The first `flowCount` are open, the oldest first.
-  private let flows: UnsafeMutableBufferPointer<Flow>
+  private let flows: UnsafeMutablePointer<Flow>
   private var flowCount = 0
   private(set) var groupCount = 0
 
-  /// Flows with an open group at a time; the oldest is ended for one more.
+  /// Flows with an open group; one more ends the oldest.
   static let maximumFlows = 8
-  /// Packets in a group: as many as the kernel takes for UDP (UDP_MAX_SEGMENTS).
+  /// Packets in a group: the kernel's limit for UDP (UDP_MAX_SEGMENTS).
   static let maximumPackets = 64
   /// Bytes of a joined packet, headers included.
   static let maximumByteCount = 65_535
 
-  /// - Parameter packets: as many as can be added between two calls of `reset`.
+  /// - Parameter packets: the most that can be added between two calls of `reset`.
   init(carvingFrom arena: inout Arena, packets: Int) {
     let owner: StaticString = "joined packets"
-    pieces = arena.carve(Piece.self, count: packets, owner: owner)
-    groups = arena.carve(Group.self, count: packets, owner: owner)
-    flows = arena.carve(Flow.self, count: Joiner.maximumFlows, owner: owner)
+    capacity = packets
+    pieces = arena.carve(Piece.self, count: packets, owner: owner).baseAddress!
+    groups = arena.carve(Group.self, count: packets, owner: owner).baseAddress!
+    flows = arena.carve(Flow.self, count: Joiner.maximumFlows, owner: owner).baseAddress!
   }
 
   mutating func reset() {
@@ -79,13 +81,13 @@ struct Joiner: ~Copyable {
 
   // MARK: Adding
 
-  /// Takes the next packet in order of delivery. Its bytes must stay where they are until `reset`.
+  /// Adds the next packet in order of delivery. Its bytes must stay where they are until `reset`.
   /// - Parameter packet: a number below `packets`, each once between two calls of `reset`.
-  /// - Parameter candidate: of these bytes. Their traffic class may have changed since.
+  /// - Parameter candidate: of these bytes, whose traffic class may have changed since.
   mutating func add(
     _ packet: Int, _ candidate: JoinCandidate, at bytes: UnsafeMutableRawPointer, byteCount: Int
   ) {
-    precondition(packet >= 0 && packet < pieces.count && groupCount < groups.count)
+    precondition(packet >= 0 && packet < capacity && groupCount < capacity)
     pieces[packet] = Piece(
       bytes: bytes, byteCount: UInt32(truncatingIfNeeded: byteCount), next: 0)
     guard candidate.hasPorts else {
@@ -118,22 +120,21 @@ struct Joiner: ~Copyable {
   private mutating func join(
     _ index: Int, _ packet: Int, _ candidate: JoinCandidate, _ bytes: UnsafeMutableRawPointer
   ) {
-    let group = group(flows[index].group)
-    if candidate.isIPv4, group.pointee.packetCount == 1 {
-      group.pointee.hasFixedIdentification =
-        bytes.loadBig(4, as: UInt16.self) == firstBytes(group).loadBig(4, as: UInt16.self)
+    let group = Int(truncatingIfNeeded: flows[index].group)
+    if candidate.isIPv4, groups[group].packetCount == 1 {
+      groups[group].hasFixedIdentification =
+        bytes.loadBig(4, as: UInt16.self) == firstBytes(of: group).loadBig(4, as: UInt16.self)
     }
-    pieces[Int(group.pointee.last)].next = UInt32(truncatingIfNeeded: packet &+ 1)
-    group.pointee.last = UInt32(truncatingIfNeeded: packet)
-    group.pointee.packetCount &+= 1
-    group.pointee.payloadByteCount &+= UInt32(candidate.payloadByteCount)
-    group.pointee.isPushed = isPushed(candidate, bytes)
-    // Through a pointer: Swift 6.3 with the thread sanitizer cannot compile it through the buffer.
-    let flow = flows.baseAddress.unsafelyUnwrapped + index
-    flow.pointee.nextSequence &+= UInt32(candidate.payloadByteCount)
-    // Segments are of one size but for the last; the kernel also delivers at once what is pushed.
-    if group.pointee.isPushed || candidate.payloadByteCount < group.pointee.segmentByteCount
-      || group.pointee.packetCount == UInt16(Joiner.maximumPackets)
+    pieces[Int(groups[group].last)].next = UInt32(truncatingIfNeeded: packet &+ 1)
+    groups[group].last = UInt32(truncatingIfNeeded: packet)
+    groups[group].packetCount &+= 1
+    groups[group].payloadByteCount &+= UInt32(candidate.payloadByteCount)
+    groups[group].isPushed = isPushed(candidate, bytes)
+    flows[index].nextSequence &+= UInt32(candidate.payloadByteCount)
+    // All segments but the last have the same size; and like the kernel, a pushed one is delivered
+    // at once.
+    if groups[group].isPushed || candidate.payloadByteCount < groups[group].segmentByteCount
+      || groups[group].packetCount == UInt16(Joiner.maximumPackets)
     {
       endFlow(index)
     }
@@ -153,9 +154,8 @@ struct Joiner: ~Copyable {
   private func flow(of candidate: JoinCandidate) -> Int? {
     var index = 0
     while index < flowCount {
-      let flow = flows.baseAddress.unsafelyUnwrapped + index
-      if flow.pointee.ports == candidate.ports, flow.pointee.addresses == candidate.addresses,
-        flow.pointee.kind == candidate.kind
+      if flows[index].ports == candidate.ports, flows[index].addresses == candidate.addresses,
+        flows[index].kind == candidate.kind
       {
         return index
       }
@@ -164,7 +164,7 @@ struct Joiner: ~Copyable {
     return nil
   }
 
-  /// For the group added last.
+  /// Opens a flow for the last group.
   private mutating func openFlow(_ candidate: JoinCandidate, _ bytes: UnsafeMutableRawPointer) {
     if flowCount == Joiner.maximumFlows { endFlow(0) }
     var nextSequence: UInt32 = 0
@@ -188,7 +188,7 @@ struct Joiner: ~Copyable {
     }
   }
 
-  /// Ends all flows between the hosts of a packet without ports, or all there are.
+  /// Ends all flows between the hosts of a packet without ports, or all flows if they are unknown.
   private mutating func endFlows(like candidate: JoinCandidate) {
     guard candidate.kind == .other else {
       flowCount = 0
@@ -203,21 +203,20 @@ struct Joiner: ~Copyable {
 
   // MARK: Fit
 
-  /// True where a packet continues the group of its flow.
+  /// Whether a packet continues the group of its flow.
   private func fits(
     _ flow: Flow, _ candidate: JoinCandidate, _ bytes: UnsafeMutableRawPointer
   ) -> Bool {
-    let group = group(flow.group)
+    let index = Int(truncatingIfNeeded: flow.group)
+    let group = groups[index]
     let byteCount =
-      Int(group.pointee.headerByteCount) &+ Int(group.pointee.payloadByteCount)
-      &+ Int(candidate.payloadByteCount)
-    guard candidate.headerByteCount == group.pointee.headerByteCount,
-      candidate.payloadByteCount <= group.pointee.segmentByteCount,
-      byteCount <= Joiner.maximumByteCount
+      Int(group.headerByteCount) &+ Int(group.payloadByteCount) &+ Int(candidate.payloadByteCount)
+    guard candidate.headerByteCount == group.headerByteCount,
+      candidate.payloadByteCount <= group.segmentByteCount, byteCount <= Joiner.maximumByteCount
     else { return false }
-    let first = firstBytes(group)
+    let first = firstBytes(of: index)
     if candidate.isIPv4 {
-      guard hasSameIPv4Header(bytes, first), hasNextIdentification(bytes, first, group.pointee)
+      guard hasSameIPv4Header(bytes, first), hasNextIdentification(bytes, first, group)
       else { return false }
     } else {
       guard hasSameIPv6Header(bytes, first) else { return false }
@@ -287,15 +286,15 @@ struct Joiner: ~Copyable {
     bytes.loadBig(offset, as: type) ^ first.loadBig(offset, as: type)
   }
 
-  // MARK: Giving out
+  // MARK: Output
 
-  /// Makes the first packet's headers those of all its group, with the checksum left to the kernel.
-  /// A lone packet stays as it is.
+  /// Makes the first packet's headers those of the whole group, and leaves the checksum to the
+  /// kernel. A single packet stays as it is.
   mutating func finish(_ index: Int) -> PacketOffload {
     precondition(index >= 0 && index < groupCount)
     let group = groups[index]
     guard group.packetCount > 1 else { return .none }
-    let bytes = firstBytes(groups.baseAddress.unsafelyUnwrapped + index)
+    let bytes = firstBytes(of: index)
     let byteCount = Int(group.headerByteCount) &+ Int(group.payloadByteCount)
     let isIPv4 = group.kind == .tcp4 || group.kind == .udp4
     let isTCP = group.kind == .tcp4 || group.kind == .tcp6
@@ -328,19 +327,19 @@ struct Joiner: ~Copyable {
       segmentByteCount: Int(group.segmentByteCount))
   }
 
-  /// Bytes of the headers before a group's payload, for the virtio header; 0 for a lone packet.
+  /// Bytes of a group's headers, for the virtio header; 0 for a single packet.
   func headerByteCount(of index: Int) -> Int {
     precondition(index >= 0 && index < groupCount)
     return groups[index].packetCount > 1 ? Int(groups[index].headerByteCount) : 0
   }
 
-  /// Packets in a group, at most `maximumPackets`: as many pieces there are.
+  /// Packets, and pieces, of a group: at most `maximumPackets`.
   func packetCount(of index: Int) -> Int {
     precondition(index >= 0 && index < groupCount)
     return Int(groups[index].packetCount)
   }
 
-  /// The pieces that make the packet to write: the first packet whole, then payloads.
+  /// The pieces of the packet to write: the whole first packet, then payloads.
   @inline(__always)
   func forEachPiece(of index: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     var skipped = 0
@@ -350,7 +349,7 @@ struct Joiner: ~Copyable {
     }
   }
 
-  /// The packets of a group, each as it came; not after `finish`.
+  /// The packets of a group as they were added; not after `finish`.
   @inline(__always)
   func forEachPacket(of index: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     precondition(index >= 0 && index < groupCount)
@@ -363,13 +362,7 @@ struct Joiner: ~Copyable {
   }
 
   @inline(__always)
-  private func group(_ index: UInt32) -> UnsafeMutablePointer<Group> {
-    // Numbers of groups come from the table itself.
-    groups.baseAddress.unsafelyUnwrapped + Int(truncatingIfNeeded: index)
-  }
-
-  @inline(__always)
-  private func firstBytes(_ group: UnsafeMutablePointer<Group>) -> UnsafeMutableRawPointer {
-    pieces[Int(group.pointee.first)].bytes.unsafelyUnwrapped
+  private func firstBytes(of group: Int) -> UnsafeMutableRawPointer {
+    pieces[Int(groups[group].first)].bytes.unsafelyUnwrapped
   }
 }

@@ -1,6 +1,5 @@
-/// What is still to be done to a packet that comes from a TUN, or that the kernel shall do to one
-/// that goes there: cutting it into segments, and its transport checksum. It is the part of a
-/// `VirtioHeader` that says something.
+/// The work that is left to the reader of a packet, Culvert for one from the TUN and the kernel for
+/// one to it: segmentation and the transport checksum. It is what a `VirtioHeader` says.
 public struct PacketOffload: BitwiseCopyable, Sendable {
   public enum Segmentation: UInt8, BitwiseCopyable, Sendable {
     case none
@@ -10,7 +9,7 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
   }
 
   public var segmentation: Segmentation
-  /// The checksum field holds the sum of the pseudo-header, and the rest is to be added.
+  /// The checksum field holds the sum of the pseudo-header, and the rest must be added.
   public var needsChecksum: Bool
   private var start: UInt16
   private var offset: UInt16
@@ -18,7 +17,7 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
 
   public static let virtioHeaderByteCount = VirtioHeader.byteCount
 
-  /// A whole packet whose checksum is done.
+  /// A whole packet with its checksum.
   @inline(__always)
   public static var none: PacketOffload {
     PacketOffload(
@@ -39,9 +38,9 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
     size = UInt16(truncatingIfNeeded: segmentByteCount)
   }
 
-  /// Reads the `virtioHeaderByteCount` bytes before a packet. Nil for a type that was not asked
-  /// for, and for segments of no size or without a checksum to compute (virtio 1.2 section
-  /// 5.1.6.2). Whether it fits the packet, `Segmenter` finds out.
+  /// Reads the `virtioHeaderByteCount` bytes before a packet. Nil for a type that was not
+  /// requested, and for segments of size 0 or without a checksum to compute (virtio 1.2 section
+  /// 5.1.6.2). `Segmenter` verifies that it fits the packet.
   @inline(__always)
   public init?(virtioHeader: UnsafeRawPointer) {
     let type = virtioHeader.byte(VirtioHeader.typeOffset)
@@ -70,7 +69,7 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
     self.init(reading: virtioHeader, segmentation, segmentByteCount: Int(size))
   }
 
-  /// A header with a checksum to compute.
+  /// Reads a header with a checksum to compute.
   @inline(__always)
   private init(
     reading header: UnsafeRawPointer, _ segmentation: Segmentation, segmentByteCount: Int
@@ -84,18 +83,18 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
     size = UInt16(truncatingIfNeeded: segmentByteCount)
   }
 
-  /// Nothing is left to do.
+  /// True if nothing is left to do.
   @inline(__always)
   public var isNone: Bool { !needsChecksum && segmentation == .none }
 
-  /// Where the checksum's bytes start: the transport header, from the start of the packet.
+  /// The start of the bytes under the checksum, the transport header, in the packet.
   @inline(__always)
   public var checksumStart: Int {
     get { Int(start) }
     set { start = UInt16(truncatingIfNeeded: newValue) }
   }
 
-  /// Where its field is, from `checksumStart`.
+  /// The offset of the checksum field from `checksumStart`.
   @inline(__always)
   public var checksumOffset: Int {
     get { Int(offset) }
@@ -110,8 +109,8 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
   }
 
   /// Writes the `virtioHeaderByteCount` bytes.
-  /// - Parameter headerByteCount: of the packet's headers through the transport header; the
-  ///   kernel wants it of a packet that it shall cut.
+  /// - Parameter headerByteCount: bytes of all headers, transport included; the kernel needs it for
+  ///   segmentation.
   @inline(__always)
   public func write(to virtioHeader: UnsafeMutableRawPointer, headerByteCount: Int) {
     let type: UInt8 =
@@ -136,12 +135,12 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
   }
 }
 
-/// `struct virtio_net_hdr`, which stands before each packet of a TUN opened with IFF_VNET_HDR
-/// (virtio 1.2 section 5.1.6, without the `num_buffers` that a TUN leaves out):
+/// `struct virtio_net_hdr`, which precedes each packet of a TUN opened with IFF_VNET_HDR (virtio
+/// 1.2 section 5.1.6, without `num_buffers`, which a TUN omits):
 ///
 ///     | flags 1 | gso_type 1 | hdr_len 2 | gso_size 2 | csum_start 2 | csum_offset 2 |
 ///
-/// The numbers are in the machine's own byte order.
+/// The numbers are in native byte order.
 enum VirtioHeader {
   static let byteCount = 10
 
@@ -152,10 +151,10 @@ enum VirtioHeader {
   static let checksumStartOffset = 6
   static let checksumOffsetOffset = 8
 
-  /// VIRTIO_NET_HDR_F_NEEDS_CSUM. The other flags say that a checksum was verified on the way.
+  /// VIRTIO_NET_HDR_F_NEEDS_CSUM. Other flags say that a checksum has been verified.
   static let needsChecksumFlag: UInt8 = 1
 
-  /// VIRTIO_NET_HDR_GSO_NONE and its siblings. 3 is fragmentation of UDP, which nobody asks for.
+  /// VIRTIO_NET_HDR_GSO_NONE and so on. 3 is fragmentation of UDP, which is never requested.
   static let wholeType: UInt8 = 0
   static let tcpIPv4Type: UInt8 = 1
   static let tcpIPv6Type: UInt8 = 4

@@ -5,11 +5,11 @@
 ///               | ...headers| payload 1 |
 ///                           ^ cut(1) starts before payload 1, over the end of payload 0
 ///
-/// No payload moves: a segment's headers are written over what lies before its payload. So `cut`
-/// goes from first to last, and a segment must have been used up before the next one is cut.
+/// No payload moves: a segment's headers are written over the bytes before its payload. So `cut`
+/// goes from first to last, and a segment must have been used before the next one is cut.
 ///
-/// As with the kernel, the checksum field of a packet is believed to hold the pseudo-header's sum:
-/// with an IPv6 routing header nobody else knows the address that belongs in it.
+/// As in the kernel, the checksum field of a packet is trusted to hold the pseudo-header's sum:
+/// with an IPv6 routing header only the sender knows the address in it.
 struct Segmenter: BitwiseCopyable {
   private enum Work: UInt8, BitwiseCopyable {
     case nothing
@@ -19,32 +19,31 @@ struct Segmenter: BitwiseCopyable {
   }
 
   private let packet: UnsafeMutableRawPointer
-  /// The headers as they were, as the first segments may overwrite them.
+  /// A copy of the headers, which the first segments may overwrite.
   private let headers: UnsafeMutableRawPointer
   private let packetByteCount: Int
   private var headerByteCount = 0
   private var transportByteOffset = 0
-  /// From `transportByteOffset`.
+  /// Relative to `transportByteOffset`.
   private var checksumOffset = 0
   private var segmentByteCount = 0
-  /// Of an IPv4 header without its length, identification and checksum.
+  /// The sum of an IPv4 header without its length, identification and checksum.
   private var headerSum = Checksum()
   private var work = Work.nothing
   private var isIPv4 = false
-  /// The segment that `cut` takes next.
+  /// The next segment for `cut`.
   private var next = 0
-  /// At least 1. It is bounded by the packet's bytes alone: a segment may be one byte of payload.
+  /// At least 1. Only the packet's size limits it: a segment may have a single byte of payload.
   private(set) var segmentCount = 1
 
-  /// Bytes of scratch for the headers; longer ones are refused. 40 of IPv6 and 60 of TCP leave 28
-  /// for extension headers.
+  /// Bytes for the copy of the headers; longer ones are refused. 40 for IPv6 and 60 for TCP leave
+  /// 28 for extension headers.
   static let headersByteCount = 128
 
-  /// Nil where `offload` does not fit the packet: other protocols than it says, lengths that do
-  /// not add up, a checksum field elsewhere, a fragment. A whole packet whose checksum is done is
-  /// not looked at.
-  /// - Parameter byteCount: of the whole packet, at most 65575.
-  /// - Parameter headers: `headersByteCount` bytes that belong to this value while it is used.
+  /// Nil if `offload` does not fit the packet: other protocols, inconsistent lengths, another place
+  /// of the checksum field, or a fragment. A packet with nothing to do is not examined.
+  /// - Parameter byteCount: bytes of the whole packet, at most 65575.
+  /// - Parameter headers: `headersByteCount` bytes for the exclusive use of this value.
   @inline(__always)
   init?(
     at packet: UnsafeMutableRawPointer, byteCount: Int, offload: PacketOffload,
@@ -54,7 +53,7 @@ struct Segmenter: BitwiseCopyable {
     self.headers = headers
     packetByteCount = byteCount
     guard offload.needsChecksum || offload.segmentation != .none else { return }
-    guard prepare(offload) else { return nil }
+    guard validate(offload) else { return nil }
   }
 
   /// Bytes of segment `index`, headers included.
@@ -64,8 +63,8 @@ struct Segmenter: BitwiseCopyable {
     return packetByteCount &- index &* segmentByteCount
   }
 
-  /// Makes segment `index` a packet of its own, and returns where it starts: `byteCount(index)`
-  /// bytes. Each once, from 0 on.
+  /// Makes segment `index` a packet of `byteCount(index)` bytes and returns its start. Each once,
+  /// in order from 0.
   @inline(__always)
   mutating func cut(_ index: Int) -> UnsafeMutableRawPointer {
     precondition(index == next && index < segmentCount)
@@ -79,9 +78,9 @@ struct Segmenter: BitwiseCopyable {
     }
   }
 
-  // MARK: Proof
+  // MARK: Validation
 
-  private mutating func prepare(_ offload: PacketOffload) -> Bool {
+  private mutating func validate(_ offload: PacketOffload) -> Bool {
     transportByteOffset = offload.checksumStart
     checksumOffset = offload.checksumOffset
     guard offload.segmentation != .none else {
@@ -112,7 +111,7 @@ struct Segmenter: BitwiseCopyable {
     return true
   }
 
-  /// For a checksum without segments: the field is a word anywhere behind the IP header.
+  /// For a checksum without segments: the field may be any word after the IP header.
   private func fieldLiesInPayload() -> Bool {
     guard packetByteCount > 0 else { return false }
     let minimum =
@@ -122,8 +121,8 @@ struct Segmenter: BitwiseCopyable {
       && transportByteOffset &+ checksumOffset &+ 2 <= packetByteCount
   }
 
-  /// Proves that the packet is of the kind that `segmentation` says, is all of the buffer and no
-  /// fragment, and that its transport header stands at `transportByteOffset`.
+  /// Verifies that the packet has the protocols of `segmentation`, fills the buffer, is no
+  /// fragment, and has its transport header at `transportByteOffset`.
   private mutating func findTransport(_ segmentation: PacketOffload.Segmentation) -> Bool {
     work = segmentation == .udp ? .udp : .tcp
     let number = work == .udp ? IPProtocol.udp : IPProtocol.tcp
@@ -184,17 +183,17 @@ struct Segmenter: BitwiseCopyable {
     } else {
       bytes.storeBig(length, 4)
     }
-    // The pseudo-header's sum changes with the length in it.
+    // The pseudo-header contains the length, so its sum changes.
     let whole = UInt16(truncatingIfNeeded: packetByteCount &- transportByteOffset)
     let field = bytes.loadBig(checksumOffset, as: UInt16.self)
     bytes.storeBig(~Checksum.updated(~field, from: whole, to: length), checksumOffset)
   }
 
-  /// Adds everything from the transport header on to the sum that the field holds.
+  /// Adds everything from the transport header on to the sum in the checksum field.
   private func finishChecksum(_ bytes: UnsafeMutableRawPointer, byteCount: Int) {
     var sum = Checksum()
     sum.add(bytes + transportByteOffset, byteCount: byteCount &- transportByteOffset)
-    // Only UDP's field is at 6, and for UDP alone 0 has a meaning.
+    // Only UDP's field is at 6, and only in UDP 0 has a meaning of its own.
     let value = checksumOffset == UDPHeader.checksumOffset ? sum.udpValue : sum.value
     bytes.storeBig(value, transportByteOffset &+ checksumOffset)
   }

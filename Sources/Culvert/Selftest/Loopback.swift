@@ -1,23 +1,237 @@
-/// Two tunnels without a network between them: what one seals is copied to the other. They share
-/// one batch of each lane, so that they fit into the memory of the smallest board.
-///
-/// Each step of the lanes is called in one place only, because the tunnel's functions are large and
-/// the compiler inlines them.
+/// One tunnel of an end, with a batch of either lane, and the channel that takes its datagrams
+/// through the tunnel around it. The values live in the arena; a copy is the same hop.
+struct TunnelHop {
+  let tunnelAddress: UnsafeMutablePointer<Tunnel>
+  let outboundAddress: UnsafeMutablePointer<OutboundBatch>
+  let inboundAddress: UnsafeMutablePointer<InboundBatch>
+  let channelAddress: UnsafeMutablePointer<DatagramChannel>
+
+  var tunnel: Tunnel {
+    unsafeAddress { UnsafePointer(tunnelAddress) }
+    nonmutating unsafeMutableAddress { tunnelAddress }
+  }
+  var outbound: OutboundBatch {
+    unsafeAddress { UnsafePointer(outboundAddress) }
+    nonmutating unsafeMutableAddress { outboundAddress }
+  }
+  var inbound: InboundBatch {
+    unsafeAddress { UnsafePointer(inboundAddress) }
+    nonmutating unsafeMutableAddress { inboundAddress }
+  }
+  /// The outermost hop has none.
+  var channel: DatagramChannel {
+    unsafeAddress { UnsafePointer(channelAddress) }
+    nonmutating unsafeMutableAddress { channelAddress }
+  }
+}
+
+extension TunnelHop {
+  /// Copies the datagrams of the outbound batch to the inbound one, each `copies` times. Those for
+  /// which there is no room are lost.
+  fileprivate func copyOutputs(copies: Int) {
+    for index in 0..<outbound.outputCount {
+      guard case .datagram(let bytes, let path, _) = outbound.output(index) else { continue }
+      for _ in 0..<copies {
+        guard let room = inbound.room(for: bytes.count, datagrams: 1) else { return }
+        room.copyMemory(from: bytes)
+        inbound.append(byteCount: bytes.count, from: path, trafficClass: 0, isTruncated: false)
+      }
+    }
+  }
+}
+
+/// One process: up to four tunnels, one inside the other. It has neither TUN nor sockets; who
+/// drives it fills the batches and looks at them after each step. The selftest, the unit tests, the
+/// fuzzer and the benchmarks build on it.
+struct TunnelEnd {
+  /// What has happened to a batch.
+  enum Step {
+    /// The inner hop's datagrams are packets in this hop's outbound batch; `plan` is next.
+    case carried
+    /// `seal` has made a round of outputs.
+    case sealed
+    /// All rounds are made; `emit` is next.
+    case allSealed
+    /// The datagrams of the inbound batch are decrypted; `deliver` is next.
+    case opened
+    /// The packets of the inbound batch are delivered.
+    case delivered
+  }
+  /// Called with each step and the index of the hop that it happened in.
+  typealias Observer = (Step, Int) -> Void
+
+  static let maximumHops = 4
+
+  /// The innermost first.
+  let hops: UnsafeMutableBufferPointer<TunnelHop>
+  /// Bytes of the arena, from its start, that hold the state of the tunnels and channels. The rest
+  /// is buffers of the batches, whose content does not outlive a batch.
+  let stateByteCount: Int
+  /// The tunnels, batches and channels themselves, without the tables that they point to.
+  let values: UnsafeRawBufferPointer
+
+  /// - Parameter hops: 1 to `maximumHops`.
+  /// - Parameter other: an end with the same limits and as many hops, whose batches this one uses
+  ///   too. The two must take turns.
+  /// - Parameter endsSecrets: whether the arena's locked part ends with the secrets of this end.
+  init(
+    carvingFrom arena: inout Arena, hops count: Int = 1, limits: Limits,
+    sharingBatchesOf other: TunnelEnd? = nil, endsSecrets: Bool = true
+  ) {
+    precondition(count >= 1 && count <= TunnelEnd.maximumHops)
+    let owner: StaticString = "ends"
+    let secrets = arena.place(TunnelSecrets.self, count: count, owner: owner)
+    for hop in 0..<count {
+      (secrets + hop).initialize(to: TunnelSecrets(carvingFrom: &arena, limits: limits))
+    }
+    if endsSecrets { arena.endSecrets() }
+
+    let start = arena.byteCount
+    hops = arena.carve(TunnelHop.self, count: count, owner: owner)
+    let tunnels = arena.place(Tunnel.self, count: count, owner: owner)
+    let channels = arena.place(DatagramChannel.self, count: count, owner: owner)
+    let outbounds = arena.place(OutboundBatch.self, count: count, owner: owner)
+    let inbounds = arena.place(InboundBatch.self, count: count, owner: owner)
+    values = UnsafeRawBufferPointer(start: hops.baseAddress, count: arena.byteCount - start)
+
+    for hop in 0..<count {
+      (tunnels + hop).initialize(
+        to: Tunnel(carvingFrom: &arena, limits: limits, secrets: (secrets + hop).move()))
+      if hop < count - 1 {
+        (channels + hop).initialize(to: DatagramChannel(carvingFrom: &arena, limits: limits))
+      }
+    }
+    stateByteCount = arena.byteCount
+
+    for hop in 0..<count {
+      if other == nil {
+        (outbounds + hop).initialize(to: tunnels[hop].makeOutboundBatch(carvingFrom: &arena))
+        (inbounds + hop).initialize(to: tunnels[hop].makeInboundBatch(carvingFrom: &arena))
+      }
+      hops.initializeElement(
+        at: hop,
+        to: TunnelHop(
+          tunnelAddress: tunnels + hop,
+          outboundAddress: other?.hops[hop].outboundAddress ?? outbounds + hop,
+          inboundAddress: other?.hops[hop].inboundAddress ?? inbounds + hop,
+          channelAddress: channels + hop))
+      if hop < count - 1 {
+        hops[hop].outbound.leaveRoom(forHeaders: DatagramChannel.headroom)
+        hops[hop].outbound.reset()
+      }
+    }
+  }
+
+  var innermost: TunnelHop { hops[0] }
+  var outermost: TunnelHop { hops[hops.count - 1] }
+
+  // MARK: Outbound
+
+  /// Seals what is planned in a hop's outbound batch, and carries it through the hops around it.
+  func send(_ hop: Int = 0, at now: Instant, _ observe: Observer) {
+    let inner = hops[hop]
+    while inner.outbound.seal() {
+      observe(.sealed, hop)
+      if hop < hops.count - 1 { carryOutward(hop, at: now, observe) }
+    }
+    observe(.allSealed, hop)
+    inner.tunnel.emit(&inner.outbound, at: now)
+    inner.outbound.reset()
+  }
+
+  private func carryOutward(_ hop: Int, at now: Instant, _ observe: Observer) {
+    let (inner, outer) = (hops[hop], hops[hop + 1])
+    var next = 0
+    while next < inner.outbound.outputCount {
+      outer.outbound.reset()
+      let before = next
+      next = inner.channel.wrap(from: &inner.outbound, at: next, into: &outer.outbound, at: now)
+      precondition(next > before, "an empty batch has no room for a datagram")
+      observe(.carried, hop + 1)
+      outer.tunnel.plan(&outer.outbound, at: now)
+      send(hop + 1, at: now, observe)
+    }
+  }
+
+  // MARK: Inbound
+
+  /// Opens what a hop's inbound batch holds, and carries it to the innermost hop.
+  func receive(_ hop: Int, at now: Instant, _ observe: Observer) {
+    let outer = hops[hop]
+    outer.tunnel.accept(&outer.inbound, at: now)
+    outer.inbound.open()
+    observe(.opened, hop)
+    outer.tunnel.deliver(&outer.inbound, at: now)
+    observe(.delivered, hop)
+    if hop > 0 { carryInward(hop, at: now, observe) }
+    outer.inbound.reset()
+  }
+
+  private func carryInward(_ hop: Int, at now: Instant, _ observe: Observer) {
+    let (inner, outer) = (hops[hop - 1], hops[hop])
+    var next = 0
+    while next < outer.inbound.count {
+      inner.inbound.reset()
+      let before = next
+      next = inner.channel.unwrap(from: outer.inbound, at: next, into: &inner.inbound, at: now)
+      precondition(next > before, "an empty batch has no room for a datagram")
+      receive(hop - 1, at: now, observe)
+      inner.channel.release()
+      precondition(
+        inner.channel.lentCount == 0 && inner.channel.reassembler.completedCount == 0,
+        "the channel's memory is lent for too long")
+    }
+  }
+
+  // MARK: Timers
+
+  func nextDeadline(at now: Instant) -> Deadline {
+    var next = Deadline.never
+    for hop in 0..<hops.count {
+      next = min(next, hops[hop].tunnel.nextDeadline(at: now))
+      if hop < hops.count - 1 { next = min(next, hops[hop].channel.nextDeadline) }
+    }
+    return next
+  }
+
+  /// Runs the timers that are due, and handles the queued handshake messages, of every hop.
+  func runTimers(at now: Instant, wall: WallTime, _ observe: Observer) {
+    for index in 0..<hops.count {
+      let hop = hops[index]
+      hop.outbound.reset()
+      hop.tunnel.runTimers(into: &hop.outbound, at: now, wall: wall)
+      send(index, at: now, observe)
+    }
+    for index in 0..<hops.count - 1 where hops[index].channel.nextDeadline.isDue(at: now) {
+      let outer = hops[index + 1]
+      outer.outbound.reset()
+      hops[index].channel.expireFragments(into: &outer.outbound, at: now)
+      outer.tunnel.plan(&outer.outbound, at: now)
+      send(index + 1, at: now, observe)
+    }
+  }
+}
+
+extension Arena {
+  /// Room for values that own nothing outside the arena, and so need not be destroyed.
+  fileprivate mutating func place<Value: ~Copyable>(
+    _ type: Value.Type, count: Int, owner: StaticString
+  ) -> UnsafeMutablePointer<Value> {
+    carveBytes(count * MemoryLayout<Value>.stride, owner: owner).baseAddress!
+      .bindMemory(to: type, capacity: count)
+  }
+}
+
+/// Two ends without a network between them: what one seals is copied to the other. They share their
+/// batches, so that they fit into the memory of the smallest board.
 struct Loopback: ~Copyable {
-  /// Index of the tunnel that opens the sessions.
+  /// The end that opens the sessions.
   static let initiator = 0
   static let responder = 1
 
-  private let tunnels: UnsafeMutablePointer<Tunnel>
-  var outbound: OutboundBatch
-  var inbound: InboundBatch
+  private let ends: (TunnelEnd, TunnelEnd)
   private let key: UnsafeMutableRawPointer
   var now: Instant
-
-  /// The endpoint of both.
-  private static var endpoint: Endpoint {
-    Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: 51_820)
-  }
 
   /// Enough for one peer and its handshake. Two messages in the ring already count as load.
   private static var limits: Limits {
@@ -27,55 +241,100 @@ struct Loopback: ~Copyable {
   }
 
   init(carvingFrom arena: inout Arena, at now: Instant) {
-    let limits = Loopback.limits
+    self.init(carvingFrom: &arena, hops: 1, limits: Loopback.limits, at: now)
+  }
+
+  /// - Parameter hops: tunnels of each end, one inside the other.
+  init(carvingFrom arena: inout Arena, hops: Int, limits: Limits, at now: Instant) {
     key = arena.carveBytes(WireGuard.keyByteCount, owner: "selftest").baseAddress!
-    // A tunnel needs no deinitialisation: everything it owns is in the arena.
-    tunnels = arena.carveBytes(2 * MemoryLayout<Tunnel>.stride, owner: "selftest").baseAddress!
-      .bindMemory(to: Tunnel.self, capacity: 2)
-    for side in 0..<2 {
-      let secrets = TunnelSecrets(carvingFrom: &arena, limits: limits)
-      (tunnels + side).initialize(
-        to: Tunnel(carvingFrom: &arena, limits: limits, secrets: secrets))
-    }
-    outbound = tunnels[0].makeOutboundBatch(carvingFrom: &arena)
-    inbound = tunnels[0].makeInboundBatch(carvingFrom: &arena)
+    let one = TunnelEnd(carvingFrom: &arena, hops: hops, limits: limits, endsSecrets: false)
+    let two = TunnelEnd(
+      carvingFrom: &arena, hops: hops, limits: limits, sharingBatchesOf: one, endsSecrets: false)
+    ends = (one, two)
     self.now = now
   }
 
-  /// Private keys are 01, 02 ... and 41, 42 ..., the preshared key is e0, e1 ...; without
-  /// `isSeeded` each draw of entropy gives 81, 82 ... or c1, c2 ...
+  private func end(_ side: Int) -> TunnelEnd { side == 0 ? ends.0 : ends.1 }
+
+  /// The batches of the innermost hop, where packets enter, and of the outermost, where datagrams
+  /// arrive. With one hop they are of the same tunnel.
+  var outbound: OutboundBatch {
+    unsafeAddress { UnsafePointer(ends.0.innermost.outboundAddress) }
+    nonmutating unsafeMutableAddress { ends.0.innermost.outboundAddress }
+  }
+  var inbound: InboundBatch {
+    unsafeAddress { UnsafePointer(ends.0.outermost.inboundAddress) }
+    nonmutating unsafeMutableAddress { ends.0.outermost.inboundAddress }
+  }
+
+  // MARK: Configuration
+
+  /// Private keys are 01, 02 ... and 41, 42 ..., a preshared key e0, e1 ...; each draw of fixed
+  /// entropy gives 81, 82 ... or c1, c2 ... Each hop outward adds 16 to the first byte of a private
+  /// key.
   func start(isSeeded: Bool, hasPresharedKey: Bool = false) {
     for side in 0..<2 {
       let fixed: Entropy.Fill =
         side == 0 ? { ramp($0, $1, from: 0x81) } : { ramp($0, $1, from: 0xc1) }
-      tunnels[side].start(entropy: isSeeded ? .seeded(UInt64(side)) : .system(fill: fixed))
-      ramp(key, WireGuard.keyByteCount, from: side == 0 ? 0x01 : 0x41)
-      tunnels[side].setPrivateKey(key)
+      let hops = end(side).hops
+      for index in 0..<hops.count {
+        let hop = hops[index]
+        let seed = UInt64(side + 2 * index)
+        hop.tunnel.start(entropy: isSeeded ? .seeded(seed) : .system(fill: fixed))
+        ramp(
+          key, WireGuard.keyByteCount, from: (side == 0 ? 0x01 : 0x41) + UInt8(16 * index))
+        hop.tunnel.setPrivateKey(key)
+        if index < hops.count - 1 {
+          hop.channel.start(seed: seed)
+          hop.channel.setAddress(Loopback.address(of: side))
+          hop.channel.open(firstPort: Loopback.port)
+        }
+      }
     }
     for side in 0..<2 {
-      guard let peer = tunnels[1 - side].publicKey, let id = try? tunnels[side].addPeer(peer),
-        let everything = IPPrefix(IPAddress(ipv4: 0), length: 0)
-      else { return }
-      if hasPresharedKey {
-        ramp(key, WireGuard.keyByteCount, from: 0xe0)
-        tunnels[side].setPresharedKey(key, of: id)
-      }
-      try? tunnels[side].stageAllowedIP(everything, add: true)
-      tunnels[side].commitAllowedIPs(to: id)
-      tunnels[side].setEndpoint(Loopback.endpoint, of: id)
-      tunnels[side].setUp(true, at: now)
+      for hop in 0..<end(side).hops.count { configure(hop, of: side, hasPresharedKey) }
     }
+  }
+
+  private func configure(_ hop: Int, of side: Int, _ hasPresharedKey: Bool) {
+    let (own, other) = (end(side).hops[hop], end(1 - side).hops[hop])
+    guard let peer = other.tunnel.publicKey, let id = try? own.tunnel.addPeer(peer),
+      let everything = IPPrefix(IPAddress(ipv4: 0), length: 0)
+    else { return }
+    if hasPresharedKey {
+      ramp(key, WireGuard.keyByteCount, from: 0xe0)
+      own.tunnel.setPresharedKey(key, of: id)
+    }
+    try? own.tunnel.stageAllowedIP(everything, add: true)
+    own.tunnel.commitAllowedIPs(to: id)
+    let isOutermost = hop == end(side).hops.count - 1
+    own.tunnel.setEndpoint(
+      Endpoint(
+        address: isOutermost ? IPAddress(ipv4: 0x7f00_0001) : Loopback.address(of: 1 - side),
+        port: Loopback.port), of: id)
+    own.tunnel.setUp(true, at: now)
+  }
+
+  private static var port: UInt16 { 51_820 }
+
+  /// Of a host inside a tunnel: 10.0.0.1 or 10.0.0.2, the addresses of `writeIPv4Header`.
+  private static func address(of side: Int) -> IPAddress {
+    IPAddress(ipv4: 0x0a00_0001 + UInt32(side))
   }
 
   func setCipher(_ cipher: TransportCipher, of side: Int) {
-    tunnels[side].cipher = cipher
+    let hops = end(side).hops
+    for hop in 0..<hops.count { hops[hop].tunnel.cipher = cipher }
   }
 
-  func count(_ verdict: Verdict, of side: Int) -> UInt64 { tunnels[side].counters[verdict] }
+  /// A counter of the innermost tunnel.
+  func count(_ verdict: Verdict, of side: Int) -> UInt64 {
+    end(side).innermost.tunnel.counters[verdict]
+  }
 
   // MARK: Steps
 
-  /// Fills the outbound batch with IPv4 packets of `byteCount` bytes: a header and zeros.
+  /// Fills the outbound batch with packets of IPv4, each of `byteCount` bytes: a header and zeros.
   mutating func fill(_ count: Int, byteCount: Int) {
     outbound.reset()
     for _ in 0..<count {
@@ -87,60 +346,60 @@ struct Loopback: ~Copyable {
   }
 
   mutating func plan(_ side: Int) {
-    tunnels[side].plan(&outbound, at: now)
+    let hop = end(side).innermost
+    hop.tunnel.plan(&hop.outbound, at: now)
   }
 
-  /// Serves handshake messages and runs due timers, into the outbound batch.
+  /// Serves handshake messages and runs due timers of the innermost tunnel, into the outbound batch.
   mutating func runTimers(_ side: Int) {
-    outbound.reset()
-    let tunnel = tunnels + side
-    tunnel.pointee.runTimers(
-      into: &outbound, at: now,
-      wall: WallTime(
-        seconds: now.nanoseconds / nanosecondsPerSecond,
-        nanoseconds: UInt32(truncatingIfNeeded: now.nanoseconds % nanosecondsPerSecond)))
+    let hop = end(side).innermost
+    hop.outbound.reset()
+    hop.tunnel.runTimers(into: &hop.outbound, at: now, wall: wall)
   }
 
-  func nextDeadline(of side: Int) -> Deadline { tunnels[side].nextDeadline(at: now) }
+  private var wall: WallTime {
+    WallTime(
+      seconds: now.nanoseconds / nanosecondsPerSecond,
+      nanoseconds: UInt32(truncatingIfNeeded: now.nanoseconds % nanosecondsPerSecond))
+  }
+
+  func nextDeadline(of side: Int) -> Deadline {
+    end(side).innermost.tunnel.nextDeadline(at: now)
+  }
 
   mutating func seal() -> Bool { outbound.seal() }
 
-  /// Copies the sealed datagrams to the inbound batch, each `copies` times.
-  mutating func copyOutputs(copies: Int = 1) {
-    for index in 0..<outbound.outputCount {
-      guard case .datagram(let bytes, let path, _) = outbound.output(index) else { continue }
-      for _ in 0..<copies {
-        guard let room = inbound.room(for: bytes.count, datagrams: 1) else { return }
-        room.copyMemory(from: bytes)
-        inbound.append(byteCount: bytes.count, from: path, trafficClass: 0, isTruncated: false)
-      }
-    }
-  }
+  /// Copies the sealed datagrams to the inbound batch, each `copies` times. Those for which there is
+  /// no room are lost.
+  mutating func copyOutputs(copies: Int = 1) { ends.0.outermost.copyOutputs(copies: copies) }
 
   mutating func emit(_ side: Int) {
-    tunnels[side].emit(&outbound, at: now)
+    let hop = end(side).innermost
+    hop.tunnel.emit(&hop.outbound, at: now)
   }
 
   mutating func accept(_ side: Int) {
-    tunnels[side].accept(&inbound, at: now)
+    let hop = end(side).outermost
+    hop.tunnel.accept(&hop.inbound, at: now)
   }
 
   mutating func open() { inbound.open() }
 
   mutating func deliver(_ side: Int) {
-    tunnels[side].deliver(&inbound, at: now)
+    let hop = end(side).outermost
+    hop.tunnel.deliver(&hop.inbound, at: now)
   }
 
-  // MARK: Several steps
+  // MARK: All of them
 
-  /// Seals what one end has planned, and moves it to the inbound batch.
+  /// What is planned by one end, into the inbound batch.
   mutating func transfer(from side: Int, copies: Int = 1) {
     inbound.reset()
     while seal() { copyOutputs(copies: copies) }
     emit(side)
   }
 
-  /// Takes what one end has planned all the way through the other.
+  /// From one end to the other.
   mutating func send(from side: Int, copies: Int = 1) {
     transfer(from: side, copies: copies)
     accept(1 - side)
@@ -148,14 +407,14 @@ struct Loopback: ~Copyable {
     deliver(1 - side)
   }
 
-  /// Gives the initiator a packet that waits for a session.
+  /// A packet of the initiator's that has to wait for a session.
   mutating func stage(byteCount: Int) {
     fill(1, byteCount: byteCount)
     plan(Loopback.initiator)
     emit(Loopback.initiator)
   }
 
-  /// Puts an initiation into the inbound batch, for a packet whose session is too old.
+  /// An initiation for a packet that finds its session too old, on its way in the inbound batch.
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
@@ -173,16 +432,46 @@ struct Loopback: ~Copyable {
     runTimers(Loopback.responder)
     send(from: Loopback.responder)
   }
+
+  // MARK: Through all hops
+
+  /// Carries what is planned in the innermost tunnel of one end through all hops to the other end,
+  /// and handles all that is due at either end, until both are at rest.
+  mutating func exchange(from side: Int) {
+    pass(from: side, sendsPlanned: true)
+    for _ in 0..<64 {
+      let next = min(ends.0.nextDeadline(at: now), ends.1.nextDeadline(at: now))
+      guard next.isDue(at: now) else { return }
+      pass(from: side, sendsPlanned: false)
+      pass(from: 1 - side, sendsPlanned: false)
+    }
+  }
+
+  private func pass(from side: Int, sendsPlanned: Bool) {
+    let (source, target, now) = (end(side), end(1 - side), now)
+    let last = source.hops.count - 1
+    let carry: TunnelEnd.Observer = { step, hop in
+      guard step == .sealed, hop == last else { return }
+      target.outermost.inbound.reset()
+      source.outermost.copyOutputs(copies: 1)
+      target.receive(last, at: now) { _, _ in }
+    }
+    if sendsPlanned {
+      source.send(at: now, carry)
+    } else {
+      source.runTimers(at: now, wall: wall, carry)
+    }
+  }
 }
 
-/// Writes bytes that count up from `start`.
+/// Writes bytes each of which is one more than the one before.
 private func ramp(_ bytes: UnsafeMutableRawPointer, _ byteCount: Int, from start: UInt8) {
   for index in 0..<byteCount {
     bytes.storeByte(start &+ UInt8(truncatingIfNeeded: index), index)
   }
 }
 
-/// Writes the header of a UDP packet from 10.0.0.1 to 10.0.0.2.
+/// A header of UDP from 10.0.0.1 to 10.0.0.2.
 func writeIPv4Header(
   at bytes: UnsafeMutableRawPointer, byteCount: Int, trafficClass: UInt8 = 0,
   identification: UInt16 = 0, fragmentField: UInt16 = 0
@@ -193,12 +482,12 @@ func writeIPv4Header(
     source: IPAddress(ipv4: 0x0a00_0001), destination: IPAddress(ipv4: 0x0a00_0002))
 }
 
-/// Writes a fragment. One copy of the code for all callers in this folder.
+/// Writes a fragment; a call for all who do.
 func write(_ index: Int, of fragmenter: Fragmenter, to bytes: UnsafeMutableRawPointer) {
   fragmenter.write(index, to: bytes)
 }
 
-/// Cuts a packet. One copy of the code for all callers in this folder.
+/// Cuts a packet; a call for all who do.
 func cut(
   _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
 ) -> Fragmenter? {

@@ -1,5 +1,5 @@
-/// A point on the monotonic clock that goes on during sleep (CLOCK_BOOTTIME), in nanoseconds.
-/// The core never reads a clock; the shell passes an instant with each call.
+/// A point in nanoseconds on the monotonic clock that also runs during sleep (CLOCK_BOOTTIME). The
+/// core never reads a clock; the shell passes an instant with each call.
 public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
   public var nanoseconds: UInt64
 
@@ -13,13 +13,13 @@ public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
     left.nanoseconds < right.nanoseconds
   }
 
-  /// Nanoseconds from `earlier` to this instant; 0 where the clock went backwards (R24).
+  /// Nanoseconds from `earlier` to this instant; 0 if the clock went backwards (R24).
   @inline(__always)
   public func since(_ earlier: Instant) -> UInt64 {
     nanoseconds > earlier.nanoseconds ? nanoseconds &- earlier.nanoseconds : 0
   }
 
-  /// This instant moved forward, stopping at the end of the clock instead of trapping.
+  /// This instant moved forward, and at most to the end of the clock.
   @inline(__always)
   public func advanced(by duration: UInt64) -> Instant {
     let (sum, overflow) = nanoseconds.addingReportingOverflow(duration)
@@ -29,7 +29,7 @@ public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
 
 /// A time at which something is due, or `never`.
 public struct Deadline: Comparable, Sendable, BitwiseCopyable {
-  /// `UInt64.max` stands for never: no clock reaches it (584 years of uptime).
+  /// `UInt64.max` means never: no clock reaches it (584 years of uptime).
   var nanoseconds: UInt64
 
   public static var never: Deadline { Deadline(nanoseconds: .max) }
@@ -68,8 +68,8 @@ public struct Deadline: Comparable, Sendable, BitwiseCopyable {
   }
 }
 
-/// Time since the Unix epoch, from CLOCK_REALTIME: only for TAI64N stamps and for what wg(8)
-/// shows. It may jump in either direction, so nothing is scheduled by it.
+/// Time since the Unix epoch, from CLOCK_REALTIME, for TAI64N stamps and for wg(8). It may jump in
+/// either direction, so nothing is scheduled by it.
 public struct WallTime: Comparable, Sendable, BitwiseCopyable {
   public var seconds: UInt64
   public var nanoseconds: UInt32

@@ -1,5 +1,5 @@
-/// An IPv4 or IPv6 address. The bits stand left-aligned in 128, most significant first, so that a
-/// prefix of either family is a prefix of these bits.
+/// An IPv4 or IPv6 address. Its bits are left-aligned in 128 bits, most significant first, so that
+/// a prefix of either family is a prefix of these bits.
 public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
   public enum Family: UInt8, Sendable, BitwiseCopyable {
     case ipv4 = 4
@@ -67,8 +67,8 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
-  /// False for an address that stands for none, for this host only, or for several: unspecified
-  /// ("this network"), loopback, multicast, IPv4 class E with the limited broadcast.
+  /// False for addresses that mean no host, only this host, or several: unspecified ("this
+  /// network"), loopback, multicast, and IPv4 class E with the limited broadcast.
   public var isSingleHost: Bool {
     switch family {
     case .ipv4:
@@ -79,7 +79,7 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
-  /// ::ffff:0:0/96 becomes the IPv4 address that it stands for (RFC 4291 section 2.5.5.2).
+  /// An IPv4-mapped address (::ffff:0:0/96) as IPv4 (RFC 4291 section 2.5.5.2), or this address.
   public var unmapped: IPAddress {
     family == .ipv6 && high == 0 && low >> 32 == 0xffff
       ? IPAddress(ipv4: UInt32(truncatingIfNeeded: low)) : self
@@ -103,14 +103,14 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
   }
 }
 
-/// An allowed IP: an address and the number of its leading bits that count. The host bits are
-/// cleared, as the kernel and wireguard-go do.
+/// An allowed IP: an address and the number of its significant leading bits. The host bits are
+/// cleared, as in the kernel and wireguard-go.
 public struct IPPrefix: Hashable, Sendable, BitwiseCopyable {
   public let address: IPAddress
   /// Bits, 0-32 or 0-128.
   public let length: UInt8
 
-  /// Nil where `length` exceeds the family's bit count.
+  /// Nil if `length` exceeds the family's bit count.
   public init?(_ address: IPAddress, length: Int) {
     guard length >= 0, length <= address.family.bitCount else { return nil }
     self.address = address.masked(to: length)
@@ -118,7 +118,7 @@ public struct IPPrefix: Hashable, Sendable, BitwiseCopyable {
   }
 }
 
-/// Where a peer is reached: a UDP address, and for link-local IPv6 the interface it is on.
+/// The UDP address of a peer, and for link-local IPv6 its interface.
 public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
   public var address: IPAddress
   public var port: UInt16
@@ -132,14 +132,14 @@ public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
   }
 }
 
-/// The two ends of a path: the peer's endpoint, and the local address and interface that it was
-/// last heard on, so that a host with several addresses answers from the one that was asked
-/// ("sticky source", as the kernel does).
+/// The two ends of a path: the peer's endpoint, and the local address and interface that last
+/// received from it, so that a host with several addresses answers from the right one ("sticky
+/// source", as in the kernel).
 public struct Path: Hashable, Sendable, BitwiseCopyable {
   public var endpoint: Endpoint
-  /// Local address of the same family; unspecified leaves the choice to the routing table.
+  /// The local address, of the same family; unspecified leaves the choice to the routing table.
   public var source: IPAddress
-  /// Interface that `source` was heard on; 0 where unknown.
+  /// The interface that received for `source`; 0 if unknown.
   public var interface: UInt32
 
   public init(endpoint: Endpoint, source: IPAddress, interface: UInt32 = 0) {
@@ -148,7 +148,7 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     self.interface = interface
   }
 
-  /// A path with no opinion on the local side.
+  /// A path that leaves the local end open.
   public init(to endpoint: Endpoint) {
     self.endpoint = endpoint
     source =

@@ -1,5 +1,5 @@
-/// Unaligned loads and stores in the two byte orders of the wire. None of them checks a bound: a
-/// view's initialiser has proved the length before its fields are read (docs/UNSAFE.md).
+/// Unaligned loads and stores in the two byte orders of the wire. They check no bounds: a view's
+/// initialiser has proved the length before its fields are read (docs/UNSAFE.md).
 extension UnsafeRawPointer {
   @inline(__always)
   func loadBig<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as type: T.Type) -> T {

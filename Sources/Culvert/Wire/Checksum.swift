@@ -1,29 +1,29 @@
 /// The Internet checksum, a ones' complement sum of 16-bit words (RFC 1071).
 ///
-/// The running sum is kept in the byte order of memory, so that whole words are added as they
-/// lie; only the results are turned to numbers (RFC 1071 section 2(B)). A sum modulo 2^16 - 1 is
-/// the same whether 16, 32 or 64 bits are added at a time.
+/// The running sum is in native byte order, so that words are added without swapping; only the
+/// results are converted (RFC 1071 section 2(B)). A sum modulo 2^16 - 1 is the same whether 16, 32
+/// or 64 bits are added at a time.
 struct Checksum: BitwiseCopyable {
   private var sum: UInt64 = 0
 
   @inline(__always)
   init() {}
 
-  /// Goes on from a ones' complement sum that a header field already holds, not inverted: what
-  /// the kernel leaves there for VIRTIO_NET_HDR_F_NEEDS_CSUM.
+  /// Continues from a ones' complement sum in a header field, not inverted, as the kernel leaves it
+  /// there for VIRTIO_NET_HDR_F_NEEDS_CSUM.
   @inline(__always)
   init(folded: UInt16) {
     sum = UInt64(folded.bigEndian)
   }
 
-  /// Adds `byteCount` bytes. Only the last bytes added may be odd in number: an odd byte is taken
-  /// as the first of a pair whose second is zero.
+  /// Adds `byteCount` bytes. Only the last call may add an odd number: the last byte is then the
+  /// first of a pair whose second byte is zero.
   @inline(__always)
   mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
     self = adding(bytes, byteCount: byteCount)
   }
 
-  /// Out of line, and by value, so that the sum is in a register.
+  /// Not inlined, and by value, so that the sum stays in a register.
   @inline(never)
   private func adding(_ bytes: UnsafeRawPointer, byteCount: Int) -> Checksum {
     var total = self
@@ -52,9 +52,10 @@ struct Checksum: BitwiseCopyable {
 
   /// Adds a multiple of 32 bytes.
   ///
-  /// Sums of 64-bit words that wrap, and beside them sums of the words' upper halves, which say how
-  /// much of each was upper half: a step less a word than taking both halves apart. Sums of halves
-  /// cannot wrap, as no buffer has 2^32 words. Four of each, in vectors of what width there is.
+  /// Keeps wrapping sums of 64-bit words, and sums of the words' upper halves, from which the sums
+  /// of the lower halves follow. That takes one step less per word than splitting it into halves.
+  /// Sums of halves cannot wrap, as no buffer has 2^32 words. Four of each, in vectors of any
+  /// width.
   private mutating func addWide(_ bytes: UnsafeRawPointer, byteCount: Int) {
     var whole = SIMD4<UInt64>(repeating: 0)
     var upper = SIMD4<UInt64>(repeating: 0)
@@ -97,8 +98,7 @@ struct Checksum: BitwiseCopyable {
     sum = partial &+ (overflow ? 1 : 0)
   }
 
-  /// The sum itself, not inverted. Over bytes that contain their checksum it is 0xffff when they
-  /// are intact.
+  /// The sum itself, not inverted. Over intact bytes that contain their checksum it is 0xffff.
   @inline(__always)
   var folded: UInt16 {
     var value = (sum & 0xffff_ffff) &+ (sum >> 32)
@@ -108,19 +108,19 @@ struct Checksum: BitwiseCopyable {
     return UInt16(bigEndian: UInt16(truncatingIfNeeded: value))
   }
 
-  /// What belongs into a checksum field: the complement of the sum.
+  /// The value for a checksum field: the complement of the sum.
   @inline(__always)
   var value: UInt16 { ~folded }
 
-  /// What belongs into UDP's checksum field, where 0 means "none" (RFC 768).
+  /// The value for UDP's checksum field, in which 0 means "none" (RFC 768).
   @inline(__always)
   var udpValue: UInt16 { value == 0 ? 0xffff : value }
 
-  /// True where the bytes added contain their own checksum and are intact.
+  /// True if the bytes added contain their own checksum and are intact.
   @inline(__always)
   var isIntact: Bool { folded == 0xffff }
 
-  /// A checksum after one of the 16-bit words under it has changed (RFC 1624 section 3, eqn. 3).
+  /// A checksum after a change of one of its 16-bit words (RFC 1624 section 3, eqn. 3).
   @inline(__always)
   static func updated(_ checksum: UInt16, from old: UInt16, to new: UInt16) -> UInt16 {
     var sum = UInt32(~checksum) &+ UInt32(~old) &+ UInt32(new)

@@ -1,16 +1,16 @@
-/// Builds the ICMP errors that answer a packet which cannot be delivered (RFC 792, RFC 4443),
-/// around the packet where it lies: the quotation is not copied, the headers are written before it.
+/// Builds the ICMP error for a packet that cannot be delivered (RFC 792, RFC 4443), around the
+/// packet where it is: the headers are written before it, and the quotation is not copied.
 struct ICMPError: BitwiseCopyable {
-  /// Where the error packet starts in the buffer.
+  /// The start of the error packet in the buffer.
   let byteOffset: Int
   /// Bytes of the error packet.
   let byteCount: Int
 
-  /// What has to be free before the packet: IPv6 header and ICMPv6 header. IPv4 takes 28 of it.
+  /// Bytes that are overwritten before the packet: IPv6 and ICMPv6 header. IPv4 needs 28 of them.
   static let headroomByteCount = IPv6Header.byteCount + headerByteCount
 
   private static let headerByteCount = 8
-  /// What every host must be able to receive (RFC 791 section 3.1; RFC 1812 section 4.3.2.3).
+  /// Every host can receive as much (RFC 791 section 3.1; RFC 1812 section 4.3.2.3).
   private static let maximumIPv4ByteCount = 576
   /// The minimum IPv6 MTU (RFC 4443 section 2.4(c)).
   private static let maximumIPv6ByteCount = 1280
@@ -21,12 +21,12 @@ struct ICMPError: BitwiseCopyable {
   ///
   /// - Parameter packetByteOffset: at least `headroomByteCount`.
   /// - Parameter packetByteCount: bytes in the buffer from there on.
-  /// - Parameter source: who sends the error; of the packet's family. By default the packet's own
-  ///   destination seems to answer. It may not be an address of this host: an own address that
-  ///   comes in from a TUN is a martian, and Linux drops it.
-  /// - Returns: nil where no error may be sent: about an ICMP error, to a sender or about a
-  ///   destination that is not one host, about a fragment that is not the first (RFC 1122
-  ///   section 3.2.2, RFC 4443 section 2.4(e)), or about no valid packet at all.
+  /// - Parameter source: the sender of the error, of the packet's family; by default the packet's
+  ///   own destination. It may not be an address of this host: Linux drops packets from a TUN with
+  ///   a local source as martians.
+  /// - Returns: nil if no error may be sent: about an ICMP error, to a sender or about a
+  ///   destination that is not a single host, about a fragment other than the first (RFC 1122
+  ///   section 3.2.2, RFC 4443 section 2.4(e)), or about an invalid packet.
   static func write(
     _ kind: ICMPErrorKind, in buffer: UnsafeMutableRawPointer, packetByteOffset: Int,
     packetByteCount: Int, source: IPAddress? = nil
@@ -48,7 +48,7 @@ struct ICMPError: BitwiseCopyable {
     return nil
   }
 
-  // MARK: When
+  // MARK: Conditions
 
   private static func isAnswerable(_ packet: IPv4Header) -> Bool {
     guard
@@ -66,29 +66,29 @@ struct ICMPError: BitwiseCopyable {
 
   private static func isAnswerable(_ packet: IPv6Header, _ kind: ICMPErrorKind) -> Bool {
     guard packet.source.isSingleHost else { return false }
-    // Packet too big is the exception: path MTU discovery works for multicast too.
+    // "Packet too big" is the exception, because path MTU discovery also works for multicast.
     if !packet.destination.isSingleHost {
       guard case .packetTooBig = kind, packet.destination.isMulticast else { return false }
     }
-    // A chain that cannot be followed may hide an ICMPv6 error.
+    // An invalid chain may hide an ICMPv6 error.
     guard let inner = IPv6Extensions(of: packet), inner.fragmentByteOffset == 0 else {
       return false
     }
     guard inner.protocolNumber == IPProtocol.icmpv6 else { return true }
     guard inner.byteOffset < packet.totalByteCount else { return false }
     let type = packet.bytes.byte(inner.byteOffset)
-    // Errors are the types below 128; 137 is the redirect.
+    // Errors are the types below 128. 137 is the redirect.
     return type >= 128 && type != 137
   }
 
-  // MARK: How
+  // MARK: Writing
 
   private static func write(
     _ kind: ICMPErrorKind, about packet: IPv4Header, source: IPAddress, at packetByteOffset: Int
   ) -> ICMPError {
     let headersByteCount = IPv4Header.minimumByteCount + headerByteCount
     let quotedByteCount = min(packet.totalByteCount, maximumIPv4ByteCount - headersByteCount)
-    // Unique for as long as the sender's own identifications are; read before it is overwritten.
+    // As unique as the sender's own identifications; read before it is overwritten.
     let identification = packet.identification
     let destination = packet.source
     let icmp = packet.bytes - headerByteCount
@@ -128,7 +128,7 @@ struct ICMPError: BitwiseCopyable {
       byteCount: headersByteCount &+ quotedByteCount)
   }
 
-  /// Type, code, checksum 0, and the 4 bytes that only "too big" uses.
+  /// Type, code, checksum 0, and 4 bytes that only "too big" uses.
   private static func writeHeader(
     _ kind: ICMPErrorKind, family: IPAddress.Family, at icmp: UnsafeMutableRawPointer
   ) {
@@ -151,12 +151,12 @@ struct ICMPError: BitwiseCopyable {
 enum ICMPErrorKind: BitwiseCopyable {
   /// No allowed IP covers the destination.
   case noRoute
-  /// The peer has no endpoint, or its handshake got no answer.
+  /// The peer has no endpoint or does not answer handshakes.
   case hostUnreachable
   case administrativelyProhibited
   /// IPv4 calls it "fragmentation needed".
   case packetTooBig(mtu: UInt32)
-  /// The rest of a fragmented datagram did not come in time (F9).
+  /// Some fragments of a datagram did not arrive in time (F9).
   case reassemblyTimeExceeded
 
   var ipv4TypeAndCode: (type: UInt8, code: UInt8) {
@@ -180,12 +180,12 @@ enum ICMPErrorKind: BitwiseCopyable {
   }
 }
 
-/// A received ICMP or ICMPv6 message (RFC 792, RFC 4443), of which only errors about UDP datagrams
-/// are of interest.
+/// A received ICMP or ICMPv6 message (RFC 792, RFC 4443). Only errors about UDP datagrams are
+/// interpreted.
 struct ICMPMessage: BitwiseCopyable {
   enum Effect: BitwiseCopyable {
     case unreachable
-    /// Bytes of the largest packet that goes through; 0 where a router of old did not say.
+    /// Bytes of the largest packet that fits; 0 from routers before RFC 1191.
     case tooBig(mtu: Int)
   }
 
@@ -203,7 +203,7 @@ struct ICMPMessage: BitwiseCopyable {
 
   private static let headerByteCount = 8
 
-  /// Nil where it is too short, or its checksum is wrong.
+  /// Nil if it is too short or its checksum is wrong.
   init?(_ content: TransportContent) {
     guard content.byteCount >= ICMPMessage.headerByteCount else { return nil }
     var sum = Checksum()
@@ -219,7 +219,7 @@ struct ICMPMessage: BitwiseCopyable {
     family = content.source.family
   }
 
-  /// What an error means for the sender of what it quotes; nil for all that is no concern of UDP.
+  /// The meaning of an error for the sender of the quoted packet; nil for anything else.
   var effect: Effect? {
     switch (family, bytes.byte(0), bytes.byte(1)) {
     case (.ipv4, 3, 4): .tooBig(mtu: Int(bytes.loadBig(6, as: UInt16.self)))
@@ -231,11 +231,11 @@ struct ICMPMessage: BitwiseCopyable {
     }
   }
 
-  /// Nil where the error quotes no UDP datagram, or too little of it.
+  /// Nil if the error quotes no UDP datagram, or too little of it.
   var quotedDatagram: QuotedDatagram? {
     let quoted = bytes + ICMPMessage.headerByteCount
     let count = byteCount &- ICMPMessage.headerByteCount
-    // The quotation is cut short, so the views that prove whole packets would refuse it.
+    // The quotation is truncated, so the views of whole packets would refuse it.
     switch family {
     case .ipv4:
       guard count >= IPv4Header.minimumByteCount, quoted.byte(0) >> 4 == 4 else { return nil }
@@ -248,7 +248,7 @@ struct ICMPMessage: BitwiseCopyable {
       guard count >= IPv6Header.byteCount &+ 4, quoted.byte(0) >> 4 == 6 else { return nil }
       var offset = IPv6Header.byteCount
       if quoted.byte(6) == IPProtocol.fragment {
-        // Of our own datagrams that are cut, the first fragment.
+        // The first fragment of one of our datagrams.
         guard count >= offset &+ 12, quoted.byte(offset) == IPProtocol.udp,
           quoted.loadBig(offset &+ 2, as: UInt16.self) & 0xfff8 == 0
         else { return nil }

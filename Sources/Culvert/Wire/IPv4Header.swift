@@ -1,5 +1,5 @@
-/// A view of an IPv4 packet (RFC 791 section 3.1). The initialiser proves every length; the
-/// fields are then read without checks.
+/// A view of an IPv4 packet (RFC 791 section 3.1). The initialiser proves all lengths, so that the
+/// fields can be read without checks.
 struct IPv4Header: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
@@ -19,7 +19,7 @@ struct IPv4Header: BitwiseCopyable {
     self.bytes = bytes
   }
 
-  /// A header that was proved or written before.
+  /// A header that has been validated or written before.
   @inline(__always)
   init(writtenAt bytes: UnsafeMutableRawPointer) {
     self.bytes = bytes
@@ -27,7 +27,7 @@ struct IPv4Header: BitwiseCopyable {
 
   /// Writes a header without options, 20 bytes, with its checksum.
   /// - Parameter totalByteCount: of header and payload, 20-65535.
-  /// - Parameter fragmentField: flags and offset as they stand in the header.
+  /// - Parameter fragmentField: flags and offset as in the header.
   @discardableResult
   static func write(
     at bytes: UnsafeMutableRawPointer, totalByteCount: Int, trafficClass: UInt8 = 0,
@@ -62,7 +62,7 @@ struct IPv4Header: BitwiseCopyable {
   @inline(__always)
   var payload: UnsafeMutableRawPointer { bytes + headerByteCount }
 
-  /// DSCP and ECN (RFC 2474, RFC 3168). Setting it keeps the checksum right.
+  /// DSCP and ECN (RFC 2474, RFC 3168). Setting it updates the checksum.
   @inline(__always)
   var trafficClass: UInt8 {
     get { bytes.byte(1) }
@@ -75,7 +75,7 @@ struct IPv4Header: BitwiseCopyable {
     nonmutating set { replaceWord(at: 4, with: newValue) }
   }
 
-  /// Flags and fragment offset as they stand in the header. Setting it keeps the checksum right.
+  /// Flags and fragment offset as in the header. Setting it updates the checksum.
   @inline(__always)
   var fragmentField: UInt16 {
     get { bytes.loadBig(6, as: UInt16.self) }
@@ -91,15 +91,15 @@ struct IPv4Header: BitwiseCopyable {
   @inline(__always)
   var hasMoreFragments: Bool { fragmentField & IPv4Header.moreFragmentsFlag != 0 }
 
-  /// Where the payload belongs in the whole datagram, in bytes.
+  /// The offset of the payload in the whole datagram, in bytes.
   @inline(__always)
   var fragmentByteOffset: Int { Int(fragmentField & 0x1fff) &* 8 }
 
-  /// True for a part of a datagram: an offset, or more to come. DF plays no role (F13).
+  /// True for a part of a datagram: with an offset or more fragments. DF does not matter (F13).
   @inline(__always)
   var isFragment: Bool { fragmentField & 0x3fff != 0 }
 
-  /// Setting it keeps the checksum right.
+  /// Setting it updates the checksum.
   @inline(__always)
   var timeToLive: UInt8 {
     get { bytes.byte(8) }
@@ -118,14 +118,14 @@ struct IPv4Header: BitwiseCopyable {
   @inline(__always)
   var destination: IPAddress { IPAddress(ipv4: bytes.loadBig(16, as: UInt32.self)) }
 
-  /// Sets the total length, 20-65535, and keeps the checksum right.
+  /// Sets the total length, 20-65535, and updates the checksum.
   func setTotalByteCount(_ byteCount: Int) {
     replaceWord(at: 2, with: UInt16(truncatingIfNeeded: byteCount))
   }
 
-  /// Makes the header of a first fragment that of the whole datagram: its length, no flags and no
-  /// offset, and CE where a fragment was marked (RFC 3168 section 5.3). The checksum, right before,
-  /// stays right (RFC 1624 section 3, eqn. 3, for three words at once).
+  /// Makes the header of a first fragment that of the whole datagram: its length, no flags, no
+  /// offset, and CE if a fragment was marked (RFC 3168 section 5.3). A valid checksum stays valid
+  /// (RFC 1624 section 3, eqn. 3, for three words at once).
   @inline(__always)
   func becomeWhole(totalByteCount: Int, isCongested: Bool) {
     let oldClass = bytes.byte(1)
@@ -151,7 +151,7 @@ struct IPv4Header: BitwiseCopyable {
     return sum.isIntact
   }
 
-  /// Of a header without options: its five words at once.
+  /// For a header without options: its five words at once.
   @inline(__always)
   private var hasIntactShortChecksum: Bool {
     let first = bytes.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
@@ -159,14 +159,14 @@ struct IPv4Header: BitwiseCopyable {
     var sum = UInt64(bytes.loadUnaligned(fromByteOffset: 16, as: UInt32.self))
     sum &+= (first & 0xffff_ffff) &+ (first &>> 32)
     sum &+= (second & 0xffff_ffff) &+ (second &>> 32)
-    // A multiple of 2^16 - 1 that is not 0: the version is not.
+    // A multiple of 2^16 - 1, but not 0, because the version is not.
     sum = (sum & 0xffff) &+ (sum &>> 16)
     sum = (sum & 0xffff) &+ (sum &>> 16)
     sum = (sum & 0xffff) &+ (sum &>> 16)
     return sum == 0xffff
   }
 
-  /// Computes the header's checksum anew.
+  /// Computes the header's checksum.
   func updateChecksum() {
     bytes.storeBig(0 as UInt16, 10)
     var sum = Checksum()

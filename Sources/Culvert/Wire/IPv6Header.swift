@@ -1,12 +1,12 @@
-/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser proves every length; the fields
-/// are then read without checks.
+/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser proves all lengths, so that the
+/// fields can be read without checks.
 struct IPv6Header: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
   static let byteCount = 40
 
   /// Nil unless the buffer starts with an IPv6 header whose payload lies within the buffer (R14).
-  /// Jumbograms are refused: no Culvert buffer can hold one (RFC 2675 section 2).
+  /// Jumbograms are refused, as no buffer can hold one (RFC 2675 section 2).
   init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     guard byteCount >= IPv6Header.byteCount, bytes.byte(0) >> 4 == 6 else { return nil }
     let payloadByteCount = Int(bytes.loadBig(4, as: UInt16.self))
@@ -17,14 +17,14 @@ struct IPv6Header: BitwiseCopyable {
     self.bytes = bytes
   }
 
-  /// A header that was proved or written before.
+  /// A header that has been validated or written before.
   @inline(__always)
   init(writtenAt bytes: UnsafeMutableRawPointer) {
     self.bytes = bytes
   }
 
   /// Writes a header, 40 bytes.
-  /// - Parameter payloadByteCount: of everything after the header, 0-65535.
+  /// - Parameter payloadByteCount: bytes after the header, 0-65535.
   /// - Parameter flowLabel: 20 bits.
   @discardableResult
   static func write(
@@ -43,7 +43,7 @@ struct IPv6Header: BitwiseCopyable {
     return IPv6Header(writtenAt: bytes)
   }
 
-  /// Always 40; beside `IPv4Header.headerByteCount`.
+  /// Always 40; the counterpart of `IPv4Header.headerByteCount`.
   @inline(__always)
   var headerByteCount: Int { IPv6Header.byteCount }
 
@@ -88,17 +88,16 @@ struct IPv6Header: BitwiseCopyable {
   @inline(__always)
   var destination: IPAddress { IPAddress(.ipv6, at: bytes + 24) }
 
-  /// Sets the bytes after the header, 0-65535.
+  /// Sets the number of bytes after the header, 0-65535.
   func setPayloadByteCount(_ byteCount: Int) {
     bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
   }
 
-  /// Takes a fragment header out: what stands before it moves up behind it, with the number that
-  /// it had for what follows and the length of the whole packet. Returns the header at its new
-  /// place.
-  /// - Parameter byteOffset: where the fragment header starts, from this header on.
-  /// - Parameter numberByteOffset: where its number stands, in the header before it.
-  /// - Parameter totalByteCount: of the packet without it, 40-65575.
+  /// Removes a fragment header: the headers before it move forward over it, and get its next header
+  /// and the length of the whole packet. Returns this header in its new place.
+  /// - Parameter byteOffset: the start of the fragment header, from this header.
+  /// - Parameter numberByteOffset: the next-header field that names the fragment header.
+  /// - Parameter totalByteCount: bytes of the packet without it, 40-65575.
   @inline(__always)
   func removeFragmentHeader(
     at byteOffset: Int, numberByteOffset: Int, totalByteCount: Int
@@ -113,41 +112,41 @@ struct IPv6Header: BitwiseCopyable {
   }
 }
 
-/// What stands behind an IPv6 packet's extension headers (RFC 8200 section 4).
+/// The end of an IPv6 packet's extension headers (RFC 8200 section 4).
 struct IPv6Extensions: BitwiseCopyable {
-  /// Protocol number of the first header that is no extension; the fragment header's own next
-  /// header in a fragment that is not the first, where nothing more can be known.
+  /// The protocol number of the first header that is no extension; in a fragment other than the
+  /// first, the fragment header's next header, as the rest is unknown.
   let protocolNumber: UInt8
-  /// Where that header, or the fragment's data, starts: bytes from the start of the packet.
+  /// The start of that header, or of the fragment's data, in the packet.
   let byteOffset: Int
-  /// Where the fragment header starts, bytes from the start of the packet; 0 for none.
+  /// The start of the fragment header in the packet; 0 for none.
   let fragmentHeaderByteOffset: Int
-  /// Where the number of the fragment header stands, in the header before it; 0 for none.
+  /// The offset of the next-header field that names the fragment header; 0 for none.
   let fragmentNumberByteOffset: Int
-  /// Where the data belongs in the whole datagram, in bytes; 0 without a fragment header.
+  /// The offset of the data in the whole datagram, in bytes; 0 without a fragment header.
   let fragmentByteOffset: Int
 
   static let fragmentHeaderByteCount = 8
 
-  /// The number that says that nothing follows (RFC 8200 section 4.7).
+  /// The number for "nothing follows" (RFC 8200 section 4.7).
   private static let noNextHeader: UInt8 = 59
-  /// More than any real packet has; bounds the work for a made-up one.
+  /// More than any real packet has; limits the work for a forged one.
   private static let maximumHeaderCount = 8
 
-  /// Whether `number` is that of a header that this walks past.
+  /// Whether `number` is that of an extension header that is skipped here.
   @inline(__always)
   static func isExtension(_ number: UInt8) -> Bool {
     number == IPProtocol.fragment || number == IPProtocol.hopByHop
       || number == IPProtocol.routing || number == IPProtocol.destinationOptions
   }
 
-  /// Nil where the chain runs out of the packet, is too long, or holds a second fragment header
-  /// (RFC 7112; F6).
+  /// Nil if the chain leaves the packet, is too long, or contains a second fragment header (RFC
+  /// 7112; F6).
   init?(of packet: IPv6Header) {
     let end = packet.totalByteCount
     var offset = IPv6Header.byteCount
     var number = packet.nextHeader
-    // Where `number` stands.
+    // The offset of `number` in the packet.
     var numberOffset = 6
     var fragmentHeaderOffset = 0
     var fragmentNumberOffset = 0
@@ -166,7 +165,7 @@ struct IPv6Extensions: BitwiseCopyable {
         offset &+= 8
         if fragmentOffset != 0 { break }
       } else {
-        // Length in 8-byte units, without the first (RFC 8200 section 4.3).
+        // The length in units of 8 bytes, without the first (RFC 8200 section 4.3).
         numberOffset = offset
         offset &+= (Int(packet.bytes.byte(offset &+ 1)) &+ 1) &* 8
         guard offset <= end else { return nil }
@@ -179,9 +178,9 @@ struct IPv6Extensions: BitwiseCopyable {
     fragmentByteOffset = fragmentOffset
   }
 
-  /// Whether the header that the chain ends in lies within the packet, as it has to in a first
-  /// fragment (RFC 7112 section 5; F6). Of other headers than TCP's a byte will do: where more
-  /// fragments follow there are eight, UDP's whole header (F7).
+  /// Whether the upper-layer header lies within the packet, as it must in a first fragment (RFC
+  /// 7112 section 5; F6). For other headers than TCP's one byte is enough: if more fragments follow
+  /// there are eight, UDP's whole header (F7).
   func endsInUpperHeader(of packet: IPv6Header) -> Bool {
     let minimum =
       switch protocolNumber {

@@ -1,9 +1,9 @@
-/// The door for tunnelled packets, in both directions: what routing needs of an IPv4 or IPv6
-/// packet, checked once.
+/// A tunnelled packet of either direction: the fields of an IPv4 or IPv6 packet that routing needs,
+/// checked once.
 struct InnerPacket: BitwiseCopyable {
   let source: IPAddress
   let destination: IPAddress
-  /// The packet's own length; what the buffer holds beyond it is padding (R14).
+  /// The packet's own length; the rest of the buffer is padding (R14).
   let byteCount: Int
   /// DSCP and ECN.
   let trafficClass: UInt8
@@ -11,7 +11,7 @@ struct InnerPacket: BitwiseCopyable {
   @inline(__always)
   var family: IPAddress.Family { source.family }
 
-  /// Nil unless the buffer holds one whole packet by the rules of `IPv4Header` and `IPv6Header`.
+  /// Nil unless the buffer holds a whole packet by the rules of `IPv4Header` and `IPv6Header`.
   @inline(__always)
   init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     // A header view repeats the version check, which the compiler folds into this one.
@@ -30,7 +30,8 @@ struct InnerPacket: BitwiseCopyable {
       trafficClass = header.trafficClass
     }
   }
-  /// Sets the two ECN bits of the packet that this was read from, checksum included.
+
+  /// Sets the two ECN bits of the packet that this was read from, and updates its checksum.
   func setECN(_ mark: UInt8, at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     let marked = trafficClass & ~ECN.mask | mark
     guard marked != trafficClass else { return }
@@ -43,17 +44,17 @@ struct InnerPacket: BitwiseCopyable {
   }
 }
 
-/// What a whole IP packet carries: the header behind IPv4 options or IPv6 extension headers.
+/// The payload of a whole IP packet, after IPv4 options or IPv6 extension headers.
 struct TransportContent: BitwiseCopyable {
   let source: IPAddress
   let destination: IPAddress
   let trafficClass: UInt8
   let protocolNumber: UInt8
-  /// The transport header and what follows it.
+  /// The transport header and its payload.
   let bytes: UnsafeMutableRawPointer
   let byteCount: Int
 
-  /// Nil for a fragment, and where the lengths or the chain of headers make no sense.
+  /// Nil for a fragment, and for invalid lengths or chains of headers.
   init?(at start: UnsafeMutableRawPointer, byteCount: Int) {
     if let header = IPv4Header(at: start, byteCount: byteCount) {
       if header.isFragment { return nil }
@@ -95,15 +96,14 @@ enum ECN {
   static let congestionExperienced: UInt8 = 0b11
 
   /// The outer traffic class of a packet: its ECN codepoint (RFC 6040 section 4.1, normal mode).
-  /// The DSCP stays inside; it would tell an observer what kind of packet this is.
+  /// The DSCP stays inside, as it would reveal the kind of packet to an observer.
   @inline(__always)
   static func encapsulate(_ trafficClass: UInt8) -> UInt8 {
     trafficClass & mask
   }
 
-  /// The codepoint that a packet leaves the tunnel with, or nil where it has to be dropped: the
-  /// network marked a packet whose sender does not react to marks (RFC 6040 section 4.2,
-  /// figure 4).
+  /// The codepoint of a packet that leaves the tunnel. Nil if it must be dropped, because the
+  /// network marked a packet whose sender does not react to marks (RFC 6040 section 4.2, figure 4).
   @inline(__always)
   static func combine(inner: UInt8, outer: UInt8) -> UInt8? {
     let inner = inner & mask
@@ -115,7 +115,7 @@ enum ECN {
   }
 }
 
-/// The protocol numbers that Culvert looks at (IANA "Assigned Internet Protocol Numbers").
+/// The protocol numbers that Culvert needs (IANA "Assigned Internet Protocol Numbers").
 enum IPProtocol {
   static let hopByHop: UInt8 = 0
   static let icmp: UInt8 = 1

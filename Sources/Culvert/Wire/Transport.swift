@@ -1,10 +1,10 @@
-/// A view of a UDP datagram (RFC 768). The initialiser proves every length; the fields are then
-/// read without checks.
+/// A view of a UDP datagram (RFC 768). The initialiser proves all lengths, so that the fields can
+/// be read without checks.
 struct UDPHeader: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
   static let byteCount = 8
-  /// Where the checksum stands, from the start of the header.
+  /// The offset of the checksum in the header.
   static let checksumOffset = 6
 
   /// Nil unless the length field covers the header and lies within the buffer.
@@ -21,7 +21,7 @@ struct UDPHeader: BitwiseCopyable {
   }
 
   /// Writes a header, 8 bytes, with checksum 0 ("none"); `updateChecksum` fills it in once the
-  /// payload stands behind it.
+  /// payload follows it.
   /// - Parameter totalByteCount: of header and payload, 8-65535.
   @discardableResult
   static func write(
@@ -50,19 +50,19 @@ struct UDPHeader: BitwiseCopyable {
   @inline(__always)
   var payload: UnsafeMutableRawPointer { bytes + UDPHeader.byteCount }
 
-  /// 0 means that the sender made none.
+  /// 0 means none.
   @inline(__always)
   var checksum: UInt16 {
     get { bytes.loadBig(UDPHeader.checksumOffset, as: UInt16.self) }
     nonmutating set { bytes.storeBig(newValue, UDPHeader.checksumOffset) }
   }
 
-  /// Sets the bytes of header and payload, 8-65535.
+  /// Sets the number of bytes of header and payload, 8-65535.
   func setTotalByteCount(_ byteCount: Int) {
     bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
   }
 
-  /// True where header and payload are intact. A missing checksum is allowed for IPv4 only
+  /// True if header and payload are intact. A missing checksum is only allowed in IPv4
   /// (RFC 768, RFC 8200 section 8.1; F8).
   func hasIntactChecksum(source: IPAddress, destination: IPAddress) -> Bool {
     if checksum == 0 { return source.family == .ipv4 }
@@ -85,13 +85,13 @@ struct UDPHeader: BitwiseCopyable {
   }
 }
 
-/// A view of a TCP segment (RFC 9293 section 3.1). The initialiser proves the header's length; the
-/// fields are then read without checks.
+/// A view of a TCP segment (RFC 9293 section 3.1). The initialiser proves the header's length, so
+/// that the fields can be read without checks.
 struct TCPHeader: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
   static let minimumByteCount = 20
-  /// Where the checksum stands, from the start of the header.
+  /// The offset of the checksum in the header.
   static let checksumOffset = 16
 
   static let finFlag: UInt8 = 0x01

@@ -70,16 +70,16 @@ extension Hops {
         HopSubject(
           path: path,
           text: hop > 0
-            ? "a tunnel around another needs an Address in its [Interface] section"
-            : "culvert forward needs an Address in the [Interface] section to send from"))
+            ? "an outer tunnel needs an Address in its [Interface] section"
+            : "culvert forward needs an Address in the [Interface] section"))
     }
     if self[hop].tunnel.peerCount == 0 {
       throw .lacks(
         HopSubject(
           path: path,
           text: hop > 0
-            ? "a tunnel around another needs a [Peer] to go through"
-            : "culvert forward needs a [Peer] to go through"))
+            ? "an outer tunnel needs a [Peer]"
+            : "culvert forward needs a [Peer]"))
     }
   }
 

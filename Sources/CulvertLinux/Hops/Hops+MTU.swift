@@ -13,7 +13,7 @@ extension Hops {
   /// No MTU is below this, even if the path carries less: a tunnel would be of no use.
   private static let least = 576
 
-  /// Whether hops without an interface, or the interface, get a derived MTU.
+  /// Whether MTUs are derived from the path; a single tunnel with an interface keeps its own.
   var derivesMTU: Bool { isNested || isForwarding }
 
   /// Derives the MTU of each hop and applies those that have changed.

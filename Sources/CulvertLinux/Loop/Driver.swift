@@ -28,10 +28,8 @@ struct Driver: BitwiseCopyable {
     min(hops.nextDeadline(at: now), mtuDeadline)
   }
 
-  /// Makes sure that the leader wakes up at the next deadline. Under the tunnel's lock.
-  func armTimer(at now: Instant) {
-    deadlines[0].timer.armIfEarlier(nextDeadline(at: now))
-  }
+  /// Makes sure that the leader wakes up at `deadline`. Under the tunnel's lock.
+  func armTimer(for deadline: Deadline) { deadlines[0].timer.armIfEarlier(deadline) }
 
   /// Reports what a batch has met, and if `armsTimer`, arms the timer: a worker that has given up
   /// the lead may have brought a deadline forward while the leader waits.
@@ -42,7 +40,7 @@ struct Driver: BitwiseCopyable {
     guard armsTimer || result.needsReport else { return }
     gates.tunnel.acquire()
     if result.needsReport { hops[hop].report(result, what, at: now) }
-    if armsTimer { armTimer(at: now) }
+    if armsTimer { armTimer(for: nextDeadline(at: now)) }
     gates.tunnel.release()
   }
 

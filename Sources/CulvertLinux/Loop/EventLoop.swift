@@ -92,8 +92,9 @@ struct EventLoop: ~Copyable {
   func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
     let now = Clock.boottime()
     gates.tunnel.acquire()
-    let isDue = driver.nextDeadline(at: now).isDue(at: now)
-    if !isDue { driver.armTimer(at: now) }
+    let deadline = driver.nextDeadline(at: now)
+    let isDue = deadline.isDue(at: now)
+    if !isDue { driver.armTimer(for: deadline) }
     gates.tunnel.release()
     return max(0, epoll.wait(into: events, timeoutMilliseconds: isDue ? 0 : -1))
   }

@@ -46,7 +46,7 @@ package enum Service {
           options.limits, hops: options.hopCount, isForwarding: options.isForwarding
         ).budget.total)
     } catch {
-      return fail("cannot map the memory; culvert budget prints how much it is", error, nil)
+      return fail("cannot map the memory; culvert budget prints how much is needed", error, nil)
     }
     var arena = Arena(region: region.bytes)
     let memory = DriverMemory(
@@ -258,8 +258,8 @@ enum Privileges {
     case .ENOENT, .ENODEV:
       "/dev/net/tun is missing: modprobe tun, or in a container --device /dev/net/tun"
     case .EBUSY: "the interface is in use by another process"
-    case .EINVAL: "there is an interface that is no TUN of this kind (ip tuntap add mode tun)"
-    case .EBADF: "WG_TUN_FD is no open descriptor"
+    case .EINVAL: "the interface exists but is not a suitable TUN (ip tuntap add mode tun)"
+    case .EBADF: "WG_TUN_FD is not an open descriptor"
     default: nil
     }
   }
@@ -267,11 +267,11 @@ enum Privileges {
   /// The same for the configuration socket.
   static func advice(forUAPI error: SystemError) -> StaticString? {
     switch error {
-    case .EPERM, .EACCES: "needs to be root to write in /var/run/wireguard"
+    case .EPERM, .EACCES: "needs root to write to /var/run/wireguard"
     case .EADDRINUSE: "another process serves this interface"
-    case .EBADF: "WG_UAPI_FD is no open descriptor"
-    case .EINVAL: "WG_UAPI_FD is no listening socket"
-    case .ENOENT: "the parent of the socket's directory is missing"
+    case .EBADF: "WG_UAPI_FD is not an open descriptor"
+    case .EINVAL: "WG_UAPI_FD is not a listening socket"
+    case .ENOENT: "the parent of the socket's directory does not exist"
     default: nil
     }
   }

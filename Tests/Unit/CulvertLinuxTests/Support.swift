@@ -4,10 +4,10 @@ import Testing
 
 @testable import CulvertLinux
 
-/// Everything that touches the process (umask, descriptors, namespaces) runs one after the other.
+/// Tests that affect the whole process (umask, descriptors, namespaces) run one after the other.
 @Suite(.serialized) struct LinuxTests {}
 
-/// Calls that Glibc's module does not show, found by name. The calling convention of the fixed
+/// Calls that the Glibc module does not export, found by name. The calling convention of the fixed
 /// arguments is the same with and without the ellipsis on x86-64 and on ARM.
 enum Hidden {
   typealias Unshare = @convention(c) (Int32) -> Int32
@@ -22,7 +22,7 @@ enum Hidden {
 
 let cloneNewNet: Int32 = 0x4000_0000
 
-/// True where a fresh network namespace and a TUN in it can be had.
+/// True if this machine can make a network namespace with a TUN.
 let canMakeNamespaces: Bool = {
   guard geteuid() == 0, access("/dev/net/tun", R_OK | W_OK) == 0 else { return false }
   guard access("/usr/sbin/ip", X_OK) == 0 || access("/sbin/ip", X_OK) == 0 else { return false }
@@ -54,7 +54,7 @@ func shell(_ command: String) -> Int32 {
   return status & 0x7f == 0 ? status >> 8 & 0xff : -1
 }
 
-/// Tries again until `condition` holds or a second has gone by.
+/// Retries until `condition` holds or a second has passed.
 func eventually(_ condition: () -> Bool) -> Bool {
   for _ in 0..<1000 {
     if condition() { return true }
@@ -71,8 +71,8 @@ func withTemporaryDirectory<R>(_ body: (String) throws -> R) rethrows -> R {
   return try body(path)
 }
 
-/// The exit status of a forked copy of this process that runs `body`, which must not allocate
-/// much: other threads' locks are not there to be had.
+/// The exit status of a forked copy of this process that runs `body`, which should hardly allocate:
+/// locks of other threads are never released in the copy.
 func statusOfFork(_ body: () -> Never) -> Int32 {
   let child = Hidden.find("fork", as: Hidden.Fork.self)()
   if child == 0 { body() }
@@ -83,7 +83,7 @@ func statusOfFork(_ body: () -> Never) -> Int32 {
 
 func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 
-/// What a line builder makes of `body`.
+/// The text that `body` builds with a line builder.
 func text(_ body: (inout Line) -> Void) -> String {
   withUnsafeTemporaryAllocation(byteCount: 256, alignment: 1) { buffer in
     var line = Line(into: buffer)

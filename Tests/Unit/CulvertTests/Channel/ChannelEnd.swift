@@ -2,7 +2,7 @@
 
 /// A channel with memory of its own, and a batch of the tunnel that it sends into.
 final class ChannelEnd {
-  /// What `DatagramChannel.Received` says, with bytes to keep.
+  /// `DatagramChannel.Received` with bytes of its own.
   enum Arrived: Equatable {
     case datagram([UInt8], from: Endpoint, port: UInt16, trafficClass: UInt8)
     case unreachable(Endpoint, port: UInt16)
@@ -22,7 +22,7 @@ final class ChannelEnd {
   var channel: DatagramChannel
   var batch: OutboundBatch
   var now = Instant(nanoseconds: 1_000 * nanosecondsPerSecond)
-  /// They stay until the batch is emptied.
+  /// Kept until the batch is reset.
   private var payloads: [PacketBuffer] = []
 
   /// - Parameter host: the last byte of both addresses.
@@ -61,7 +61,7 @@ final class ChannelEnd {
 
   // MARK: Outward
 
-  /// The payload stands behind exactly the room that `send` may use, and nothing stands behind it.
+  /// The payload has exactly the headroom that `send` may use, and no room behind it.
   func send(
     _ payload: [UInt8], from port: UInt16 = ChannelEnd.port, to endpoint: Endpoint,
     trafficClass: UInt8 = 0
@@ -88,7 +88,7 @@ final class ChannelEnd {
     payloads = []
   }
 
-  /// Sends one datagram, and returns the packets that it became; none where it was not sent.
+  /// The packets of one datagram; none if it was not sent.
   func packets(
     of payload: [UInt8], from port: UInt16 = ChannelEnd.port, to endpoint: Endpoint,
     trafficClass: UInt8 = 0
@@ -101,7 +101,7 @@ final class ChannelEnd {
     return packets
   }
 
-  /// Why a datagram is refused; nil where it is not.
+  /// Why a datagram is refused; nil if it is not.
   func refusal(
     of payload: [UInt8], from port: UInt16 = ChannelEnd.port, to endpoint: Endpoint
   ) -> DatagramVerdict? {
@@ -129,8 +129,8 @@ final class ChannelEnd {
 
   // MARK: Inward
 
-  /// The packet stands in memory of exactly its size. What is returned has been copied; the
-  /// reassembler's memory is not given back.
+  /// The packet is in memory of exactly its size. The result is a copy; the reassembler's memory is
+  /// not released.
   func receive(_ packet: [UInt8], from sender: UInt32 = 1) -> Arrived {
     let buffer = PacketBuffer(packet)
     return withExtendedLifetime(buffer) {
@@ -147,7 +147,7 @@ final class ChannelEnd {
     }
   }
 
-  /// Takes all packets, and gives memory back as a lane does.
+  /// Receives all packets, and releases memory as a lane does.
   func receiveAll(_ packets: [[UInt8]], from sender: UInt32 = 1) -> [Arrived] {
     packets.compactMap {
       let arrived = receive($0, from: sender)

@@ -2,7 +2,7 @@
   @testable import Culvert
 #endif
 
-/// A packet for a channel, written down field by field the slow way. Shares no code with the core.
+/// A packet for a channel, built field by field the slow way. Shares no code with the core.
 struct ChannelPacket {
   /// An IPv6 extension header; `rest` is all but its first byte.
   struct Extension {
@@ -25,9 +25,9 @@ struct ChannelPacket {
   var identification: UInt32 = 1
   var ipv4Options: [UInt8] = []
   var extensions: [Extension] = []
-  /// Behind the network header in place of UDP.
+  /// Behind the network header instead of UDP.
   var other: (number: UInt8, bytes: [UInt8])?
-  /// What UDP's length and checksum say, where that is not the truth.
+  /// The values of UDP's length and checksum fields, if they are to be wrong.
   var lengthField: Int?
   var checksumField: UInt16?
 
@@ -91,8 +91,8 @@ struct ChannelPacket {
       + ChannelPacket.big(content.count, 2) + [next, 64] + addresses + content
   }
 
-  /// The packet in fragments that carry `size` bytes each, a multiple of 8. IPv6 extension headers
-  /// are in the fragmentable part.
+  /// The packet in fragments with `size` bytes of data each, a multiple of 8. IPv6 extension
+  /// headers are in the fragmentable part.
   func fragments(_ size: Int) -> [[UInt8]] {
     let content = isIPv4 ? transport : chain(transport)
     let first = extensions.first?.number ?? number

@@ -4,7 +4,7 @@ import Testing
 
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
-/// Inward: datagrams in fragments, the memory they stand in, and their time.
+/// Inbound: fragmented datagrams, their memory and their timeout.
 @Suite struct DatagramChannelFragmentTests {
   private let near = ChannelEnd(host: 1)
   private let far = ChannelEnd(host: 2)
@@ -23,7 +23,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Who they come from
 
-  /// Fragments of one datagram from two peers never meet, whatever their addresses say.
+  /// Fragments from two peers are never combined, whatever their addresses are.
   @Test(arguments: families) func F8_fragmentsOfTwoSendersNeverMeet(family: IPAddress.Family) {
     let model = model(family)
     let fragments = model.fragments(56)
@@ -37,7 +37,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.receive(fragments[0], from: .max).payload == model.payload)
   }
 
-  /// Nor do those of two protocols (RFC 791 section 3.2).
+  /// Nor are those of two protocols (RFC 791 section 3.2).
   @Test func F8_fragmentsOfTwoProtocolsNeverMeet() {
     var model = model(.ipv4)
     let fragments = model.fragments(56)
@@ -58,7 +58,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: What they are together
 
-  /// The checksum of the whole, of which no fragment by itself can tell.
+  /// The checksum of the whole datagram, which no single fragment can verify.
   @Test(arguments: families) func F8_theChecksumIsVerifiedAfterReassembly(
     family: IPAddress.Family
   ) {
@@ -80,7 +80,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.notOurs) == 1)
   }
 
-  /// Lengths that only the whole can contradict.
+  /// Wrong lengths that only show in the whole datagram.
   @Test(arguments: families) func theLengthOfUDPIsVerifiedAfterReassembly(
     family: IPAddress.Family
   ) {
@@ -92,7 +92,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.malformed) == 2)
   }
 
-  /// The first has options, of which the others have none; extension headers are in the data.
+  /// Only the first fragment has options; extension headers are in the data.
   @Test func optionsAndExtensionsInFragments() {
     var options = model(.ipv4, 500)
     options.ipv4Options = [0x44, 8, 5, 0, 1, 2, 3, 4]
@@ -111,7 +111,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(incompleteCount == 0 && lentCount == 0)
   }
 
-  /// Traffic class of the whole: the first's, with CE where any had it (RFC 3168 section 5.3).
+  /// The traffic class of the whole: that of the first fragment, with CE if any fragment had it
+  /// (RFC 3168 section 5.3).
   @Test(arguments: families) func congestionMarksOfFragments(family: IPAddress.Family) {
     var model = model(family)
     model.trafficClass = 0x2e << 2 | 2
@@ -136,7 +137,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
         let received = near.channel.receive(
           UnsafeMutableRawBufferPointer(start: buffer.start, count: buffer.byteCount), from: 1,
           at: near.now)
-        // The packet is gone after this, the payload is not.
+        // The packet's memory is freed after this, the payload's is not.
         if case .datagram(let payload, _, _, _) = received { payloads.append(payload) }
       }
     }
@@ -150,7 +151,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     near.channel.release()
   }
 
-  /// All 64 slots may be lent; then fragments find none, and nothing that was lent is given away.
+  /// All 64 slots may be lent. Then fragments find none, and no lent slot is reused.
   @Test func thereIsAnEndToWhatIsLent() {
     for number: UInt32 in 1...80 {
       _ = model(.ipv4, identification: number).fragments(56).map { near.receive($0) }
@@ -163,8 +164,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.receiveAll(model(.ipv4).fragments(56)).count == 1)
   }
 
-  /// Memory of datagrams that were dropped when they were whole is not lent to anybody: who
-  /// releases what he has got has released all.
+  /// Complete datagrams that were dropped are not lent: a caller that releases what it has received
+  /// has released everything.
   @Test func whatIsDroppedIsNotLent() {
     near.channel.forbidsFragmentation = true
     var closed = model(.ipv4)
@@ -198,7 +199,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     near.channel.release()
     #expect(incompleteCount == 1)
     #expect(near.receive(model(.ipv4).fragments(56)[1]) != .nothing)
-    // A channel that closes keeps what it has lent.
+    // Closing the channel does not affect lent slots.
     near.channel.close()
     #expect(lentCount == 1 && near.channel.reassembler.completedCount == 1)
     near.channel.release()
@@ -207,7 +208,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Time
 
-  /// Datagrams that wait with their first fragments, and one without.
+  /// Incomplete datagrams with their first fragments, and one without it.
   private func leaveIncomplete(_ family: IPAddress.Family, _ count: UInt32) {
     for number in 1...count {
       _ = near.receive(model(family, identification: number).fragments(56)[0])
@@ -230,18 +231,18 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.batch.count == 0 && incompleteCount == 2)
     wait(seconds: 1)
     near.channel.expireFragments(into: &near.batch, at: near.now)
-    // Of the one without its first fragment nobody is told.
+    // No error is sent about the datagram without its first fragment.
     #expect(near.batch.count == 1 && incompleteCount == 0)
     near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 1)
     expect(!near.channel.nextDeadline.isSet)
     #expect(near.fragmentCount(.expired) == 2 && near.fragmentCount(.timeExceededSent) == 1)
     try checkError(near.packets[0], family, about: model(family).fragments(56)[0])
-    // What comes now is the start of another datagram.
+    // A fragment that arrives now starts another datagram.
     #expect(near.receive(model(family).fragments(56)[1]) == .nothing)
   }
 
-  /// A packet from the channel's address to the sender that quotes the fragment as it came.
+  /// An ICMP error from the channel's address to the sender that quotes the fragment unchanged.
   private func checkError(
     _ error: [UInt8], _ family: IPAddress.Family, about fragment: [UInt8]
   ) throws {
@@ -251,7 +252,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       to: far.address(family)
     ).bytes
     if family == .ipv4 {
-      // What a router is free to choose: precedence, identification.
+      // Fields that a router may choose: precedence, identification.
       #expect(PacketModel.sum(Array(error[..<20])) == 0xffff)
       for offset in [1, 4, 5, 10, 11] { expected[offset] = error[offset] }
     }
@@ -260,7 +261,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(try #require(PacketModel(error)).bytes.count == error.count)
   }
 
-  /// What finds no place in the batch is told with the next one.
+  /// An error that finds no place in the batch is sent with the next batch.
   @Test(arguments: families) func F9_aFullBatchLosesNoExpiry(family: IPAddress.Family) {
     leaveIncomplete(family, 3)
     wait(seconds: 60)
@@ -275,7 +276,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 1 && incompleteCount == 0)
     near.reset()
-    // Nor does one whose bytes are taken.
+    // Nor does a batch without free bytes.
     let small = ChannelEnd(
       host: 1, limits: .channel(batchPackets: 128, batchByteCount: 4096))
     let fragment = model(family).fragments(56)[0]
@@ -289,7 +290,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(small.batch.count == 1)
   }
 
-  /// Sixteen at once, ten a second: a flood of fragments is no flood of errors.
+  /// Sixteen at once, then ten a second: a flood of fragments does not cause a flood of errors.
   @Test func F9_errorsAreLimited() {
     leaveIncomplete(.ipv4, 60)
     wait(seconds: 30)
@@ -302,7 +303,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.batch.count == 16)
   }
 
-  /// The error stays what it is while the reassembler's memory is used again.
+  /// The error does not change when the reassembler's memory is reused.
   @Test func F9_errorsAreCopied() throws {
     leaveIncomplete(.ipv4, 2)
     wait(seconds: 30)
@@ -317,7 +318,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     }
   }
 
-  /// A clock that goes back, or stands still at its end.
+  /// A clock that goes back, or stops at its maximum.
   @Test func R24_clocksThatJump() {
     leaveIncomplete(.ipv4, 1)
     near.now = Instant(nanoseconds: 0)
@@ -341,7 +342,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       _ = near.receive(fragments[0], from: sender)
       _ = near.receive(model(.ipv6).fragments(56)[0], from: sender)
     }
-    // One is whole, and stays until it is released.
+    // One datagram is complete, and stays until it is released.
     #expect(near.receive(fragments[1], from: 2) != .nothing)
     #expect(incompleteCount == 11 && lentCount == 1)
     near.channel.reassembler.removeAll(fromSenders: { $0 == 2 || $0 == 4 })

@@ -4,13 +4,13 @@ import Testing
 
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
-/// ICMP errors about what the channel has sent, and about what it has not.
+/// ICMP errors about datagrams that the channel has sent, and about others.
 @Suite struct DatagramChannelICMPTests {
   private let near = ChannelEnd(host: 1)
   private let far = ChannelEnd(host: 2)
   private let router = ChannelEnd(host: 3)
 
-  /// An error of a router, which quotes what it may.
+  /// An error from a router, which quotes as much as it may.
   private func error(
     _ type: UInt8, _ code: UInt8, mtu: Int = 0, about packet: [UInt8],
     _ family: IPAddress.Family
@@ -32,7 +32,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     family == .ipv4 ? error(3, 3, about: packet, family) : error(1, 4, about: packet, family)
   }
 
-  /// Of a datagram to `far`, in as many packets as it needs.
+  /// The packets of a datagram to `far`.
   private func sent(
     _ byteCount: Int, _ family: IPAddress.Family, port: UInt16 = 53
   ) -> [[UInt8]] {
@@ -58,7 +58,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     }
     #expect(near.count(.unreachable) == UInt64(codes.count))
     #expect(near.total == UInt64(codes.count) + 1)
-    // The port is the one that it was sent from.
+    // The port is the datagram's source port.
     near.channel.open(firstPort: 1000, count: 10)
     let other = near.packets(of: [1], from: 1007, to: far.endpoint(family, port: 9))[0]
     #expect(
@@ -66,7 +66,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
         == .unreachable(far.endpoint(family, port: 9), port: 1007))
   }
 
-  /// The host itself answers as well as any router, also about the first of several fragments.
+  /// The destination host may answer as well as a router, also about the first of several
+  /// fragments.
   @Test(arguments: families) func errorsAboutFragments(family: IPAddress.Family) {
     let packets = sent(5000, family)
     #expect(packets.count == 4)
@@ -80,7 +81,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.notOurs) == 3)
   }
 
-  /// An error that comes in fragments itself.
+  /// An error that is itself fragmented.
   @Test(arguments: families) func errorsInFragments(family: IPAddress.Family) {
     let packet = sent(1000, family)[0]
     var model = ChannelPacket.icmp(
@@ -95,12 +96,12 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Too big
 
-  /// As a sender that is told: IPv6 always is, IPv4 where routers may not cut.
+  /// A sender that learns path MTUs: IPv6 always does, IPv4 if routers may not fragment.
   private func discoverPaths(_ family: IPAddress.Family) {
     near.channel.forbidsFragmentation = family == .ipv4
   }
 
-  /// Whether packets of up to `mtu` bytes go whole, and larger ones do not.
+  /// Whether packets of up to `mtu` bytes are sent whole, and larger ones are not.
   private func carries(
     _ mtu: Int, _ family: IPAddress.Family, to endpoint: Endpoint? = nil
   ) -> Bool {
@@ -119,16 +120,16 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.receive(tooBig(1300, about: packet, family)) == .nothing)
     #expect(near.count(.tooLargeForPath) == 1)
     #expect(carries(1300, family))
-    // To this destination alone, whatever its port.
+    // For this destination alone, whatever its port.
     #expect(carries(1300, family, to: far.endpoint(family, port: 9)))
     #expect(carries(1420, family, to: router.endpoint(family)))
-    // And no more than the tunnel itself takes.
+    // And no larger than the tunnel's own MTU.
     near.channel.setMTU(1290)
     _ = near.receive(tooBig(1300, about: packet, family))
     #expect(carries(1290, family))
   }
 
-  /// What is smaller than every path carries is not believed (RFC 8201 section 6).
+  /// An MTU below the minimum of every path is ignored (RFC 8201 section 6).
   @Test(arguments: families, [0, 1, 68, 575, 577, 1279])
   func neverBelowWhatEveryPathCarries(family: IPAddress.Family, mtu: Int) {
     discoverPaths(family)
@@ -145,7 +146,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(carries(1420, family))
   }
 
-  /// A table of eight: the ninth takes the place of the oldest.
+  /// The table has eight entries: the ninth replaces the oldest.
   @Test(arguments: families) func theTableIsSmall(family: IPAddress.Family) {
     discoverPaths(family)
     let hosts = (10..<19).map {
@@ -161,7 +162,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     for host in hosts.dropFirst() { #expect(carries(1290, family, to: host)) }
   }
 
-  /// The tunnel's MTU is another: what was learned is forgotten.
+  /// When the tunnel's MTU changes, learned MTUs are forgotten.
   @Test(arguments: families) func aNewMTUBeginsAnew(family: IPAddress.Family) {
     discoverPaths(family)
     _ = near.receive(tooBig(1285, about: sent(1300, family)[0], family))
@@ -170,7 +171,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(carries(1400, family))
   }
 
-  /// Where routers may cut they have no reason to say that they cannot.
+  /// If routers may fragment, their errors about it are ignored.
   @Test func withoutDFNoIPv4RouterIsBelieved() {
     let packet = sent(1300, .ipv4)[0]
     #expect(near.receive(tooBig(600, about: packet, .ipv4)) == .nothing)
@@ -180,14 +181,15 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(carries(1420, .ipv4))
     #expect(near.receive(tooBig(600, about: packet, .ipv4)) == .nothing)
     #expect(carries(600, .ipv4))
-    // What was learned holds when it may be cut again.
+    // Learned MTUs still hold when fragmentation is allowed again.
     near.channel.forbidsFragmentation = false
     #expect(sizes(1392, .ipv4).count == 3)
   }
 
   // MARK: Forged ones
 
-  /// Who has not seen a datagram of ours has to guess its ports and addresses (RFC 5927).
+  /// Without having seen one of our datagrams, an attacker has to guess its ports and addresses
+  /// (RFC 5927).
   @Test(arguments: families) func errorsAboutOthersDatagramsAreIgnored(family: IPAddress.Family) {
     discoverPaths(family)
     var model = ChannelPacket(source: near.address(family), destination: far.address(family))
@@ -216,7 +218,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     }
     #expect(sizes(1300, family).count == 1)
     #expect(near.count(.tooLargeForPath) == 0 && near.count(.unreachable) == 0)
-    // The model itself is taken for one of ours.
+    // The unmodified packet is accepted as one of ours.
     #expect(near.receive(unreachable(about: model.bytes, family)) != .nothing)
   }
 
@@ -228,7 +230,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.notOurs) == 2)
   }
 
-  /// Of other types there is nothing to learn.
+  /// Other types are ignored.
   @Test(arguments: families) func otherMessagesAreIgnored(family: IPAddress.Family) {
     discoverPaths(family)
     let packet = sent(1300, family)[0]
@@ -258,7 +260,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(sizes(1300, family).count == 1)
   }
 
-  /// A closed channel has sent nothing that an error could be about.
+  /// A closed channel ignores all errors.
   @Test func closedChannelsListenToNothing() {
     let packet = sent(1300, .ipv4)[0]
     near.channel.close()

@@ -4,7 +4,7 @@ import Testing
 
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
-/// Inward: whole packets that the tunnel has delivered, right and wrong ones.
+/// Inbound: unfragmented packets that the tunnel has delivered, valid and invalid.
 @Suite struct DatagramChannelReceiveTests {
   private let near = ChannelEnd(host: 1)
   private let far = ChannelEnd(host: 2)
@@ -13,7 +13,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     near.packet(payload, from: far, family)
   }
 
-  /// What a good packet of `packet(_:)` brings.
+  /// The result for a valid packet of `packet(_:)`.
   private func arrived(
     _ family: IPAddress.Family, _ payload: [UInt8] = [1, 2, 3], trafficClass: UInt8 = 0
   ) -> ChannelEnd.Arrived {
@@ -22,7 +22,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       trafficClass: trafficClass)
   }
 
-  /// That a packet brings nothing, and is counted once, for this.
+  /// Checks that a packet is dropped, and counted once with this verdict.
   private func expectDrop(
     _ packet: [UInt8], _ verdict: DatagramVerdict,
     sourceLocation: SourceLocation = #_sourceLocation
@@ -49,7 +49,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     expect(near.channel.lentCount == 0)
   }
 
-  /// The payload stands in the packet; padding behind the packet is not looked at (R14).
+  /// The payload is in the packet; padding behind the packet is ignored (R14).
   @Test(arguments: families) func nothingIsCopied(family: IPAddress.Family) throws {
     let model = packet(family)
     for padding in [0, 1, 15, 400] {
@@ -80,17 +80,17 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.receive(model.bytes) == arrived(.ipv6))
     model.extensions = [.options(256), .options(24), .options(8)]
     #expect(near.receive(model.bytes) == arrived(.ipv6))
-    // Hop by hop comes first, a routing header that has done its work may follow.
+    // Hop-by-hop options come first; a routing header without remaining segments may follow.
     model.extensions = [.options(8), .options(16)]
     model.extensions[0].number = 0
     model.extensions[1].number = 43
     #expect(near.receive(model.bytes) == arrived(.ipv6))
-    // More of them than any honest sender has.
+    // More headers than any honest sender uses.
     model.extensions = Array(repeating: .options(8), count: 9)
     expectDrop(model.bytes, .fragment)
   }
 
-  /// Several ports, and each says which.
+  /// Several ports: each datagram reports its own.
   @Test(arguments: families) func portsOfARange(family: IPAddress.Family) {
     near.channel.open(firstPort: 100, count: 10)
     var model = packet(family)
@@ -112,7 +112,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     }
   }
 
-  /// An endpoint may be anything, port 0 too: no answer is wanted there (RFC 768).
+  /// A source port may be 0: no answer is wanted then (RFC 768).
   @Test(arguments: families, [0, 1, 0xffff] as [UInt16])
   func portsOfOthers(family: IPAddress.Family, port: UInt16) {
     var model = packet(family)
@@ -162,10 +162,10 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     var model = packet(family)
     let udp = model.transport
     for number: UInt8 in 0...255 where number != 17 {
-      // Those that are IPv6 extension headers begin a chain of their own.
+      // Numbers of IPv6 extension headers begin a chain of headers.
       if family == .ipv6, [0, 43, 44, 60].contains(number) { continue }
       model.other = (number, udp)
-      // Of ICMP it has a wrong checksum.
+      // As ICMP it has a wrong checksum.
       let isICMP = number == (family == .ipv4 ? 1 : 58)
       expectDrop(model.bytes, isICMP ? .badChecksum : .notOurs)
     }
@@ -173,7 +173,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.receive(model.bytes) == arrived(family))
   }
 
-  /// ICMP of the other family is none.
+  /// ICMP of the other family is not ICMP.
   @Test func familiesDoNotMix() {
     let quoted = near.packets(of: [1], to: far.endpoint(.ipv4))[0]
     var error = ChannelPacket.icmp(3, 3, quoting: quoted, from: far.ipv4, to: near.ipv4)
@@ -189,7 +189,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     expect(near.channel.reassembler.incompleteCount == 0)
     near.channel.open(firstPort: ChannelEnd.port)
     #expect(near.receive(packet(family).bytes) == arrived(family))
-    // What is held when the channel closes is forgotten.
+    // Incomplete datagrams are discarded when the channel closes.
     _ = near.receive(fragments[0])
     expect(near.channel.reassembler.incompleteCount == 1)
     near.channel.close()
@@ -209,7 +209,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       var model = packet(source.family)
       model.source = source
       expectDrop(model.bytes, .badSource)
-      // Of fragments too, before they take a slot.
+      // Fragments are dropped too, before they take a slot.
       model.payload = [UInt8](repeating: 1, count: 100)
       for fragment in model.fragments(48) { expectDrop(fragment, .badSource) }
     }
@@ -232,7 +232,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       wrong[bit / 8] ^= 1 << (bit % 8)
       expectDrop(wrong, .badChecksum)
     }
-    // The source port is under it too, and so is the source address.
+    // The checksum covers source port and source address too.
     for bit in start * 8..<(start + 2) * 8 {
       var wrong = bytes
       wrong[bit / 8] ^= 1 << (bit % 8)
@@ -246,7 +246,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.received) == 0)
   }
 
-  /// A header whose checksum is wrong is dropped, as a host has to (RFC 1122 section 3.2.1.2): the
+  /// A packet with a wrong header checksum is dropped, as RFC 1122 section 3.2.1.2 requires: the
   /// UDP checksum may be missing.
   @Test func F8_aWrongHeaderChecksumDropsThePacket() {
     for options in [[], [1, 1, 1, 1, 1, 1, 1, 1]] as [[UInt8]] {
@@ -281,8 +281,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Lengths
 
-  /// A shorter UDP length leaves out what stands behind (RFC 768 allows that); a longer one, or one
-  /// that does not cover the header, is none.
+  /// A shorter UDP length excludes the bytes behind it (RFC 768 allows that); a longer one, or one
+  /// that does not cover the header, is invalid.
   @Test(arguments: families) func lengthsOfUDP(family: IPAddress.Family) {
     let payload: [UInt8] = [1, 2, 3, 4, 5, 6, 7, 8]
     for length in 0...40 {
@@ -290,7 +290,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       model.lengthField = length
       switch length {
       case 8...16:
-        // Its checksum is over what the length says.
+        // The checksum covers as many bytes as the length says.
         var shorter = packet(family, Array(payload[..<(length - 8)])).transport
         shorter += payload[(length - 8)...]
         model.other = (17, shorter)
@@ -303,7 +303,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     expectDrop(model.bytes, .malformed)
   }
 
-  /// Cut anywhere, and nothing beyond its end is read: the buffer ends there.
+  /// A packet cut short anywhere: nothing beyond its end is read, since the buffer ends there.
   @Test(arguments: families) func truncatedPackets(family: IPAddress.Family) {
     var models = [packet(family), packet(family)]
     if family == .ipv4 { models[1].ipv4Options = [7, 7, 4, 0, 0, 0, 0, 0] }
@@ -311,7 +311,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     for model in models {
       let bytes = model.bytes
       for count in 0..<bytes.count { expectDrop(Array(bytes[..<count]), .malformed) }
-      // Where the network header says so too.
+      // With the network header's length adjusted as well.
       for count in 1..<bytes.count {
         var cut = Array(bytes[..<count])
         let length = family == .ipv4 ? count : count - 40
@@ -335,7 +335,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       expectDrop([UInt8](repeating: UInt8(version << 4 | 5), count: 60), .malformed)
     }
     expectDrop([], .malformed)
-    // No bytes at all.
+    // An empty packet.
     let received = near.channel.receive(
       UnsafeMutableRawBufferPointer(start: nil, count: 0), from: 1, at: near.now)
     guard case .nothing = received else {

@@ -4,7 +4,7 @@ import Testing
 
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
-/// Outward: what stands in the tunnel's batch, byte by byte.
+/// Outbound: the packets in the tunnel's batch, byte by byte.
 @Suite struct DatagramChannelSendTests {
   private let near = ChannelEnd(host: 1)
   private let far = ChannelEnd(host: 2)
@@ -13,7 +13,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     (family == .ipv4 ? 20 : 40) + 8
   }
 
-  /// The packet as it has to be, but for what the channel is free to choose.
+  /// The expected packet, except for the fields that the channel may choose.
   private func expected(
     _ payload: [UInt8], _ family: IPAddress.Family, like packet: [UInt8], trafficClass: UInt8 = 0
   ) -> [UInt8] {
@@ -48,7 +48,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.sent) == 4 && near.total == 4)
   }
 
-  /// Of other ports than the first, to another port.
+  /// From other ports than the first, to another port.
   @Test(arguments: families) func portsAreThoseGiven(family: IPAddress.Family) throws {
     near.channel.open(firstPort: 0x1234, count: 3)
     let packet = try #require(
@@ -58,11 +58,11 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(try #require(PacketModel(packet)).hasRightChecksums)
   }
 
-  /// RFC 768: a sum of zero is sent as all ones, as zero would mean that there is none.
+  /// RFC 768: a checksum of zero is sent as all ones, since zero means that there is none.
   @Test(arguments: families) func F8_aChecksumOfZeroIsSentAsOnes(family: IPAddress.Family) throws {
     let offset = headerByteCount(family) - 2
     let packet = try #require(near.packets(of: [0, 0], to: far.endpoint(family)).first)
-    // What has been left to all ones, put where nothing was.
+    // The value that completes the sum to all ones, in place of two zero bytes.
     let payload = Array(packet[offset..<offset + 2])
     #expect(payload != [0, 0] && payload != [0xff, 0xff])
     let zero = try #require(near.packets(of: payload, to: far.endpoint(family)).first)
@@ -77,7 +77,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       let isNew = seen.insert(Array(packet[4..<6])).inserted
       #expect(isNew)
     }
-    // And do not start where those of another channel do.
+    // They do not start at the same value as those of another channel.
     let other = ChannelEnd(host: 3, seed: 2)
     let packet = try #require(other.packets(of: [1], to: far.endpoint(.ipv4)).first)
     let isNew = !seen.contains(Array(packet[4..<6]))
@@ -101,7 +101,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     _ end: ChannelEnd, from port: UInt16 = ChannelEnd.port, to endpoint: Endpoint
   ) -> UInt32 {
     let packet = end.packets(of: [1, 2, 3], from: port, to: endpoint)[0]
-    // The four bits of the version and the traffic class stay what they are.
+    // The version and the traffic class are unchanged.
     #expect(packet[0] == 0x60 && packet[1] & 0xf0 == 0)
     return UInt32(packet[1]) << 16 | UInt32(packet[2]) << 8 | UInt32(packet[3])
   }
@@ -114,7 +114,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     }
   }
 
-  /// A million labels: of 400 flows hardly any two have the same one, whatever they differ in.
+  /// A million possible labels: hardly any two of 400 flows have the same one, whatever they differ
+  /// in.
   @Test(arguments: 0..<5) func flowsHaveLabelsOfTheirOwn(what: Int) {
     near.channel.open(firstPort: 1, count: 65_535)
     var labels: Set<UInt32> = []
@@ -129,7 +130,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       case 2: endpoint.address = ipv6(high, low + UInt64(index))
       case 3: endpoint.address = ipv6(high + UInt64(index) << 32, low)
       default:
-        // What is added to one is taken from the other.
+        // What is added to one field is subtracted from the other.
         endpoint.address = ipv6(high, low ^ UInt64(index))
         endpoint.port = ChannelEnd.port ^ UInt16(index)
       }
@@ -145,8 +146,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(zip(labels, others).allSatisfy { $0 != $1 })
   }
 
-  /// Who sees identifications and labels on the wire learns no seed of the tables by it: what they
-  /// are made of goes through a keyed hash.
+  /// Identifications and labels on the wire reveal no seed of the tables: they are derived through
+  /// a keyed hash.
   @Test func nothingOnTheWireIsPartOfTheSeed() {
     for seed: UInt64 in [0, 1, 0x0123_4567_89ab_cdef, .max] {
       let end = ChannelEnd(host: 1, seed: seed)
@@ -180,14 +181,14 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let endpoint = far.endpoint(family)
     #expect(near.packets(of: [UInt8](repeating: 7, count: largest), to: endpoint).count == 1)
     let cut = near.packets(of: [UInt8](repeating: 7, count: largest + 1), to: endpoint)
-    // A link that does not carry 1280 bytes is none for IPv6, whose fragments may have that size.
+    // A link must carry 1280 bytes for IPv6, whose fragments may have that size.
     let isImpossible = family == .ipv6 && mtu < 1280
     #expect(cut.count == (isImpossible ? 0 : 2))
     #expect(cut.allSatisfy { $0.count <= mtu })
     #expect(near.count(.tooLarge) == (isImpossible ? 1 : 0))
   }
 
-  /// Fragments of one channel make the datagram again in another, in whatever order they come.
+  /// Another channel reassembles the fragments of this one, in any order.
   @Test(arguments: families, [0, 1, 1372, 1373, 1392, 1393, 8000, 65_507])
   func fragmentsAreTheDatagramAgain(family: IPAddress.Family, byteCount: Int) throws {
     var random = SeededGenerator(seed: UInt64(byteCount))
@@ -232,7 +233,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let whole = [UInt8](repeating: 7, count: 1392)
     #expect(near.packets(of: whole, to: far.endpoint(.ipv4)).count == 1)
     #expect(near.refusal(of: whole + [7], to: far.endpoint(.ipv4)) == .tooLarge)
-    // The sender cuts IPv6, as nobody else may.
+    // IPv6 is fragmented all the same: only the sender may do that.
     #expect(near.packets(of: whole, to: far.endpoint(.ipv6)).count == 2)
     near.channel.forbidsFragmentation = false
     #expect(near.packets(of: whole + [7], to: far.endpoint(.ipv4)).count == 2)
@@ -249,14 +250,14 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       #expect(near.isFull(near.send(payload, to: far.endpoint(.ipv4))))
     }
     #expect(near.batch.count == 4 && near.total == 4)
-    // Datagrams that cannot be sent are refused all the same.
+    // Datagrams that cannot be sent are still refused.
     let largest = [UInt8](repeating: 1, count: 65_508)
     #expect(near.isRefused(near.send(largest, to: far.endpoint(.ipv4)), .tooLarge))
     near.reset()
     #expect(near.isSent(near.send([1], to: far.endpoint(.ipv4))))
   }
 
-  /// All fragments or none: of places in the batch, and of bytes.
+  /// All fragments or none, whether places or bytes of the batch run out.
   @Test(arguments: families) func aDatagramIsNotSentInPart(family: IPAddress.Family) {
     let limits = Limits.channel(batchPackets: 4, batchByteCount: 80 * 1024)
     let near = ChannelEnd(host: 1, limits: limits)
@@ -271,14 +272,14 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.batch.count == 3)
     #expect(near.isFull(near.send(payload, to: far.endpoint(family))))
     near.reset()
-    // Five would find no place in an empty batch either.
+    // Five do not fit into an empty batch either.
     let five = [UInt8](repeating: 1, count: 4 * 1400)
     #expect(near.isRefused(near.send(five, to: far.endpoint(family)), .tooLarge))
     #expect(near.batch.count == 0)
   }
 
   @Test(arguments: families) func bytesRunOutToo(family: IPAddress.Family) {
-    // Room for 54 fragments of 1420 bytes, and 64 around each.
+    // Room for 54 fragments of 1420 bytes, with 64 bytes around each.
     let limits = Limits.channel(batchPackets: 128, batchByteCount: 80 * 1024)
     let near = ChannelEnd(host: 1, limits: limits)
     near.batch.reset()
@@ -287,9 +288,9 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     while near.isSent(near.send(payload, to: far.endpoint(family))) { count += 1 }
     #expect(count == 3 && near.batch.count == 45)
     #expect(near.isFull(near.send(payload, to: far.endpoint(family))))
-    // Whole ones stand where they are, and need no bytes of the batch.
+    // Unfragmented ones stay where they are, and need no bytes of the batch.
     #expect(near.isSent(near.send([1], to: far.endpoint(family))))
-    // Where even an empty batch is too small, it is no use to wait for one.
+    // If even an empty batch is too small, waiting for one is pointless.
     let small = ChannelEnd(
       host: 1, limits: .channel(batchPackets: 128, batchByteCount: 20 * 1024))
     #expect(small.isRefused(small.send(payload, to: far.endpoint(family)), .tooLarge))
@@ -335,7 +336,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     ] {
       #expect(near.refusal(of: [1], from: port, to: endpoint) == (isOpen ? nil : .closed))
     }
-    // Up to the last, in place of those before.
+    // Up to the last port, instead of the earlier range.
     near.channel.open(firstPort: 65_535)
     #expect(near.refusal(of: [1], from: 1000, to: endpoint) == .closed)
     #expect(near.refusal(of: [1], from: 65_535, to: endpoint) == nil)

@@ -13,7 +13,7 @@ import Testing
     Path(to: Endpoint(address: address, port: port))
   }
 
-  /// Clients that differ in one field each, so that a field left out of the key shows.
+  /// Clients that differ in one field each, so that a field missing from the key is noticed.
   private static func clients() -> [FlowTableModel.Client] {
     let base = Endpoint(address: ipv4(127, 0, 0, 1), port: 7)
     let zero6 = Endpoint(address: ipv6(base.address.high, 0), port: 7)
@@ -36,8 +36,8 @@ import Testing
     return times
   }
 
-  /// Few places and more clients than places: full, evicted and refused all the time. Every other
-  /// run has few answers.
+  /// Few places and more clients than places, so that flows are evicted and refused all the time.
+  /// Every other run has few answers.
   @Test(arguments: 0..<40) func agreesWithAList(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
     let memory = TestArena()
@@ -51,14 +51,14 @@ import Testing
     var now: UInt64 = 1000
     var mistakes: [String] = []
     for step in 0..<3000 {
-      // Mostly short steps, so that flows are within their grace as often as not.
+      // Mostly short steps, so that about half of the flows are within their grace period.
       now += random.next() % 100 == 0 ? random.next() % 200 : random.next() % 2
       let instant = Instant(nanoseconds: now)
       switch random.next() % 10 {
       case 0..<5:
         var client = clients.randomElement(using: &random)!
         let expected = model.send(client, at: now)
-        // Which interface it came by does not make it another client.
+        // The interface is not part of a client's identity.
         client.path.interface = UInt32.random(in: 0...3, using: &random)
         let place = table.findOrOpen(from: client.path, on: client.mapping, at: instant)
         if place.map({ Int($0) - 1 }) != expected { mistakes.append("\(step): send") }
@@ -76,7 +76,7 @@ import Testing
         model.expire(at: now)
       }
       if !agree(table, model) { mistakes.append("\(step): state") }
-      // What differs once may go round in circles from there on.
+      // After the first difference the two may diverge completely.
       guard mistakes.isEmpty else { break }
     }
     #expect(mistakes == [])
@@ -109,8 +109,7 @@ import Testing
     return table.nextDeadline.instant?.nanoseconds == model.nextDeadline
   }
 
-  /// Also where a full table gives a place away at once: an answer that comes late must find
-  /// nobody.
+  /// Even if a full table reuses a place at once: a late answer must find no flow.
   @Test(arguments: [1, 3, 64, 256, 4096, FlowTable.maximumCapacity])
   func aPortIsNotReusedBeforeAllOthersOfItsPlace(capacity: Int) {
     let memory = TestArena(byteCount: 1 << 22)
@@ -124,13 +123,13 @@ import Testing
     var used: [UInt16: [UInt16]] = [:]
     let portsOfAPlace = powerOfTwo(atLeast: FlowTable.portCount / capacity / 2 + 1)
     for number in 0..<min(50 * capacity, 100_000) {
-      // Every client is new and takes the place of the oldest.
+      // Every client is new and replaces the oldest.
       let address = ipv4(10, 0, 0, 0).ipv4Bits + UInt32(number >> 8)
       let client = Self.client(UInt16(number & 255), IPAddress(ipv4: address))
       let place = table.findOrOpen(from: client, on: 0, at: now)!
       let port = table[place].port
       if used[place, default: []].suffix(portsOfAPlace - 1).contains(port) { wrong += 1 }
-      // Also the first of all.
+      // Including the first one.
       if port < FlowTable.firstPort || table.find(port: port) != place { wrong += 1 }
       used[place, default: []].append(port)
     }
@@ -140,7 +139,7 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// Who forges an answer has to guess the port: places have many, in an order that differs with
+  /// To forge an answer one has to guess the port: each place has many, in an order that depends on
   /// the seed.
   @Test func portsAreSpreadAtRandom() {
     var sequences: Set<[UInt16]> = []
@@ -155,9 +154,9 @@ import Testing
         ports.append(table[place].port)
         table.close(place, .unreachable)
       }
-      // 2000 out of 32,768 at random would be about 1940 different ones.
+      // 2000 random draws out of 32,768 give about 1940 different values.
       #expect(Set(ports).count > 1800)
-      // All sixteenths of the range have their share of 125.
+      // Each sixteenth of the range gets about its share of 125.
       let shares = Dictionary(grouping: ports) { $0 >> 11 }.mapValues(\.count)
       #expect(shares.count == 16 && shares.values.allSatisfy { (70...190).contains($0) })
       sequences.insert(Array(ports.prefix(8)))
@@ -180,8 +179,8 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// The order of what gives way, by an example: what waits in vain, then what has had its answer,
-  /// then a conversation that has fallen silent; nothing else.
+  /// The order of eviction, by example: first a flow without an answer, then one that has had its
+  /// answer, then a conversation that has gone silent; nothing else.
   @Test func whatGivesWay() {
     let memory = TestArena()
     var table = FlowTable(
@@ -195,11 +194,11 @@ import Testing
     let answered = table.findOrOpen(from: Self.client(3), on: 0, at: at(3))!
     table.didReceive(answered, at: at(4))
     let younger = table.findOrOpen(from: Self.client(4), on: 0, at: at(12))!
-    // The conversation was used before it, but what waits has waited for its grace.
+    // The conversation was used earlier, but the waiting flow's grace period is over.
     #expect(table.findOrOpen(from: Self.client(5), on: 0, at: at(12)) == waiting)
     #expect(table.findOrOpen(from: Self.client(6), on: 0, at: at(12)) == answered)
     #expect(table.findOrOpen(from: Self.client(7), on: 0, at: at(12)) == conversing)
-    // The rest is within its grace.
+    // The rest is within its grace period.
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(12)) == nil)
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(21)) == nil)
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(22)) == younger)
@@ -208,7 +207,8 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// RFC 4787 REQ-5 and REQ-6: two minutes at least, and what goes out keeps a flow open.
+  /// RFC 4787 REQ-5 and REQ-6: a flow lives for at least two minutes, and outgoing datagrams keep
+  /// it open.
   @Test func flowsLiveForTheirTime() {
     let memory = TestArena()
     var table = FlowTable(carvingFrom: &memory.arena, limits: Self.limits(4))
@@ -245,4 +245,94 @@ import Testing
     let (measured, carved) = (measuring.byteCount, memory.arena.byteCount)
     #expect(measured == carved && measured > 0)
   }
+}
+
+/// A model of the flow table that searches a list.
+struct FlowTableModel {
+  struct Client: Hashable {
+    var path: Path
+    var mapping: UInt8
+  }
+
+  struct Row {
+    var client: Client
+    var place: Int
+    var lastUse: UInt64
+    var isAnswered = false
+    var isConversing = false
+  }
+
+  let capacity: Int
+  let times: FlowTimes
+  /// In the order of last use.
+  var rows: [Row] = []
+  /// In the order in which they became free.
+  var free: [Int]
+  var counts: [FlowVerdict: UInt64] = [:]
+
+  init(capacity: Int, times: FlowTimes) {
+    self.capacity = capacity
+    self.times = times
+    free = Array(0..<capacity)
+  }
+
+  /// The place of the client's flow; nil if it is refused.
+  mutating func send(_ client: Client, at now: UInt64) -> Int? {
+    if let index = rows.firstIndex(where: { $0.client == client }) {
+      var row = rows.remove(at: index)
+      row.lastUse = now
+      row.isConversing = row.isAnswered
+      rows.append(row)
+      return row.place
+    }
+    if free.isEmpty { expire(at: now) }
+    if free.isEmpty {
+      guard let index = victim(at: now) else {
+        counts[.refused, default: 0] += 1
+        return nil
+      }
+      close(index, .evicted)
+    }
+    counts[.opened, default: 0] += 1
+    rows.append(Row(client: client, place: free.removeFirst(), lastUse: now))
+    return rows.last!.place
+  }
+
+  private func victim(at now: UInt64) -> Int? {
+    func isPastGrace(_ row: Row) -> Bool { now - row.lastUse >= times.grace }
+    return rows.firstIndex { !$0.isAnswered && isPastGrace($0) }
+      ?? rows.firstIndex { $0.isAnswered && !$0.isConversing }
+      ?? rows.firstIndex { $0.isConversing && isPastGrace($0) }
+  }
+
+  mutating func receive(place: Int, at now: UInt64) {
+    let index = rows.firstIndex { $0.place == place }!
+    var row = rows.remove(at: index)
+    row.lastUse = now
+    row.isAnswered = true
+    rows.append(row)
+  }
+
+  mutating func close(_ index: Int, _ reason: FlowVerdict) {
+    counts[reason, default: 0] += 1
+    free.append(rows.remove(at: index).place)
+  }
+
+  func end(of row: Row) -> UInt64 {
+    row.lastUse + (row.isAnswered ? times.answered : times.unanswered)
+  }
+
+  /// The table expires one stage after the other.
+  mutating func expire(at now: UInt64) {
+    let stages: [(Row) -> Bool] = [
+      { !$0.isAnswered }, { $0.isAnswered && !$0.isConversing }, { $0.isConversing },
+    ]
+    for isOfStage in stages {
+      while let index = rows.firstIndex(where: { isOfStage($0) && end(of: $0) <= now }) {
+        close(index, .expired)
+      }
+    }
+  }
+
+  var nextDeadline: UInt64? { rows.map(end).min() }
 }

@@ -2,8 +2,8 @@ import Testing
 
 @testable import Culvert
 
-/// A forwarder in front of one end of a tunnel, and behind the other a channel that stands in for
-/// the servers.
+/// A forwarder before one end of a tunnel, and behind the other end a channel in the role of the
+/// servers.
 final class ForwarderWorld {
   struct Datagram: Equatable {
     var bytes: [UInt8]
@@ -12,7 +12,7 @@ final class ForwarderWorld {
     var trafficClass: UInt8 = 0
   }
 
-  /// What has come to the servers, and is to be answered with itself.
+  /// A datagram that has reached the servers; its answer has the same bytes.
   struct Question {
     var bytes: [UInt8]
     var asker: Endpoint
@@ -28,7 +28,7 @@ final class ForwarderWorld {
   var clients: ForwarderBatch
   var answers: ForwarderBatch
   private var servers: DatagramChannel
-  /// How often a batch was filled outward, and the table of answers inward.
+  /// How often a batch was filled outward, and how often the table of answers inward.
   var roundsOut = 0
   var roundsIn = 0
 
@@ -62,7 +62,7 @@ final class ForwarderWorld {
 
   // MARK: Outward
 
-  /// Receives from clients, until the batch is full; how many found room.
+  /// Receives from clients until the batch is full. Returns how many found room.
   func receive(_ datagrams: [Datagram]) -> Int {
     clients.reset()
     for (index, datagram) in datagrams.enumerated() {
@@ -75,7 +75,7 @@ final class ForwarderWorld {
     return datagrams.count
   }
 
-  /// Carries what was received to the servers.
+  /// Carries the received datagrams to the servers.
   func sendOut() -> [Question] {
     var questions: [Question] = []
     var next = 0
@@ -84,7 +84,7 @@ final class ForwarderWorld {
       next = forwarder.forward(
         from: clients, at: next, &channel, into: &pair.a.outbound, at: pair.now)
       roundsOut += 1
-      for packet in pair.carryToB(finish(pair.a)) { serve(packet, &questions) }
+      for packet in pair.carryToB(pair.a.sendBatch(at: pair.now)) { serve(packet, &questions) }
     }
     return questions
   }
@@ -102,30 +102,14 @@ final class ForwarderWorld {
     servers.release()
   }
 
-  /// As the shell's lane does it.
-  private func finish(_ node: TunnelNode) -> [Emission] {
-    var emissions: [Emission] = []
-    node.tunnel.plan(&node.outbound, at: pair.now)
-    while node.outbound.seal() {
-      for index in 0..<node.outbound.outputCount {
-        if case .datagram(let bytes, let path, let trafficClass) = node.outbound.output(index) {
-          emissions.append(
-            Emission(bytes: [UInt8](bytes), path: path, trafficClass: trafficClass))
-        }
-      }
-    }
-    node.tunnel.emit(&node.outbound, at: pair.now)
-    return emissions
-  }
-
   // MARK: Inward
 
-  /// Sends every question back as its answer, and hands what arrives to the clients.
+  /// Sends every question back as its answer. Returns the datagrams that reach the clients.
   func sendBack(_ questions: [Question]) -> [Datagram] {
     var emissions: [Emission] = []
     for question in questions {
       pair.b.outbound.reset()
-      // Room for headers before, and for the cipher on both sides.
+      // Room for headers before it, and for the cipher on both sides.
       let padding = [UInt8](repeating: 0, count: 1024)
       var buffer = padding + question.bytes + padding
       let count = question.bytes.count
@@ -134,13 +118,13 @@ final class ForwarderWorld {
         _ = servers.send(
           payload, from: ForwarderWorld.port, to: question.asker,
           trafficClass: question.trafficClass, into: &pair.b.outbound, at: pair.now)
-        return finish(pair.b)
+        return pair.b.sendBatch(at: pair.now)
       }
     }
     return deliver(emissions)
   }
 
-  /// As many at once as a batch takes.
+  /// As many at once as a batch holds.
   private func deliver(_ emissions: [Emission]) -> [Datagram] {
     var found: [Datagram] = []
     var rest = emissions[...]

@@ -6,10 +6,10 @@ import Testing
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 private let strides = [0, 64, 256, 512]
 
-/// Nothing is copied between nested tunnels, so each cipher works in the other's memory: what it
-/// needs around a packet is there, and it leaves everything as it was but its own areas.
+/// Nothing is copied between nested tunnels, so each cipher works in the other's memory. The room
+/// that it needs around a packet must be there, and it must change nothing outside its own areas.
 @Suite struct NestingMemoryTests {
-  /// What a step may change.
+  /// Memory that a step may change.
   private struct Area {
     var start: UnsafeRawPointer
     var byteCount: Int
@@ -34,12 +34,15 @@ private let strides = [0, 64, 256, 512]
   private final class Snapshot {
     private let memory: UnsafeRawBufferPointer
     private let before: UnsafeMutableRawBufferPointer
+    /// The tunnels and batches themselves, which note where they are at each step.
+    private let values: Area
 
-    init(_ node: NestedNode) {
+    init(_ node: TunnelNode) {
       // The secrets come first.
       let arena = node.memory
       memory = UnsafeRawBufferPointer(
         start: arena.arena.secrets.baseAddress, count: arena.arena.byteCount)
+      values = Area(node.values.baseAddress!, node.values.count)
       before = .allocate(byteCount: memory.count, alignment: 64)
       take()
     }
@@ -48,7 +51,7 @@ private let strides = [0, 64, 256, 512]
 
     func take() { before.copyMemory(from: memory) }
 
-    /// That nothing has changed since but in these areas; then takes the next one.
+    /// Checks that only these areas have changed since the last snapshot, and takes the next one.
     func expectChanges(
       only areas: [Area], _ comment: Comment, sourceLocation: SourceLocation = #_sourceLocation
     ) {
@@ -60,7 +63,9 @@ private let strides = [0, 64, 256, 512]
         guard memcmp(now, old, count) != 0 else { continue }
         for index in 0..<count where now.byte(index) != UnsafeRawPointer(old).byte(index) {
           let address = now + index
-          if !areas.contains(where: { $0.contains(address) }) { strays.append(offset + index) }
+          if !values.contains(address), !areas.contains(where: { $0.contains(address) }) {
+            strays.append(offset + index)
+          }
         }
       }
       #expect(strays.isEmpty, comment, sourceLocation: sourceLocation)
@@ -73,8 +78,8 @@ private let strides = [0, 64, 256, 512]
     return random.bytes(count)
   }
 
-  /// Lays noise everywhere that a batch keeps nothing, to find what relies on zeros.
-  private func fill(_ node: NestedNode, _ byte: UInt8) {
+  /// Fills all memory in which a batch keeps nothing with noise, to find code that relies on zeros.
+  private func fill(_ node: TunnelNode, _ byte: UInt8) {
     for hop in node.hops {
       hop.outbound.reset()
       hop.inbound.reset()
@@ -86,12 +91,11 @@ private let strides = [0, 64, 256, 512]
 
   // MARK: Step by step
 
-  /// Of two hops outward, with what each step may change.
-  private func sendStepByStep(_ node: NestedNode, _ packets: [[UInt8]], at now: Instant)
+  /// Sends through two hops, and checks what each step changes.
+  private func sendStepByStep(_ node: TunnelNode, _ packets: [[UInt8]], at now: Instant)
     -> [Emission]
   {
     let (inner, outer) = (node.hops[0], node.hops[1])
-    let channel = node.channels[0]
     inner.outbound.reset()
     for packet in packets {
       inner.outbound.room(for: packet.count)!.copyBytes(from: packet)
@@ -101,7 +105,7 @@ private let strides = [0, 64, 256, 512]
     let snapshot = Snapshot(node)
     var emissions: [Emission] = []
     while inner.outbound.seal() {
-      // The tables of outputs and sessions, the outputs themselves.
+      // The tables of outputs and sessions, and the outputs.
       snapshot.expectChanges(
         only: [
           Area(inner.outbound.outputs.bytes), Area(inner.outbound.outputs.datagrams),
@@ -112,17 +116,17 @@ private let strides = [0, 64, 256, 512]
         outer.outbound.reset()
         snapshot.take()
         let first = next
-        next = channel.channel.wrap(
+        next = inner.channel.wrap(
           from: &inner.outbound, at: next, into: &outer.outbound, at: now)
         snapshot.expectChanges(
           only: headrooms(of: inner.outbound, first..<next) + [
-            Area(outer.outbound.bytes), Area(outer.outbound.packets), channelState(channel),
+            Area(outer.outbound.bytes), Area(outer.outbound.packets), channelState(inner),
           ], "carrying outward")
         outer.tunnel.plan(&outer.outbound, at: now)
         checkSealable(outer.outbound, of: node, cipher: outer.tunnel.cipher)
         snapshot.take()
         while outer.outbound.seal() {
-          // The input is as it was: the inner tunnel's outputs too.
+          // The input is unchanged, including the inner tunnel's outputs.
           snapshot.expectChanges(
             only: [
               Area(outer.outbound.outputs.bytes), Area(outer.outbound.outputs.datagrams),
@@ -144,7 +148,7 @@ private let strides = [0, 64, 256, 512]
     return emissions
   }
 
-  /// What is just before each output, for headers.
+  /// The headroom of each output.
   private func headrooms(of batch: borrowing OutboundBatch, _ range: Range<Int>) -> [Area] {
     range.map {
       Area(
@@ -156,17 +160,16 @@ private let strides = [0, 64, 256, 512]
     Area(batch.sessions.table, batch.packets.count * MemoryLayout<BatchSession>.stride)
   }
 
-  /// Counters stand in front of the paths and of what is lent.
-  private func channelState(_ channel: NestedChannel) -> Area {
-    withUnsafeBytes(of: channel.channel.counters) {
+  /// The counters precede the path table and the list of lent slots.
+  private func channelState(_ hop: TunnelHop) -> Area {
+    withUnsafeBytes(of: hop.channel.counters) {
       Area($0.load(as: UnsafeRawPointer.self), Int(DatagramVerdict.count) * 8)
     }
   }
 
-  /// What the cipher reads around each packet lies in the process's memory, and within the area
-  /// that the packet is in.
+  /// All that the cipher reads around a packet is within the area that holds the packet.
   private func checkSealable(
-    _ batch: borrowing OutboundBatch, of node: NestedNode, cipher: TransportCipher
+    _ batch: borrowing OutboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
     let areas = node.hops.flatMap { [Area($0.outbound.bytes), Area($0.outbound.outputs.bytes)] }
     for index in 0..<batch.count where batch.packets[index].kind == .text {
@@ -187,12 +190,11 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// The same inward.
+  /// The same for the inbound direction.
   private func receiveStepByStep(
-    _ node: NestedNode, _ emissions: [Emission], at now: Instant
+    _ node: TunnelNode, _ emissions: [Emission], at now: Instant
   ) -> [[UInt8]] {
     let (inner, outer) = (node.hops[0], node.hops[1])
-    let channel = node.channels[0]
     var packets: [[UInt8]] = []
     var rest = emissions[...]
     let snapshot = Snapshot(node)
@@ -201,7 +203,7 @@ private let strides = [0, 64, 256, 512]
       while let emission = rest.first, let room = outer.inbound.room {
         room.copyBytes(from: emission.bytes)
         outer.inbound.append(
-          byteCount: emission.bytes.count, from: Path(to: NestedPair.network(1)),
+          byteCount: emission.bytes.count, from: Path(to: TunnelPair.network(1)),
           trafficClass: 0, isTruncated: false)
         rest = rest.dropFirst()
       }
@@ -214,29 +216,30 @@ private let strides = [0, 64, 256, 512]
       var next = 0
       while next < outer.inbound.count {
         inner.inbound.reset()
-        next = channel.channel.unwrap(
+        next = inner.channel.unwrap(
           from: outer.inbound, at: next, into: &inner.inbound, at: now)
         inner.tunnel.accept(&inner.inbound, at: now)
         checkOpenable(inner.inbound, of: node, cipher: inner.tunnel.cipher)
         snapshot.take()
         inner.inbound.open()
-        // The outer texts and the reassembler's slots are as they were.
+        // The outer texts and the reassembler's slots are unchanged.
         snapshot.expectChanges(
           only: [Area(inner.inbound.texts), Area(inner.inbound.packets)], "opening the inner ones")
         inner.tunnel.deliver(&inner.inbound, at: now)
         for index in 0..<inner.inbound.count {
           if let packet = inner.inbound.delivered(index) { packets.append([UInt8](packet)) }
         }
-        channel.channel.release()
+        inner.channel.release()
       }
     }
     return packets
   }
 
   private func checkOpenable(
-    _ batch: borrowing InboundBatch, of node: NestedNode, cipher: TransportCipher
+    _ batch: borrowing InboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
-    let areas = node.hops.map { Area($0.inbound.texts) } + node.channels.flatMap { slots(of: $0) }
+    let areas =
+      node.hops.map { Area($0.inbound.texts) } + node.hops.dropLast().flatMap { slots(of: $0) }
     for index in 0..<batch.count where batch.packets[index].kind == .sealed {
       let message = UnsafeRawPointer(batch.packets[index].start) + 16
       let byteCount = Int(batch.packets[index].byteCount) - 32
@@ -250,14 +253,14 @@ private let strides = [0, 64, 256, 512]
       #expect(message - TransportCipher.headroom >= area.start)
       let end = area.start + area.byteCount
       #expect(message + (stream - 64) <= end)
-      // The tag, and what stands behind it while the lengths are there.
+      // The tag, and the block of lengths that is written behind it.
       #expect(message + byteCount + 32 <= end)
       #expect(message + byteCount + TransportCipher.slack <= end)
     }
   }
 
-  private func slots(of channel: NestedChannel) -> [Area] {
-    let start = { UnsafeRawPointer(channel.channel.reassembler.payload(of: $0)) }
+  private func slots(of hop: TunnelHop) -> [Area] {
+    let start = { UnsafeRawPointer(hop.channel.reassembler.payload(of: $0)) }
     let byteCount = start(1) - start(0)
     return (0..<Reassembler.slots).map {
       Area(start($0) - Reassembler.payloadByteOffset, byteCount)
@@ -270,39 +273,42 @@ private let strides = [0, 64, 256, 512]
     var limits = Limits.roomy
     limits.reassembledByteCount = 5000
     for other in [stride, strides[(strides.firstIndex(of: stride)! + 1) % 4]] {
-      let pair = try NestedPair(families: [family], limits: limits, strides: [stride, other])
+      let pair = try TunnelPair(
+        hops: 2, families: [family], limits: limits, strides: [stride, other])
       pair.connect()
+      pair.forget()
       fill(pair.a, 0xa5)
       fill(pair.b, 0x5a)
-      // Whole, in fragments, and whole again; a batch of the smallest.
+      // Whole, fragmented, and whole again; then a batch of the smallest packets.
       for sizes in [[0, 1300, 1330, 3, 4000, 700], [1313], [Int](repeating: 0, count: 16)] {
-        let packets = sizes.map { NestedPair.packet(bytes($0, seed: UInt64($0))) }
+        let packets = sizes.map { TunnelPair.packet(bytes($0, seed: UInt64($0))) }
         let emissions = sendStepByStep(pair.a, packets, at: pair.now)
         #expect(receiveStepByStep(pair.b, emissions, at: pair.now) == packets)
       }
     }
   }
 
-  /// A packet of the inner tunnel that the outer one has no way for is answered with nothing: the
-  /// error would be written over the datagram before it.
+  /// If the outer tunnel cannot route a packet of the inner one, it sends no ICMP error: the error
+  /// would overwrite the datagram before it.
   @Test(arguments: families) func noErrorsAroundWhatStandsElsewhere(
     family: IPAddress.Family
   ) throws {
-    let pair = try NestedPair(families: [family])
+    let pair = try TunnelPair(hops: 2, families: [family])
     pair.connect()
+    pair.forget()
     let (inner, outer) = (pair.a.hops[0], pair.a.hops[1])
     let nowhere = family == .ipv4 ? ipv4(8, 8, 8, 8) : ipv6(0x2001_0db8 << 32, 8)
     inner.tunnel.setEndpoint(Endpoint(address: nowhere, port: 1), of: inner.firstPeer)
     inner.outbound.reset()
     for count in [200, 0, 300] {
-      let packet = NestedPair.packet(bytes(count, seed: 1))
+      let packet = TunnelPair.packet(bytes(count, seed: 1))
       inner.outbound.room(for: packet.count)!.copyBytes(from: packet)
       inner.outbound.append(byteCount: packet.count)
     }
     inner.tunnel.plan(&inner.outbound, at: pair.now)
     #expect(inner.outbound.seal() && inner.outbound.outputCount == 3)
     outer.outbound.reset()
-    let next = pair.a.channels[0].channel.wrap(
+    let next = pair.a.hops[0].channel.wrap(
       from: &inner.outbound, at: 0, into: &outer.outbound, at: pair.now)
     #expect(next == 3)
     let before = [UInt8](inner.outbound.outputs.bytes)
@@ -316,7 +322,7 @@ private let strides = [0, 64, 256, 512]
 
   // MARK: By construction
 
-  /// Output areas with and without room for headers, filled to the brim with any sizes: nothing
+  /// Output areas with and without room for headers, filled with packets of any size: nothing
   /// overlaps, the first has `lead` before its headers, the last has `slack` behind it.
   @Test(arguments: 0..<40 as Range<UInt64>) func outputAreas(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
@@ -344,8 +350,8 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// Datagrams that stand elsewhere need room for their texts, which is counted as if they stood
-  /// in the batch: the last text has what the cipher overwrites behind it.
+  /// Datagrams outside the batch need room for their texts, counted as if they were in the batch:
+  /// the last text has room behind it for what the cipher overwrites.
   @Test(arguments: 0..<12 as Range<UInt64>) func textAreas(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     for limits in [Limits.nested, .narrow, Profile.tiny.limits] {
@@ -362,13 +368,13 @@ private let strides = [0, 64, 256, 512]
           let had = batch.hasRoomForAny
           guard
             batch.append(
-              at: datagram, byteCount: byteCount, from: Path(to: NestedPair.network(1)),
+              at: datagram, byteCount: byteCount, from: Path(to: TunnelPair.network(1)),
               trafficClass: 0)
           else {
             #expect(!had)
             break
           }
-          // As `open` lays them.
+          // As `open` places them.
           let offset = roundUp(used + BatchLayout.headroom, to: BatchLayout.alignment)
           used = offset + byteCount - WireGuard.overheadByteCount
           #expect(offset >= TransportCipher.headroom)
@@ -379,8 +385,8 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// Slots of the reassembler: of a packet of any size, in either family, with headers or without,
-  /// what carries the payload away has its room before and behind.
+  /// Slots of the reassembler: for a packet of any size, in either family, with or without headers,
+  /// the cipher has room before and behind the payload.
   @Test(arguments: families, [2048, 5000, 65_575])
   func slotsOfTheReassembler(family: IPAddress.Family, largest: Int) throws {
     var limits = Limits.channel
@@ -405,7 +411,7 @@ private let strides = [0, 64, 256, 512]
         let start = UnsafeRawPointer(payload.baseAddress!)
         let slot = (start - first) / stride
         let region = first + slot * stride
-        // Sealed again where it stands: with headers before it. Opened: less is needed.
+        // Sealed again in place, with headers before it. Opening needs less.
         #expect(start - DatagramChannel.headroom - TransportCipher.headroom >= region)
         #expect(start + payload.count + 15 + TransportCipher.slack <= region + stride)
       }

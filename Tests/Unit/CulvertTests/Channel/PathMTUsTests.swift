@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What is known of paths, against a dictionary.
+/// The table of path MTUs against a dictionary.
 @Suite struct PathMTUsTests {
   /// The table, with time.
   private final class Table {
@@ -56,17 +56,17 @@ import Testing
     table.lower(1, 1300)
     table.wait(seconds: 599)
     #expect(table.mtu(1) == 1300)
-    // A larger one says nothing, and so does not keep the smaller one.
+    // A larger MTU is ignored, and does not extend the life of the smaller one.
     table.lower(1, 1400)
     table.wait(seconds: 1)
     #expect(table.mtu(1) == nil)
     table.lower(1, 1400)
     #expect(table.mtu(1) == 1400)
-    // One that nobody has asked about since it was over is no reason to keep it.
+    // An expired entry that nobody has asked about since then is not kept.
     table.wait(seconds: 600)
     table.lower(1, 1500)
     #expect(table.mtu(1) == 1500)
-    // A smaller one counts from when it came.
+    // A smaller MTU starts its own lifetime.
     table.wait(seconds: 300)
     table.lower(1, 1200)
     table.wait(seconds: 599)
@@ -82,7 +82,7 @@ import Testing
     }
     table.lower(1, 900)
     table.lower(9, 1009)
-    // 1 was lowered anew, so 2 was the oldest.
+    // Entry 1 was lowered again, so entry 2 was the oldest.
     #expect(table.mtu(2) == nil)
     for host: UInt8 in [1, 3, 4, 5, 6, 7, 8, 9] { #expect(table.mtu(host) != nil) }
   }
@@ -100,7 +100,7 @@ import Testing
     var random = SeededGenerator(seed: seed)
     var model: [UInt8: (mtu: Int, end: UInt64)] = [:]
     for number in 0..<400 {
-      // No two end at once, so there always is one that is the oldest.
+      // No two expire at the same time, so there is always one oldest entry.
       table.now = table.now.advanced(by: 1)
       let host = UInt8.random(in: 1...12, using: &random)
       switch Int.random(in: 0..<10, using: &random) {

@@ -59,7 +59,7 @@ import Testing
     #expect(file.end == nil && !file.isUnclean)
   }
 
-  /// The same in every way to arrange the same words, as wg(8) reads them.
+  /// The same words with any layout mean the same, as for wg(8).
   @Test(arguments: [
     "[Interface]\nPrivateKey=%\nListenPort=5\n", "[interface]\nprivatekey=%\nlistenport=5",
     "[INTERFACE]\r\nPRIVATEKEY = %\r\nLISTENPORT = 5\r\n",
@@ -146,7 +146,7 @@ import Testing
     for empty in ["", "\n\n# nothing", "[Interface]", "[Interface]\nListenPort = 5"] {
       #expect(Fixture(empty).error == ConfigError(.noPrivateKey, line: 0))
     }
-    // All zero unsets the key.
+    // A key of zeros unsets it.
     let zero = String(repeating: "A", count: 43) + "="
     #expect(Fixture("[Interface]\nPrivateKey = \(zero)").reason == .noPrivateKey)
     #expect(Fixture("[Peer]\nPublicKey = \(Fixture.keyText)").reason == .noPrivateKey)
@@ -241,13 +241,13 @@ import Testing
     #expect(Fixture(second).error == ConfigError(.badAddress, line: 4))
     let mark = "[Interface]\n\u{feff}ListenPort = 1\n"
     #expect(Fixture(mark).error == ConfigError(.unknownKey, line: 2))
-    // Nothing is said behind a failure, on the same line or on others.
+    // After a failure nothing more is reported, on this line or on others.
     let more = "[Interface]\nAddress = ::1 x ::2\nAddress = ::3\nPrivateKey = \(key)"
     #expect(Fixture(more).statements.count == 3)
     #expect(Fixture(more).end == nil)
   }
 
-  /// The half of a key on a line of its own looks like KEY = (nothing): it is not repeated.
+  /// Half of a key on a line of its own looks like KEY = (nothing): the message does not repeat it.
   @Test func errorsNameKeysAndNoSecrets() {
     #expect(Fixture.interface("Adress = 10.0.0.1/24").failedKey == "Adress")
     #expect(Fixture.interface("listenport = x").failedKey == "listenport")
@@ -281,7 +281,7 @@ import Testing
         #expect(parser.next() == .peer(.presharedKey))
       }
       #expect(!memory.dropFirst(32).allSatisfy { $0 == 0 })
-      // What is not taken is forgotten all the same.
+      // Secrets that are not used are wiped all the same.
       TextFixture.with("# x") { parser.begin($0) }
       #expect(memory.allSatisfy { $0 == 0 })
       parser.begin(.incomplete)

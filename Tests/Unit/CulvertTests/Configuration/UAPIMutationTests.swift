@@ -3,8 +3,8 @@ import Testing
 
 @testable import Culvert
 
-/// Whole conversations, mutated from a seed: nothing traps, and however the bytes are cut, the
-/// result is the same.
+/// Whole conversations, mutated from a seed: nothing traps, and the result does not depend on how
+/// the bytes are split.
 @Suite struct UAPIMutationTests {
   private static let hex = String(repeating: "0123456789abcdef", count: 4)
   private static let conversation = """
@@ -38,7 +38,7 @@ import Testing
 
     """
 
-  /// Everything the stream means, arriving in pieces of `pieces` bytes, over and over.
+  /// The meaning of the stream, if it arrives in pieces of these sizes, repeated.
   private func results(_ stream: [UInt8], pieces: [Int]) -> [UAPILine] {
     var results: [UAPILine] = []
     run(stream, pieces: pieces) { results.append($0) }

@@ -1,8 +1,9 @@
+import Foundation
 import Testing
 
 @testable import Culvert
 
-/// Each way to encrypt transport data against libsodium's AEAD call, its bounds and its refusals.
+/// Each transport cipher against libsodium's AEAD call: results, bounds, refusals.
 @Suite struct TransportCipherTests {
   static let candidates: [TransportCipher] = [
     .whole, .composed(stride: 64), .composed(stride: 256), .composed(stride: 512),
@@ -40,7 +41,7 @@ import Testing
     }
   }
 
-  /// Every length genuine, and again with one bit flipped somewhere else each time.
+  /// Every length, once genuine and once with one bit flipped at varying places.
   @Test(arguments: candidates)
   func opensWhatTheAEADSealsAndTouchesNothingElse(cipher: TransportCipher) {
     let key = TransportCipherTests.key
@@ -68,7 +69,7 @@ import Testing
     }
   }
 
-  /// The output of `open` for one message, or nil where it was refused.
+  /// The output of `open` for one message, or nil if it was refused.
   func open(
     _ message: [UInt8], counter: UInt64, sender: UInt32 = 0, key: [UInt8], cipher: TransportCipher
   ) -> [UInt8]? {
@@ -109,7 +110,7 @@ import Testing
         changed[bit / 8] ^= 1 << (bit % 8)
         #expect(open(message, counter: counter, key: changed, cipher: cipher) == nil, "key's bit")
       }
-      // A longer or shorter message with the same tag behind it.
+      // A longer or shorter message with the same tag.
       #expect(open([0] + message, counter: counter, key: key, cipher: cipher) == nil)
       if byteCount > 0 {
         let shorter = Array(message.prefix(byteCount - 1) + message.suffix(16))
@@ -123,7 +124,7 @@ import Testing
     let text = TestVectors.pattern(100, start: 5)
     var message = AEADTests.seal(text, additional: [], counter: 9, key: TransportCipherTests.key)
     if !isGenuine { message[0] ^= 1 }
-    // A text of zeros in front of the ciphertext would show the key in the clear.
+    // Zeros before the ciphertext would reveal the one-time key.
     source.lay(message)
     output.lay([])
     #expect(
@@ -134,7 +135,7 @@ import Testing
     #expect(isUntouched || output.isZero(from: -64, byteCount: 64))
   }
 
-  /// RFC 8439 section 2.4.2: the stream from its block 1, which is a ciphertext without its tag.
+  /// RFC 8439 section 2.4.2: the stream from block 1, which gives the ciphertext without its tag.
   @Test(arguments: candidates)
   func rfc8439Section242(cipher: TransportCipher) {
     let ciphertext = TestVectors.bytes(
@@ -179,5 +180,134 @@ import Testing
         counter: counter, sender: sender, key: key)
       #expect(output.holds(message), "case \(test["tcId"]!)")
     }
+  }
+}
+
+/// The choice of a cipher, with a clock that the test controls.
+@Suite struct CipherMeasuringTests {
+  /// The chosen stride, 0 for libsodium's AEAD call, if each timing takes what `times` returns for
+  /// its round, candidate and size, in the order of `measured`.
+  static func choice(_ times: (_ round: Int, _ candidate: Int, _ isLong: Bool) -> UInt64) -> Int {
+    let scratch = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: TransportCipher.scratchByteCount + 1, alignment: 16)
+    defer { scratch.deallocate() }
+    scratch[scratch.count - 1] = 0xee
+    var now: UInt64 = 1 << 40
+    var readings = 0
+    let cipher = TransportCipher.measured(
+      scratch: UnsafeMutableRawBufferPointer(rebasing: scratch.dropLast())
+    ) {
+      // Two readings per timing, two timings per candidate, four candidates per round.
+      if readings % 2 == 1 { now &+= times(readings / 16, readings / 4 % 4, readings / 2 % 2 == 0) }
+      readings += 1
+      return now
+    }
+    #expect(readings >= 5 * 16)
+    #expect(scratch[scratch.count - 1] == 0xee)
+    return cipher.stride
+  }
+
+  @Test(arguments: [0, 64, 256, 512].enumerated().map { ($0.offset, $0.element) })
+  func takesTheCheapest(cheapest: Int, stride: Int) {
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, _ in candidate == cheapest ? 9 : 10 } == stride)
+    // Fast for one size, and not too slow for the other.
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == cheapest ? (isLong ? 50 : 30) : (isLong ? 60 : 29)
+      } == stride)
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == cheapest ? (isLong ? 61 : 20) : (isLong ? 60 : 29)
+      } == stride)
+  }
+
+  @Test func oneQuietRoundIsEnough() {
+    #expect(
+      CipherMeasuringTests.choice { round, candidate, _ in
+        candidate == 2 ? (round == 3 ? 9 : 1000) : 10
+      } == 256)
+    #expect(
+      CipherMeasuringTests.choice { round, candidate, _ in
+        candidate == 1 ? (round == 0 ? 9 : 1000) : 10
+      } == 64)
+  }
+
+  @Test func aClockThatStandsOrGoesBackChoosesTheAEADCall() {
+    #expect(CipherMeasuringTests.choice { _, _, _ in 0 } == 0)
+    #expect(CipherMeasuringTests.choice { _, _, _ in UInt64.max } == 0)
+  }
+
+  /// A candidate is not chosen because the clock went back.
+  @Test func timesThatWrapAreTheDearest() {
+    #expect(
+      CipherMeasuringTests.choice { _, candidate, isLong in
+        candidate == 2 && isLong ? .max - 4 : 10
+      } == 0)
+  }
+}
+
+/// The input or the output of a `TransportCipher`: bytes with the room around them that the cipher
+/// may use, and more that it may not. Remembers the previous content.
+final class CipherBuffer {
+  private static let edgeByteCount = 32
+  private static let alignment = 64
+
+  /// Where the text begins.
+  private(set) var text: UnsafeMutableRawPointer
+  private let now: UnsafeMutableRawBufferPointer
+  private let before: UnsafeMutableRawBufferPointer
+  private let noise: UnsafeMutableRawBufferPointer
+
+  /// Room for `capacity` bytes of text, padding and tag.
+  init(capacity: Int) {
+    let byteCount =
+      2 * CipherBuffer.edgeByteCount + TransportCipher.headroom + CipherBuffer.alignment + capacity
+      + TransportCipher.slack
+    now = .allocate(byteCount: byteCount, alignment: CipherBuffer.alignment)
+    before = .allocate(byteCount: byteCount, alignment: CipherBuffer.alignment)
+    noise = .allocate(byteCount: byteCount, alignment: CipherBuffer.alignment)
+    for index in noise.indices { noise[index] = UInt8(truncatingIfNeeded: index &* 37 | 1) }
+    text = now.baseAddress!
+    lay([])
+  }
+
+  deinit {
+    now.deallocate()
+    before.deallocate()
+    noise.deallocate()
+  }
+
+  /// Places `bytes` at an offset from an aligned address, with noise all around.
+  func lay(_ bytes: [UInt8], misalignment: Int = 0) {
+    now.copyMemory(from: UnsafeRawBufferPointer(noise))
+    text = now.baseAddress! + CipherBuffer.edgeByteCount + TransportCipher.headroom + misalignment
+    bytes.withUnsafeBytes {
+      if let start = $0.baseAddress { text.copyMemory(from: start, byteCount: $0.count) }
+    }
+    before.copyMemory(from: UnsafeRawBufferPointer(now))
+  }
+
+  /// Whether nothing has changed.
+  var isUnchanged: Bool { memcmp(now.baseAddress!, before.baseAddress!, now.count) == 0 }
+
+  /// Whether nothing has changed except `headroom` bytes before the text, the `byteCount` bytes of
+  /// the text, and the slack behind it.
+  func isUnchangedAround(headroom: Int, byteCount: Int) -> Bool {
+    let front = text - now.baseAddress! - headroom
+    let back = text - now.baseAddress! + byteCount + TransportCipher.slack
+    return memcmp(now.baseAddress!, before.baseAddress!, front) == 0
+      && memcmp(now.baseAddress! + back, before.baseAddress! + back, now.count - back) == 0
+  }
+
+  func holds(_ bytes: [UInt8]) -> Bool { memcmp(text, bytes, bytes.count) == 0 }
+
+  /// Whether `byteCount` bytes are zero, from `start` bytes into the text.
+  func isZero(from start: Int = 0, byteCount: Int) -> Bool {
+    (start..<start + byteCount).allSatisfy { text.load(fromByteOffset: $0, as: UInt8.self) == 0 }
+  }
+
+  func bytes(_ byteCount: Int) -> [UInt8] {
+    Array(UnsafeRawBufferPointer(start: text, count: byteCount))
   }
 }

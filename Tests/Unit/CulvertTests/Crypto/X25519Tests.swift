@@ -1,9 +1,10 @@
+import Foundation
 import Testing
 
 @testable import Culvert
 
 @Suite struct X25519Tests {
-  /// The product, or nil where it was refused; then the output has been zeroed too.
+  /// The product; or nil if it was refused, in which case the output is zeroed.
   static func multiply(_ secret: [UInt8], _ point: [UInt8]) -> [UInt8]? {
     var output = [UInt8](repeating: 0xee, count: 32)
     guard X25519.multiply(into: &output, secret: secret, point: point) else {
@@ -64,7 +65,7 @@ import Testing
     var order8 = TestVectors.bytes(
       "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800")
     #expect(X25519Tests.multiply(secret, order8) == nil)
-    // The top bit of a point does not count (RFC 7748 section 5).
+    // The top bit of a point is ignored (RFC 7748 section 5).
     order8[31] |= 0x80
     #expect(X25519Tests.multiply(secret, order8) == nil)
     var point = [UInt8](repeating: 0, count: 32)
@@ -103,4 +104,54 @@ import Testing
       }
     }
   }
+}
+
+/// Bytes in hex, and the larger vector sets beside the repository. If the sets are absent, the
+/// tests that read them are skipped by name; the RFCs' own cases are in the tests.
+enum TestVectors {
+  /// Bytes from hex; blanks and line ends between the digits are ignored.
+  static func bytes(_ text: String) -> [UInt8] {
+    let digits = text.filter { !$0.isWhitespace }
+    precondition(digits.count % 2 == 0)
+    var bytes: [UInt8] = []
+    var index = digits.startIndex
+    while index < digits.endIndex {
+      let next = digits.index(index, offsetBy: 2)
+      bytes.append(UInt8(digits[index..<next], radix: 16)!)
+      index = next
+    }
+    return bytes
+  }
+
+  /// `start`, `start` + `step`, and so on, `count` bytes.
+  static func pattern(_ count: Int, start: UInt8, step: UInt8 = 7) -> [UInt8] {
+    (0..<count).map { UInt8(truncatingIfNeeded: $0) &* step &+ start }
+  }
+
+  /// The bytes of a set, from `CULVERT_VECTORS` or from ../shared/vectors beside the repository.
+  static func file(_ name: String) -> Data? {
+    if let folder = ProcessInfo.processInfo.environment["CULVERT_VECTORS"] {
+      return FileManager.default.contents(atPath: folder + "/" + name)
+    }
+    return FileManager.default.contents(
+      atPath: repositoryRoot.deletingLastPathComponent().path + "/shared/vectors/" + name)
+  }
+
+  static func exists(_ name: String) -> Bool { file(name) != nil }
+
+  /// The cases of a Wycheproof set that `matches` accepts by its group, as name and value pairs.
+  static func wycheproof(
+    _ name: String, where matches: ([String: Any]) -> Bool = { _ in true }
+  ) throws -> [[String: Any]] {
+    let json = try JSONSerialization.jsonObject(with: file(name)!) as! [String: Any]
+    return (json["testGroups"] as! [[String: Any]]).filter(matches)
+      .flatMap { $0["tests"] as! [[String: Any]] }
+  }
+}
+
+extension [String: Any] {
+  /// The bytes of a field in hex.
+  func hex(_ name: String) -> [UInt8] { TestVectors.bytes(self[name] as! String) }
+
+  func text(_ name: String) -> String { self[name] as! String }
 }

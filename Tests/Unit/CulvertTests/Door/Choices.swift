@@ -1,4 +1,4 @@
-/// Where a run of `DoorWorld` or `UAPIDoor` takes its decisions from: a seed, or the bytes that a
+/// The source of the decisions in a run of `DoorWorld` or `UAPIDoor`: a seed, or the bytes that a
 /// fuzzer mutates. The same choices give the same run.
 struct Choices {
   private let bytes: UnsafeRawBufferPointer
@@ -37,7 +37,7 @@ struct Choices {
     return word
   }
 
-  /// A number in 0..<bound, which is 1 to 65536; the slight bias does no harm here.
+  /// A number in 0..<bound, with a bound of 1 to 65536; the slight bias is harmless.
   mutating func below(_ bound: Int) -> Int {
     if bound <= 256 { return Int(byte()) % bound }
     return (Int(byte()) << 8 | Int(byte())) % bound
@@ -55,5 +55,26 @@ struct Choices {
     word = (word ^ word >> 30) &* 0xbf58_476d_1ce4_e5b9
     word = (word ^ word >> 27) &* 0x94d0_49bb_1331_11eb
     return word ^ word >> 31
+  }
+}
+
+/// SplitMix64: the same seed gives the same run on every platform.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) {
+    state = seed
+  }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var word = state
+    word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
+    return word ^ (word >> 31)
+  }
+
+  mutating func bytes(_ count: Int) -> [UInt8] {
+    (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) }
   }
 }

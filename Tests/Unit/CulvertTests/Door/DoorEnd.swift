@@ -2,16 +2,24 @@
   @testable import Culvert
 #endif
 
-/// A tunnel with its two batches in a region of its own, and a saved state to go back to.
+/// A tunnel with its two batches in a region of its own, and a saved state to return to.
 final class DoorEnd {
-  var tunnel: Tunnel
-  var outbound: OutboundBatch
-  var inbound: InboundBatch
+  let end: TunnelEnd
   private let region: UnsafeMutableRawBufferPointer
-  /// Bytes of the region before the batches, which hold nothing between two uses.
-  private let stateByteCount: Int
-  /// The tunnel itself, and behind it its part of the region.
   private let saved: UnsafeMutableRawPointer
+
+  var tunnel: Tunnel {
+    unsafeAddress { UnsafePointer(end.innermost.tunnelAddress) }
+    unsafeMutableAddress { end.innermost.tunnelAddress }
+  }
+  var outbound: OutboundBatch {
+    unsafeAddress { UnsafePointer(end.innermost.outboundAddress) }
+    unsafeMutableAddress { end.innermost.outboundAddress }
+  }
+  var inbound: InboundBatch {
+    unsafeAddress { UnsafePointer(end.innermost.inboundAddress) }
+    unsafeMutableAddress { end.innermost.inboundAddress }
+  }
 
   /// Small, so that full tables and rings are everyday states.
   static let limits = Limits(
@@ -22,14 +30,10 @@ final class DoorEnd {
     region = .allocate(byteCount: 1 << 20, alignment: Arena.pageByteCount)
     region.initializeMemory(as: UInt8.self, repeating: 0)
     var arena = Arena(region: region)
-    var tunnel = Tunnel(carvingFrom: &arena, limits: DoorEnd.limits)
-    stateByteCount = arena.byteCount
-    outbound = tunnel.makeOutboundBatch(carvingFrom: &arena)
-    inbound = tunnel.makeInboundBatch(carvingFrom: &arena)
+    end = TunnelEnd(carvingFrom: &arena, limits: DoorEnd.limits)
     arena.seal()
+    saved = .allocate(byteCount: end.stateByteCount, alignment: 16)
     tunnel.start(entropy: .seeded(seed))
-    self.tunnel = tunnel
-    saved = .allocate(byteCount: MemoryLayout<Tunnel>.size + stateByteCount, alignment: 16)
   }
 
   deinit {
@@ -40,29 +44,21 @@ final class DoorEnd {
 
   // MARK: State
 
-  /// A tunnel is plain numbers and pointers into its region: its bytes are its state.
+  /// A tunnel is plain numbers and pointers into its region: the region's bytes are its state.
   func save() {
     fenceSlots(false)
     defer { fenceSlots(true) }
-    withUnsafeMutablePointer(to: &tunnel) {
-      saved.copyMemory(from: $0, byteCount: MemoryLayout<Tunnel>.size)
-    }
-    (saved + MemoryLayout<Tunnel>.size)
-      .copyMemory(from: region.baseAddress!, byteCount: stateByteCount)
+    saved.copyMemory(from: region.baseAddress!, byteCount: end.stateByteCount)
   }
 
   func restore() {
     fenceSlots(false)
     defer { fenceSlots(true) }
-    withUnsafeMutablePointer(to: &tunnel) {
-      UnsafeMutableRawPointer($0).copyMemory(from: saved, byteCount: MemoryLayout<Tunnel>.size)
-    }
-    region.baseAddress!
-      .copyMemory(from: saved + MemoryLayout<Tunnel>.size, byteCount: stateByteCount)
+    region.baseAddress!.copyMemory(from: saved, byteCount: end.stateByteCount)
   }
 
-  /// Under the fuzzer, address sanitizer watches the end of each slot that a handshake message is
-  /// copied to.
+  /// Under the fuzzer, the address sanitizer watches the end of each slot that holds a handshake
+  /// message.
   private func fenceSlots(_ isOn: Bool) {
     #if FENCES
       guard let first = tunnel.handshakePool.allocate() else { return }
@@ -122,6 +118,61 @@ final class DoorEnd {
   @_silgen_name("__asan_unpoison_memory_region")
   private func unpoison(_ start: UnsafeMutableRawPointer, _ byteCount: Int)
 #endif
+
+/// A few datagrams in flight, oldest first, in fixed memory; if it is full, the oldest is lost.
+final class DoorMail {
+  private static let capacity = 16
+  static let datagramByteCount = 2048
+
+  private let bytes = UnsafeMutableRawPointer.allocate(
+    byteCount: DoorMail.capacity * DoorMail.datagramByteCount, alignment: 16)
+  private let byteCounts = UnsafeMutablePointer<Int>.allocate(capacity: DoorMail.capacity)
+  private var first = 0
+  private(set) var count = 0
+
+  init() {
+    byteCounts.initialize(repeating: 0, count: DoorMail.capacity)
+  }
+
+  deinit {
+    bytes.deallocate()
+    byteCounts.deallocate()
+  }
+
+  func clear() {
+    first = 0
+    count = 0
+  }
+
+  /// Datagrams longer than a slot are lost.
+  func push(_ datagram: UnsafeRawBufferPointer) {
+    guard datagram.count <= DoorMail.datagramByteCount else { return }
+    if count == DoorMail.capacity { drop() }
+    let slot = (first + count) % DoorMail.capacity
+    byteCounts[slot] = datagram.count
+    if let start = datagram.baseAddress {
+      place(slot).copyMemory(from: start, byteCount: datagram.count)
+    }
+    count += 1
+  }
+
+  /// Copies a datagram to `target`, which has room for the largest. Returns its byte count.
+  func copy(_ index: Int, into target: UnsafeMutableRawPointer) -> Int {
+    let slot = (first + index) % DoorMail.capacity
+    target.copyMemory(from: place(slot), byteCount: byteCounts[slot])
+    return byteCounts[slot]
+  }
+
+  func drop() {
+    guard count > 0 else { return }
+    first = (first + 1) % DoorMail.capacity
+    count -= 1
+  }
+
+  private func place(_ slot: Int) -> UnsafeMutableRawPointer {
+    bytes + slot * DoorMail.datagramByteCount
+  }
+}
 
 extension Tunnel {
   /// A peer, to be read or changed in place while it is configured.

@@ -3,11 +3,12 @@ import Testing
 
 @testable import Culvert
 
-/// Random and mutated datagrams and configuration lines by the hundred thousand, from seeds:
-/// nothing dies, nothing leaks, every datagram gets its verdict. The same worlds run a million of
-/// each with allocations counted (Tests/Allocation/door) and under libFuzzer (Tests/Fuzz).
+/// A hundred thousand random and mutated datagrams and configuration lines, from seeds: nothing
+/// traps, nothing leaks, every datagram gets its verdict. The same worlds process a million of each
+/// with allocations counted (the allocation suite) and run under libFuzzer (Tests/Fuzz).
 @Suite struct DoorTests {
-  /// Datagrams, and lines, of a run. Sanitizers are slow and ask for fewer by the environment.
+  /// Datagrams and lines of a run. The sanitizers are slow and set a smaller number in the
+  /// environment.
   private static let count: Int = {
     if let wish = getenv("DOOR_COUNT") { return atol(wish) }
     #if DEBUG
@@ -27,7 +28,7 @@ import Testing
       world.run(seed: seed)
     }
     #expect(world.failure == nil, "seed \(seed): \(String(describing: world.failure))")
-    // A short run does not meet the rare ones.
+    // A short run does not reach the rare verdicts.
     guard Self.count >= 100_000 else { return }
     #expect(world.joinedCount > 100)
     #expect(world.segmentCount > 1000)

@@ -46,7 +46,7 @@ extension DoorWorld {
     return 1
   }
 
-  /// No timer is overslept.
+  /// No timer is missed.
   private func checkSchedule() {
     guard near.tunnel.isUp else { return }
     let next = near.tunnel.nextDeadline(at: now)
@@ -56,7 +56,7 @@ extension DoorWorld {
     }
   }
 
-  /// When everything is taken down, everything is free again.
+  /// After everything is removed, all memory is free again.
   func checkEmptied() {
     near.tunnel.setUp(false, at: now)
     near.tunnel.removeAllPeers()
@@ -67,5 +67,49 @@ extension DoorWorld {
       near.tunnel.stagingPool.freeCount == DoorEnd.limits.stagingSlots
         && near.tunnel.handshakePool.freeCount == DoorEnd.limits.handshakeRing,
       "pools are not full again")
+  }
+
+  // MARK: Segments
+
+  /// Runs end within the round, and are within the kernel's limits.
+  func checkRuns() {
+    let count = near.outbound.outputCount
+    for index in 0..<count {
+      for isUniform in [true, false] {
+        let run = near.outbound.runLength(from: index, isUniform: isUniform)
+        expect(
+          run >= 1 && run <= BatchLayout.maximumSegments && index + run <= count,
+          "a run that cannot be sent")
+      }
+    }
+  }
+
+  /// Joins the delivered packets: each is in one group, whose headers have the right length.
+  func checkJoined() {
+    var delivered = 0
+    for index in 0..<near.inbound.count where near.inbound.delivered(index) != nil {
+      delivered += 1
+    }
+    near.inbound.join(tcp: true, udp: true)
+    var joined = 0
+    for group in 0..<near.inbound.outputCount {
+      let count = near.inbound.packetCount(of: group)
+      joined += count
+      var first: UnsafeMutableRawPointer?
+      var byteCount = 0
+      near.inbound.forEachPiece(of: group) { bytes, pieceByteCount in
+        if first == nil { first = bytes }
+        byteCount += pieceByteCount
+      }
+      guard let first else { continue }
+      if count > 1 {
+        _ = near.inbound.finish(group, virtioHeader: first - 16)
+        expect(PacketOffload(virtioHeader: first - 16) != nil, "no kernel takes this header")
+        joinedCount += 1
+      }
+      let inner = InnerPacket(at: first, byteCount: byteCount)
+      expect(inner?.byteCount == byteCount, "a joined packet's length is wrong")
+    }
+    expect(joined == delivered, "a packet is lost or doubled in joining")
   }
 }

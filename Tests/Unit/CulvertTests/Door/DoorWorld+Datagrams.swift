@@ -2,8 +2,7 @@
   @testable import Culvert
 #endif
 
-/// What is sent to `near`: honest datagrams, old ones, forged ones, noise; and what is then done
-/// to them.
+/// Datagrams to `near`: honest, replayed, forged and random ones, and their mutations.
 extension DoorWorld {
   func writeDatagram(
     into room: UnsafeMutableRawBufferPointer, _ choices: inout Choices
@@ -14,7 +13,7 @@ extension DoorWorld {
     switch choices.below(16) {
     case 0, 1:
       byteCount = choices.below(choices.below(32) == 0 ? 65_535 : 300)
-      // Large ones would eat all choices; their content does not matter.
+      // Large ones would use up all choices, and their content does not matter.
       choices.fill(start, byteCount: min(byteCount, 300))
     case 2...4 where toNear.count > 0:
       byteCount = toNear.copy(0, into: start)
@@ -28,7 +27,7 @@ extension DoorWorld {
     default: byteCount = sealByFar(into: start, &choices)
     }
     byteCount = mutate(start, byteCount, limit: room.count, &choices)
-    // What is no honest glue; in pieces of a size that has no meaning.
+    // Not from an honest kernel: cut into pieces of an arbitrary size.
     if choices.below(32) == 0 { segmentByteCount = 1 + choices.below(300) }
     return byteCount
   }
@@ -175,13 +174,13 @@ extension DoorWorld {
         start.storeBytes(of: old ^ (bits == 0 ? 1 : bits), toByteOffset: place, as: UInt8.self)
       }
     }
-    // Past the first guard, into the code behind it.
+    // To pass the first guard and reach the code behind it.
     if strategy & 0x30 != 0 { writeMAC1(start, byteCount) }
     return byteCount
   }
 
-  /// mac1 for `near`'s key, as anyone can compute it who knows its public key; for a message of
-  /// any length.
+  /// mac1 for `near`'s key, which anyone who knows its public key can compute, for a message of any
+  /// length.
   private func writeMAC1(_ start: UnsafeMutableRawPointer, _ byteCount: Int) {
     guard byteCount > Cookie.trailerByteCount else { return }
     withUnsafeTemporaryAllocation(byteCount: WireGuard.keyByteCount, alignment: 8) { key in

@@ -2,12 +2,12 @@
   @testable import Culvert
 #endif
 
-/// What happens besides arriving datagrams: time, traffic, configuration.
+/// All that happens apart from arriving datagrams: time, traffic, configuration.
 extension DoorWorld {
   // MARK: Timers and handshakes
 
-  /// `near`'s control path: one verdict for every handshake message, one datagram counted for
-  /// every one sent.
+  /// `near`'s control path: one verdict for every handshake message, and every sent datagram is
+  /// counted.
   func advanceNear(_ choices: inout Choices) {
     let queued = near.tunnel.handshakeRing.count
     let total = near.total
@@ -61,7 +61,7 @@ extension DoorWorld {
     finishNear(&choices)
   }
 
-  /// More than the limits' MTU, which a TUN can bring for a moment when its MTU is raised.
+  /// A packet above the limits' MTU, which a TUN can deliver for a moment after its MTU was raised.
   private func appendOversized() {
     guard let room = near.outbound.room(for: 65_535) else { return }
     IPv4Header.write(
@@ -92,31 +92,25 @@ extension DoorWorld {
     near.outbound.reset()
   }
 
-  func advance(_ end: DoorEnd, into mail: DoorMail) {
-    end.outbound.reset()
-    end.tunnel.runTimers(into: &end.outbound, at: now, wall: wall)
-    while end.outbound.seal() {
-      for index in 0..<end.outbound.outputCount {
-        if case .datagram(let bytes, _, _) = end.outbound.output(index) { mail.push(bytes) }
+  func advance(_ door: DoorEnd, into mail: DoorMail) {
+    door.end.runTimers(at: now, wall: wall) { step, _ in
+      guard step == .sealed else { return }
+      for index in 0..<door.outbound.outputCount {
+        if case .datagram(let bytes, _, _) = door.outbound.output(index) { mail.push(bytes) }
       }
     }
-    end.tunnel.emit(&end.outbound, at: now)
-    end.outbound.reset()
   }
 
-  /// Everything under way to an end arrives there.
-  func deliverMail(to end: DoorEnd, from mail: DoorMail) {
-    end.inbound.reset()
-    while mail.count > 0, let room = end.inbound.room {
+  /// Everything on its way to an end arrives there.
+  func deliverMail(to door: DoorEnd, from mail: DoorMail) {
+    door.inbound.reset()
+    while mail.count > 0, let room = door.inbound.room {
       let byteCount = mail.copy(0, into: room.baseAddress!)
       mail.drop()
-      end.inbound.append(
+      door.inbound.append(
         byteCount: byteCount, from: path(0), trafficClass: 0, isTruncated: false)
     }
-    end.tunnel.accept(&end.inbound, at: now)
-    end.inbound.open()
-    end.tunnel.deliver(&end.inbound, at: now)
-    end.inbound.reset()
+    door.end.receive(0, at: now) { _, _ in }
   }
 
   func wantInitiation(_ end: DoorEnd) {
@@ -145,7 +139,7 @@ extension DoorWorld {
     }
   }
 
-  /// One deadline after the other, as an interface left alone: retries, giving up, wiping.
+  /// One deadline after the other, as on an unattended interface: retries, giving up, wiping.
   func waitLong(_ choices: inout Choices) {
     for _ in 0..<choices.below(64) {
       guard let instant = near.tunnel.nextDeadline(at: now).instant else { return }
@@ -217,7 +211,7 @@ extension DoorWorld {
     }
   }
 
-  /// 0 is `far`'s; others are elsewhere, in both families.
+  /// Path 0 is `far`'s; the others are elsewhere, in both families.
   func path(_ number: Int) -> Path {
     if number & 4 != 0 {
       return Path(

@@ -2,15 +2,14 @@
   @testable import Culvert
 #endif
 
-/// Packets that a kernel leaves to be cut, and datagrams that it has glued together: honest ones,
-/// and whatever else could stand in their headers.
+/// Packets that a kernel leaves to be segmented, and datagrams that it has coalesced: honest ones,
+/// and ones with arbitrary headers.
 extension DoorWorld {
-  /// A packet with a virtio header before it, and what a TUN gives of the two. The header's place
-  /// is in the room's headroom.
+  /// A packet with a virtio header before it, as read from a TUN. The header is in the headroom.
   func writeSegments(
     into start: UnsafeMutableRawPointer, _ choices: inout Choices
   ) -> (byteCount: Int, offload: PacketOffload) {
-    // To `far`, mostly.
+    // Mostly to `far`.
     let owner = choices.below(4) == 0 ? choices.below(DoorWorld.peerKinds + 1) : 0
     let byteCount = writeFlow(
       into: start, source: IPAddress(ipv4: 0x0a63_0001),
@@ -31,7 +30,7 @@ extension DoorWorld {
     _ header: UnsafeMutableRawPointer, isTCP: Bool, _ choices: inout Choices
   ) {
     let isWhole = choices.below(8) == 0
-    // Few packets make hundreds of segments; most some.
+    // A few packets make hundreds of segments, most of them only some.
     let size = choices.below(32) == 0 ? 1 + choices.below(8) : 20 + choices.below(600)
     PacketOffload(
       segmentation: isWhole ? .none : isTCP ? .tcpIPv4 : .udp, needsChecksum: true,
@@ -39,7 +38,7 @@ extension DoorWorld {
     ).write(to: header, headerByteCount: isTCP ? 40 : 28)
   }
 
-  /// TCP or UDP over IPv4, with the pseudo-header's sum for a checksum.
+  /// TCP or UDP over IPv4, with the pseudo-header's sum in the checksum field.
   private func writeFlow(
     into start: UnsafeMutableRawPointer, source: IPAddress, destination: IPAddress,
     _ choices: inout Choices
@@ -72,7 +71,7 @@ extension DoorWorld {
 
   // MARK: Glued
 
-  /// Segments of one packet of `far`'s, sealed back to back as they would be sent, and arrive.
+  /// Segments of one packet from `far`, sealed back to back, as they would be sent and received.
   /// Sets `segmentByteCount`.
   func sealSegmentsByFar(into room: UnsafeMutableRawBufferPointer, _ choices: inout Choices) -> Int
   {
@@ -102,7 +101,7 @@ extension DoorWorld {
     return takeRun(into: room.baseAddress!)
   }
 
-  /// The first run of what `far` has sealed; `seal` goes on until nothing is left.
+  /// The first run of what `far` has sealed; the rest is sealed and discarded.
   private func takeRun(into start: UnsafeMutableRawPointer) -> Int {
     var byteCount = 0
     while far.outbound.seal() {
@@ -118,49 +117,5 @@ extension DoorWorld {
     far.tunnel.emit(&far.outbound, at: now)
     far.outbound.reset()
     return byteCount
-  }
-
-  // MARK: Promises
-
-  /// Runs end within the round, and are what the kernel takes.
-  func checkRuns() {
-    let count = near.outbound.outputCount
-    for index in 0..<count {
-      for isUniform in [true, false] {
-        let run = near.outbound.runLength(from: index, isUniform: isUniform)
-        expect(
-          run >= 1 && run <= BatchLayout.maximumSegments && index + run <= count,
-          "a run that cannot be sent")
-      }
-    }
-  }
-
-  /// Joins what was delivered: each packet is in one group, whose headers tell its length.
-  func checkJoined() {
-    var delivered = 0
-    for index in 0..<near.inbound.count where near.inbound.delivered(index) != nil {
-      delivered += 1
-    }
-    near.inbound.join(tcp: true, udp: true)
-    var joined = 0
-    for group in 0..<near.inbound.outputCount {
-      let count = near.inbound.packetCount(of: group)
-      joined += count
-      var first: UnsafeMutableRawPointer?
-      var byteCount = 0
-      near.inbound.forEachPiece(of: group) { bytes, pieceByteCount in
-        if first == nil { first = bytes }
-        byteCount += pieceByteCount
-      }
-      guard let first else { continue }
-      if count > 1 {
-        _ = near.inbound.finish(group, virtioHeader: first - 16)
-        expect(PacketOffload(virtioHeader: first - 16) != nil, "no kernel takes this header")
-        joinedCount += 1
-      }
-      let inner = InnerPacket(at: first, byteCount: byteCount)
-      expect(inner?.byteCount == byteCount, "a joined packet's length is wrong")
-    }
-    expect(joined == delivered, "a packet is lost or doubled in joining")
   }
 }

@@ -2,18 +2,18 @@
   @testable import Culvert
 #endif
 
-/// A tunnel under attack (`near`), an honest one that it has a session with (`far`), and whoever
-/// sends datagrams to `near`. What happens next is decided by `Choices`; after every step the
-/// promises are checked. Nothing is allocated after `init`.
+/// A tunnel under attack (`near`), an honest one that it has a session with (`far`), and anyone who
+/// sends datagrams to `near`. `Choices` decides what happens next; the promises are checked after
+/// every step. Nothing is allocated after `init`.
 ///
-/// The fuzzer, the tests and the allocation count share it (Tests/Fuzz, Tests/Allocation).
+/// The fuzzer, the tests and the allocation count share it.
 final class DoorWorld {
   let near = DoorEnd(seed: 1)
   let far = DoorEnd(seed: 2)
   /// Datagrams that `far` or `near` has sent and that have not arrived.
   let toNear = DoorMail()
   let toFar = DoorMail()
-  /// What has been sent to `near`, to be sent again.
+  /// Datagrams that were sent to `near`, for replay.
   let history = DoorMail()
   let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 65_535, alignment: 16)
 
@@ -25,11 +25,11 @@ final class DoorWorld {
 
   /// Datagrams that `near` has been given since `init`.
   private(set) var datagramCount = 0
-  /// Packets that `near` has written joined since `init`.
+  /// Packets that `near` has joined since `init`.
   var joinedCount = 0
   /// Datagrams that `near` has cut packets into.
   var segmentCount = 0
-  /// What `writeDatagram` says of its last datagram: the size of those glued together in it.
+  /// Set by `writeDatagram`: the size of the datagrams coalesced in the last one.
   var segmentByteCount = 0
   private let verdicts = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(Verdict.count))
   /// The first promise that was broken.
@@ -50,7 +50,7 @@ final class DoorWorld {
     for kind in 0..<DoorWorld.peerKinds { configurePeer(kind) }
     near.tunnel.setUp(true, at: now)
     far.tunnel.setUp(true, at: now)
-    // The first session, begun by `far`, confirmed by its first packet.
+    // The first session, initiated by `far` and confirmed by its first packet.
     wantInitiation(far)
     for _ in 0..<4 {
       advance(far, into: toNear)
@@ -111,7 +111,7 @@ final class DoorWorld {
     }
   }
 
-  /// One thing happens. False where a promise is broken.
+  /// Performs one step. False if a promise is broken.
   func step(_ choices: inout Choices) -> Bool {
     switch choices.below(64) {
     case 0...31: attack(&choices)
@@ -153,7 +153,7 @@ final class DoorWorld {
     // The cipher reads beyond, as it may.
     near.fenceInbound(false)
     near.inbound.open()
-    // In between, the control path may have changed everything.
+    // Meanwhile, the control path may change anything.
     if choices.below(64) == 0 { configure(&choices) }
     near.tunnel.deliver(&near.inbound, at: now)
     checkDelivered(before)

@@ -2,9 +2,8 @@
   @testable import Culvert
 #endif
 
-/// The configuration door: lines that are right, nearly right and wrong, in any pieces, carried
-/// out on a tunnel the way the shell does it (CulvertLinux/UAPISection). Nothing is allocated
-/// after `init`.
+/// The configuration door: valid, nearly valid and invalid lines, in arbitrary pieces, applied to a
+/// tunnel as the shell does. Nothing is allocated after `init`.
 final class UAPIDoor {
   private let end = DoorEnd(seed: 3)
   private let memory = UnsafeMutableRawBufferPointer.allocate(
@@ -68,7 +67,7 @@ final class UAPIDoor {
     checkEmptied()
   }
 
-  /// The connection breaks off.
+  /// The connection ends without warning.
   func close() {
     drop()
     reader.reset()
@@ -78,7 +77,7 @@ final class UAPIDoor {
     hasFailed = false
   }
 
-  /// One line, in one or several pieces. False where a promise is broken.
+  /// One line, in one or several pieces. False if a promise is broken.
   func step(_ choices: inout Choices) -> Bool {
     let text = memory.baseAddress! + Layout.text
     var writer = ByteWriter(
@@ -101,7 +100,7 @@ final class UAPIDoor {
     return failure == nil
   }
 
-  /// When all peers are gone, everything is free again.
+  /// After all peers are removed, all memory is free again.
   func checkEmptied() {
     drop()
     end.tunnel.removeAllPeers()
@@ -160,7 +159,7 @@ final class UAPIDoor {
     replyCount += 1
   }
 
-  /// The caller could not carry out a line.
+  /// The caller could not apply a line.
   private func fail(_ error: UAPIError) {
     parser.fail(error)
     hasFailed = true
@@ -208,7 +207,7 @@ final class UAPIDoor {
     section = nil
   }
 
-  /// False where the section that ends here could not be carried out.
+  /// False if the section that ends here could not be applied.
   private func endSection() -> Bool {
     guard let section else { return true }
     defer { drop() }

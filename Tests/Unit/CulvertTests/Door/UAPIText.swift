@@ -4,7 +4,7 @@
 
 /// Lines of the configuration protocol, chosen and then perhaps damaged.
 enum UAPIText {
-  /// Where a stream of lines stands.
+  /// The state of a stream of lines.
   enum Place {
     case idle
     case get
@@ -12,8 +12,7 @@ enum UAPIText {
     case peer
   }
 
-  /// One line with its newline, mostly one that fits; now and then a blank one, which ends a
-  /// request.
+  /// One line with its newline, mostly a valid one; sometimes a blank one, which ends a request.
   static func writeLine(
     to writer: inout ByteWriter, at place: inout Place, _ choices: inout Choices
   ) {
@@ -73,7 +72,7 @@ enum UAPIText {
   private static func appendKey(
     _ name: StaticString, _ writer: inout ByteWriter, _ choices: inout Choices
   ) {
-    // Few keys, so that the same peer is met again; more than there is room for.
+    // Few keys, so that peers recur, but more than there is room for.
     let number = UInt64(choices.below(12))
     let key = Key(word0: number, word1: number << 8, word2: 0, word3: number << 56)
     writer.append(name)
@@ -115,7 +114,7 @@ enum UAPIText {
     }
   }
 
-  /// Most lines stay whole. Returns the byte count.
+  /// Most lines are left intact. Returns the byte count.
   static func mutate(
     _ text: UnsafeMutableRawPointer, _ byteCount: Int, limit: Int, _ choices: inout Choices
   ) -> Int {

@@ -2,15 +2,15 @@ import Testing
 
 @testable import Culvert
 
-/// F4, F8-F10: which datagram a fragment belongs to, and how long and against whom it keeps its
-/// slot.
+/// F4, F8-F10: which datagram a fragment belongs to, how long it keeps its slot, and when it is
+/// evicted.
 @Suite struct DatagramRequirementTests {
   private let fixture = ReassemblerFixture()
 
   // MARK: F4
 
   /// One source sends first and last fragments of datagrams that it never completes, ten for each
-  /// fragment of another's. The other loses nothing.
+  /// fragment of another source. The other source loses nothing.
   @Test(arguments: [true, false]) func F4_floodOfOneSourceStarvesNoOther(isIPv4: Bool) {
     var identification: UInt32 = 0
     for round in 0..<200 as Range<UInt32> {
@@ -31,8 +31,9 @@ import Testing
     #expect(fixture.count(.evicted) == 10_000 - UInt64(fixture.incompleteCount))
   }
 
-  /// In every order two fragments of one datagram come with 63 of others' between: whoever the
-  /// flood claims to be, what completes within a ring's length is not lost.
+  /// Two fragments of one datagram, in either order, arrive with 63 of other datagrams between
+  /// them: whatever sources the flood claims, a datagram that completes within a ring's length is
+  /// not lost.
   @Test func F4_floodOfManySourcesLeavesARingsLength() {
     let datagram = TestFragment.datagram(source: 1, 40)
     let fragments = datagram.cut(24)
@@ -49,7 +50,7 @@ import Testing
     }
   }
 
-  /// And a ring full of dead datagrams is empty after one timeout.
+  /// A ring full of dead datagrams is empty after one timeout.
   @Test func F4_floodIsOverAfterOneTimeout() {
     for index in 0..<64 {
       let flood = TestFragment.first(
@@ -60,7 +61,8 @@ import Testing
     #expect(fixture.expire(at: 35).count == 64 && fixture.incompleteCount == 0)
   }
 
-  /// The one with the most gives; with a fair share or less for each it is the oldest of all.
+  /// The source with the most loses one; if none has more than its share, the oldest datagram of
+  /// all is evicted.
   @Test func F4_greediestSourceLosesItsOldest() {
     func fill(_ shares: [(source: UInt8, count: Int)]) {
       fixture.reassembler.removeAll()
@@ -74,7 +76,7 @@ import Testing
       #expect(fixture.add(.first(source: 200)) == .held)
       #expect(fixture.incompleteCount == 64)
     }
-    /// Whether the source's oldest is the one that is gone. Adding it again would evict.
+    /// Whether the source's oldest datagram was evicted. Adding it again would evict another.
     func hasLostItsOldest(_ source: UInt8) -> Bool {
       let rest = TestFragment.datagram(
         source: source, identification: UInt32(source) * 1000, 24
@@ -84,18 +86,18 @@ import Testing
     }
     fill([(1, 10), (2, 30), (3, 24)])
     #expect(!hasLostItsOldest(1) && !hasLostItsOldest(3) && hasLostItsOldest(2))
-    // Two that hold as many: the older.
+    // Two sources hold the same number: the older datagram is evicted.
     fill([(3, 10), (2, 27), (1, 27)])
     #expect(!hasLostItsOldest(3) && !hasLostItsOldest(1) && hasLostItsOldest(2))
     // Nobody has more than a quarter.
     fill([(4, 16), (3, 16), (2, 16), (1, 16)])
     #expect(!hasLostItsOldest(3) && !hasLostItsOldest(2) && hasLostItsOldest(4))
-    // 17 are more than that.
+    // 17 are more than a quarter.
     fill([(4, 16), (3, 15), (2, 17), (1, 16)])
     #expect(!hasLostItsOldest(4) && !hasLostItsOldest(3) && hasLostItsOldest(2))
   }
 
-  /// The second half of an IPv6 address is free to whoever has the first.
+  /// An attacker can choose the second half of an IPv6 address freely.
   @Test func F4_aNetworkOfIPv6IsOneSource() {
     let legitimate = TestFragment.datagram(isIPv4: false, source: 2, 40).cut(24)
     #expect(fixture.add(legitimate[0]) == .held)
@@ -107,11 +109,11 @@ import Testing
     #expect(fixture.add(legitimate[1]) != .held)
   }
 
-  /// Whatever the hash makes of them, and if they meet in one bucket.
+  /// Whatever their hashes are, even if they share a bucket.
   @Test func F4_sourcesAreToldApartUnderEverySeed() {
     for seed in 0..<400 as Range<UInt64> {
       let fixture = ReassemblerFixture(maximumByteCount: 576, seed: seed)
-      // Of three sources the second is the greediest, and not the oldest; a sender counts too.
+      // Of three sources the second holds most, but not the oldest; a sender counts too.
       let shares: [(source: UInt8, sender: UInt32, count: UInt32)] = [
         (1, 1, 12), (2, 1, 28), (1, 2, 24),
       ]
@@ -144,7 +146,7 @@ import Testing
 
   // MARK: F8
 
-  /// Each of these makes another datagram of it.
+  /// Each of these differences makes it another datagram.
   @Test func F8_keyHoldsAddressesIdentificationProtocolAndSender() {
     let others: [(inout TestFragment) -> Void] = [
       { $0.source = 2 }, { $0.destination = 2 }, { $0.identification = 0x0107 },
@@ -166,7 +168,7 @@ import Testing
     }
   }
 
-  /// IPv4's datagrams of two protocols; of IPv6 only the first fragment knows (RFC 8200
+  /// IPv4 datagrams of two protocols. In IPv6 only the first fragment names the protocol (RFC 8200
   /// section 4.5), and all 32 bits of the identification count.
   @Test func F8_protocolIsPartOfTheKeyOfIPv4() {
     #expect(fixture.add(.first()) == .held)
@@ -204,14 +206,14 @@ import Testing
     }
   }
 
-  /// Without the hash, which would keep most of them apart alone.
+  /// Without the hash, which alone would distinguish most of them.
   @Test func F8_keysDifferInEveryBitThatCounts() throws {
     for isIPv4 in [true, false] {
       let packet = PacketBuffer(TestFragment.first(isIPv4: isIPv4).bytes)
       let key = try makeKey(packet, sender: 1)
       #expect(try makeKey(packet, sender: 1) == key)
       #expect(!(try makeKey(packet, sender: 0x8000_0001) == key))
-      // Of IPv4 identification, protocol and addresses; of IPv6 addresses and identification.
+      // For IPv4: identification, protocol and addresses; for IPv6: addresses and identification.
       for place in isIPv4 ? [4, 5, 9] + Array(12..<20) : Array(8..<40) + Array(44..<48) {
         for bit in 0..<8 as Range<UInt8> {
           packet[place] ^= 1 << bit
@@ -250,7 +252,7 @@ import Testing
     #expect(fixture.nextDeadline == 61)
     #expect(fixture.add(last4[2], at: 2) == .held)
     #expect(fixture.nextDeadline == 32)
-    // Another fragment gives no more time.
+    // Another fragment does not extend the time.
     #expect(fixture.add(last4[1], at: 31) == .held)
     #expect(fixture.add(last6[1], at: 31) == .held)
     #expect(fixture.nextDeadline == 32)
@@ -262,7 +264,7 @@ import Testing
     #expect(fixture.nextDeadline == nil && fixture.count(.expired) == 2)
   }
 
-  /// Even where nobody has asked for what is over yet.
+  /// Even if nobody has expired the datagram yet.
   @Test(arguments: [true, false])
   func F9_fragmentThatComesTooLateStartsAnotherDatagram(isIPv4: Bool) {
     let fragments = TestFragment.datagram(isIPv4: isIPv4, 40).cut(24)
@@ -341,7 +343,7 @@ import Testing
     #expect(fixture.count(.timeExceededSent) == 38)
   }
 
-  /// A clock that goes back traps nothing, and nobody waits for it to come forward again (R24).
+  /// A clock that goes back causes no trap, and no datagram waits for the old time to return (R24).
   @Test func F9_clockThatGoesBack() {
     #expect(fixture.add(.first(identification: 1), at: 1000) == .held)
     #expect(fixture.add(.first(isIPv4: false, identification: 2), at: 2000) == .held)
@@ -383,7 +385,7 @@ import Testing
       #expect(fixture.add(beyond) == .dropped(.beyondEnd))
       #expect(fixture.add(fragments[0]) == .dropped(.poisoned))
     }
-    // The other way round: the last comes after what is beyond it.
+    // The other order: the last fragment arrives after the data beyond it.
     #expect(fixture.add(fragments[2]) == .held)
     #expect(fixture.add(last) == .dropped(.beyondEnd))
     #expect(fixture.add(fragments[0]) == .dropped(.poisoned))
@@ -408,7 +410,7 @@ import Testing
     #expect(fixture.add(last, from: 1) != .held && fixture.add(last, from: 3) != .held)
     fixture.reassembler.removeAll(from: 9)
     #expect(fixture.incompleteCount == 19)
-    // What was handed out stays with whoever has it.
+    // Packets that were handed out stay valid.
     fixture.keepsPackets = true
     let whole = TestFragment.datagram(identification: 77, 24)
     #expect(fixture.add(whole.cut(8), from: 2) == .complete(whole.whole.bytes))

@@ -2,7 +2,7 @@
   @testable import Culvert
 #endif
 
-/// A fragment, read from an array the slow way.
+/// A fragment, parsed from an array the slow way.
 struct FragmentModel {
   enum Reading {
     case whole([UInt8], isAtomic: Bool)
@@ -11,11 +11,11 @@ struct FragmentModel {
   }
 
   let isIPv4: Bool
-  /// The packet without what stood behind its end.
+  /// The packet without the bytes behind its end.
   let packet: [UInt8]
-  /// Where the fragment header starts; of IPv4 0.
+  /// Where the fragment header starts; 0 for IPv4.
   let fragmentHeader: Int
-  /// Where the number of the fragment header stands.
+  /// Where the number of the fragment header is.
   let numberOffset: Int
   let data: [UInt8]
   let offset: Int
@@ -88,8 +88,8 @@ struct FragmentModel {
         data: data, offset: offset, isLast: isLast))
   }
 
-  /// The headers behind the IPv6 header with their numbers, up to the first that is no extension,
-  /// or to a fragment header with an offset.
+  /// The headers behind the IPv6 header with their numbers, up to the first that is not an
+  /// extension, or to a fragment header with an offset.
   private static func headers(_ packet: [UInt8]) -> [(number: UInt8, offset: Int)]? {
     var chain: [(number: UInt8, offset: Int)] = [(packet[6], 40)]
     while let (number, offset) = chain.last, [0, 43, 44, 60].contains(number) {
@@ -114,7 +114,7 @@ struct FragmentModel {
       : [6] + packet[8..<40] + packet[(fragmentHeader + 4)..<(fragmentHeader + 8)]
   }
 
-  /// As far as sources are told apart.
+  /// The part of the address that identifies the source.
   var source: [UInt8] { isIPv4 ? [4] + packet[12..<16] : [6] + packet[8..<16] }
 
   /// ECN codepoint.
@@ -154,7 +154,7 @@ struct FragmentModel {
 
   // MARK: The error about it
 
-  /// The ICMP packet that tells the sender that the rest did not come; nil where none may be sent.
+  /// The ICMP error about the missing fragments; nil if none may be sent.
   func timeExceeded() -> [UInt8]? {
     isIPv4 ? timeExceededIPv4() : timeExceededIPv6()
   }
@@ -196,5 +196,104 @@ struct FragmentModel {
     message.replaceSubrange(2..<4, with: [UInt8(check >> 8 & 255), UInt8(check & 255)])
     let fields: [[UInt8]] = [[0x60, 0, 0, 0], length, [58, 64], to, from, message]
     return Array(fields.joined())
+  }
+}
+
+/// A fragment, or a whole packet, as fields. Addresses are short names: 10.0.0.`source`, or
+/// 2001:db8:0:`source`::1.
+struct TestFragment {
+  var isIPv4 = true
+  var source: UInt8 = 1
+  var destination: UInt8 = 200
+  /// Protocol number of the payload.
+  var number: UInt8 = 17
+  var identification: UInt32 = 7
+  var byteOffset = 0
+  var hasMore = false
+  var trafficClass: UInt8 = 0
+  /// 1 or more, so that headers can differ.
+  var timeToLive: UInt8 = 64
+  /// Of IPv4, a multiple of 4.
+  var options: [UInt8] = []
+  /// IPv4's don't-fragment flag; a fragment may have it (F13).
+  var mayNotBeFragmented = false
+  /// IPv6 headers before the fragment header: number and bytes of each, of which the first byte is
+  /// the next header.
+  var extensions: [(number: UInt8, bytes: [UInt8])] = []
+  /// False for an IPv6 packet without a fragment header.
+  var hasFragmentHeader = true
+  var payload: [UInt8] = []
+
+  var bytes: [UInt8] { isIPv4 ? ipv4Bytes : ipv6Bytes }
+
+  var headerByteCount: Int { bytes.count - payload.count }
+
+  private var ipv4Bytes: [UInt8] {
+    let headerByteCount = 20 + options.count
+    var field = UInt16(truncatingIfNeeded: byteOffset / 8) & 0x1fff
+    if hasMore { field |= 0x2000 }
+    if mayNotBeFragmented { field |= 0x4000 }
+    var bytes: [UInt8] = [0x40 | UInt8(headerByteCount / 4), trafficClass]
+    bytes += big(UInt16(truncatingIfNeeded: headerByteCount + payload.count))
+    bytes += big(UInt16(truncatingIfNeeded: identification)) + big(field)
+    bytes += [timeToLive, number, 0, 0, 10, 0, 0, source, 10, 0, 0, destination] + options
+    TestFragment.writeChecksum(&bytes)
+    return bytes + payload
+  }
+
+  private var ipv6Bytes: [UInt8] {
+    var chain: [UInt8] = []
+    let fragmentNumber = hasFragmentHeader ? 44 : number
+    for (index, header) in extensions.enumerated() {
+      let next = index + 1 < extensions.count ? extensions[index + 1].number : fragmentNumber
+      chain += [next] + header.bytes.dropFirst()
+    }
+    if hasFragmentHeader {
+      let field = UInt16(truncatingIfNeeded: byteOffset) & 0xfff8 | (hasMore ? 1 : 0)
+      chain += [number, 0] + big(field) + big(UInt16(truncatingIfNeeded: identification >> 16))
+      chain += big(UInt16(truncatingIfNeeded: identification))
+    }
+    var bytes: [UInt8] = [0x60 | trafficClass >> 4, trafficClass << 4, 0, 9]
+    bytes += big(UInt16(truncatingIfNeeded: chain.count + payload.count))
+    bytes += [extensions.first?.number ?? fragmentNumber, timeToLive]
+    bytes += [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, source, 0, 0, 0, 0, 0, 0, 0, 1]
+    bytes += [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, destination, 0, 0, 0, 0, 0, 0, 0, 2]
+    return bytes + chain + payload
+  }
+
+  /// The fragments of this datagram, `size` bytes of its payload each, a multiple of 8.
+  func cut(_ size: Int) -> [TestFragment] {
+    stride(from: 0, to: payload.count, by: size).map { offset in
+      var fragment = self
+      fragment.byteOffset = offset
+      fragment.payload = Array(payload[offset..<min(offset + size, payload.count)])
+      fragment.hasMore = offset + size < payload.count
+      return fragment
+    }
+  }
+
+  /// The packet before fragmentation.
+  var whole: TestFragment {
+    var packet = self
+    packet.hasFragmentHeader = false
+    packet.mayNotBeFragmented = false
+    return packet
+  }
+
+  /// The checksum of an IPv4 header, as long as the array.
+  static func writeChecksum(_ header: inout [UInt8]) {
+    header[10] = 0
+    header[11] = 0
+    var sum = 0
+    for index in stride(from: 0, to: header.count, by: 2) {
+      sum += Int(header[index]) << 8 | Int(header[index + 1])
+    }
+    while sum > 0xffff { sum = (sum & 0xffff) + (sum >> 16) }
+    header[10] = UInt8(~sum >> 8 & 0xff)
+    header[11] = UInt8(~sum & 0xff)
+  }
+
+  private func big(_ word: UInt16) -> [UInt8] {
+    [UInt8(word >> 8), UInt8(word & 0xff)]
   }
 }

@@ -2,13 +2,13 @@ import Testing
 
 @testable import Culvert
 
-/// F1-F3, F5-F7, F11-F13: what a fragment has to be, and what it does to its datagram.
+/// F1-F3, F5-F7, F11-F13: which fragments are valid, and their effect on the datagram.
 @Suite struct FragmentRequirementTests {
   private let fixture = ReassemblerFixture()
 
   // MARK: F1
 
-  /// The smallest fragments that a link of 68 bytes makes: none too many for the largest packet.
+  /// The smallest fragments, of a link with 68 bytes: the largest packet still fits into the limit.
   @Test(arguments: [2048, 65_535])
   func F1_fragmentsOfTheSmallestLinkAreEnoughForTheLargestPacket(byteCount: Int) {
     let fixture = ReassemblerFixture(maximumByteCount: byteCount)
@@ -52,7 +52,7 @@ import Testing
     }
   }
 
-  /// Each fragment could be right, but the first has a longer header than the others.
+  /// Each fragment alone is valid, but the first has a longer header than the others.
   @Test func F2_headersOfTheFirstFragmentCount() {
     let datagram = TestFragment.datagram(65_515)
     var fragments = datagram.cut(32_000)
@@ -72,7 +72,7 @@ import Testing
     var fragments = datagram.cut(1024)
     #expect(fixture.add(fragments[0]) == .held)
     #expect(fixture.add(fragments[1]) == .dropped(.tooLarge))
-    // With options that only the first has, it is known at the end.
+    // If only the first has options, it shows at the end.
     fragments = datagram.with { $0.identification = 8 }.cut(1024)
     fragments[1].payload.removeLast()
     #expect(
@@ -89,7 +89,8 @@ import Testing
 
   // MARK: F3
 
-  /// Teardrop and its kin: the second lies within the first, around it, or across its ends.
+  /// Teardrop and similar attacks: the second fragment is within the first, around it, or across
+  /// one of its ends.
   @Test(
     arguments: [
       (48, 16), (40, 16), (40, 32), (64, 8), (24, 16), (32, 24), (24, 48), (24, 80), (32, 64),
@@ -101,14 +102,14 @@ import Testing
     // Covers 32..<96 with two fragments.
     #expect(fixture.add(fragments[1]) == .held)
     #expect(fixture.add(fragments[2]) == .held)
-    // The same bytes as the datagram has there: still an overlap.
+    // The same bytes as in the datagram: still an overlap.
     let end = place.offset + place.byteCount
     let overlap = fragments[1].with {
       $0.byteOffset = place.offset
       $0.payload = Array(datagram.payload[place.offset..<end])
     }
     #expect(fixture.add(overlap) == .dropped(.overlap))
-    // Silently, and none of the rest is taken.
+    // Silently, and the remaining fragments are ignored.
     for fragment in fragments { #expect(fixture.add(fragment) == .dropped(.poisoned)) }
     #expect(fixture.count(.overlap) == 1 && fixture.count(.poisoned) == 5)
   }
@@ -122,7 +123,7 @@ import Testing
     let changed = fragments[0].with { $0.payload[31] ^= 1 }
     #expect(fixture.add(changed, at: 12) == .dropped(.overlap))
     #expect(fixture.incompleteCount == 1 && fixture.nextDeadline == 10 + timeout)
-    // What comes later does not make it last longer.
+    // Later fragments do not extend its time.
     #expect(fixture.add(fragments, at: 9.9 + timeout) == .dropped(.poisoned))
     #expect(fixture.expire(at: 9.9 + timeout).isEmpty)
     #expect(fixture.expire(at: 10 + timeout) == [.silent])
@@ -150,7 +151,8 @@ import Testing
     #expect(fixture.add(fragments[1]) == .complete(datagram.whole.bytes))
   }
 
-  /// The same place but other bytes, wherever they differ; or another say about what follows.
+  /// The same range with other bytes, wherever they differ, or with another flag for more
+  /// fragments.
   @Test(arguments: [0, 1, 7, 8, 31, 32, 40, 41])
   func F3_duplicateWithOtherBytesIsAnOverlap(place: Int) {
     let last = TestFragment.datagram(32 + 42).cut(32)[1...].map { $0 }
@@ -173,7 +175,7 @@ import Testing
 
   // MARK: F5
 
-  /// With a datagram of the same key half done: neither touches the other.
+  /// Beside an incomplete datagram with the same key: neither affects the other.
   @Test func F5_atomicFragmentIsHandledAlone() {
     let datagram = TestFragment.datagram(isIPv4: false, 64)
     let fragments = datagram.cut(32)
@@ -203,7 +205,7 @@ import Testing
     #expect(fixture.incompleteCount == 0)
   }
 
-  /// Destination options that go on behind the first fragment; a TCP header that does.
+  /// Destination options, or a TCP header, that continue behind the first fragment.
   @Test func F6_firstFragmentHoldsTheWholeHeaderChain() {
     let options = TestFragment.datagram(isIPv4: false, 64).with {
       $0.number = 60
@@ -219,7 +221,7 @@ import Testing
     #expect(fixture.count(.brokenHeaderChain) == 3)
   }
 
-  /// A chain may end in nothing (RFC 8200 section 4.7), even where more fragments follow.
+  /// A chain may end with "no next header" (RFC 8200 section 4.7), even if more fragments follow.
   @Test func F6_noNextHeaderEndsTheChain() {
     let nothing = TestFragment.datagram(isIPv4: false, 24).with {
       $0.number = 60
@@ -233,7 +235,7 @@ import Testing
     #expect(fixture.add(cutOff) == .dropped(.brokenHeaderChain))
   }
 
-  /// Of the other fragments nobody knows what they hold.
+  /// The content of the other fragments is unknown.
   @Test func F6_laterFragmentsAreNotRead() {
     let datagram = TestFragment.datagram(isIPv4: false, 64)
     var fragments = datagram.cut(32)
@@ -284,7 +286,7 @@ import Testing
 
   // MARK: F11
 
-  /// Lengths are the header's, never the buffer's; and nothing is written to what is refused
+  /// Lengths come from the header, never from the buffer, and refused fragments are not written to
   /// (`ReassemblyWorld` compares).
   @Test(arguments: [true, false])
   func F11_onlyVerifiedLengthsAreUsed(isIPv4: Bool) {
@@ -292,7 +294,7 @@ import Testing
     let fragments = datagram.cut(32)
     #expect(fixture.add(fragments[0].bytes + [UInt8](repeating: 9, count: 40)) == .held)
     #expect(fixture.add(fragments[1].bytes + [9]) == .complete(datagram.whole.bytes))
-    // A length that says more than there is.
+    // A length beyond the end of the packet.
     var bytes = fragments[0].bytes
     bytes[isIPv4 ? 3 : 5] += 8
     #expect(fixture.add(bytes) == .dropped(.malformed))
@@ -326,10 +328,10 @@ import Testing
 
   // MARK: F12
 
-  /// RFC 3168 section 5.3: what the marks of two fragments make of the packet; 9 for "discards".
+  /// RFC 3168 section 5.3: the packet's mark by the marks of two fragments; 9 means discarded.
   @Test(arguments: [true, false]) func F12_marksOfTheFragmentsMerge(isIPv4: Bool) {
     let table: [[UInt8]] = [
-      // Not-ECT, ECT(1), ECT(0), CE; of two that differ without harm the first fragment's.
+      // Not-ECT, ECT(1), ECT(0), CE; if both are acceptable, the first fragment's mark is used.
       [0, 9, 9, 9],
       [9, 1, 1, 3],
       [9, 2, 2, 3],
@@ -379,13 +381,13 @@ import Testing
 
   @Test func F13_fragmentsThatForbidFragmentingAreTaken() {
     let datagram = TestFragment.datagram(100).with { $0.mayNotBeFragmented = true }
-    // The packet that comes out may be cut again: `whole` has no flags.
+    // The result may be fragmented again: `whole` has no flags.
     #expect(fixture.add(datagram.cut(40)) == .complete(datagram.whole.bytes))
     let packet = datagram.bytes
     #expect(fixture.add(packet) == .whole(packet))
   }
 
-  /// IPv6's headers before the fragment header stay, and name what follows.
+  /// IPv6 headers before the fragment header stay, with the right next header.
   @Test func F13_extensionHeadersAreTheFirstFragments() {
     let datagram = TestFragment.datagram(isIPv4: false, 200).with {
       $0.extensions = [(0, [0, 0, 1, 4, 0, 0, 0, 0]), (43, [0, 1] + (0..<14))]

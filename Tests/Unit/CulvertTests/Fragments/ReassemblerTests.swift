@@ -1,9 +1,10 @@
+import Glibc
 import Testing
 
 @testable import Culvert
 
-/// The seed's cases, what comes out, and the memory around it. The requirements F1-F13 have files
-/// of their own.
+/// Basic cases, their results, and the memory around them. The requirements F1-F13 have files of
+/// their own.
 @Suite struct ReassemblerTests {
   private let fixture = ReassemblerFixture()
 
@@ -35,7 +36,7 @@ import Testing
     #expect(fixture.count(.held) == UInt64(orders.count * (count - 1)))
   }
 
-  /// From one source, and from 65: the first is gone, all others become whole.
+  /// From one source, and from 65: the first datagram is evicted, all others are completed.
   @Test(arguments: [true, false], [true, false])
   func theSixtyFifthDatagramEvictsTheOldestAndOnlyIt(isOneSource: Bool, isIPv4: Bool) {
     let datagrams = (0..<65).map { index in
@@ -124,7 +125,7 @@ import Testing
       bytes[place] ^= 0x10
       #expect(fixture.add(bytes) == .dropped(.badChecksum))
     }
-    // Options are under it too.
+    // The checksum covers options too.
     var bytes = TestFragment.first().with { $0.options = [1, 1, 1, 1] }.bytes
     #expect(fixture.add(bytes) == .held)
     bytes[22] ^= 1
@@ -146,12 +147,12 @@ import Testing
     #expect(fixture.expire(at: 1000).isEmpty && fixture.reassembler.completedCount == 64)
     fixture.release()
     #expect(fixture.add(.first(identification: 99)) == .held)
-    // The one slot that holds no whole packet goes from hand to hand.
+    // The one slot without a complete packet is reused again and again.
     #expect(fixture.add(.first(identification: 100)) == .held)
     #expect(fixture.count(.evicted) == 1 && fixture.count(.noSlot) == 1)
   }
 
-  /// A late duplicate of a packet that is in use starts a datagram of its own.
+  /// A late duplicate of a packet in use starts a new datagram.
   @Test func keyOfAWholePacketIsFree() {
     fixture.keepsPackets = true
     let datagram = TestFragment.datagram(40)
@@ -176,7 +177,7 @@ import Testing
     #expect(Reassembler.headroom >= ICMPError.headroomByteCount)
   }
 
-  /// The largest packets, and a byte more, with the fences of `ReassemblyWorld` around.
+  /// The largest packets, and one byte more, within the fences of `ReassemblyWorld`.
   @Test(arguments: [576, 2048, 65_575], [true, false])
   func largestPackets(maximumByteCount: Int, isIPv4: Bool) {
     let world = ReassemblyWorld(maximumByteCount: maximumByteCount)
@@ -193,7 +194,7 @@ import Testing
     #expect(world.failure == nil)
   }
 
-  /// What is carved is what the budget says: 64 regions, and little beside them.
+  /// The carved memory is what the budget says: 64 regions, and little else.
   @Test(arguments: [(2048, 300 * 1024), (65_575, 4600 * 1024)])
   func memoryIsASum(maximumByteCount: Int, limit: Int) {
     var arena = Arena.measuring
@@ -207,5 +208,152 @@ import Testing
 extension Reassembler.Outcome {
   func isDropped(as verdict: FragmentVerdict) -> Bool {
     if case .dropped(verdict) = self { true } else { false }
+  }
+}
+
+/// Random streams through core and model. Tests/Fuzz/Models/run runs a million of them in a release
+/// build.
+@Suite struct ReassemblyStreamTests {
+  /// The sanitizers are slow and set a smaller number in the environment.
+  private static var streamsPerRun: UInt64 {
+    getenv("REASSEMBLY_STREAMS").map { UInt64(atol($0)) / 8 } ?? 1000
+  }
+
+  @Test(arguments: 0..<8 as Range<UInt64>) func anyStreamGoesAsInTheModel(run: UInt64) {
+    let world = ReassemblyWorld(isThorough: run % 4 == 0)
+    let first = run * ReassemblyStreamTests.streamsPerRun
+    for seed in first..<(first + ReassemblyStreamTests.streamsPerRun) {
+      ReassemblyStream.run(seed: seed, in: world)
+      if let failure = world.failure {
+        Issue.record("stream \(seed): \(failure)")
+        return
+      }
+    }
+  }
+
+  @Test func largeDatagramsGoAsInTheModel() {
+    let world = ReassemblyWorld(maximumByteCount: 65_575, isThorough: false)
+    for seed in 0..<60 as Range<UInt64> {
+      ReassemblyStream.run(seed: seed, in: world, maximumByteCount: 65_575)
+      if let failure = world.failure {
+        Issue.record("stream \(seed): \(failure)")
+        return
+      }
+    }
+  }
+
+  /// Streams that never reach a verdict prove nothing about it.
+  @Test func streamsReachEveryVerdict() {
+    let world = ReassemblyWorld(isThorough: false)
+    var missing = Set(world.tally.map(\.name))
+    var seed: UInt64 = 1_000_000
+    while !missing.isEmpty, seed < 1_006_000 {
+      ReassemblyStream.run(seed: seed, in: world)
+      missing.subtract(world.tally.filter { $0.count > 0 }.map(\.name))
+      seed += 1
+    }
+    #expect(missing.isEmpty)
+  }
+}
+
+/// A `Reassembler` with memory, which takes `TestFragment`s. Its results are copies.
+final class ReassemblerFixture {
+  typealias Outcome = ReassemblyModel.Outcome
+  typealias Expiry = ReassemblyModel.Expiry
+
+  private let memory: TestArena
+  var reassembler: Reassembler
+  /// Slots of complete packets are kept until `release`.
+  var keepsPackets = false
+  private(set) var slots: [Int] = []
+
+  init(maximumByteCount: Int = 65_575, seed: UInt64 = 1) {
+    var measuring = Arena.measuring
+    _ = Reassembler(carvingFrom: &measuring, maximumPacketByteCount: maximumByteCount)
+    memory = TestArena(byteCount: measuring.byteCount)
+    reassembler = Reassembler(
+      carvingFrom: &memory.arena, maximumPacketByteCount: maximumByteCount)
+    reassembler.start(seed: seed)
+  }
+
+  /// - Parameter now: in seconds.
+  func add(_ bytes: [UInt8], from sender: UInt32 = 1, at now: Double = 0) -> Outcome {
+    let packet = PacketBuffer(bytes)
+    let buffer = UnsafeMutableRawBufferPointer(start: packet.start, count: bytes.count)
+    switch reassembler.add(buffer, from: sender, at: ReassemblerFixture.instant(now)) {
+    case .whole(let found): return .whole(Array(found))
+    case .held: return .held
+    case .dropped(let verdict): return .dropped(verdict)
+    case .complete(let found, let slot):
+      let copy = Array(found)
+      if keepsPackets { slots.append(slot) } else { reassembler.release(slot) }
+      return .complete(copy)
+    }
+  }
+
+  func add(_ fragment: TestFragment, from sender: UInt32 = 1, at now: Double = 0) -> Outcome {
+    add(fragment.bytes, from: sender, at: now)
+  }
+
+  /// Adds all of them in order. Returns the last outcome.
+  func add(_ fragments: [TestFragment], from sender: UInt32 = 1, at now: Double = 0) -> Outcome {
+    fragments.reduce(.held) { _, fragment in add(fragment, from: sender, at: now) }
+  }
+
+  func release() {
+    reassembler.release(slots.removeFirst())
+  }
+
+  /// The expired datagrams, one after the other.
+  func expire(at now: Double) -> [Expiry] {
+    var expired: [Expiry] = []
+    while let expiry = reassembler.expire(at: ReassemblerFixture.instant(now)) {
+      switch expiry {
+      case .silent: expired.append(.silent)
+      case .timeExceeded(let packet): expired.append(.timeExceeded(Array(packet)))
+      }
+    }
+    return expired
+  }
+
+  func count(_ verdict: FragmentVerdict) -> UInt64 { reassembler.counters[verdict] }
+
+  var incompleteCount: Int { reassembler.incompleteCount }
+
+  /// In seconds.
+  var nextDeadline: Double? {
+    reassembler.nextDeadline.instant.map { Double($0.nanoseconds) / 1e9 }
+  }
+
+  static func instant(_ seconds: Double) -> Instant {
+    Instant(nanoseconds: UInt64(seconds * 1e9))
+  }
+}
+
+extension TestFragment {
+  /// An unfragmented datagram whose payload counts up.
+  static func datagram(
+    isIPv4: Bool = true, source: UInt8 = 1, identification: UInt32 = 7, _ byteCount: Int
+  ) -> TestFragment {
+    var datagram = TestFragment()
+    datagram.isIPv4 = isIPv4
+    datagram.source = source
+    datagram.identification = identification
+    datagram.payload = (0..<byteCount).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
+    return datagram
+  }
+
+  /// One fragment of a datagram that is never completed.
+  static func first(
+    isIPv4: Bool = true, source: UInt8 = 1, identification: UInt32 = 7
+  ) -> TestFragment {
+    datagram(isIPv4: isIPv4, source: source, identification: identification, 24).cut(16)[0]
+  }
+
+  /// This fragment, changed.
+  func with(_ change: (inout TestFragment) -> Void) -> TestFragment {
+    var fragment = self
+    change(&fragment)
+    return fragment
   }
 }

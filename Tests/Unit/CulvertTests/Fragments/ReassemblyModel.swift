@@ -2,8 +2,8 @@
   @testable import Culvert
 #endif
 
-/// Reassembly the slow way: datagrams in an array in order of age, each a list of the fragments
-/// that came. Of the core it uses the names of the verdicts.
+/// Reassembly the slow way: an array of datagrams in order of age, each with a list of its
+/// fragments. It shares only the names of the verdicts with the core.
 struct ReassemblyModel {
   enum Outcome: Equatable {
     case whole([UInt8])
@@ -43,7 +43,7 @@ struct ReassemblyModel {
   private(set) var completedCount = 0
   private(set) var counts: [FragmentVerdict: UInt64] = [:]
   private var latest: UInt64 = 0
-  /// Nanoseconds of waiting saved up for ICMP errors: 100 ms each, 16 at most.
+  /// Credit for ICMP errors in nanoseconds: 100 ms each, 16 at most.
   private var credit: UInt64 = 1_600_000_000
   private var creditAt: UInt64 = 0
 
@@ -107,7 +107,7 @@ struct ReassemblyModel {
     if pieces.contains(where: { ($0.fragment.mark != 0) != isCapable }) {
       return .brokenCongestionMark
     }
-    // As many as fit on links of 68 bytes, 20 of them header.
+    // As many as fit on links with an MTU of 68 bytes, of which 20 are header.
     if pieces.count >= (maximumByteCount - 20) / 48 + 1 { return .tooManyFragments }
     return nil
   }
@@ -149,7 +149,7 @@ struct ReassemblyModel {
   private mutating func makeRoom() -> Bool {
     guard waiting.count + completedCount == 64 else { return true }
     guard !waiting.isEmpty else { return false }
-    // Oldest first, so the first to hold the most is the one whose oldest is older.
+    // Oldest first, so of two sources with the most, the first is the one with the older datagram.
     var shares: [(source: [UInt8], sender: UInt32, indices: [Int])] = []
     for (index, datagram) in waiting.enumerated() {
       if let share = shares.firstIndex(where: {
@@ -202,7 +202,12 @@ struct ReassemblyModel {
     guard !datagram.isPoisoned, let first = datagram.pieces.first(where: { $0.start == 0 }) else {
       return .silent
     }
-    credit = min(1_600_000_000, credit + (now > creditAt ? min(now - creditAt, 1 << 40) : 0))
+    if now >= creditAt {
+      credit = min(1_600_000_000, credit + min(now - creditAt, 1 << 40))
+    } else {
+      // A clock that goes back takes back what it has given.
+      credit -= min(credit, creditAt - now)
+    }
     creditAt = now
     guard credit >= 100_000_000, let error = first.fragment.timeExceeded() else { return .silent }
     credit -= 100_000_000

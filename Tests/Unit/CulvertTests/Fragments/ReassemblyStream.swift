@@ -1,12 +1,12 @@
-/// A stream of fragments, and of what happens beside it, all from one seed: the same seed is the
-/// same stream, everywhere.
+/// A stream of fragments and other events from one seed: the same seed gives the same stream on
+/// every platform.
 struct ReassemblyStream {
   private var random: SeededGenerator
   private let world: ReassemblyWorld
   private let maximumByteCount: Int
   private var now: UInt64
 
-  /// - Parameter maximumByteCount: what the world was made for.
+  /// - Parameter maximumByteCount: the largest packet that the world was made for.
   static func run(seed: UInt64, in world: ReassemblyWorld, maximumByteCount: Int = 2048) {
     var stream = ReassemblyStream(seed: seed, world: world, maximumByteCount: maximumByteCount)
     stream.run()
@@ -40,7 +40,7 @@ struct ReassemblyStream {
       if isFlood { datagram.payload = Array(datagram.payload.prefix(number(17...32))) }
       let sender = UInt32(number(1...2))
       var fragments = fragments(of: datagram, isTidy: isTidy)
-      // Most of a flood never becomes whole; or nothing of it is ever released.
+      // Either most of a flood is never completed, or nothing of it is ever released.
       if isFlood, !isTidy, !once(in: 4) { _ = fragments.popLast() }
       queues.append(fragments.map { ($0, sender) })
     }
@@ -58,7 +58,7 @@ struct ReassemblyStream {
     datagram.source = UInt8(number(1...sourceCount))
     datagram.destination = once(in: 20) ? 201 : 200
     datagram.number = [17, 17, 6, 1, 58, 50][number(0...5)]
-    // Seldom twice at the same time.
+    // Rarely two at the same time.
     datagram.identification = UInt32(number(1...(once(in: 4) ? 3 : 1000)))
     datagram.trafficClass = [0, 2, 1, 0xb8][number(0...3)]
     datagram.mayNotBeFragmented = once(in: 8)
@@ -85,7 +85,7 @@ struct ReassemblyStream {
 
   private mutating func fragments(of datagram: TestFragment, isTidy: Bool) -> [[UInt8]] {
     if once(in: 20) {
-      // No fragment, or one that is all.
+      // Not a fragment, or a single one that is the whole packet.
       var whole = once(in: 2) ? datagram.whole : datagram
       whole.mayNotBeFragmented = once(in: 2)
       return [whole.bytes]
@@ -112,7 +112,7 @@ struct ReassemblyStream {
     return packets
   }
 
-  /// What differs from fragment to fragment and does no harm, or little.
+  /// Differences between fragments that are harmless, or nearly so.
   private mutating func vary(_ fragment: inout TestFragment, isTidy: Bool) {
     fragment.timeToLive = UInt8(number(1...255))
     if once(in: 5), fragment.byteOffset > 0 { fragment.options = [] }
@@ -120,7 +120,7 @@ struct ReassemblyStream {
     if !isTidy, once(in: 60) { fragment.trafficClass = UInt8(number(0...255)) }
   }
 
-  /// One more packet, which is a duplicate, or wrong in some way.
+  /// One more packet, which is a duplicate or wrong in some way.
   private mutating func trouble(
     with original: TestFragment, before next: TestFragment?
   ) -> [[UInt8]] {
@@ -185,7 +185,7 @@ struct ReassemblyStream {
 }
 
 extension SeededGenerator {
-  /// Bytes that differ from place to place, cheaper than random ones.
+  /// Bytes that differ at each offset, cheaper than random ones.
   mutating func pattern(_ count: Int) -> [UInt8] {
     let start = next()
     return [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in

@@ -4,14 +4,14 @@ import Glibc
   @testable import Culvert
 #endif
 
-/// A `Reassembler` beside its model, and around its memory marks that nobody may touch. The tests,
-/// the run of a million streams and the fuzzer share it.
+/// A `Reassembler` beside its model, with fences around its memory. The tests, the run of a million
+/// streams and the fuzzer share it.
 final class ReassemblyWorld {
   private let memory: UnsafeMutableRawBufferPointer
   private var reassembler: Reassembler
   private var model: ReassemblyModel
   private let maximumByteCount: Int
-  /// Packets handed out, what they have to be until they are released, and their slots.
+  /// Packets handed out, their expected content until they are released, and their slots.
   private var completed: [(packet: UnsafeMutableRawBufferPointer, bytes: [UInt8], slot: Int)] = []
   private let isThorough: Bool
   /// The first promise that was broken.
@@ -24,7 +24,7 @@ final class ReassemblyWorld {
   /// Fences before and behind the arena.
   private static let fence = 4096
 
-  /// - Parameter isThorough: look at the fences, and at every figure, after every step.
+  /// - Parameter isThorough: whether to check the fences and every figure after every step.
   init(maximumByteCount: Int = 2048, isThorough: Bool = true) {
     self.maximumByteCount = maximumByteCount
     self.isThorough = isThorough
@@ -47,7 +47,7 @@ final class ReassemblyWorld {
     memory.deallocate()
   }
 
-  /// As if it were new, but for what lies in the slots' memory.
+  /// As if it were new, except for the content of the slots.
   func restart(seed: UInt64) {
     while !completed.isEmpty { release(0) }
     removeAll(from: nil)
@@ -60,7 +60,7 @@ final class ReassemblyWorld {
     reassembler.start(seed: seed)
   }
 
-  /// Counters do not start again.
+  /// Counters are not reset.
   private var start: [FragmentVerdict: UInt64] = [:]
   private let verdicts = (0..<FragmentVerdict.count).map { FragmentVerdict(rawValue: $0)! }
 
@@ -76,7 +76,7 @@ final class ReassemblyWorld {
   // MARK: Steps
 
   func add(_ bytes: [UInt8], from sender: UInt32 = 1, at now: UInt64) {
-    // Of exactly its own bytes, so that address sanitizer sees the first one outside.
+    // Exactly as long as the packet, so that the address sanitizer sees any access outside.
     let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
     defer { packet.deallocate() }
     packet.copyBytes(from: bytes)
@@ -106,7 +106,7 @@ final class ReassemblyWorld {
     check()
   }
 
-  /// Everything that is over.
+  /// Expires everything that is due.
   func expire(at now: UInt64) {
     while true {
       let outcome = reassembler.expire(at: Instant(nanoseconds: now))
@@ -117,7 +117,7 @@ final class ReassemblyWorld {
       case (.silent, .silent): break
       case (.timeExceeded(let found), .timeExceeded(let bytes)):
         require(isEqual(found, bytes), "not the error")
-        // It may stand in the headroom.
+        // It may be in the headroom.
         if isThorough { markRegions() }
       default: return require(false, "\(String(describing: outcome)), not \(expected as Any)")
       }
@@ -127,7 +127,7 @@ final class ReassemblyWorld {
   var completedCount: Int { completed.count }
   var incompleteCount: Int { model.waiting.count }
 
-  /// Uses the memory around a packet as a cipher does, and gives it back.
+  /// Uses the memory around a packet as a cipher does, and releases it.
   func release(_ index: Int) {
     let (packet, bytes, slot) = completed.remove(at: index)
     require(isEqual(packet, bytes), "a packet changed before it was released")
@@ -160,9 +160,9 @@ final class ReassemblyWorld {
     checkFences()
   }
 
-  /// What nobody but a cipher may write to, and what nobody may.
+  /// Memory that only a cipher may write to, and memory that nobody may write to.
   private func checkFences() {
-    // memcmp, as debug builds take long to look at bytes.
+    // memcmp, since comparing bytes one by one is slow in debug builds.
     let isIntact = { (bytes: UnsafeMutableRawBufferPointer) in
       bytes[0] == ReassemblyWorld.mark
         && memcmp(bytes.baseAddress!, bytes.baseAddress! + 1, bytes.count - 1) == 0

@@ -53,7 +53,7 @@ import Testing
       }
     }
 
-    /// Sends a message, has it answered with a cookie, and takes it.
+    /// Sends a message, receives a cookie reply to it, and consumes the reply.
     func exchange(from endpoint: Endpoint, at now: UInt64) {
       let asked = message(at: now)
       let answer = reply(to: asked, from: endpoint, at: now)
@@ -110,7 +110,7 @@ import Testing
     #expect(Array(reply[0..<4]) == [3, 0, 0, 0])
     #expect(Array(reply[4..<8]) == Array(asked[4..<8]))
     #expect(pair.consume(reply, at: 0))
-    // Nothing changes on a second reading, and the next two messages carry the cookie.
+    // A second reading changes nothing, and the next two messages carry the cookie.
     #expect(!pair.consume(reply, at: 0))
     for byteCount in [148, 92] {
       let message = pair.message(at: 1, byteCount: byteCount)
@@ -130,7 +130,7 @@ import Testing
     let first = pair.message(at: 1)
     let stale = pair.reply(to: first, from: CookieTests.home, at: 1)
     let second = pair.message(at: 2)
-    // It answers a message that is no longer the last.
+    // It replies to a message that is no longer the last one.
     #expect(!pair.consume(stale, at: 2))
     let reply = pair.reply(to: second, from: CookieTests.home, at: 2)
     for index in 8..<64 {
@@ -138,9 +138,9 @@ import Testing
       forged[index] ^= 4
       #expect(!pair.consume(forged, at: 2))
     }
-    // The cookie from before is still in use.
+    // The previous cookie is still in use.
     #expect(pair.isValid(pair.message(at: 3), from: CookieTests.home, at: 3))
-    // Without a message out there is nothing to answer.
+    // Without a sent message there is nothing to reply to.
     let quiet = Pair()
     #expect(!quiet.consume(reply, at: 2))
   }
@@ -175,12 +175,13 @@ import Testing
     let start = 50 * second
     pair.exchange(from: CookieTests.home, at: start)
     let early = pair.message(at: start)
-    // Made just before the rotation, with the same secret.
+    // Made just before the rotation, with the old secret.
     pair.exchange(from: CookieTests.home, at: start + 120 * second - 1)
     #expect(
       pair.isValid(early, from: CookieTests.home, at: start + 125 * second - 1))
     let late = pair.message(at: start + 120 * second - 1)
-    // The next reply rotates; what the previous secret made is honoured until its 125 s are over.
+    // The next reply rotates the secret; cookies of the previous one are accepted until its 125 s
+    // are over.
     pair.exchange(from: CookieTests.home, at: start + 120 * second)
     let fresh = pair.message(at: start + 120 * second)
     let end = start + 125 * second
@@ -235,7 +236,7 @@ import Testing
     #expect(pair.message(at: 1)[132...].allSatisfy { $0 == 0 })
   }
 
-  /// A secret is in one place: the checker's part of the arena, not in the struct beside it.
+  /// The secret is in one place: the checker's part of the arena, not in the struct.
   @Test func R9_secretsStandInTheArenaOnly() {
     #expect(MemoryLayout<CookieChecker>.size <= 48)
     #expect(MemoryLayout<ReceivedCookie>.size <= 32)

@@ -1,8 +1,9 @@
+import Foundation
 import Testing
 
 @testable import Culvert
 
-/// Whole handshakes against transcripts that other programs have computed.
+/// Whole handshakes against transcripts from independent programs.
 @Suite struct HandshakeTranscriptTests {
   /// Computed by an independent implementation of the whitepaper's section 5.4: Python, with
   /// hashlib's BLAKE2s and the package `cryptography` for X25519 and ChaCha20-Poly1305. Private
@@ -48,7 +49,7 @@ import Testing
     return (initiator, responder)
   }
 
-  /// The message with both MACs, as it goes out; there is no cookie.
+  /// The message with both MACs, as sent; there is no cookie.
   private func addMACs(_ message: [UInt8], for receiver: Key) -> [UInt8] {
     var message = message
     var secrets = [UInt8](repeating: 0, count: ReceivedCookie.secretByteCount)
@@ -100,7 +101,7 @@ import Testing
     let (initiator, responder) = makeParties()
     let now = Instant(nanoseconds: 1)
     let first = try #require(initiator.initiate(to: responder, index: 1))
-    // Ephemeral, static and timestamp, bit by byte.
+    // One bit of each byte of ephemeral, static and timestamp.
     for index in 8..<116 {
       var forged = first
       forged[index] ^= 1 << (index % 8)
@@ -118,11 +119,12 @@ import Testing
       #expect(initiator.handshake.state == .createdInitiation)
     }
     #expect(initiator.consume(response: second) == .accepted)
-    // It counts once.
+    // It is accepted once.
     #expect(initiator.consume(response: second) == .invalid)
   }
 
-  /// Cacophony's prologue and payloads are not WireGuard's, so this drives the tokens themselves.
+  /// Cacophony's prologue and payloads differ from WireGuard's, so this test drives the tokens
+  /// directly.
   @Test(.enabled(if: TestVectors.exists("noise_ikpsk2_cacophony.json"), "no ../shared/vectors"))
   func cacophonyVector() throws {
     let vector = try NoiseVector(file: "noise_ikpsk2_cacophony.json")
@@ -148,6 +150,228 @@ import Testing
           $0.baseAddress!, byteCount: byteCount, counter: UInt64(index - 2) / 2, key: key)
       }
       #expect(message == vector.ciphertexts[index])
+    }
+  }
+}
+
+/// One case of a Noise test vector file for IKpsk2, and the tokens of its two messages.
+struct NoiseVector {
+  let prologue: [UInt8]
+  let presharedKey: [UInt8]
+  let initiatorStatic: [UInt8]
+  let responderStatic: [UInt8]
+  private let initiatorEphemeral: [UInt8]
+  private let responderEphemeral: [UInt8]
+  let hash: [UInt8]
+  let payloads: [[UInt8]]
+  let ciphertexts: [[UInt8]]
+
+  init(file: String) throws {
+    let data = try #require(TestVectors.file(file))
+    let json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
+    let vector = try #require((json["vectors"] as? [[String: Any]])?.first)
+    let messages = try #require(vector["messages"] as? [[String: Any]])
+    prologue = vector.hex("init_prologue")
+    presharedKey = TestVectors.bytes(try #require((vector["init_psks"] as? [String])?.first))
+    initiatorStatic = vector.hex("init_static")
+    responderStatic = vector.hex("resp_static")
+    initiatorEphemeral = vector.hex("init_ephemeral")
+    responderEphemeral = vector.hex("resp_ephemeral")
+    hash = vector.hex("handshake_hash")
+    payloads = messages.map { $0.hex("payload") }
+    ciphertexts = messages.map { $0.hex("ciphertext") }
+  }
+
+  /// WireGuard's initial state, with the vector's prologue instead of its identifier.
+  private func start(_ party: NoiseParty, responder: Key) {
+    let noise = party.noise
+    party.constants.chainingKey.write(to: noise.chainingKey)
+    party.constants.chainingKey.write(to: noise.hash)
+    noise.mixHash(prologue, byteCount: prologue.count)
+    responder.write(to: noise.remoteStatic)
+    noise.mixHash(noise.remoteStatic, byteCount: 32)
+  }
+
+  private func staticProduct(_ party: NoiseParty, _ remote: Key) -> [UInt8] {
+    var product = [UInt8](repeating: 0, count: 32)
+    withUnsafeBytes(of: remote) { remote in
+      product.withUnsafeMutableBytes {
+        _ = X25519.multiply(
+          into: $0.baseAddress!, secret: party.identity.privateKey, point: remote.baseAddress!)
+      }
+    }
+    return product
+  }
+
+  private func writeEphemeral(_ secret: [UInt8], _ party: NoiseParty) -> [UInt8] {
+    party.noise.ephemeralPrivate.copyMemory(from: secret, byteCount: 32)
+    var ephemeral = [UInt8](repeating: 0, count: 32)
+    ephemeral.withUnsafeMutableBytes {
+      X25519.publicKey(into: $0.baseAddress!, secret: party.noise.ephemeralPrivate)
+    }
+    party.noise.mixEphemeral(ephemeral)
+    return ephemeral
+  }
+
+  private func encrypt(_ text: [UInt8], _ party: NoiseParty) -> [UInt8] {
+    var output = [UInt8](repeating: 0, count: text.count + 16)
+    output.withUnsafeMutableBytes {
+      party.noise.encryptAndHash(text, byteCount: text.count, into: $0.baseAddress!)
+    }
+    return output
+  }
+
+  private func decrypt(_ message: [UInt8], _ party: NoiseParty) throws -> [UInt8] {
+    var output = [UInt8](repeating: 0, count: message.count - 16)
+    let isGenuine = output.withUnsafeMutableBytes {
+      party.noise.decryptAndHash(message, byteCount: message.count - 16, into: $0.baseAddress!)
+    }
+    try #require(isGenuine)
+    return output
+  }
+
+  private func bytes(of key: Key) -> [UInt8] { withUnsafeBytes(of: key) { [UInt8]($0) } }
+
+  // MARK: -> e, es, s, ss
+
+  func writeFirst(_ party: NoiseParty, responder: Key) throws -> [UInt8] {
+    start(party, responder: responder)
+    let noise = party.noise
+    let ephemeral = writeEphemeral(initiatorEphemeral, party)
+    try #require(
+      noise.mixDH(secret: noise.ephemeralPrivate, point: noise.remoteStatic, keyed: true))
+    let encryptedStatic = encrypt(bytes(of: party.identity.publicKey), party)
+    try #require(noise.mixPrecomputed(staticProduct(party, responder)))
+    return ephemeral + encryptedStatic + encrypt(payloads[0], party)
+  }
+
+  func readFirst(_ message: [UInt8], _ party: NoiseParty) throws -> [UInt8] {
+    start(party, responder: party.identity.publicKey)
+    let noise = party.noise
+    noise.mixEphemeral(message)
+    try #require(noise.mixDH(secret: party.identity.privateKey, point: message, keyed: true))
+    let remote = try decrypt(Array(message[32..<80]), party)
+    let key = remote.withUnsafeBytes { Key(at: $0.baseAddress!) }
+    try #require(noise.mixPrecomputed(staticProduct(party, key)))
+    return try decrypt(Array(message[80...]), party)
+  }
+
+  // MARK: <- e, ee, se, psk
+
+  func writeSecond(
+    _ party: NoiseParty, remote first: [UInt8], _ initiator: Key
+  ) throws -> [UInt8] {
+    let noise = party.noise
+    let ephemeral = writeEphemeral(responderEphemeral, party)
+    try #require(noise.mixDH(secret: noise.ephemeralPrivate, point: first))
+    try #require(noise.mixDH(secret: noise.ephemeralPrivate, point: bytes(of: initiator)))
+    noise.mixPresharedKey(presharedKey)
+    return ephemeral + encrypt(payloads[1], party)
+  }
+
+  func readSecond(_ message: [UInt8], _ party: NoiseParty) throws -> [UInt8] {
+    let noise = party.noise
+    noise.mixEphemeral(message)
+    try #require(noise.mixDH(secret: noise.ephemeralPrivate, point: message))
+    try #require(noise.mixDH(secret: party.identity.privateKey, point: message))
+    noise.mixPresharedKey(presharedKey)
+    return try decrypt(Array(message[32...]), party)
+  }
+
+  /// The initiator's sending key, and its receiving key.
+  func split(_ party: NoiseParty) -> ([UInt8], [UInt8]) {
+    var first = [UInt8](repeating: 0, count: 32)
+    var second = first
+    first.withUnsafeMutableBytes { first in
+      second.withUnsafeMutableBytes { second in
+        SymmetricState.split(
+          chainingKey: party.noise.chainingKey, first: first.baseAddress!,
+          second: second.baseAddress!)
+      }
+    }
+    return (first, second)
+  }
+}
+
+/// One end of a handshake, with memory of its own and no tunnel around it.
+final class NoiseParty {
+  private let memory = TestArena(byteCount: 1 << 16)
+  var identity: StaticIdentity
+  let noise: SymmetricState
+  let constants = NoiseConstants()
+  var handshake: Handshake
+  var keypairs: Keypairs
+  var entropy: Entropy
+  /// Seconds of the next timestamp.
+  private var seconds: UInt64 = 0
+
+  init(privateKey: [UInt8], entropy: Entropy) {
+    _ = Sodium.start()
+    identity = StaticIdentity(carvingFrom: &memory.arena)
+    noise = SymmetricState(
+      scratch: memory.arena.carveBytes(SymmetricState.byteCount, owner: "scratch").baseAddress!)
+    handshake = Handshake(
+      secrets: memory.arena.carveBytes(Handshake.secretByteCount, owner: "handshake")
+        .baseAddress!)
+    keypairs = Keypairs(
+      secrets: memory.arena.carveBytes(Keypairs.secretByteCount, owner: "keypairs").baseAddress!,
+      windows: memory.arena.carve(
+        UInt64.self, count: Keypairs.windowWordCount, owner: "windows"
+      ).baseAddress!)
+    self.entropy = entropy
+    privateKey.withUnsafeBytes { identity.set($0.baseAddress!) }
+  }
+
+  func meet(_ other: NoiseParty, presharedKey: [UInt8] = [UInt8](repeating: 0, count: 32)) {
+    handshake.precompute(identity, noise: noise, remoteStatic: other.identity.publicKey)
+    handshake.presharedKey.copyMemory(from: presharedKey, byteCount: 32)
+  }
+
+  /// An initiation without MACs.
+  func initiate(to other: NoiseParty, index: UInt32, timestamp: TAI64N? = nil) -> [UInt8]? {
+    seconds += 1
+    var bytes = [UInt8](repeating: 0, count: WireGuard.initiationByteCount)
+    let isCreated = bytes.withUnsafeMutableBytes { bytes in
+      handshake.createInitiation(
+        InitiationMessage(writingTo: bytes.baseAddress!, sender: index), localIndex: index,
+        remoteStatic: other.identity.publicKey,
+        timestamp: timestamp ?? TAI64N(seconds: seconds, nanoseconds: 0), identity: identity,
+        constants: constants, noise: noise, entropy: &entropy)
+    }
+    return isCreated ? bytes : nil
+  }
+
+  func consume(initiation: [UInt8], at now: Instant) -> (sender: Key, Handshake.Outcome)? {
+    var bytes = initiation
+    return bytes.withUnsafeMutableBytes { bytes in
+      let message = InitiationMessage(at: bytes.baseAddress!, byteCount: bytes.count)!
+      guard
+        let sender = Handshake.openInitiation(
+          message, identity: identity, constants: constants, noise: noise)
+      else { return nil }
+      return (sender, handshake.consumeInitiation(message, noise: noise, at: now))
+    }
+  }
+
+  /// A response without MACs.
+  func respond(to other: NoiseParty, index: UInt32) -> [UInt8]? {
+    var bytes = [UInt8](repeating: 0, count: WireGuard.responseByteCount)
+    let isCreated = bytes.withUnsafeMutableBytes { bytes in
+      handshake.createResponse(
+        ResponseMessage(
+          writingTo: bytes.baseAddress!, sender: index, receiver: handshake.remoteIndex),
+        localIndex: index, remoteStatic: other.identity.publicKey, noise: noise,
+        entropy: &entropy)
+    }
+    return isCreated ? bytes : nil
+  }
+
+  func consume(response: [UInt8]) -> Handshake.Outcome {
+    var bytes = response
+    return bytes.withUnsafeMutableBytes { bytes in
+      handshake.consumeResponse(
+        ResponseMessage(at: bytes.baseAddress!, byteCount: bytes.count)!, identity: identity,
+        noise: noise)
     }
   }
 }

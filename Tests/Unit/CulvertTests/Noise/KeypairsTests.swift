@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// The rotation of sessions against a naive model: three optional names.
+/// The rotation of sessions against a naive model of three optional names.
 @Suite struct KeypairsTests {
   private struct Model {
     var current: UInt32?
@@ -12,7 +12,7 @@ import Testing
     var names: [UInt32?] { [current, previous, next] }
     var all: Set<UInt32> { Set(names.compactMap { $0 }) }
 
-    /// Whitepaper 6.3, and what the kernel does with a session that waits.
+    /// Whitepaper 6.3, and the kernel's treatment of an unconfirmed session.
     mutating func initiatorBegins(_ name: UInt32) {
       previous = next ?? current
       next = nil
@@ -100,7 +100,7 @@ import Testing
     let three = [keypairs.current, keypairs.previous, keypairs.next]
     #expect(three.map(\.localIndex) == model.names.map { $0 ?? 0 })
     for (keypair, name) in zip(three, model.names) {
-      // A session keeps its key wherever it stands, and a place without one holds none.
+      // A session keeps its key in whatever place it is, and an empty place holds no key.
       #expect(sendingKey(keypair) == name.flatMap { keys[$0] })
       #expect(keypair.canReceive(at: now) == (name != nil))
     }

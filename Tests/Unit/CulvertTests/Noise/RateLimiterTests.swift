@@ -29,7 +29,7 @@ import Testing
     #expect(RateLimiterTests.passed(&limiter, source, at: start) == 5)
     #expect(RateLimiterTests.passed(&limiter, source, at: start + 49_000_000) == 0)
     #expect(RateLimiterTests.passed(&limiter, source, at: start + 50_000_000) == 1)
-    // Asking in vain costs nothing and earns nothing: 20 a second however often it asks.
+    // Refused attempts cost nothing and gain nothing: 20 a second pass, however many are made.
     var count = 0
     for millisecond: UInt64 in 1...1000 {
       let now = start + 50_000_000 + millisecond * nanosecondsPerMillisecond
@@ -57,14 +57,14 @@ import Testing
       // The same bits as an IPv6 prefix are another source.
       let alike = IPAddress(ipv6High: four.high, low: 0)
       #expect(RateLimiterTests.passed(&limiter, alike, at: now) == 5)
-      // As a dual-stack socket shows it, it is the same source.
+      // As an IPv4-mapped address of a dual-stack socket, it is the same source.
       let mapped = IPAddress(ipv6High: 0, low: 0xffff_c000_0200 | UInt64(host))
       #expect(RateLimiterTests.passed(&limiter, mapped, at: now) == 0)
     }
   }
 
-  /// The model is the other way to say it: each source has a time at which its bucket is full
-  /// again, and it may be at most the burst but one ahead of now.
+  /// The model expresses it differently: each source has a time at which its bucket is full again,
+  /// which may be at most one less than the burst ahead of now.
   @Test(arguments: 1...6 as ClosedRange<UInt64>)
   func R5_agreesWithTheModel(seed: UInt64) {
     let memory = TestArena()
@@ -93,7 +93,7 @@ import Testing
     #expect(allowed > 1000 && allowed < 19_000)
   }
 
-  /// One set of eight, everyday full: the ninth source takes the place of the longest silent.
+  /// One full set of eight: the ninth source replaces the one that has been silent longest.
   @Test func R5_theLongestSilentIsEvicted() {
     let memory = TestArena()
     var limiter = RateLimiterTests.limiter(in: memory, entries: 8)
@@ -101,7 +101,7 @@ import Testing
     for (index, source) in sources.prefix(8).enumerated() {
       #expect(RateLimiterTests.passed(&limiter, source, at: UInt64(index) + 1) == 5)
     }
-    // Source 0 speaks again; source 1 has now been silent longest.
+    // Source 0 sends again; source 1 has now been silent longest.
     #expect(RateLimiterTests.passed(&limiter, sources[0], at: 20) == 0)
     #expect(RateLimiterTests.passed(&limiter, sources[8], at: 21) == 5)
     for index in [0, 2, 3, 4, 5, 6, 7, 8] {
@@ -110,7 +110,7 @@ import Testing
     #expect(RateLimiterTests.passed(&limiter, sources[1], at: 23) == 5)
   }
 
-  /// The hash spreads the sources: a table of 4096 holds 1500 of them apart.
+  /// The hash spreads the sources: a table of 4096 holds 1500 distinct ones.
   @Test func R5_aTableHoldsManySourcesApart() {
     let memory = TestArena()
     var limiter = RateLimiterTests.limiter(in: memory, entries: 4096)
@@ -132,7 +132,7 @@ import Testing
     #expect(RateLimiterTests.passed(&limiter, source, at: .max) == 5)
     #expect(RateLimiterTests.passed(&limiter, source, at: 100 * RateLimiterTests.second) == 0)
     #expect(RateLimiterTests.passed(&limiter, source, at: 0) == 0)
-    // From there on it fills as ever, and is not blocked until the old time comes again.
+    // From then on the bucket fills as usual, and is not blocked until the old time returns.
     #expect(RateLimiterTests.passed(&limiter, source, at: RateLimiterTests.interval) == 1)
     #expect(RateLimiterTests.passed(&limiter, source, at: RateLimiterTests.second) == 5)
     var random = Entropy.seeded(5)

@@ -3,7 +3,7 @@ import Testing
 @testable import Culvert
 
 @Suite struct ReplayWindowTests {
-  /// The stupid model: every counter ever accepted, in a set.
+  /// The naive model: a set of every counter ever accepted.
   struct Model {
     var seen: Set<UInt64> = []
     var greatest: UInt64 = 0
@@ -50,7 +50,7 @@ import Testing
     var random = Entropy.seeded(seed)
     let window = Window()
     var model = Model()
-    // Half of the runs end in the last counters that there are.
+    // Half of the runs end at the largest counters.
     var base: UInt64 = 0
     if seed % 2 == 0 {
       base = WireGuard.rejectAfterMessages - 60_000
@@ -100,7 +100,7 @@ import Testing
     #expect(window.accept(8193 + 10 * 8192))
     #expect(!window.accept(8193))
     #expect(window.accept(8194 + 9 * 8192))
-    // A jump of one less than the window keeps the newest.
+    // A jump of one less than the window keeps the newest counter.
     #expect(window.accept(8193 + 11 * 8192 - 1))
     #expect(!window.accept(8193 + 10 * 8192))
     #expect(window.accept(8193 + 10 * 8192 + 1))

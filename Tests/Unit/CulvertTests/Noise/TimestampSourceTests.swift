@@ -25,7 +25,7 @@ import Testing
       var (a, b) = ([UInt8](repeating: 0, count: 12), [UInt8](repeating: 0, count: 12))
       random.fill(&a, byteCount: 12)
       random.fill(&b, byteCount: 12)
-      // Often the same beginning, so that the later bytes decide.
+      // Often the same first bytes, so that the later bytes decide.
       let same = Int(random.below(13))
       b.replaceSubrange(0..<same, with: a[0..<same])
       #expect((TAI64N(at: a) < TAI64N(at: b)) == a.lexicographicallyPrecedes(b))
@@ -46,7 +46,7 @@ import Testing
     let end = TAI64N(TimestampSourceTests.wall(.max, .max))
     #expect(end == TAI64N(seconds: (1 << 63) + 10, nanoseconds: 59 << 24))
     var source = TimestampSource()
-    // Floors that no run can have written count as nothing.
+    // Floors that no run can have written are ignored.
     for floor in [
       TAI64N(seconds: 1 << 63, nanoseconds: 0), TAI64N(seconds: .max, nanoseconds: 999_999_999),
       TAI64N(seconds: (1 << 62) + 1000, nanoseconds: 1_000_000_000),
@@ -90,12 +90,12 @@ import Testing
     #expect(first == TAI64N(now))
     #expect(second == first.next)
     #expect(source.next(TimestampSourceTests.wall(0)) == second.next)
-    // The clock catches up, and rules again.
+    // The clock catches up, and is used again.
     let later = TimestampSourceTests.wall(TimestampSourceTests.today + 60)
     #expect(source.next(later) == TAI64N(later))
   }
 
-  /// Reboots at random times, with and without a clock, told apart only by what was persisted.
+  /// Reboots at random times, with and without a clock; only the persisted floor survives.
   @Test(arguments: 1...8 as ClosedRange<UInt64>)
   func R28_stampsGrowAcrossRebootsWithoutAClock(seed: UInt64) {
     var random = Entropy.seeded(seed)
@@ -105,7 +105,7 @@ import Testing
     var uptime: UInt64 = 0
     for _ in 0..<200 {
       var source = TimestampSource(floor: floor)
-      // Without a real-time clock every boot begins in 1970, and NTP may come later.
+      // Without a real-time clock every boot begins in 1970, and NTP may correct it later.
       var clock = random.below(3) == 0 ? TimestampSourceTests.today + uptime : 5
       for _ in 0..<random.below(60) {
         let stamp = source.next(TimestampSourceTests.wall(clock))
@@ -143,7 +143,7 @@ import Testing
       #expect(source.floorToPersist() == nil)
     }
     #expect(writes > 7 * 24 && writes < 7 * 24 * 3 / 2)
-    // And with a standing clock, when stamps go on by quanta only: a day of them.
+    // With a stopped clock, timestamps increase by quanta only: a day of them.
     writes = 0
     for _ in 0..<720 {
       _ = source.next(TimestampSourceTests.wall(TimestampSourceTests.today))
@@ -172,11 +172,11 @@ import Testing
       TimestampSourceTests.today + TimestampSourceTests.tenYears + 2 * 3600)
     #expect(source.next(far) == TAI64N(far))
     #expect(source.floorToPersist() == nil)
-    // The clock is set right again: the stamps of this run go on, still not remembered.
+    // The clock is corrected: the timestamps of this run continue, and are still not persisted.
     let stamp = source.next(TimestampSourceTests.wall(TimestampSourceTests.today + 60))
     #expect(stamp == TAI64N(far).next)
     #expect(source.floorToPersist() == nil)
-    // After a reboot the time is the clock's, above the floor.
+    // After a reboot the clock's time is used, above the floor.
     var next = TimestampSource(floor: floor)
     let now = TimestampSourceTests.wall(TimestampSourceTests.today + 7200)
     #expect(next.next(now) == TAI64N(now))
@@ -184,7 +184,8 @@ import Testing
   }
 
   @Test func R28_aPlausibleJumpIsPersisted() {
-    // From 1970, where the device booted, to today: measured from the release, not from 1970.
+    // From 1970, when the device booted, to today: the jump is measured from the release, not from
+    // 1970.
     var source = TimestampSource()
     _ = source.next(TimestampSourceTests.wall(3))
     #expect(source.floorToPersist() != nil)
@@ -192,7 +193,7 @@ import Testing
     #expect(source.next(today) == TAI64N(today))
     let first = source.floorToPersist()
     #expect(first?.seconds == TAI64N(today).seconds + 3600)
-    // To just less than ten years later, and that from there again.
+    // To just under ten years later, and again from there.
     let later = TimestampSourceTests.wall(
       TimestampSourceTests.today + TimestampSourceTests.tenYears)
     _ = source.next(later)

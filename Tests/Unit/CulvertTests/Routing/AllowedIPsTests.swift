@@ -9,8 +9,7 @@ import Testing
     IPPrefix(address, length: length)!
   }
 
-  /// Few distinct bits at the places where lengths matter, so that prefixes nest, meet and are
-  /// drawn again.
+  /// Few distinct bits at the relevant positions, so that prefixes nest, share ancestors and recur.
   private func randomAddress(_ random: inout SeededGenerator) -> IPAddress {
     if Bool.random(using: &random) {
       return IPAddress(ipv4: UInt32(truncatingIfNeeded: random.next()) & 0xe010_0003)
@@ -142,7 +141,7 @@ import Testing
     expect(table.next(&cursor) == prefixes[2])
     cursor = kept
     expect(table.next(&cursor) == prefixes[2])
-    // The one it stands at goes to another peer.
+    // The prefix at the cursor moves to another peer.
     expect(table.insert(prefixes[3], peer: 2))
     expect(table.next(&cursor) == nil)
     withExtendedLifetime(memory) {}
@@ -173,5 +172,103 @@ import Testing
     let (count, nodeCount) = (table.count, table.nodeCount)
     #expect(count == 0 && nodeCount == 0)
     withExtendedLifetime(memory) {}
+  }
+}
+
+/// Allowed IPs as lists: the longest prefix is found by checking all of them.
+struct AllowedIPsModel {
+  let capacity: Int
+  var peers: [[IPPrefix]]
+  var staged: [(prefix: IPPrefix, add: Bool)] = []
+  var replacesAll = false
+
+  init(peers: Int, capacity: Int) {
+    self.capacity = capacity
+    self.peers = Array(repeating: [], count: peers)
+  }
+
+  /// Prefixes that take room.
+  var held: Set<IPPrefix> {
+    Set(peers.joined()).union(staged.map(\.prefix))
+  }
+
+  /// Nodes of a path-compressed trie over the held prefixes: the prefixes, and the points where two
+  /// of them diverge.
+  var nodeCount: Int {
+    let held = Array(held)
+    var nodes = Set(held)
+    for (index, first) in held.enumerated() {
+      for second in held[..<index] where first.address.family == second.address.family {
+        nodes.insert(meet(first, second))
+      }
+    }
+    return nodes.count
+  }
+
+  /// The longest prefix that both have. Counts equal bits, since a loop over all lengths would take
+  /// most of the test's time.
+  private func meet(_ first: IPPrefix, _ second: IPPrefix) -> IPPrefix {
+    let (one, two) = (first.address, second.address)
+    let high = (one.high ^ two.high).leadingZeroBitCount
+    let equal = high < 64 ? high : 64 + (one.low ^ two.low).leadingZeroBitCount
+    let length = min(Int(first.length), Int(second.length), equal)
+    return IPPrefix(one, length: length)!
+  }
+
+  func route(_ address: IPAddress) -> UInt32? {
+    var best: (length: UInt8, peer: UInt32)?
+    for (peer, prefixes) in peers.enumerated() {
+      for prefix in prefixes where prefix.address.family == address.family {
+        guard address.masked(to: Int(prefix.length)) == prefix.address else { continue }
+        if best == nil || best!.length < prefix.length { best = (prefix.length, UInt32(peer)) }
+      }
+    }
+    return best?.peer
+  }
+
+  mutating func insert(_ prefix: IPPrefix, peer: UInt32) -> Bool {
+    guard held.contains(prefix) || held.count < capacity else { return false }
+    for other in peers.indices { peers[other].removeAll { $0 == prefix } }
+    peers[Int(peer)].append(prefix)
+    return true
+  }
+
+  mutating func remove(_ prefix: IPPrefix, peer: UInt32) -> Bool {
+    guard peers[Int(peer)].contains(prefix) else { return false }
+    peers[Int(peer)].removeAll { $0 == prefix }
+    return true
+  }
+
+  mutating func stage(_ prefix: IPPrefix, add: Bool) -> Bool {
+    if let index = staged.firstIndex(where: { $0.prefix == prefix }) {
+      staged[index].add = add
+      return true
+    }
+    guard held.contains(prefix) || (add && held.count < capacity) else { return !add }
+    staged.append((prefix, add))
+    return true
+  }
+
+  mutating func stageReplaceAll() {
+    staged = []
+    replacesAll = true
+  }
+
+  mutating func commitStaged(to peer: UInt32) {
+    if replacesAll { peers[Int(peer)] = [] }
+    let changes = staged
+    for change in changes {
+      if change.add {
+        _ = insert(change.prefix, peer: peer)
+      } else {
+        _ = remove(change.prefix, peer: peer)
+      }
+    }
+    abandonStaged()
+  }
+
+  mutating func abandonStaged() {
+    staged = []
+    replacesAll = false
   }
 }

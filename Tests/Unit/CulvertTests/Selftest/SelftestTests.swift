@@ -2,14 +2,13 @@ import Testing
 
 @testable import Culvert
 
-/// The self-test itself: that it passes here, that it would notice, and that what it expects of the
-/// reassembler is what the naive model gives. The other expectations are worked out by
-/// Tests/Selftest.
+/// The selftest itself: it passes here, it notices errors, and its expectation for the reassembler
+/// is the naive model's result. An independent implementation computes the other expectations.
 @Suite struct SelftestTests {
   private let memory = UnsafeMutableRawBufferPointer.allocate(
     byteCount: Selftest.memoryByteCount, alignment: Arena.pageByteCount)
 
-  /// A clock that ticks whenever it is looked at; one test has it.
+  /// A clock that advances with each reading; one test uses it.
   nonisolated(unsafe) private static var time: UInt64 = 0
 
   init() {
@@ -27,7 +26,7 @@ import Testing
     #expect(names.count == Int(SelftestGroup.count))
   }
 
-  /// What was in the memory before does not matter, and neither does the order of the groups.
+  /// Neither the memory's previous content nor the order of the groups matters.
   @Test func aGroupDependsOnNothingButItself() {
     defer { memory.deallocate() }
     memory.initializeMemory(as: UInt8.self, repeating: 0xa5)
@@ -37,7 +36,7 @@ import Testing
     }
   }
 
-  /// Any bit of anything that was hashed, and of what the digest over all groups is made of.
+  /// Any changed bit in the hashed data, or in the digests of the groups, changes the result.
   @Test func aBitThatFlipsChangesTheDigest() {
     defer { memory.deallocate() }
     let answer = [UInt8](0..<96)
@@ -47,7 +46,7 @@ import Testing
       damaged[bit / 8] ^= 1 << (bit % 8)
       #expect(digest(of: damaged) != right)
     }
-    // A number is eight bytes, whatever it is: two of them cannot pass for others.
+    // A number is hashed as eight bytes, so that no two sequences of numbers collide.
     var one = SelftestDigest()
     var other = SelftestDigest()
     one.add(1)
@@ -66,8 +65,8 @@ import Testing
     return digest.finish()
   }
 
-  /// The same code with one wrong answer in it: each primitive's group is run from another seed, as
-  /// if it had read one bit of its input wrongly.
+  /// The same code with one wrong answer: each primitive's group runs from another seed, as if it
+  /// had read one bit of its input wrongly.
   @Test func anotherInputIsAnotherDigest() {
     defer { memory.deallocate() }
     for group in [
@@ -111,7 +110,7 @@ import Testing
     }
     let found = digest.finish()
     #expect(found == SelftestGroup.reassembly.expected)
-    // A stream that reached no verdict would prove nothing of it.
+    // A stream that never reaches a verdict proves nothing about it.
     let verdicts: [FragmentVerdict] = [
       .held, .reassembled, .duplicate, .badLength, .poisoned, .overlap, .differentEnd, .beyondEnd,
       .brokenCongestionMark, .evicted, .expired, .timeExceededSent, .tooLarge,
@@ -137,7 +136,7 @@ import Testing
     #expect(packets.outbound.nanoseconds > packets.seal.nanoseconds)
     #expect(packets.inbound.nanoseconds > packets.open.nanoseconds)
     #expect(Bench.x25519(memory: memory, duration: 3000, now: now).count > 0)
-    // None is lost, or there would be no figure.
+    // If any were lost, there would be no figure.
     #expect(Bench.handshakes(memory: memory, duration: 20_000, now: now).count > 3)
     for fragments in [2, 7] {
       for isReversed in [false, true] {
@@ -146,5 +145,31 @@ import Testing
         #expect(measurement.count >= 64 && measurement.count % 64 == 0)
       }
     }
+  }
+
+  // MARK: The rig
+
+  /// Packets and handshakes of each hop through all hops around it; large packets in fragments.
+  @Test(arguments: 1...TunnelEnd.maximumHops) func loopbacksCarryThroughAnyNumberOfHops(hops: Int) {
+    let memory = TestArena(byteCount: 32 << 20)
+    var loopback = Loopback(
+      carvingFrom: &memory.arena, hops: hops, limits: .nested,
+      at: Instant(nanoseconds: 1_000 * nanosecondsPerSecond))
+    loopback.start(isSeeded: true)
+    loopback.setCipher(.composed(stride: 256), of: Loopback.responder)
+    // The first packets wait for the sessions of all hops.
+    for (count, byteCount, delivered) in [(3, 100, 3), (10, 1400, 13)] {
+      loopback.fill(count, byteCount: byteCount)
+      loopback.plan(Loopback.initiator)
+      loopback.exchange(from: Loopback.initiator)
+      let arrived = loopback.count(.delivered, of: Loopback.responder)
+      #expect(arrived == UInt64(delivered))
+    }
+    loopback.fill(2, byteCount: 60)
+    loopback.plan(Loopback.responder)
+    loopback.exchange(from: Loopback.responder)
+    let answered = loopback.count(.delivered, of: Loopback.initiator)
+    #expect(answered == 2)
+    withExtendedLifetime(memory) {}
   }
 }

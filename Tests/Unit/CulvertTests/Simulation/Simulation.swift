@@ -1,9 +1,10 @@
+import Foundation
 import Testing
 
 @testable import Culvert
 
-/// Tunnels, each with its own memory, that all know each other; a network; programs that talk. One
-/// seed decides everything, so a run that fails can be run again.
+/// Tunnels, each with its own memory, that all know each other; a network; and programs that talk.
+/// One seed decides everything, so a failing run can be repeated.
 final class Simulation {
   private let seed: UInt64
   private let options: SimulationOptions
@@ -11,13 +12,13 @@ final class Simulation {
   private var network: SimulatedNetwork
   private var nodes: [TunnelNode] = []
   private var invariants: [TunnelInvariants] = []
-  /// Wall clocks stand apart from the common monotonic one.
+  /// Offset of each wall clock; the monotonic clock is common to all.
   private var wallOffsets: [Int64] = []
   private var ledger = PacketLedger()
   private var nonces: Set<[UInt64]> = []
   private var now = Instant(nanoseconds: 100 * nanosecondsPerSecond)
   private var nextPort: UInt16 = 1000
-  /// Nodes that something was done to at this instant, apart from what the network brings.
+  /// Nodes that were used at this instant, apart from arriving datagrams.
   private var touched: Set<Int> = []
   private(set) var problem: String?
 
@@ -98,13 +99,13 @@ final class Simulation {
     }
   }
 
-  /// When anything happens by itself.
+  /// When the next timer fires or the next datagram arrives.
   private var nextTime: Instant? {
     let deadlines = nodes.compactMap { $0.nextDeadline(at: now).instant }
     return (deadlines + [network.nextArrival].compactMap { $0 }).min().map { max($0, now) }
   }
 
-  /// Carries what has arrived, and runs every control path, until this instant is over.
+  /// Delivers what has arrived and runs every control path that is due at this instant.
   private func settle() {
     for index in nodes.indices {
       var arrivals = network.arrivals(at: nodes[index].endpoint, now: now)
@@ -128,7 +129,7 @@ final class Simulation {
     for emission in emissions {
       if !nodes[index].tunnel.isUp { fail("a datagram from an interface that is down", index) }
       if emission.isTransportData {
-        // The receiver's index and the key go together: one nonce, one message.
+        // The receiver's index stands for the key: each nonce is used for one message.
         let nonce = [UInt64(index), UInt64(emission.receiver), emission.counter]
         if !nonces.insert(nonce).inserted { fail("a nonce was used twice", index) }
       }
@@ -186,7 +187,7 @@ final class Simulation {
     if happens(options.clockJump) {
       wallOffsets[index] = (Int64(random(below: 2_000_000)) - 1_000_000) * 1_000_000_000
     }
-    // Node 0 is the one that the others can always find.
+    // Node 0 never roams, so that the others can always find it.
     if index > 0, happens(options.roaming) { nodes[index].endpoint = makeEndpoint() }
     if happens(options.flap) {
       nodes[index].tunnel.setUp(!nodes[index].tunnel.isUp, at: now)
@@ -206,7 +207,7 @@ final class Simulation {
     network.isHealed = true
     network.partitioned = nil
     for node in nodes { node.tunnel.setUp(true, at: now) }
-    // The others are at new endpoints, which node 0 learns from them.
+    // The others may have new endpoints, which node 0 learns from their datagrams.
     for index in nodes.indices.dropFirst() {
       if let id = nodes[index].tunnel.findPeer(nodes[0].publicKey) {
         nodes[index].tunnel.setEndpoint(nodes[0].endpoint, of: id)
@@ -214,7 +215,7 @@ final class Simulation {
     }
   }
 
-  /// Whatever has happened: with packets to send, two tunnels find each other again.
+  /// Whatever has happened, two tunnels with packets to send find each other again.
   private func checkLiveness() throws {
     let before = ledger.deliveries
     for _ in 0..<90 where problem == nil {
@@ -229,14 +230,14 @@ final class Simulation {
     }
     for index in nodes.indices.dropFirst() {
       for pair in [[0, index], [index, 0]] {
-        // The longest that recovery can take is a renewal after 15 s and some retries.
+        // Recovery takes at most a new handshake after 15 s and some retries.
         let count = ledger.deliveries[pair, default: 0] - before[pair, default: 0]
         if count < 30 { fail("only \(count) of 90 packets arrive \(pair) after healing", index) }
       }
     }
   }
 
-  /// Idle tunnels end their sessions, give everything back, and never wake again.
+  /// Idle tunnels end their sessions, free all memory, and never wake again.
   private func checkSilence() {
     pass(1200 * nanosecondsPerSecond)
     for index in nodes.indices {
@@ -259,5 +260,22 @@ final class Simulation {
       now = next
     }
     now = end
+  }
+}
+
+@Suite struct SimulationTests {
+  /// `CULVERT_SIMULATION_SEEDS=1000` runs more of them, and `CULVERT_SIMULATION_SEED=7` just one.
+  static var seeds: [UInt64] {
+    let environment = ProcessInfo.processInfo.environment
+    if let one = environment["CULVERT_SIMULATION_SEED"].flatMap(UInt64.init) { return [one] }
+    let count = environment["CULVERT_SIMULATION_SEEDS"].flatMap(UInt64.init) ?? 24
+    return Array(1...max(1, count))
+  }
+
+  @Test(arguments: SimulationTests.seeds)
+  func tunnelsSurviveAnyNetwork(seed: UInt64) throws {
+    let simulation = try Simulation(seed: seed)
+    try simulation.run()
+    #expect(simulation.problem == nil, "run again with CULVERT_SIMULATION_SEED=\(seed)")
   }
 }

@@ -3,14 +3,14 @@ import Testing
 
 @testable import Culvert
 
-/// One tunnel with its memory and its batches, driven just as the shell's lanes drive it.
+/// One end of a tunnel, or of up to four nested ones, with its memory. It records what the tunnels
+/// send and deliver, and lets a test interfere between the steps of a lane.
 final class TunnelNode {
   let memory: TestArena
   let limits: Limits
+  private let end: TunnelEnd
+  /// Of the innermost tunnel.
   let privateKey: [UInt8]
-  var tunnel: Tunnel
-  var outbound: OutboundBatch
-  var inbound: InboundBatch
   /// Where the network finds this node.
   var endpoint: Endpoint
   /// ICMP errors written back into the TUN.
@@ -24,34 +24,76 @@ final class TunnelNode {
   var refuses: (Int) -> Bool = { _ in false }
   /// Looks at, or does something to, what each round of `seal` has made, before it is sent.
   var inspect: (inout OutboundBatch) -> Void = { _ in }
+  /// What another thread might do while a batch is between two steps.
+  var betweenSteps: () -> Void = {}
+  /// Removals of peers by hop, as seen by `forgetRemovedSenders`.
+  private var seenRemovals: [UInt64]
 
-  init(seed: UInt64, endpoint: Endpoint, limits: Limits = .roomy, isUp: Bool = true) {
+  /// - Parameter hops: tunnels, one inside the other.
+  init(
+    hops count: Int = 1, seed: UInt64, endpoint: Endpoint, limits: Limits? = nil,
+    isUp: Bool = true
+  ) {
     _ = Sodium.start()
-    let memory = TestArena(byteCount: 1 << 20)
-    var tunnel = Tunnel(carvingFrom: &memory.arena, limits: limits)
-    outbound = tunnel.makeOutboundBatch(carvingFrom: &memory.arena)
-    inbound = tunnel.makeInboundBatch(carvingFrom: &memory.arena)
+    let limits = limits ?? (count == 1 ? .roomy : .nested)
+    let regions = count == 1 ? 0 : 64 * (limits.reassembledByteCount + 2048)
+    let memory = TestArena(
+      byteCount: count * ((2 << 20) + 4 * limits.batchByteCount + regions))
+    let end = TunnelEnd(carvingFrom: &memory.arena, hops: count, limits: limits)
     memory.arena.seal()
-    tunnel.start(entropy: .seeded(seed))
-    var generator = SeededGenerator(seed: seed ^ 0x6b65_7973)
-    privateKey = generator.bytes(WireGuard.keyByteCount)
-    privateKey.withUnsafeBytes { tunnel.setPrivateKey($0.baseAddress!) }
-    tunnel.setUp(isUp, at: Instant(nanoseconds: 0))
+    var keys: [[UInt8]] = []
+    for (index, hop) in end.hops.enumerated() {
+      let seed = count == 1 ? seed : seed &* 16 &+ UInt64(index)
+      hop.tunnel.start(entropy: .seeded(seed))
+      var generator = SeededGenerator(seed: seed ^ 0x6b65_7973)
+      keys.append(generator.bytes(WireGuard.keyByteCount))
+      keys[index].withUnsafeBytes { hop.tunnel.setPrivateKey($0.baseAddress!) }
+      hop.tunnel.setUp(isUp, at: Instant(nanoseconds: 0))
+    }
+    for (index, hop) in end.hops.dropLast().enumerated() {
+      hop.channel.start(seed: seed &+ UInt64(index))
+      hop.channel.open(firstPort: 51_820)
+    }
+    seenRemovals = [UInt64](repeating: 0, count: count)
+    privateKey = keys[0]
     self.memory = memory
     self.limits = limits
-    self.tunnel = tunnel
+    self.end = end
     self.endpoint = endpoint
   }
 
-  var publicKey: Key { tunnel.publicKey! }
+  // MARK: Parts
 
-  func count(_ verdict: Verdict) -> UInt64 { tunnel.counters[verdict] }
+  /// The innermost first.
+  var hops: UnsafeMutableBufferPointer<TunnelHop> { end.hops }
+  var innermost: TunnelHop { end.innermost }
+  var outermost: TunnelHop { end.outermost }
+  /// Memory of the tunnels, batches and channels themselves, without their tables and buffers.
+  var values: UnsafeRawBufferPointer { end.values }
+
+  /// Of the innermost hop, which is all that a node with one tunnel has.
+  var tunnel: Tunnel {
+    unsafeAddress { UnsafePointer(end.innermost.tunnelAddress) }
+    unsafeMutableAddress { end.innermost.tunnelAddress }
+  }
+  var outbound: OutboundBatch {
+    unsafeAddress { UnsafePointer(end.innermost.outboundAddress) }
+    unsafeMutableAddress { end.innermost.outboundAddress }
+  }
+  var inbound: InboundBatch {
+    unsafeAddress { UnsafePointer(end.innermost.inboundAddress) }
+    unsafeMutableAddress { end.innermost.inboundAddress }
+  }
+
+  var publicKey: Key { innermost.publicKey }
+  var firstPeer: PeerID { innermost.firstPeer }
+
+  func count(_ verdict: Verdict) -> UInt64 { innermost.count(verdict) }
 
   /// The peer's state, for a look inside.
   func state(_ id: PeerID) -> Peer { tunnel.peer(id)!.pointee }
 
   func status(of id: PeerID) -> Tunnel.PeerStatus? { tunnel.status(of: id) }
-  var firstPeer: PeerID { tunnel.firstPeer ?? .none }
   var indexCount: Int { tunnel.indices.count }
   var freeStagingSlots: Int { tunnel.stagingPool.freeCount }
   var freeHandshakeSlots: Int { tunnel.handshakePool.freeCount }
@@ -73,18 +115,22 @@ final class TunnelNode {
 
   @discardableResult
   func addPeer(_ key: Key, allowed: [IPPrefix], endpoint: Endpoint? = nil) throws -> PeerID {
-    let id = try tunnel.addPeer(key)
-    for prefix in allowed { try tunnel.stageAllowedIP(prefix, add: true) }
-    tunnel.commitAllowedIPs(to: id)
-    if let endpoint { tunnel.setEndpoint(endpoint, of: id) }
-    return id
+    try innermost.addPeer(key, allowed: allowed, endpoint: endpoint)
   }
 
-  // MARK: Lanes
+  /// The cipher of each hop: they must work together, whatever they are.
+  func setCiphers(_ strides: [Int]) {
+    for (index, hop) in hops.enumerated() {
+      let stride = strides[index % strides.count]
+      hop.tunnel.cipher = stride == 0 ? .whole : .composed(stride: stride)
+    }
+  }
+
+  // MARK: Outbound
 
   /// Packets that a program writes, in as many batches as they need.
   ///
-  /// - Parameter beforeEmit: what happens while the first batch is out of the tunnel's hands.
+  /// - Parameter beforeEmit: what happens between `seal` and `emit` of each batch.
   @discardableResult
   func send(
     _ packets: [[UInt8]], at now: Instant, beforeEmit: (() -> Void)? = nil
@@ -106,11 +152,90 @@ final class TunnelNode {
         outbound.append(byteCount: packets[next].bytes.count, offload: packets[next].offload)
         next += 1
       }
-      tunnel.plan(&outbound, at: now)
-      emissions += finish(at: now, beforeEmit: beforeEmit)
+      emissions += sendBatch(at: now, beforeEmit: beforeEmit)
     }
     return emissions
   }
+
+  /// Plans and sends what is in the innermost hop's batch.
+  func sendBatch(at now: Instant, beforeEmit: (() -> Void)? = nil) -> [Emission] {
+    tunnel.plan(&outbound, at: now)
+    return record(beforeEmit) { end.send(at: now, $0) }
+  }
+
+  /// One turn of the control path.
+  func advance(at now: Instant, wall: WallTime) -> [Emission] {
+    record { end.runTimers(at: now, wall: wall, $0) }
+  }
+
+  /// Turns of the control path until nothing is due.
+  func settle(at now: Instant, wall: WallTime) -> [Emission] {
+    var emissions: [Emission] = []
+    for _ in 0..<256 {
+      forgetRemovedSenders()
+      guard nextDeadline(at: now).isDue(at: now) else { return emissions }
+      emissions += advance(at: now, wall: wall)
+    }
+    Issue.record("the control path does not come to rest")
+    return emissions
+  }
+
+  func nextDeadline(at now: Instant) -> Deadline { end.nextDeadline(at: now) }
+
+  /// Collects what leaves the outermost hop while `body` runs, and the replies to programs.
+  private func record(
+    _ beforeEmit: (() -> Void)? = nil, _ body: (TunnelEnd.Observer) -> Void
+  ) -> [Emission] {
+    var emissions: [Emission] = []
+    var sealed = 0
+    body { step, index in
+      switch step {
+      case .carried: betweenSteps()
+      case .sealed: takeOutputs(of: index, &emissions, after: &sealed)
+      case .allSealed:
+        if index == 0 { beforeEmit?() }
+        if index == hops.count - 1 { sealed = 0 }
+      case .opened, .delivered: break
+      }
+    }
+    return emissions
+  }
+
+  /// - Parameter sealed: datagrams of the batch that earlier rounds have made.
+  private func takeOutputs(
+    of index: Int, _ emissions: inout [Emission], after sealed: inout Int
+  ) {
+    let hop = hops[index]
+    let isOutermost = index == hops.count - 1
+    if isOutermost { inspect(&hop.outbound) }
+    for output in 0..<hop.outbound.outputCount {
+      switch hop.outbound.output(output) {
+      case .datagram(let bytes, let path, let trafficClass):
+        guard isOutermost else { continue }
+        if refuses(sealed + output) {
+          hop.outbound.didFail(output)
+        } else {
+          emissions.append(
+            Emission(bytes: [UInt8](bytes), path: path, trafficClass: trafficClass))
+        }
+      case .reply(let bytes):
+        if index == 0 { replies.append([UInt8](bytes)) }
+      }
+    }
+    if isOutermost { sealed += hop.outbound.outputCount }
+  }
+
+  /// The fragments of a removed peer are removed too (F10).
+  private func forgetRemovedSenders() {
+    for index in hops.indices.dropFirst() where hops[index].tunnel.removals != seenRemovals[index] {
+      let outer = hops[index]
+      seenRemovals[index] = outer.tunnel.removals
+      hops[index - 1].channel.reassembler.removeAll(
+        fromSenders: { !outer.tunnel.hasSender($0) })
+    }
+  }
+
+  // MARK: Inbound
 
   /// Datagrams that come from the network, in as many batches as they need.
   /// - Returns: what was delivered, which also goes to `delivered`.
@@ -120,23 +245,26 @@ final class TunnelNode {
   ) -> [[UInt8]] {
     var packets: [[UInt8]] = []
     var next = 0
+    let outermost = outermost
     while next < arrivals.count {
-      inbound.reset()
-      while next < arrivals.count, let room = inbound.room {
+      outermost.inbound.reset()
+      while next < arrivals.count, let room = outermost.inbound.room {
         let arrival = arrivals[next]
         room.copyBytes(from: arrival.bytes)
-        inbound.append(
+        outermost.inbound.append(
           byteCount: arrival.bytes.count, from: arrival.path, trafficClass: arrival.trafficClass,
           isTruncated: arrival.isTruncated, segmentByteCount: arrival.segmentByteCount)
         next += 1
       }
-      inbound.preparesJoining = joins
-      tunnel.accept(&inbound, at: now)
-      inbound.open()
-      beforeDeliver?()
-      tunnel.deliver(&inbound, at: now)
-      packets += joins ? writeJoined() : takeDelivered()
-      inbound.reset()
+      innermost.inbound.preparesJoining = joins
+      end.receive(hops.count - 1, at: now) { step, index in
+        if step == .opened {
+          betweenSteps()
+          if index == 0 { beforeDeliver?() }
+        } else if step == .delivered, index == 0 {
+          packets += joins ? writeJoined() : takeDelivered()
+        }
+      }
     }
     delivered += packets
     return packets
@@ -162,51 +290,6 @@ final class TunnelNode {
     return packets
   }
 
-  /// One turn of the control path.
-  func advance(at now: Instant, wall: WallTime) -> [Emission] {
-    outbound.reset()
-    tunnel.runTimers(into: &outbound, at: now, wall: wall)
-    return finish(at: now, beforeEmit: nil)
-  }
-
-  /// Turns of the control path until nothing is due.
-  func settle(at now: Instant, wall: WallTime) -> [Emission] {
-    var emissions: [Emission] = []
-    for _ in 0..<256 {
-      guard nextDeadline(at: now).isDue(at: now) else { return emissions }
-      emissions += advance(at: now, wall: wall)
-    }
-    Issue.record("the control path does not come to rest")
-    return emissions
-  }
-
-  func nextDeadline(at now: Instant) -> Deadline { tunnel.nextDeadline(at: now) }
-
-  private func finish(at now: Instant, beforeEmit: (() -> Void)?) -> [Emission] {
-    var emissions: [Emission] = []
-    var sealed = 0
-    while outbound.seal() {
-      inspect(&outbound)
-      for index in 0..<outbound.outputCount {
-        switch outbound.output(index) {
-        case .datagram(let bytes, let path, let trafficClass):
-          if refuses(sealed + index) {
-            outbound.didFail(index)
-          } else {
-            emissions.append(
-              Emission(bytes: [UInt8](bytes), path: path, trafficClass: trafficClass))
-          }
-        case .reply(let bytes): replies.append([UInt8](bytes))
-        }
-      }
-      sealed += outbound.outputCount
-    }
-    beforeEmit?()
-    tunnel.emit(&outbound, at: now)
-    outbound.reset()
-    return emissions
-  }
-
   // MARK: Secrets
 
   /// Whether the locked memory holds these bytes anywhere.
@@ -229,12 +312,46 @@ final class TunnelNode {
   }
 }
 
+extension TunnelHop {
+  var publicKey: Key { tunnel.publicKey! }
+  var firstPeer: PeerID { tunnel.firstPeer ?? .none }
+
+  func count(_ verdict: Verdict) -> UInt64 { tunnel.counters[verdict] }
+  func channelCount(_ verdict: DatagramVerdict) -> UInt64 { channel.counters[verdict] }
+  func fragmentCount(_ verdict: FragmentVerdict) -> UInt64 { channel.reassembler.counters[verdict] }
+
+  @discardableResult
+  func addPeer(_ key: Key, allowed: [IPPrefix], endpoint: Endpoint? = nil) throws -> PeerID {
+    let id = try tunnel.addPeer(key)
+    for prefix in allowed { try tunnel.stageAllowedIP(prefix, add: true) }
+    tunnel.commitAllowedIPs(to: id)
+    if let endpoint { tunnel.setEndpoint(endpoint, of: id) }
+    return id
+  }
+}
+
 extension Limits {
-  /// Small, but with room enough that nothing is dropped for want of it in a simple exchange; the
-  /// handshake ring is not an eighth full of one message.
+  /// Small, but large enough that a simple exchange drops nothing. One message is less than an
+  /// eighth of the handshake ring.
   static var roomy: Limits {
     Limits(
       peers: 4, allowedIPs: 16, stagedPacketsPerPeer: 4, stagingSlots: 40, handshakeRing: 64,
       rateLimiterEntries: 8, batchPackets: 16, batchByteCount: 160 * 1024, maximumMTU: 65_475)
+  }
+
+  /// `roomy`, and fragments of anything that its batches hold.
+  static var nested: Limits {
+    var limits = Limits.roomy
+    limits.batchPackets = 64
+    return limits
+  }
+
+  /// Batches so small that every batch is sealed in several rounds.
+  static var narrow: Limits {
+    var limits = Limits.roomy
+    limits.batchPackets = 7
+    limits.batchByteCount = 80 * 1024
+    limits.stagedPacketsPerPeer = 8
+    return limits
   }
 }

@@ -2,58 +2,105 @@ import Testing
 
 @testable import Culvert
 
-/// Two tunnels that know each other, a network without delay between them, and virtual time.
+/// Two nodes whose tunnels know each other hop by hop, a network without delay between them, and
+/// virtual time.
 final class TunnelPair {
   let a: TunnelNode
   let b: TunnelNode
-  /// b as a knows it, and a as b knows it.
+  /// b as a knows it, and a as b knows it, in their innermost tunnels.
   private(set) var peerOfA = PeerID.none
   private(set) var peerOfB = PeerID.none
   var now = Instant(nanoseconds: 1_000 * nanosecondsPerSecond)
   var wall = WallTime(seconds: 1_800_000_000, nanoseconds: 0)
-  /// What the network swallows.
+  /// What the network loses.
   var loses: (Emission) -> Bool = { _ in false }
   /// All that a or b has sent, also what was lost.
   var sentByA: [Emission] = []
   var sentByB: [Emission] = []
 
-  static let addressOfA = ipv4(10, 0, 0, 1)
-  static let addressOfB = ipv4(10, 0, 0, 2)
-  static let address6OfA = ipv6(0xfd00_0000_0000_0000, 1)
-  static let address6OfB = ipv6(0xfd00_0000_0000_0000, 2)
+  static let addressOfA = address(0, 1, .ipv4)
+  static let addressOfB = address(0, 2, .ipv4)
+  static let address6OfA = address(0, 1, .ipv6)
+  static let address6OfB = address(0, 2, .ipv6)
 
-  init(seed: UInt64 = 1, limits: Limits = .roomy) throws {
-    a = TunnelNode(
-      seed: seed, endpoint: Endpoint(address: ipv4(192, 0, 2, 1), port: 1001), limits: limits)
+  /// - Parameter hops: tunnels of each node, one inside the other.
+  /// - Parameter families: of the datagrams of each hop but the outermost inside the hop around it;
+  ///   the last one is used for all further hops.
+  /// - Parameter strides: of the ciphers, hop by hop; b has them in reverse order.
+  init(
+    hops: Int = 1, families: [IPAddress.Family] = [.ipv4], seed: UInt64 = 1, limits: Limits? = nil,
+    strides: [Int] = [0]
+  ) throws {
+    a = TunnelNode(hops: hops, seed: seed, endpoint: TunnelPair.network(1), limits: limits)
     b = TunnelNode(
-      seed: seed &+ 1_000, endpoint: Endpoint(address: ipv4(192, 0, 2, 2), port: 1002),
-      limits: limits)
-    peerOfA = try a.addPeer(
-      b.publicKey,
-      allowed: [
-        #require(IPPrefix(TunnelPair.addressOfB, length: 32)),
-        #require(IPPrefix(TunnelPair.address6OfB, length: 128)),
-      ], endpoint: b.endpoint)
-    peerOfB = try b.addPeer(
-      a.publicKey,
-      allowed: [
-        #require(IPPrefix(TunnelPair.addressOfA, length: 32)),
-        #require(IPPrefix(TunnelPair.address6OfA, length: 128)),
-      ], endpoint: a.endpoint)
+      hops: hops, seed: seed &+ 1_000, endpoint: TunnelPair.network(2), limits: limits)
+    if hops > 1 {
+      a.setCiphers(strides)
+      b.setCiphers(strides.reversed())
+    }
+    for hop in (0..<hops).reversed() {
+      let family = families[min(hop, families.count - 1)]
+      let endpoint = { (host: UInt8) in
+        hop == hops - 1
+          ? TunnelPair.network(host)
+          : Endpoint(address: TunnelPair.address(hop + 1, host, family), port: 51_820)
+      }
+      peerOfA = try a.hops[hop].addPeer(
+        b.hops[hop].publicKey, allowed: TunnelPair.prefixes(hop, 2), endpoint: endpoint(2))
+      peerOfB = try b.hops[hop].addPeer(
+        a.hops[hop].publicKey, allowed: TunnelPair.prefixes(hop, 1), endpoint: endpoint(1))
+    }
+    for hop in 0..<hops - 1 {
+      for family: IPAddress.Family in [.ipv4, .ipv6] {
+        a.hops[hop].channel.setAddress(TunnelPair.address(hop + 1, 1, family))
+        b.hops[hop].channel.setAddress(TunnelPair.address(hop + 1, 2, family))
+      }
+    }
   }
+
+  // MARK: Addresses
+
+  /// Of a host inside the tunnel of a hop.
+  static func address(_ hop: Int, _ host: UInt8, _ family: IPAddress.Family) -> IPAddress {
+    family == .ipv4
+      ? ipv4(10, UInt8(hop), 0, host) : ipv6(0xfd00 << 48 | UInt64(hop) << 32, UInt64(host))
+  }
+
+  static func prefixes(_ hop: Int, _ host: UInt8) -> [IPPrefix] {
+    [
+      IPPrefix(address(hop, host, .ipv4), length: 32)!,
+      IPPrefix(address(hop, host, .ipv6), length: 128)!,
+    ]
+  }
+
+  static func network(_ host: UInt8) -> Endpoint {
+    Endpoint(address: ipv4(192, 0, 2, host), port: 51_820)
+  }
+
+  /// A place that neither node is at.
+  static var elsewhere: Endpoint { Endpoint(address: ipv4(203, 0, 113, 9), port: 9) }
 
   // MARK: Packets
 
+  /// A packet for the innermost tunnel, from a to b or back.
+  static func packet(
+    _ payload: [UInt8], _ family: IPAddress.Family = .ipv4, fromA: Bool = true,
+    trafficClass: UInt8 = 0
+  ) -> [UInt8] {
+    let (source, target) = (
+      address(0, fromA ? 1 : 2, family), address(0, fromA ? 2 : 1, family)
+    )
+    return family == .ipv4
+      ? TestPacket.ipv4(from: source, to: target, payload: payload, trafficClass: trafficClass)
+      : TestPacket.ipv6(from: source, to: target, payload: payload, trafficClass: trafficClass)
+  }
+
   func packetFromA(_ payload: [UInt8] = [1], trafficClass: UInt8 = 0) -> [UInt8] {
-    TestPacket.ipv4(
-      from: TunnelPair.addressOfA, to: TunnelPair.addressOfB, payload: payload,
-      trafficClass: trafficClass)
+    TunnelPair.packet(payload, trafficClass: trafficClass)
   }
 
   func packetFromB(_ payload: [UInt8] = [2], trafficClass: UInt8 = 0) -> [UInt8] {
-    TestPacket.ipv4(
-      from: TunnelPair.addressOfB, to: TunnelPair.addressOfA, payload: payload,
-      trafficClass: trafficClass)
+    TunnelPair.packet(payload, fromA: false, trafficClass: trafficClass)
   }
 
   // MARK: Network
@@ -94,7 +141,7 @@ final class TunnelPair {
       carryToA(fromB)
       if fromA.isEmpty, fromB.isEmpty { return }
     }
-    Issue.record("the two tunnels do not come to rest")
+    Issue.record("the two nodes do not come to rest")
   }
 
   // MARK: Time
@@ -119,12 +166,12 @@ final class TunnelPair {
       }
       skip(due.since(now))
     }
-    Issue.record("timers fire for ever")
+    Issue.record("timers fire without end")
   }
 
   func wait(seconds: UInt64) { wait(seconds * nanosecondsPerSecond) }
 
-  /// A session that a has opened and b has confirmed; both are at rest.
+  /// Sessions of every hop, opened by a and confirmed by b; both are at rest.
   func connect() {
     sendFromA([packetFromA([0xaa])])
     exchange()
@@ -139,5 +186,49 @@ final class TunnelPair {
     b.delivered = []
     a.replies = []
     b.replies = []
+  }
+}
+
+/// Datagrams that no honest tunnel sends, made with a's keys.
+extension TunnelPair {
+  /// Transport data of a's current session with any plaintext at all, correctly sealed.
+  func sealAsA(_ text: [UInt8]) -> Arrival {
+    let peer = a.tunnel.peer(peerOfA)!
+    let counter = peer.pointee.keypairs.reserveCounters(1)
+    var bytes = [UInt8](repeating: 0, count: text.count + WireGuard.overheadByteCount)
+    bytes.withUnsafeMutableBytes { bytes in
+      let start = bytes.baseAddress!
+      TransportDataMessage.writeHeader(
+        to: start, receiver: peer.pointee.keypairs.current.remoteIndex, counter: counter)
+      for (index, byte) in text.enumerated() { start.storeByte(byte, 16 + index) }
+      AEAD.seal(
+        start + 16, byteCount: text.count, counter: counter,
+        key: peer.pointee.keypairs.current.sendingKey)
+    }
+    return Arrival(bytes, from: a.endpoint)
+  }
+
+  /// An initiation of a's, regardless of when it sent the last one.
+  func initiationFromA() -> Emission? {
+    let peer = a.tunnel.peer(peerOfA)!
+    peer.pointee.timers.forgetInitiation()
+    peer.pointee.timers.wantInitiation(at: now)
+    a.tunnel.reschedule(&peer.pointee)
+    return a.settle(at: now, wall: wall).first { $0.type == 1 }
+  }
+
+  /// The message with its mac1 made right for a receiver with this public key.
+  static func withMAC1(_ message: [UInt8], for receiver: Key) -> [UInt8] {
+    var message = message
+    var key = [UInt8](repeating: 0, count: 32)
+    key.withUnsafeMutableBytes { key in
+      Cookie.deriveMAC1Key(into: key.baseAddress!, publicKey: receiver)
+      message.withUnsafeMutableBytes { bytes in
+        Cookie.computeMAC1(
+          into: bytes.baseAddress! + (bytes.count - 32), message: bytes.baseAddress!,
+          byteCount: bytes.count, key: key.baseAddress!)
+      }
+    }
+    return message
   }
 }

@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What a session lets through, and what it does with the rest.
+/// What a session accepts, and what happens to the rest.
 @Suite struct DataPathRequirementTests {
   @Test func R1_truncatedDatagramIsCountedAndReceivingGoesOn() throws {
     let pair = try TunnelPair()
@@ -16,7 +16,7 @@ import Testing
       ], at: pair.now)
     #expect(packets == [pair.packetFromA([2])])
     #expect(pair.b.count(.truncated) == 1)
-    // Nothing was learnt from the truncated one: whole, it still counts as new.
+    // The truncated datagram left no trace: sent whole, its counter is still new.
     #expect(pair.carryToB([sent[0]]) == [pair.packetFromA([1])])
   }
 
@@ -31,8 +31,8 @@ import Testing
     pair.forget()
     let to = TunnelPair.addressOfB
     let packet = { (source: IPAddress) in TestPacket.ipv4(from: source, to: to) }
-    // The first is a's by the wide prefix, the second another's by the narrower, the third
-    // nobody's.
+    // The first belongs to a by the wide prefix, the second to another peer by the narrower one,
+    // the third to nobody.
     pair.sendFromA([
       packet(ipv4(10, 1, 3, 3)), packet(ipv4(10, 1, 2, 3)), packet(ipv4(10, 9, 9, 9)),
     ])
@@ -61,7 +61,7 @@ import Testing
     ]
     for (mtu, byteCount, padded) in cases {
       pair.a.tunnel.setMTU(mtu)
-      // What lay in the buffer before must not show in the padding.
+      // Previous content of the buffer must not show in the padding.
       pair.a.outbound.bytes.initializeMemory(as: UInt8.self, repeating: 0xff)
       let packet = pair.packetFromA([UInt8](repeating: 0xee, count: byteCount - 20))
       let sent = pair.a.send([packet], at: pair.now)
@@ -94,7 +94,7 @@ import Testing
     #expect(pair.b.count(.replayed) == 1)
     pair.b.receive([Arrival(sent[1].bytes, from: TunnelPair.elsewhere)], at: pair.now)
     #expect(endpoint() == TunnelPair.elsewhere)
-    // And that is where the answer goes.
+    // The answer goes there.
     let answer = pair.b.send([pair.packetFromB()], at: pair.now)
     #expect(answer.map(\.path.endpoint) == [TunnelPair.elsewhere])
   }
@@ -114,7 +114,7 @@ import Testing
     pair.skip(2 * nanosecondsPerSecond)
     pair.b.receive([Arrival(initiation.bytes, from: pair.a.endpoint)], at: pair.now)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [2])
-    // Late enough that it is the timestamp which refuses it, not the 50 a second.
+    // Late enough that it is refused for its timestamp, not for the limit of 50 a second.
     pair.skip(nanosecondsPerSecond)
     pair.b.receive([Arrival(initiation.bytes, from: TunnelPair.elsewhere)], at: pair.now)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
@@ -127,7 +127,7 @@ import Testing
     let packet = pair.packetFromA([UInt8](repeating: 0x5a, count: 40))
     let sent = try #require(pair.a.send([packet], at: pair.now).first)
     let before = pair.b.status(of: pair.peerOfB)
-    // Every byte of counter, ciphertext and tag; the others name no session.
+    // Every byte of counter, ciphertext and tag; a change elsewhere names no session.
     for index in 8..<sent.bytes.count {
       var forged = sent.bytes
       forged[index] ^= 0x80
@@ -136,12 +136,12 @@ import Testing
         [Arrival(forged, from: TunnelPair.elsewhere)], at: pair.now
       ) {
         #expect(pair.b.inbound.packets[0].kind == .sealed)
-        // Where the text would stand.
+        // Where the text would be.
         let start = pair.b.inbound.texts.baseAddress! + BatchLayout.headroom
         text = (0..<packet.count).map { start.byte($0) }
       }
       #expect(delivered.isEmpty)
-      // The cipher has left nothing of the packet.
+      // The cipher has left no plaintext.
       #expect(text == [UInt8](repeating: 0, count: packet.count))
     }
     #expect(pair.b.count(.badTag) == UInt64(sent.bytes.count - 8))
@@ -185,7 +185,7 @@ import Testing
       #expect(pair.b.receive([pair.sealAsA(text)], at: pair.now).isEmpty)
     }
     #expect(pair.b.count(.malformedInner) == before + UInt64(bad.count))
-    // Outward the same door stands.
+    // The outbound direction has the same check.
     for text in bad { #expect(pair.a.send([text], at: pair.now).isEmpty) }
     #expect(pair.a.count(.malformedInner) == UInt64(bad.count))
   }

@@ -8,7 +8,7 @@ import Testing
     let pair = try TunnelPair()
     let initiation = try #require(pair.initiationFromA())
     let arrival = Arrival(initiation.bytes, from: pair.a.endpoint)
-    // The ring has 64 places.
+    // The ring has 64 slots.
     pair.b.receive([Arrival](repeating: arrival, count: 7), at: pair.now)
     expect(!pair.b.tunnel.isUnderLoad(at: pair.now))
     pair.b.receive([arrival], at: pair.now)
@@ -36,13 +36,13 @@ import Testing
     load()
     let initiation = try #require(pair.initiationFromA())
     #expect(initiation.bytes.suffix(16).contains { $0 != 0 })
-    // From elsewhere the cookie is worth nothing (R4).
+    // From another address the cookie is invalid (R4).
     pair.b.receive([Arrival(initiation.bytes, from: TunnelPair.elsewhere)], at: pair.now)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [3])
     let arrival = Arrival(initiation.bytes, from: pair.a.endpoint)
     pair.b.receive([arrival], at: pair.now)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [2])
-    // Five in a burst, of which that was the first.
+    // A burst of five is allowed; that was the first.
     pair.b.receive([Arrival](repeating: arrival, count: 6), at: pair.now)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
     #expect(pair.b.count(.handshakeReplayed) == 4)
@@ -77,7 +77,7 @@ import Testing
       let index = initiation.bytes[4..<8].reversed().reduce(0) { $0 << 8 | UInt32($1) }
       indices.append(index)
       expect(pair.a.tunnel.indices.find(index)?.kind == IndexKind.handshake.rawValue)
-      // The one before has been freed.
+      // The previous index has been freed.
       #expect(pair.a.indexCount == 1)
     }
     #expect(Set(indices).count == 64)
@@ -85,7 +85,7 @@ import Testing
     for shift in stride(from: UInt32(0), to: 32, by: 8) {
       #expect(Set(indices.map { $0 >> shift & 0xff }).count > 32)
     }
-    // Another tunnel draws others.
+    // Another tunnel draws other indices.
     let other = try TunnelPair(seed: 2)
     let first = try #require(other.initiationFromA())
     #expect(!indices.contains(first.bytes[4..<8].reversed().reduce(0) { $0 << 8 | UInt32($1) }))
@@ -151,11 +151,11 @@ import Testing
     pair.carryToB([second])
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [2])
     pair.skip(nanosecondsPerSecond)
-    // The same, and one older than the greatest seen.
+    // The same timestamp, and one older than the greatest seen.
     pair.carryToB([second, first])
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
     #expect(pair.b.count(.handshakeReplayed) == 2)
-    // A wall clock that goes back does not shut a out: its stamps go on.
+    // A wall clock that goes back does not lock a out: its timestamps still increase.
     pair.wall.seconds -= 1_000_000
     pair.carryToB([try #require(pair.initiationFromA())])
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [2])

@@ -58,7 +58,7 @@ import Testing
     let packet = TestPacket.ipv4(from: ipv4(10, 0, 0, 1), to: ipv4(10, 0, 0, 2))
     _ = node.send([packet, packet], at: now)
     _ = node.settle(at: now, wall: WallTime(seconds: 1_800_000_000, nanoseconds: 0))
-    // There will never be a session: the program is told at once.
+    // There will never be a session: the program gets an ICMP error at once.
     #expect(node.freeStagingSlots == node.limits.stagingSlots)
     #expect(node.replies.count == 2)
   }
@@ -76,8 +76,8 @@ import Testing
     #expect(pair.b.indexCount == 0)
   }
 
-  /// A peer whose ephemeral is of low order knows the zero product, and can make everything else
-  /// right: only the refusal of zero keeps such a handshake out.
+  /// A peer with a low-order ephemeral knows that the product is zero, and can compute everything
+  /// else: only the refusal of zero prevents such a handshake.
   @Test func R31_anInitiationWithAZeroSharedSecretIsDropped() throws {
     let pair = try TunnelPair()
     let zero = [UInt8](repeating: 0, count: 32)
@@ -88,14 +88,14 @@ import Testing
       message.ephemeral.copyMemory(from: LowOrderPointTests.points[5], byteCount: 32)
       noise.start(from: pair.a.tunnel.constants, responder: pair.b.publicKey)
       noise.mixEphemeral(message.ephemeral)
-      // es, which is zero; the message key stands behind the chaining key.
+      // es, which is zero; the message key follows the chaining key.
       HKDF.derive(
         chainingKey: noise.chainingKey, input: zero, byteCount: 32, into: noise.chainingKey,
         second: noise.chainingKey + 32)
       withUnsafeBytes(of: pair.a.publicKey) {
         noise.encryptAndHash($0.baseAddress!, byteCount: 32, into: message.encryptedStatic)
       }
-      // ss, which a has behind the preshared key.
+      // ss, which a stores behind the preshared key.
       _ = noise.mixPrecomputed(pair.a.state(pair.peerOfA).handshake.presharedKey + 32)
       noise.encryptAndHash(
         [UInt8](repeating: 0x40, count: 12), byteCount: 12, into: message.encryptedTimestamp)
@@ -124,8 +124,8 @@ import Testing
     #expect(pair.a.count(.handshakeAccepted) == 1)
   }
 
-  /// The product of the static keys is zero, which an initiator could compute without b's private
-  /// key: its message must not be believed.
+  /// The product of the static keys is zero, which an initiator can compute without b's private
+  /// key: its message must be rejected.
   @Test func R31_anInitiationFromALowOrderStaticKeyIsDropped() throws {
     let pair = try TunnelPair()
     let point = LowOrderPointTests.points[5]

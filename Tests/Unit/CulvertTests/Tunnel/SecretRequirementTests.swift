@@ -14,7 +14,7 @@ import Testing
       .filter { $0.contains { $0 != 0 } }
   }
 
-  /// All that the handshake keeps: chaining key, ephemeral, preshared key, static product.
+  /// All secrets of a handshake: chaining key, ephemeral, preshared key, static product.
   private func handshakeSecrets(_ node: TunnelNode, _ id: PeerID) -> [[UInt8]] {
     let start = node.state(id).handshake.presharedKey - 64
     return (0..<4)
@@ -22,7 +22,8 @@ import Testing
       .filter { $0.contains { $0 != 0 } }
   }
 
-  /// A pair with a current and a previous session, a preshared key, and an initiation of a's out.
+  /// A pair with a current and a previous session, a preshared key, and an unanswered initiation of
+  /// a.
   private func makePair() throws -> TunnelPair {
     let pair = try TunnelPair()
     let key = [UInt8](repeating: 0x3c, count: 32)
@@ -53,7 +54,7 @@ import Testing
     let secrets = sessionSecrets(pair.a, pair.peerOfA) + ephemerals
     pair.a.tunnel.setUp(false, at: pair.now)
     for secret in secrets { #expect(!pair.a.holdsSecret(secret)) }
-    // What is configured stays.
+    // Configured keys stay.
     #expect(handshakeSecrets(pair.a, pair.peerOfA).count == 2)
     #expect(pair.a.indexCount == 0)
   }
@@ -98,16 +99,14 @@ import Testing
     for index in [0, 1, 3] { #expect(!pair.a.holdsSecret(secrets[index])) }
   }
 
-  /// Times cannot be measured here reliably; so this holds the code to its one door.
+  /// Times cannot be measured reliably here, so this checks that the code has one function for it.
   @Test func R35_secretsAreComparedThroughOneConstantTimeDoor() throws {
-    let sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-      .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-      .appendingPathComponent("Sources")
+    let sources = repositoryRoot.appendingPathComponent("Sources")
     let shim = try String(
       contentsOf: sources.appendingPathComponent("CSodium/shim.h"), encoding: .utf8)
     #expect(shim.contains("sodium_memcmp(") && shim.contains("sodium_is_zero("))
     let checker = try String(
-      contentsOf: sources.appendingPathComponent("Culvert/Noise/CookieChecker.swift"),
+      contentsOf: sources.appendingPathComponent("Culvert/Noise/Cookies.swift"),
       encoding: .utf8)
     #expect(checker.components(separatedBy: "Secret.equal(").count == 3)
     for folder in ["Noise", "Crypto"] {

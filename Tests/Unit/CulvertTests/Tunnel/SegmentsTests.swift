@@ -2,9 +2,9 @@ import Testing
 
 @testable import Culvert
 
-/// Packets that the kernel left to us to cut, from one tunnel to the other.
+/// Packets with segmentation offloads, from one tunnel to the other.
 @Suite struct SegmentsTests {
-  /// Batches of few packets, so that one packet to be cut takes many rounds.
+  /// Batches of few packets, so that one packet is segmented in many rounds.
   static func pair(batchPackets: Int, stride: Int = 0, mtu: Int = 1420) throws -> TunnelPair {
     var limits = Limits.roomy
     limits.batchPackets = batchPackets
@@ -40,14 +40,14 @@ import Testing
     (packet[0] >> 4 == 4 ? packet[1] : packet[1] >> 4) & 3
   }
 
-  /// Sends, and sees that every segment has a message, a counter and its padding of its own.
+  /// Sends, and checks that every segment has a message, a counter and padding of its own.
   private func check(
     _ pair: TunnelPair, _ packets: [TunPacket], mtu: Int = 1420,
     sourceLocation: SourceLocation = #_sourceLocation
   ) {
     let first = pair.a.state(pair.peerOfA).keypairs.current.sendCounter
     let sentBytes = pair.a.status(of: pair.peerOfA)!.sentByteCount
-    // What lay in the areas before must not show.
+    // Previous content of the areas must not show.
     pair.a.outbound.bytes.initializeMemory(as: UInt8.self, repeating: 0xff)
     pair.a.outbound.outputs.bytes.initializeMemory(as: UInt8.self, repeating: 0xff)
     let sent = pair.a.send(packets, at: pair.now)
@@ -107,7 +107,7 @@ import Testing
     }
   }
 
-  /// More than the output area takes at once, at an MTU of 1420 and of the largest.
+  /// More than the output area holds at once, with an MTU of 1420 and with the largest.
   @Test(arguments: [36, 100, 1368, 9000, 32_000, 64_000])
   func theLargestPacketGoesThroughInRounds(size: Int) throws {
     let pair = try SegmentsTests.pair(batchPackets: 128, stride: 512, mtu: 65_475)
@@ -183,7 +183,7 @@ import Testing
     check(pair, [good])
   }
 
-  /// R33 for what goes out, not for what the kernel hands over at once.
+  /// R33 limits what is sent, not what the kernel delivers at once.
   @Test func theLimitIsOnSegments() throws {
     var limits = Limits.roomy
     limits.maximumMTU = 1420
@@ -197,7 +197,7 @@ import Testing
     #expect(pair.a.count(.tooLarge) == 1)
   }
 
-  /// Whitepaper 6.2: a packet to be cut needs counters for all its segments.
+  /// Whitepaper 6.2: a packet to be segmented needs counters for all its segments.
   @Test func theLastCountersAreNotOverrun() throws {
     let pair = try SegmentsTests.pair(batchPackets: 16)
     let peer = pair.a.tunnel.peer(pair.peerOfA)!
@@ -237,7 +237,7 @@ import Testing
     #expect(pair.b.delivered == packet.segments.suffix(4))
   }
 
-  /// Behind staged packets, and with a session: nothing overtakes them.
+  /// Behind staged packets, although there is a session: nothing overtakes them.
   @Test func segmentsDoNotOvertakeStagedPackets() throws {
     var limits = Limits.roomy
     limits.batchPackets = 2

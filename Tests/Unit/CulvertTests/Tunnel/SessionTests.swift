@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// The life of sessions between two tunnels: renewal, rotation, expiry, roaming of configuration.
+/// The life of sessions between two tunnels: renewal, rotation, expiry, configuration.
 @Suite struct SessionTests {
   @Test func theInitiatorAloneRenewsAfter120SecondsWithoutLoss() throws {
     let pair = try TunnelPair()
@@ -33,7 +33,7 @@ import Testing
     let pair = try TunnelPair()
     pair.connect()
     pair.forget()
-    // Nothing is sent by a before 165 s: only received.
+    // a sends nothing before 165 s, it only receives.
     pair.skip(164 * nanosecondsPerSecond)
     pair.sendFromB([pair.packetFromB([1])])
     #expect(pair.a.settle(at: pair.now, wall: pair.wall).filter { $0.type == 1 }.isEmpty)
@@ -54,7 +54,7 @@ import Testing
     pair.skip(170 * nanosecondsPerSecond)
     pair.sendFromB([pair.packetFromB([1])])
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
-    // Nobody sends with a session of 180 s.
+    // No end sends on a session that is 180 s old.
     pair.skip(10 * nanosecondsPerSecond)
     #expect(pair.b.send([pair.packetFromB([2])], at: pair.now).isEmpty)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
@@ -64,7 +64,7 @@ import Testing
     let pair = try TunnelPair()
     pair.connect()
     let sent = pair.a.send([pair.packetFromA([1]), pair.packetFromA([2])], at: pair.now)
-    // b's session is as old as its response, which came at once.
+    // b's session is as old as its response, which was sent at once.
     pair.skip(180 * nanosecondsPerSecond - 1)
     #expect(pair.carryToB([sent[0]]).count == 1)
     pair.skip(1)
@@ -83,7 +83,7 @@ import Testing
     var keypairs = pair.b.state(pair.peerOfB).keypairs
     #expect(keypairs.current.localIndex == old && keypairs.next.exists)
     #expect(!keypairs.previous.exists)
-    // b goes on sending with the old one; packets on it do not confirm the new one.
+    // b continues to send on the old session; its packets do not confirm the new one.
     #expect(pair.sendFromB([pair.packetFromB([9])]).count == 1)
     #expect(pair.carryToB([late[0]]).count == 1)
     #expect(pair.b.state(pair.peerOfB).keypairs.current.localIndex == old)
@@ -146,10 +146,10 @@ import Testing
     pair.forget()
     pair.wait(seconds: 100)
     #expect(pair.sentByA.isEmpty)
-    // Data puts it off; going up sends one at once.
+    // Data postpones it; going up sends one at once.
     pair.a.tunnel.setPersistentKeepalive(25, of: pair.peerOfA, at: pair.now)
     pair.exchange()
-    // Two initiations in an instant would be too many for b.
+    // b would reject two initiations at the same time.
     pair.skip(nanosecondsPerSecond)
     pair.a.tunnel.setUp(false, at: pair.now)
     pair.a.tunnel.setUp(true, at: pair.now)
@@ -159,7 +159,7 @@ import Testing
     pair.wait(seconds: 20)
     pair.sendFromA([pair.packetFromA()])
     pair.forget()
-    // So does what comes in: b's passive keepalive after 10 s.
+    // Received packets postpone it too: b's passive keepalive after 10 s.
     pair.wait(seconds: 34)
     #expect(pair.sentByA.isEmpty)
     pair.wait(seconds: 1)
@@ -201,9 +201,9 @@ import Testing
       pair.carryToA(fromB)
       _ = pair.a.settle(at: pair.now, wall: pair.wall)
       _ = pair.b.settle(at: pair.now, wall: pair.wall)
-      // Each has answered, and given up its own initiation and that one's index.
+      // Each has answered, and dropped its own initiation and its index.
       #expect(pair.a.indexCount == 1 && pair.b.indexCount == 1)
-      // The next try of one of them, which comes up to 2 s after the rekey timeout.
+      // The next try of one of them, up to 2 s after the rekey timeout.
       pair.wait(seconds: 8)
       #expect(pair.b.delivered == [pair.packetFromA([1])])
       #expect(pair.a.delivered == [pair.packetFromB([2])])

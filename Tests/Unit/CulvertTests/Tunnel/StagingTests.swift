@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What happens to packets that cannot be sent at once, and to batches that are full.
+/// Packets that cannot be sent at once, and full batches.
 @Suite struct StagingTests {
   private func packet(_ number: UInt8, byteCount: Int = 60) -> [UInt8] {
     TestPacket.ipv4(
@@ -33,8 +33,8 @@ import Testing
     let toThird = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(10, 0, 0, 3))
     pair.a.send([toThird, toThird, toThird], at: pair.now)
     #expect(pair.a.freeStagingSlots == 0)
-    // The handshakes have a pool of their own, and go on; in a ring this small each message is
-    // load, so that both ends ask for cookies first.
+    // Handshakes have a pool of their own and continue; in such a small ring each message counts as
+    // load, so both ends ask for cookies first.
     pair.wait(seconds: 20)
     #expect(pair.b.delivered == [packet(8), packet(9)])
   }
@@ -51,7 +51,7 @@ import Testing
     pair.a.tunnel.setUp(false, at: pair.now)
     pair.a.tunnel.setUp(true, at: pair.now)
     pair.forget()
-    // The largest needs all of a peer's slots, so the others go.
+    // The largest packet needs all of a peer's slots, so the others are dropped.
     pair.sendFromA([packet(4), largest])
     #expect(pair.a.freeStagingSlots == 40 - 33)
     pair.skip(6 * nanosecondsPerSecond)
@@ -65,7 +65,7 @@ import Testing
     pair.sendFromA([packet(1, byteCount: 65_475)])
     #expect(pair.a.count(.droppedFromStaging) == 1)
     #expect(pair.a.freeStagingSlots == 4)
-    // A handshake was asked for all the same.
+    // A handshake was requested all the same.
     pair.exchange()
     #expect(pair.a.count(.handshakeQueued) > 0)
   }
@@ -77,8 +77,8 @@ import Testing
     pair.sendFromA([packet(1), packet(2), packet(3)])
     pair.carryToB(pair.a.settle(at: pair.now, wall: pair.wall))
     pair.carryToA(pair.b.settle(at: pair.now, wall: pair.wall))
-    // The first turn brings the session and takes two of the three; the new packet stays behind
-    // the third, though it could be sent.
+    // The first turn completes the session and sends two of the three; the new packet stays behind
+    // the third, although it could be sent.
     pair.carryToB(pair.a.advance(at: pair.now, wall: pair.wall))
     #expect(pair.b.delivered == [packet(1), packet(2)])
     pair.sendFromA([packet(4)])
@@ -109,7 +109,7 @@ import Testing
       count += 1
     }
     #expect(count == 4)
-    // By bytes: two of the largest fit into 160 KiB, and an empty one behind them.
+    // The limit in bytes: two of the largest fit into 160 KiB, and an empty one behind them.
     node.outbound.reset()
     for _ in 0..<2 {
       expect(node.outbound.room(for: 65_475) != nil)
@@ -140,7 +140,7 @@ import Testing
     #expect(sent.count == 1)
     #expect(pair.a.count(.sendFailed) == 1)
     #expect(pair.a.status(of: pair.peerOfA)?.sentByteCount == (before ?? 0) + 64 + 32)
-    // Its counter is gone for good: no nonce is used twice.
+    // Its counter is never reused: no nonce is used twice.
     #expect(pair.carryToB(sent) == [packet(2)])
   }
 
@@ -160,5 +160,73 @@ import Testing
     pair.a.outbound.didLoseSource(0)
     pair.a.tunnel.emit(&pair.a.outbound, at: pair.now)
     #expect(peer.pointee.path == Path(to: pair.b.endpoint))
+  }
+}
+
+/// Chains of slots against arrays of packets; two peers share the pool.
+@Suite struct StagedPacketsTests {
+  private static let slots = 12
+  private static let lengths = [
+    0, 1, 20, 2039, 2040, 2041, 4080, 4081, 9000, 2040 * 12, 2040 * 12 + 1,
+  ]
+
+  @Test(arguments: Array(1...8) as [UInt64])
+  func chainsAreArrays(seed: UInt64) {
+    var generator = SeededGenerator(seed: seed)
+    let memory = TestArena(byteCount: 1 << 16)
+    let pool = BufferPool(
+      carvingFrom: &memory.arena, slots: StagedPacketsTests.slots,
+      slotByteCount: Limits.stagingSlotByteCount, owner: "staging")
+    pool.prepare()
+    var chains = [StagedPackets(), StagedPackets()]
+    var models: [[[UInt8]]] = [[], []]
+    for step in 0..<800 {
+      let which = Int(generator.next() % 2)
+      switch generator.next() % 8 {
+      case 0..<5:
+        let lengths = StagedPacketsTests.lengths
+        let length = lengths[Int(generator.next() % UInt64(lengths.count))]
+        let packet = [UInt8](repeating: UInt8(truncatingIfNeeded: step), count: length)
+        let fits = max(1, (length + 2039) / 2040) <= pool.freeCount
+        #expect(chains[which].push(packet, byteCount: length, into: pool) == fits)
+        if fits { models[which].append(packet) }
+      case 5, 6:
+        guard let length = chains[which].oldestByteCount(in: pool) else {
+          #expect(models[which].isEmpty)
+          break
+        }
+        var packet = [UInt8](repeating: 0xff, count: length)
+        packet.withUnsafeMutableBytes { bytes in
+          // An empty array has no address, and an empty packet is a keepalive.
+          var nothing: UInt8 = 0
+          withUnsafeMutableBytes(of: &nothing) {
+            chains[which].pop(into: bytes.baseAddress ?? $0.baseAddress!, from: pool)
+          }
+        }
+        #expect(packet == models[which].removeFirst())
+      default:
+        if generator.next() % 4 == 0 {
+          chains[which].dropAll(from: pool)
+          models[which] = []
+        } else {
+          chains[which].dropOldest(from: pool)
+          if !models[which].isEmpty { models[which].removeFirst() }
+        }
+      }
+      check(chains, models, pool)
+    }
+    withExtendedLifetime(memory) {}
+  }
+
+  private func check(_ chains: [StagedPackets], _ models: [[[UInt8]]], _ pool: BufferPool) {
+    var held = 0
+    for (chain, model) in zip(chains, models) {
+      #expect(Int(chain.packetCount) == model.count && chain.isEmpty == model.isEmpty)
+      #expect(chain.oldestByteCount(in: pool) == model.first?.count)
+      let slots = model.reduce(0) { $0 + StagedPackets.slots(for: $1.count) }
+      #expect(chain.heldSlots == slots)
+      held += slots
+    }
+    #expect(pool.freeCount == StagedPacketsTests.slots - held)
   }
 }

@@ -15,7 +15,7 @@ import Testing
     setCounter(1 << 33)
     #expect(pair.sendFromA([pair.packetFromA([1])]) == [pair.packetFromA([1])])
     #expect(pair.sentByA.map(\.counter) == [1 << 33])
-    // Up to the limit, and not a packet further: the rest waits for a new session.
+    // Up to the limit and no further: the rest waits for a new session.
     setCounter(WireGuard.rejectAfterMessages - 2)
     let packets = (2...6).map { pair.packetFromA([$0]) }
     let sent = pair.a.send(packets, at: pair.now)
@@ -36,7 +36,7 @@ import Testing
     pair.connect()
     pair.wait(seconds: 20)
     pair.forget()
-    // Either end does it: here the responder.
+    // Either end does so: here the responder.
     let peer = pair.b.tunnel.peer(pair.peerOfB)!
     peer.pointee.keypairs.setSendCounterForTesting(WireGuard.rekeyAfterMessages - 1)
     pair.sendFromB([pair.packetFromB()])
@@ -92,14 +92,14 @@ import Testing
     #expect(gaps.allSatisfy { (5_000_000_000..<5_334_000_000).contains($0) })
     #expect(Set(gaps).count > 10)
     #expect((gaps.max() ?? 0) - (gaps.min() ?? 0) > 100_000_000)
-    // Given up: the program is told, and nothing is held.
+    // After giving up, the program gets an ICMP error, and nothing is staged.
     #expect(pair.a.replies.count == 1)
     let reply = try #require(pair.a.replies.first)
     #expect(reply[9] == 1 && reply[20] == 3 && reply[21] == 1)
     #expect(pair.a.count(.peerUnreachable) == 1)
     #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
     #expect(pair.a.nextDeadline(at: pair.now) == .never)
-    // Traffic starts it anew.
+    // Traffic starts it again.
     pair.loses = { _ in false }
     pair.sendFromA([pair.packetFromA([2])])
     pair.exchange()
@@ -114,8 +114,8 @@ import Testing
     pair.loses = { _ in true }
     pair.sendFromA([pair.packetFromA([1])])
     pair.wait(seconds: 400)
-    // At once, as the session is older than 120 s; after 15 s without an answer the count begins
-    // anew (whitepaper 6.5), with the retry that is due then as its first try: 3 and 17.
+    // At once, since the session is older than 120 s. After 15 s without an answer the count starts
+    // again (whitepaper 6.5), with the retry that is due then as its first: 3 and 17.
     #expect(pair.sentByA.filter { $0.type == 1 }.count == 20)
   }
 
@@ -125,7 +125,7 @@ import Testing
     pair.sendFromA([pair.packetFromA([1])])
     pair.exchange()
     pair.forget()
-    // The packet that waits is not forgotten: the next try is made with the new key.
+    // The staged packet is not lost: the next try uses the new key.
     pair.a.setPrivateKey([UInt8](repeating: 0x42, count: 32))
     pair.wait(seconds: 6)
     #expect(pair.sentByA.map(\.type) == [1])
@@ -165,7 +165,7 @@ import Testing
       let packet = pair.packetFromA([UInt8](repeating: 3, count: byteCount - 20))
       #expect(pair.sendFromA([packet]) == [packet])
     }
-    // Staged for want of a session as well.
+    // Staged as well, since there is no session.
     pair.a.tunnel.setUp(false, at: pair.now)
     pair.a.tunnel.setUp(true, at: pair.now)
     pair.forget()

@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// The timers' arithmetic against the whitepaper's rules.
+/// Arithmetic of the timers against the whitepaper's rules.
 @Suite struct TimersTests {
   @Test(arguments: Array(1...12) as [UInt64])
   func deadlinesAreTheModels(seed: UInt64) {
@@ -151,5 +151,163 @@ import Testing
     timers.initiationSent(at: end, jitter: 5)
     timers.sessionDerived(at: end)
     #expect(timers.next == .never)
+  }
+}
+
+/// The heap against a list of deadlines that is searched linearly.
+@Suite struct ScheduleTests {
+  private static let peers = 9
+
+  @Test(arguments: Array(1...12) as [UInt64])
+  func theTopIsTheLeastOfAll(seed: UInt64) {
+    var generator = SeededGenerator(seed: seed)
+    let memory = TestArena(byteCount: 1 << 13)
+    var schedule = Schedule(carvingFrom: &memory.arena, peers: ScheduleTests.peers)
+    var model: [UInt32: UInt64] = [:]
+    for _ in 0..<3000 {
+      let peer = UInt32(generator.next() % UInt64(ScheduleTests.peers))
+      // Few values, so that equal ones are common.
+      let time = generator.next() % 40
+      switch generator.next() % 6 {
+      case 0, 1, 2:
+        schedule.lower(peer, to: Deadline(nanoseconds: time))
+        model[peer] = min(model[peer] ?? .max, time)
+      case 3:
+        schedule.lower(peer, to: .never)
+      case 4:
+        let isOut = generator.next() % 3 == 0
+        if let top = schedule.top?.peer { model[top] = isOut ? nil : time }
+        schedule.replaceTop(isOut ? .never : Deadline(nanoseconds: time))
+      default:
+        schedule.remove(peer)
+        model[peer] = nil
+      }
+      expect(schedule.count == model.count)
+      if let top = schedule.top {
+        #expect(top.deadline.nanoseconds == model.values.min())
+        #expect(model[top.peer] == top.deadline.nanoseconds)
+      } else {
+        #expect(model.isEmpty)
+      }
+    }
+    drain(&schedule, model)
+    withExtendedLifetime(memory) {}
+  }
+
+  /// The rest comes out in order, each peer once.
+  private func drain(_ schedule: inout Schedule, _ model: [UInt32: UInt64]) {
+    var times: [UInt64] = []
+    var peers: Set<UInt32> = []
+    while let top = schedule.top {
+      times.append(top.deadline.nanoseconds)
+      peers.insert(top.peer)
+      schedule.replaceTop(.never)
+    }
+    #expect(times == model.values.sorted())
+    #expect(peers == Set(model.keys))
+    schedule.replaceTop(.never)
+    expect(schedule.count == 0)
+  }
+}
+
+/// One peer's timers as described in section 6 of the whitepaper: a list of events, searched as a
+/// whole for each deadline.
+struct TimersModel {
+  enum Event: Equatable {
+    case dataSent(jitter: UInt64)
+    case dataReceived
+    case anySent
+    case anyReceived
+    case traversal
+    case initiationSent(jitter: UInt64)
+    case completed
+    case derived
+    case keepaliveExpired
+    case newHandshakeExpired
+    case retransmitExpired
+    case givenUp
+    case zeroKeysExpired
+    case persistentExpired
+  }
+
+  private(set) var history: [(event: Event, time: Instant)] = []
+  let interval: UInt64
+
+  mutating func note(_ event: Event, at now: Instant) { history.append((event, now)) }
+
+  /// The first `start` after the last `end`, and its time.
+  private func first(
+    _ isStart: (Event) -> Bool, afterLast isEnd: (Event) -> Bool
+  ) -> (event: Event, time: Instant)? {
+    let start = history.lastIndex { isEnd($0.event) }.map { $0 + 1 } ?? 0
+    return history[start...].first { isStart($0.event) }
+  }
+
+  /// The last `start`, if no `end` has followed it.
+  private func last(
+    _ isStart: (Event) -> Bool, without isEnd: (Event) -> Bool
+  ) -> (event: Event, time: Instant)? {
+    guard let start = history.lastIndex(where: { isStart($0.event) }) else { return nil }
+    return history[start...].contains { isEnd($0.event) } ? nil : history[start]
+  }
+
+  /// 6.5: 15 s after the first sent data that nothing authenticated has answered.
+  var newHandshake: Deadline {
+    let start = first(
+      { if case .dataSent = $0 { true } else { false } },
+      afterLast: { $0 == .anyReceived || $0 == .newHandshakeExpired })
+    guard let start, case .dataSent(let jitter) = start.event else { return .never }
+    return .after(15 * nanosecondsPerSecond + jitter, from: start.time)
+  }
+
+  /// 6.5: 10 s after the first received data that nothing has answered.
+  var sendKeepalive: Deadline {
+    // An expired timer that saw more data meanwhile restarts by itself.
+    var deadline = Deadline.never
+    var sawMore = false
+    for (event, time) in history {
+      switch event {
+      case .dataReceived where deadline.isSet: sawMore = true
+      case .dataReceived: deadline = .after(10 * nanosecondsPerSecond, from: time)
+      case .anySent, .givenUp: deadline = .never
+      case .keepaliveExpired:
+        deadline = sawMore ? .after(10 * nanosecondsPerSecond, from: time) : .never
+        sawMore = false
+      default: break
+      }
+    }
+    return deadline
+  }
+
+  /// 6.4: 5 s and a jitter after the last initiation, unless it was answered.
+  var retransmit: Deadline {
+    let start = last(
+      { if case .initiationSent = $0 { true } else { false } },
+      without: { $0 == .completed || $0 == .retransmitExpired || $0 == .givenUp })
+    guard let start, case .initiationSent(let jitter) = start.event else { return .never }
+    return .after(5 * nanosecondsPerSecond + jitter, from: start.time)
+  }
+
+  /// 6.3: 540 s after the last session was derived; after giving up, 540 s from then, unless it is
+  /// set already.
+  var zeroKeys: Deadline {
+    var deadline = Deadline.never
+    for (event, time) in history {
+      switch event {
+      case .derived: deadline = .after(540 * nanosecondsPerSecond, from: time)
+      case .givenUp where !deadline.isSet:
+        deadline = .after(540 * nanosecondsPerSecond, from: time)
+      case .zeroKeysExpired: deadline = .never
+      default: break
+      }
+    }
+    return deadline
+  }
+
+  /// Each interval after the last authenticated packet in either direction.
+  var persistentKeepalive: Deadline {
+    let start = history.last { $0.event == .traversal || $0.event == .persistentExpired }
+    guard let start, interval > 0 else { return .never }
+    return .after(interval * nanosecondsPerSecond, from: start.time)
   }
 }

@@ -11,7 +11,7 @@ import Testing
     let late = pair.b.send([pair.packetFromB([1]), pair.packetFromB([2])], at: pair.now)
     let key = [UInt8](repeating: 0x51, count: 32)
     pair.a.setPrivateKey(key)
-    // What was on its way still arrives; nothing leaves on the old session.
+    // Packets in flight still arrive; nothing is sent on the old session.
     #expect(pair.carryToA([late[0]]).count == 1)
     #expect(pair.a.send([pair.packetFromA([3])], at: pair.now).isEmpty)
     let initiation = pair.a.settle(at: pair.now, wall: pair.wall)
@@ -28,7 +28,7 @@ import Testing
   @Test func theSamePrivateKeyAgainChangesNothing() throws {
     let pair = try TunnelPair()
     pair.connect()
-    // As it was given, which was never clamped, and as it is kept.
+    // As configured, which is unclamped, and as stored.
     #expect(pair.a.privateKey[0] & 7 != 0 || pair.a.privateKey[31] & 0xc0 != 0x40)
     let kept = pair.a.bytes(at: pair.a.tunnel.identity.privateKey)
     for key in [pair.a.privateKey, kept] {
@@ -57,16 +57,16 @@ import Testing
     let prefix = try #require(IPPrefix(TunnelPair.addressOfB, length: 32))
     let mine = try #require(IPPrefix(TunnelPair.addressOfA, length: 32))
     let id = try pair.a.addPeer(third.publicKey, allowed: [prefix], endpoint: third.endpoint)
-    // Outward it goes to the new owner, which has no session yet.
+    // Outbound packets go to the new owner, which has no session yet.
     #expect(pair.a.send([pair.packetFromA([1])], at: pair.now).isEmpty)
     #expect(
       pair.a.settle(at: pair.now, wall: pair.wall).map(\.path.endpoint) == [third.endpoint])
-    // Inward the old owner may not use it any more, though its session lives.
+    // The old owner may not use it as a source any more, though its session lives.
     #expect(pair.sendFromB([pair.packetFromB([2])]).isEmpty)
     #expect(pair.a.count(.sourceNotAllowed) == 1)
     let packet6 = TestPacket.ipv6(from: TunnelPair.address6OfB, to: TunnelPair.address6OfA)
     #expect(pair.sendFromB([packet6]) == [packet6])
-    // And back, by the removal of the new owner and a new assignment.
+    // Back again, by the removal of the new owner and a new assignment.
     pair.a.tunnel.removePeer(id)
     #expect(pair.sendFromB([pair.packetFromB([3])]).isEmpty)
     try pair.a.addPeer(pair.b.publicKey, allowed: [prefix])
@@ -81,7 +81,7 @@ import Testing
     var replacement = PeerID.none
     let sent = pair.a.send([pair.packetFromA([1])], at: pair.now) {
       pair.a.tunnel.removePeer(pair.peerOfA)
-      // A stranger takes the place: the batch must not touch it.
+      // Another peer takes the place: the batch must not touch it.
       replacement = (try? pair.a.tunnel.addPeer(Key(word0: 1, word1: 2, word2: 3, word3: 4)))!
     }
     #expect(sent.count == 1)
@@ -103,7 +103,7 @@ import Testing
     let delivered = pair.b.receive([arrival], at: pair.now) {
       let key = pair.a.publicKey
       pair.b.tunnel.removePeer(pair.peerOfB)
-      // Even the same peer, configured anew, has no session any more.
+      // Even the same peer, added again, has no session any more.
       replacement = (try? pair.b.tunnel.addPeer(key))!
     }
     #expect(delivered.isEmpty)

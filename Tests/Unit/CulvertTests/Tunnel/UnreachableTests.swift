@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What programs are told about packets that cannot be sent, and the outer header's marks.
+/// ICMP errors about packets that cannot be sent, and ECN marks of the outer header.
 @Suite struct UnreachableTests {
   private func isHostUnreachable(_ reply: [UInt8], about packet: [UInt8]) -> Bool {
     if reply[0] >> 4 == 4 {
@@ -42,7 +42,7 @@ import Testing
     #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
   }
 
-  /// What stands before it is another tunnel's datagram, still to be sealed.
+  /// The bytes before it are another tunnel's datagram, still to be sealed.
   @Test func aPacketThatStandsElsewhereIsNotAnswered() throws {
     let pair = try TunnelPair()
     let packets = [
@@ -81,7 +81,7 @@ import Testing
     #expect(pair.a.replies.count == 41)
   }
 
-  /// RFC 6040, figure 4, and that the DSCP stays inside.
+  /// RFC 6040, figure 4; the DSCP is not copied outside.
   @Test func congestionMarksCrossTheTunnel() throws {
     let pair = try TunnelPair()
     pair.connect()

@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// RFC 1071 the slow way: 16-bit big-endian words, one after the other.
+/// RFC 1071 the slow way: 16-bit big-endian words, one by one.
 func naiveSum(_ bytes: [UInt8]) -> UInt16 {
   var sum: UInt32 = 0
   for index in stride(from: 0, to: bytes.count, by: 2) {
@@ -46,7 +46,7 @@ private func sum(_ bytes: [UInt8]) -> Checksum {
     var random = SeededGenerator(seed: 1)
     for byteCount in Array(0...200) + [1420, 1500, 65_535] {
       let start = Int.random(in: 0..<8, using: &random)
-      // All ones now and then: carries everywhere.
+      // Sometimes all ones, for carries everywhere.
       let fill = byteCount % 3 == 0
       let bytes =
         fill
@@ -111,7 +111,7 @@ private func sum(_ bytes: [UInt8]) -> Checksum {
       bytes[offset] = UInt8(new >> 8)
       bytes[offset + 1] = UInt8(new & 0xff)
       let after = Checksum.updated(before, from: old, to: new)
-      // Zero has two spellings.
+      // Zero has two representations.
       #expect(after % 0xffff == sum(bytes).value % 0xffff)
     }
   }

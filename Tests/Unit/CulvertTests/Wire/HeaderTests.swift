@@ -59,7 +59,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     }
   }
 
-  /// F13 needs them right: DF alone makes no fragment.
+  /// F13 depends on them: a packet with only DF set is not a fragment.
   @Test func ipv4FragmentFields() throws {
     let packet = ipv4Packet(payload: 8)
     let header = try #require(IPv4Header(at: packet.start, byteCount: packet.byteCount))
@@ -133,7 +133,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
       packet[3] = total
       #expect(InnerPacket(at: packet.start, byteCount: packet.byteCount) == nil)
     }
-    // A jumbogram: payload length 0, hop-by-hop options next.
+    // A jumbogram: payload length 0, then hop-by-hop options.
     let jumbo = ipv6Packet(payload: 8)
     jumbo[5] = 0
     #expect(InnerPacket(at: jumbo.start, byteCount: jumbo.byteCount) != nil)
@@ -152,7 +152,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
       let view = try #require(UDPHeader(at: datagram.start, byteCount: datagram.byteCount))
       #expect(view.source == 51820 && view.destination == 53 && view.payloadByteCount == 5)
       #expect(view.hasIntactChecksum(source: source, destination: target))
-      // What stands behind the datagram does not count.
+      // Bytes behind the datagram are ignored.
       datagram[14] ^= 1
       #expect(view.hasIntactChecksum(source: source, destination: target))
       datagram[12] ^= 1
@@ -177,8 +177,8 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     #expect(TCPHeader(at: segment.start, byteCount: 32) == nil)
   }
 
-  /// Reads every field of whatever passes the door; run under the address sanitizer it also
-  /// shows that no read leaves the buffer.
+  /// Reads every field of each packet that is accepted; under the address sanitizer this also
+  /// proves that no read leaves the buffer.
   @Test func R14_randomBuffersNeverTrap() {
     var random = SeededGenerator(seed: 5)
     var accepted = 0
@@ -186,7 +186,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     for round in 0..<100_000 {
       let byteCount = Int.random(in: 0...96, using: &random)
       let packet = PacketBuffer(random.bytes(byteCount))
-      // Mostly plausible versions and lengths, or nothing would get past the first check.
+      // Mostly plausible versions and lengths, or nothing would pass the first check.
       if byteCount > 7 {
         packet[0] = round & 1 == 0 ? 0x40 | packet[0] & 0xf : 0x60 | packet[0] & 0xf
         packet[round & 1 == 0 ? 2 : 4] = 0
@@ -228,6 +228,75 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
     }
     if let tcp = TCPHeader(at: bytes, byteCount: byteCount) {
       #expect(tcp.headerByteCount <= byteCount)
+    }
+  }
+}
+
+@Suite struct IPv6ExtensionsTests {
+  /// A packet whose payload is `payload`, starting with the header `first`.
+  private func walk(_ first: UInt8, _ payload: [UInt8]) -> IPv6Extensions? {
+    let packet = PacketBuffer([UInt8](repeating: 0, count: 40) + payload)
+    let header = IPv6Header.write(
+      at: packet.start, payloadByteCount: payload.count, nextHeader: first,
+      source: ipv6(1, 1), destination: ipv6(2, 2))
+    return withExtendedLifetime(packet) { IPv6Extensions(of: header) }
+  }
+
+  @Test func noExtensions() throws {
+    let walked = try #require(walk(17, [0]))
+    #expect(walked.protocolNumber == 17 && walked.byteOffset == 40)
+    #expect(walked.fragmentHeaderByteOffset == 0 && walked.fragmentByteOffset == 0)
+  }
+
+  @Test func optionsThenFragmentThenUDP() throws {
+    let options: [UInt8] = [44, 1] + [UInt8](repeating: 0, count: 14)
+    let fragment: [UInt8] = [17, 0, 0, 1, 0, 0, 0, 9]
+    let walked = try #require(walk(0, options + fragment))
+    #expect(walked.protocolNumber == 17 && walked.byteOffset == 64)
+    #expect(walked.fragmentHeaderByteOffset == 56 && walked.fragmentByteOffset == 0)
+  }
+
+  /// Whatever follows a fragment header with an offset is data.
+  @Test func laterFragmentEndsTheWalk() throws {
+    let fragment: [UInt8] = [60, 0, 0x05, 0xa9, 0, 0, 0, 9]
+    let walked = try #require(walk(44, fragment + [255, 255]))
+    #expect(walked.protocolNumber == 60 && walked.byteOffset == 48)
+    #expect(walked.fragmentByteOffset == 0x5a8)
+  }
+
+  @Test func brokenChainsAreRefused() {
+    // Cut off; longer than the packet; a second fragment header; no end.
+    #expect(walk(0, [17, 0, 0, 0, 0, 0, 0]) == nil)
+    #expect(walk(0, [17, 1, 0, 0, 0, 0, 0, 0]) == nil)
+    #expect(walk(44, [44, 0, 0, 1, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, 0]) == nil)
+    let options: [UInt8] = [60, 0, 0, 0, 0, 0, 0, 0]
+    #expect(walk(60, Array(repeating: options, count: 100).flatMap { $0 }) == nil)
+  }
+}
+
+@Suite struct ECNTests {
+  /// RFC 6040 figure 4. Rows: inner Not-ECT, ECT(0), ECT(1), CE; columns: outer in the same order.
+  /// 9 means drop.
+  @Test func decapsulationTable() {
+    let order: [UInt8] = [0b00, 0b10, 0b01, 0b11]
+    let table: [[UInt8]] = [
+      [0b00, 0b00, 0b00, 9],
+      [0b10, 0b10, 0b01, 0b11],
+      [0b01, 0b01, 0b01, 0b11],
+      [0b11, 0b11, 0b11, 0b11],
+    ]
+    for (row, inner) in order.enumerated() {
+      for (column, outer) in order.enumerated() {
+        // The DSCP above the codepoint is ignored.
+        let combined = ECN.combine(inner: inner | 0xb8, outer: outer | 0x40)
+        #expect((combined ?? 9) == table[row][column], "inner \(inner) outer \(outer)")
+      }
+    }
+  }
+
+  @Test func encapsulationCopiesTheCodepointOnly() {
+    for trafficClass: UInt8 in 0...255 {
+      #expect(ECN.encapsulate(trafficClass) == trafficClass & 3)
     }
   }
 }

@@ -1,0 +1,67 @@
+"""The figures of all rounds."""
+
+import dataclasses
+import statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The median of some values, the least and the greatest."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The least value that at least that share (0 to 1) of the values does not exceed."""
+    ordered = sorted(values)
+    rank = -(-share * len(ordered) // 1)  # rounded up
+    return ordered[max(0, min(len(ordered), int(rank)) - 1)]
+
+
+def rounded(value: float) -> float:
+    """Round to six digits."""
+    return float(f"{value:.6g}")
+
+
+class Results:
+    """Per program and figure the values of all rounds, and the failures."""
+
+    def __init__(self, names: list[str]):
+        self.values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+        self.notes: list[tuple[str, str]] = []  # (program, what happened)
+        self.busy: list[float] = []  # percent of the processors; other work before each round
+
+    def add(self, name: str, figures: dict[str, float]) -> None:
+        for key, value in figures.items():
+            self.values[name].setdefault(key, []).append(rounded(value))
+
+    def note(self, name: str, text: str) -> None:
+        if (name, text) not in self.notes:
+            self.notes.append((name, text))
+
+    def spread(self, name: str, key: str) -> Spread | None:
+        values = self.values[name].get(key)
+        return Spread.of(values) if values else None
+
+    def ratio(self, name: str, reference: str, key: str) -> float | None:
+        """The median of each value's ratio to the reference's of the same turn.
+
+        So the machine's other work, which changes from round to round, falls on both alike. Where
+        a turn is missing, the ratio of the medians; None where the reference's median is 0.
+        """
+        own, other = self.values[name].get(key, []), self.values[reference].get(key, [])
+        if not own or not other or not statistics.median(other):
+            return None
+        if len(own) != len(other):
+            own, other = [statistics.median(own)], [statistics.median(other)]
+        ratios = [value / divisor for value, divisor in zip(own, other) if divisor]
+        return statistics.median(ratios) if ratios else None
+
+    def has(self, key: str) -> bool:
+        return any(key in figures for figures in self.values.values())

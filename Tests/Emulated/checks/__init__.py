@@ -1,1 +1,0 @@
-"""Tests that only emulated boards need."""

@@ -1,1 +1,0 @@
-"""The tests, one noun a file."""

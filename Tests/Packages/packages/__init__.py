@@ -1,1 +1,0 @@
-"""Tests of the packages, of the tarball and of flashed cards."""
