@@ -236,3 +236,136 @@ struct Options {
     }
   }
 }
+
+/// The command line, one argument after the other.
+struct Arguments {
+  private let values: UnsafePointer<UnsafePointer<CChar>?>
+  private let count: Int
+  private var position = 1
+
+  init(count: Int, values: UnsafePointer<UnsafePointer<CChar>?>) {
+    self.count = count
+    self.values = values
+  }
+
+  /// The next argument, NUL-terminated; it lives as long as the program.
+  mutating func next() -> UnsafePointer<CChar>? {
+    guard position < count, let value = values[position] else { return nil }
+    position += 1
+    return value
+  }
+}
+
+/// An argument compared with, or read as, what an option wants.
+enum Argument {
+  @inline(never)
+  static func isText(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Bool {
+    commonByteCount(argument, text) == text.utf8CodeUnitCount
+      && argument[text.utf8CodeUnitCount] == 0
+  }
+
+  /// Without the NUL.
+  static func bytes(_ argument: UnsafePointer<CChar>) -> UnsafeRawBufferPointer {
+    var count = 0
+    while argument[count] != 0 { count += 1 }
+    return UnsafeRawBufferPointer(start: argument, count: count)
+  }
+
+  /// The part behind `--name=`; nil where the argument is another option.
+  static func value(
+    _ argument: UnsafePointer<CChar>, of name: StaticString
+  ) -> UnsafePointer<CChar>? {
+    let length = name.utf8CodeUnitCount
+    guard commonByteCount(argument, name) == length, argument[length] == 0x3d else { return nil }
+    return argument + (length + 1)
+  }
+
+  /// A decimal number of up to nine digits; nil for anything else.
+  static func number(_ argument: UnsafePointer<CChar>) -> Int? {
+    var result = 0
+    var digits = 0
+    while argument[digits] != 0 {
+      let byte = argument[digits]
+      guard byte >= 0x30, byte <= 0x39, digits < 9 else { return nil }
+      result = result * 10 + Int(byte - 0x30)
+      digits += 1
+    }
+    return digits > 0 ? result : nil
+  }
+
+  /// Bytes at the start that are the same.
+  @inline(never)
+  static func commonByteCount(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Int {
+    var length = 0
+    while length < text.utf8CodeUnitCount,
+      argument[length] != 0, UInt8(bitPattern: argument[length]) == text.utf8Start[length]
+    {
+      length += 1
+    }
+    return length
+  }
+}
+
+/// What a tunnel without an interface is called, in the log and in the state directory: as its
+/// configuration file, so that it has one handshake timestamp with the interface of that name.
+enum ForwardName {
+  /// - Parameter hasHops: whether the names of the tunnels around it have to be made from it.
+  static func make(of path: UnsafePointer<CChar>?, hasHops: Bool) -> InterfaceName {
+    guard let path, let name = InterfaceName(stem(of: Argument.bytes(path))),
+      !hasHops || name.hasRoomForHops
+    else { return InterfaceName("forward")! }
+    return name
+  }
+
+  /// The last component, without ".conf".
+  private static func stem(of path: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    var start = path.count
+    while start > 0, path[start - 1] != 0x2f { start -= 1 }
+    let suffix: StaticString = ".conf"
+    var end = path.count
+    let cut = end - suffix.utf8CodeUnitCount
+    if cut > start, isSuffix(suffix, of: path) { end = cut }
+    return UnsafeRawBufferPointer(rebasing: path[start..<end])
+  }
+
+  private static func isSuffix(_ suffix: StaticString, of path: UnsafeRawBufferPointer) -> Bool {
+    let start = path.count - suffix.utf8CodeUnitCount
+    for index in 0..<suffix.utf8CodeUnitCount
+    where path[start + index] != suffix.utf8Start[index] { return false }
+    return true
+  }
+}
+
+/// The value of `--offload`: names with commas between them.
+enum OffloadList {
+  /// Nil where a word is no name of an offload, and where the list is empty.
+  static func parse(_ list: UnsafePointer<CChar>) -> Offloads? {
+    if Argument.isText(list, "none") { return Offloads.none }
+    if Argument.isText(list, "all") { return .all }
+    var result = Offloads.none
+    var start = list
+    while true {
+      guard let (offload, byteCount) = first(start) else { return nil }
+      result.insert(offload)
+      if start[byteCount] == 0 { return result }
+      start += byteCount + 1
+    }
+  }
+
+  /// The offload that a list begins with, and the bytes of its name.
+  private static func first(
+    _ list: UnsafePointer<CChar>
+  ) -> (offload: Offloads, byteCount: Int)? {
+    var index = 0
+    while let (name, offload) = Offloads.named(index) {
+      let byteCount = name.utf8CodeUnitCount
+      if Argument.commonByteCount(list, name) == byteCount,
+        list[byteCount] == 0 || list[byteCount] == 0x2c
+      {
+        return (offload, byteCount)
+      }
+      index += 1
+    }
+    return nil
+  }
+}
