@@ -1,22 +1,22 @@
 import Culvert
 import CulvertLinux
 
-/// `culvert bench`: what this device can do, and what throughput that promises.
+/// `culvert bench`: measures this device and estimates its throughput.
 enum BenchCommand {
-  /// - Parameter seconds: for each measurement.
+  /// - Parameter seconds: the duration of each measurement.
   static func run(seconds: Int) -> Int32 {
     let region: MemoryRegion
     do throws(SystemError) {
       region = try MemoryRegion(byteCount: Bench.memoryByteCount)
     } catch {
-      return Exit.fail(Exit.failure) { $0.append("there is no memory for the measurements") }
+      return Exit.fail(Exit.failure) { $0.append("cannot map the memory for the measurements") }
     }
     measure(region.bytes, UInt64(seconds) * 1_000_000_000)
     return 0
   }
 
   private static func measure(_ memory: UnsafeMutableRawBufferPointer, _ duration: UInt64) {
-    // What else the device does meanwhile is not to count.
+    // CPU time of this thread: other processes must not affect the result.
     let now: Bench.Clock = { Clock.threadTime() }
     let packets = Bench.packets(memory: memory, duration: duration, now: now)
     let bytes = UInt64(Bench.packetByteCount)
@@ -39,21 +39,21 @@ enum BenchCommand {
         rate == 0 ? 0 : 1_000_000_000 / rate,
         index < 2
           ? isReversed
-            ? "ns to put 2 fragments together, last first" : "ns to put 2 fragments together"
+            ? "ns to reassemble 2 fragments, last first" : "ns to reassemble 2 fragments"
           : isReversed
-            ? "ns to put 7 fragments together, last first" : "ns to put 7 fragments together")
+            ? "ns to reassemble 7 fragments, last first" : "ns to reassemble 7 fragments")
     }
-    row(packets.outbound.perSecond(), "packets per second and worker from the TUN, sealed")
-    row(packets.inbound.perSecond(), "packets per second and worker to the TUN, opened")
+    row(packets.outbound.perSecond(), "packets per second and worker sealed, from the TUN")
+    row(packets.inbound.perSecond(), "packets per second and worker opened, to the TUN")
     promise(
       min(packets.outbound.perSecond(bytes), packets.inbound.perSecond(bytes)) * 8 / 1_000_000)
   }
 
   private static func promise(_ megabits: UInt64) {
-    row(megabits, "Mbit/s one way, by a worker that has a CPU to itself, at most:")
+    row(megabits, "Mbit/s one way, at most, for a worker with a CPU of its own:")
     let text: StaticString = """
-                  system calls and the kernel's network are not in it; with them
-                  half of it is a good result
+                  system calls and the kernel's network stack are not included;
+                  expect about half of it in practice
 
       """
     Output.write(
@@ -61,12 +61,12 @@ enum BenchCommand {
       to: Output.standardOutput)
   }
 
-  private static func row(_ value: UInt64, _ what: StaticString) {
-    BudgetCommand.row(value, what)
+  private static func row(_ value: UInt64, _ description: StaticString) {
+    BudgetCommand.row(value, description)
   }
 }
 
-/// `culvert budget`: what a set of limits takes, before it is taken.
+/// `culvert budget`: the memory that a set of limits needs, without allocating it.
 enum BudgetCommand {
   static func run(_ options: Options) -> Int32 {
     let (budget, lockedByteCount) = Service.budget(
@@ -80,14 +80,14 @@ enum BudgetCommand {
       let addend = budget[index]
       row(addend.byteCount, addend.owner)
     }
-    row(budget.total, "total of the arena, mapped once at start")
-    row(lockedByteCount, "of it locked in RAM (keys)")
-    // The kernel takes twice what it is asked for.
+    row(budget.total, "total of the arena, mapped once at startup")
+    row(lockedByteCount, "of this locked in RAM (keys)")
+    // The kernel doubles the buffer size that a socket asks for.
     row(
       2 * (2 + UInt64(options.forwardCount)) * UInt64(options.socketBuffer),
       options.isForwarding
-        ? "the kernel's, at most: what the tunnel's two sockets and those of --udp have received"
-        : "the kernel's, at most: what two sockets have received")
+        ? "kernel memory at most: receive buffers of the tunnel's two sockets and of those of --udp"
+        : "kernel memory at most: receive buffers of two sockets")
     return 0
   }
 
@@ -95,7 +95,7 @@ enum BudgetCommand {
     row(UInt64(byteCount), owner)
   }
 
-  /// A number, right-aligned, and what it is; other commands print theirs so too.
+  /// Prints a right-aligned number and its description.
   @inline(never)
   static func row(_ byteCount: UInt64, _ owner: StaticString) {
     Output.writeLine(to: Output.standardOutput) { line in
@@ -113,7 +113,7 @@ enum BudgetCommand {
   }
 }
 
-/// `genkey`, `genpsk` and `pubkey`, as wg(8) has them.
+/// `genkey`, `genpsk` and `pubkey`, compatible with wg(8).
 enum KeyCommand {
   private static let textByteCount = 44
 
@@ -132,14 +132,14 @@ enum KeyCommand {
     withUnsafeTemporaryAllocation(byteCount: 128, alignment: 8) { buffer in
       var count = Output.readInput(
         into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<64]))
-      while count > 0, buffer[count - 1] <= 0x20 { count -= 1 }
+      while count > 0, buffer[count - 1] <= UInt8(ascii: " ") { count -= 1 }
       let text = UnsafeRawBufferPointer(rebasing: buffer[..<count])
       let secret = buffer.baseAddress! + 64
       let publicKey = secret + WireGuard.keyByteCount
       defer { Secret.wipe(buffer.baseAddress!, byteCount: buffer.count) }
       guard Base64.decodeKey(text, into: secret) else {
         return Exit.fail(Exit.failure) {
-          $0.append("no key on standard input: culvert genkey | culvert pubkey")
+          $0.append("no valid key on standard input; usage: culvert genkey | culvert pubkey")
         }
       }
       X25519.clamp(secret)
@@ -153,22 +153,22 @@ enum KeyCommand {
     withUnsafeTemporaryAllocation(byteCount: textByteCount + 1, alignment: 1) { buffer in
       var writer = ByteWriter(buffer)
       Base64.appendKey(key, to: &writer)
-      writer.append(0x0a)
+      writer.append(UInt8(ascii: "\n"))
       Output.write(writer.written, to: Output.standardOutput)
       Secret.wipe(buffer.baseAddress!, byteCount: buffer.count)
     }
   }
 }
 
-/// `culvert selftest`: known answers on this device, a line for each group, and one digest that is
-/// the same on every board.
+/// `culvert selftest`: verifies the build on the device. Prints one line per group of known answers,
+/// and one digest that is the same on every board.
 enum SelftestCommand {
   static func run() -> Int32 {
     let region: MemoryRegion
     do throws(SystemError) {
       region = try MemoryRegion(byteCount: Selftest.memoryByteCount)
     } catch {
-      return Exit.fail(Exit.failure) { $0.append("there is no memory for the self-test") }
+      return Exit.fail(Exit.failure) { $0.append("cannot map the memory for the self-test") }
     }
     var isPassed = true
     var total: UInt64 = 0
