@@ -9,7 +9,7 @@ ARCH := x86_64
 BOARDS := aarch64 armv7 armv6 riscv64 x86_64
 STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
-SOURCES := Package.swift $(shell find Sources -type f)
+SOURCES := Package.swift $(shell find Sources -type f -not -path '*.docc/*')
 TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
   Toolchain/libsodium-small.c $(wildcard Toolchain/boards/*)
 # Limits, in bytes, of the shipped binaries.
@@ -80,6 +80,10 @@ install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
 	@install -D -m 755 $(STATIC) $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert
 	@echo "installed $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert"
 
+.PHONY: docs
+docs: ## the library's documentation, with docc: build/docs/Culvert.doccarchive
+	@Toolchain/make-docs
+
 # --- showing
 
 .PHONY: demo
@@ -112,7 +116,7 @@ models: ## the reassembler beside a naive model, a million seeded streams (STREA
 	@Tests/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
-embedding: deps ## the program of docs/EMBEDDING.md, taken out, built and run
+embedding: deps ## the programs of the library's documentation, built and run
 	@Tests/Embedding/run
 
 .PHONY: interop
