@@ -96,7 +96,6 @@ enum BudgetCommand {
   }
 
   /// Prints a right-aligned number and its description.
-  @inline(never)
   static func row(_ byteCount: UInt64, _ owner: StaticString) {
     Output.writeLine(to: Output.standardOutput) { line in
       var width = 10
@@ -186,7 +185,6 @@ enum SelftestCommand {
     return isPassed ? 0 : Exit.failure
   }
 
-  @inline(never)
   private static func report(_ group: SelftestGroup, _ digest: UInt64) {
     Output.writeLine(to: Output.standardOutput) { line in
       let isRight = digest == group.expected

@@ -37,7 +37,6 @@ enum Exit {
   /// The system refused an operation.
   static let failure: Int32 = 1
 
-  @inline(never)
   static func fail(_ status: Int32, _ body: (inout Line) -> Void) -> Int32 {
     Output.writeLine(to: Output.standardError) {
       $0.append("culvert: ")

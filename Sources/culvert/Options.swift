@@ -258,7 +258,6 @@ struct Arguments {
 
 /// Comparing and parsing arguments.
 enum Argument {
-  @inline(never)
   static func isText(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Bool {
     commonByteCount(argument, text) == text.utf8CodeUnitCount
       && argument[text.utf8CodeUnitCount] == 0
@@ -296,7 +295,6 @@ enum Argument {
   }
 
   /// The length of the common prefix.
-  @inline(never)
   static func commonByteCount(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Int {
     var length = 0
     while length < text.utf8CodeUnitCount,

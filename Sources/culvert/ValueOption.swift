@@ -20,7 +20,6 @@ enum ValueOption: CaseIterable {
   case maximumFlows
   case seconds
 
-  @inline(never)
   var name: StaticString {
     switch self {
     case .profile: "--profile"

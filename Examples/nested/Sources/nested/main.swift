@@ -143,7 +143,7 @@ final class End {
     var next = 0
     while next < inner.outbound.outputCount {
       outer.outbound.reset()
-      next = link.carry(from: &inner.outbound, at: next, into: &outer.outbound, at: now)
+      next = link.wrap(from: &inner.outbound, at: next, into: &outer.outbound, at: now)
       outer.tunnel.plan(&outer.outbound, at: now)
       outer.finish(sendOuter)
     }
@@ -166,7 +166,7 @@ final class End {
     var next = 0
     while next < outer.inbound.count {
       inner.inbound.reset()
-      next = link.carry(from: outer.inbound, at: next, into: &inner.inbound, at: now)
+      next = link.unwrap(from: outer.inbound, at: next, into: &inner.inbound, at: now)
       inner.open()
       handOn()
       link.release()
@@ -201,13 +201,13 @@ final class End {
 
   /// Runs timers: handshakes, keepalives, retries, and expired fragments.
   func advance() {
-    inner.tunnel.advance(&inner.outbound, at: now, wall: wall)
+    inner.tunnel.runTimers(into: &inner.outbound, at: now, wall: wall)
     inner.finish(sendInner)
-    socket.advance(&inner.outbound, at: now)
+    socket.expireFragments(into: &inner.outbound, at: now)
     planInner()
-    outer.tunnel.advance(&outer.outbound, at: now, wall: wall)
+    outer.tunnel.runTimers(into: &outer.outbound, at: now, wall: wall)
     outer.finish(sendOuter)
-    link.advance(&outer.outbound, at: now)
+    link.expireFragments(into: &outer.outbound, at: now)
     outer.tunnel.plan(&outer.outbound, at: now)
     outer.finish(sendOuter)
   }
