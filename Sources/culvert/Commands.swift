@@ -159,8 +159,8 @@ enum KeyCommand {
   }
 }
 
-/// `culvert selftest`: verifies the build on the device. Prints one line per group of known answers,
-/// and one digest that is the same on every board.
+/// `culvert selftest`: verifies the build on the device. Prints one line per group of known
+/// answers, and one digest that is the same on every board.
 enum SelftestCommand {
   static func run() -> Int32 {
     let region: MemoryRegion

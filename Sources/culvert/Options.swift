@@ -306,9 +306,9 @@ enum Argument {
   }
 }
 
-/// The name of a tunnel without an interface, used in the log and in the state directory. It is the
-/// name of the configuration file, so that the tunnel shares the handshake timestamp of an interface
-/// configured from the same file.
+/// The name of a tunnel without an interface, used in the log and in the state directory. It is
+/// the name of the configuration file, so that the tunnel shares the handshake timestamp of an
+/// interface configured from the same file.
 enum ForwardName {
   /// - Parameter hasHops: whether the name must leave room for the suffix of outer tunnels.
   static func make(of path: UnsafePointer<CChar>?, hasHops: Bool) -> InterfaceName {
