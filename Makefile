@@ -9,7 +9,7 @@ ARCH := x86_64
 BOARDS := aarch64 armv7 armv6 riscv64 x86_64
 STATIC := build/x86_64/culvert
 ORDINARY := build/ordinary/culvert
-SOURCES := Package.swift $(shell find Sources -type f)
+SOURCES := Package.swift $(shell find Sources -type f -not -path '*.docc/*')
 TOOLCHAIN := Toolchain/build-static Toolchain/make-sdk Toolchain/common.sh Toolchain/sources.conf \
   $(wildcard Toolchain/boards/* Toolchain/libsodium/*)
 # The limit, in bytes, of each shipped binary.
@@ -83,6 +83,10 @@ install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
 	@install -D -m 755 $(STATIC) $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert
 	@echo "installed $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/culvert"
 
+.PHONY: docs
+docs: deps-unit ## the library's documentation, with docc: build/docs/Culvert.doccarchive
+	@Toolchain/make-docs
+
 # --- showing
 
 .PHONY: demo
@@ -131,7 +135,7 @@ models: ## the reassembler beside a naive model, a million seeded streams (STREA
 	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
-embedding: deps-unit ## the program of docs/EMBEDDING.md, extracted, built and run
+embedding: deps-unit ## the programs of the library's documentation, built and run
 	@$(SYSTEM) embedding
 
 .PHONY: interop

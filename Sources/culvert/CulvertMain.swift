@@ -1,16 +1,17 @@
 import Culvert
 import CulvertLinux
 
-/// The program's entry in both builds: Embedded Swift has no `CommandLine`, and SwiftPM gives an
-/// executable's `main` this name.
+/// The entry point of both builds. Embedded Swift has no `CommandLine`, and SwiftPM renames the
+/// `main` of an executable target to this name.
 @_cdecl("culvert_main")
 public func culvertMain(
   _ count: Int32, _ arguments: UnsafePointer<UnsafePointer<CChar>?>
 ) -> Int32 {
-  // Descriptors 0-2 exist from here on: a socket with number 1 would be written log lines to.
+  // Descriptors 0-2 are open from here on. Otherwise a socket could become descriptor 1 and receive
+  // log lines.
   _ = try? Hardening.prepare()
   guard Sodium.start() else {
-    return Exit.fail(1) { $0.append("libsodium does not start: no source of randomness") }
+    return Exit.fail(1) { $0.append("cannot initialize libsodium: no source of randomness") }
   }
   var options = Options()
   switch options.parse(Arguments(count: Int(count), values: arguments)) {
@@ -26,5 +27,21 @@ public func culvertMain(
   case .command(.publicKey): return KeyCommand.derivePublic()
   case .command(.forward): return Service.run(options.forwardService)
   case .command(.run(let name)): return Service.run(options.service(name))
+  }
+}
+
+/// Reports an error in one line that says what went wrong and what to do.
+enum Exit {
+  /// The command line is wrong.
+  static let usage: Int32 = 2
+  /// The system refused an operation.
+  static let failure: Int32 = 1
+
+  static func fail(_ status: Int32, _ body: (inout Line) -> Void) -> Int32 {
+    Output.writeLine(to: Output.standardError) {
+      $0.append("culvert: ")
+      body(&$0)
+    }
+    return status
   }
 }

@@ -1,6 +1,6 @@
 import CulvertLinux
 
-/// A command line that cannot be carried out, in one line that says what to do.
+/// Why a command line is wrong, reported in one line that says what to do.
 struct OptionFailure {
   enum Reason {
     case noName
@@ -37,21 +37,23 @@ struct OptionFailure {
     Exit.fail(Exit.usage) { line in
       switch reason {
       case .noName:
-        line.append("which interface? usage: culvert [-f] IFNAME (see culvert --help)")
+        line.append("missing interface name; usage: culvert [-f] IFNAME (see culvert --help)")
       case .tooManyNames:
-        line.append("one interface at a time, and then comes ")
+        line.append("unexpected argument ")
         quote(&line)
-        line.append(" (see culvert --help)")
+        line.append(": only one interface name is allowed (see culvert --help)")
       case .badName:
         quote(&line)
-        line.append(" is no interface name: 1 to 15 visible characters without / and :")
+        line.append(
+          " is not a valid interface name: use 1 to 15 visible characters, without / and :")
       case .longName:
         quote(&line)
         line.append(
-          " is too long for --through: 13 characters leave room for the -1 of the next hop")
+          " is too long for --through: use up to 13 characters, as outer tunnels append -1 to -3")
       case .tooManyHops:
-        line.append("up to 3 tunnels around the innermost, and then comes --through ")
+        line.append("too many outer tunnels: --through ")
         quote(&line)
+        line.append(" exceeds the limit of 3")
       case .unknownOption:
         line.append("unknown option ")
         quote(&line)
@@ -61,30 +63,32 @@ struct OptionFailure {
         line.append(" needs a value (see culvert --help)")
       case .badProfile:
         quote(&line)
-        line.append(" is no profile: tiny, standard or gateway")
+        line.append(" is not a valid profile: use tiny, standard or gateway")
       case .badOffload:
         quote(&line)
-        line.append(" is no list of offloads: checksum,tso,uso,gso,gro,mmsg, or all, or none")
+        line.append(
+          " is not a valid list of offloads: use checksum,tso,uso,gso,gro,mmsg, or all, or none")
       case .noConfig:
         line.append(
-          "which tunnel? culvert forward needs --config FILE (see culvert forward --help)")
+          "missing --config FILE: culvert forward needs a tunnel (see culvert forward --help)")
       case .noForward:
         line.append(
-          "what to forward? culvert forward needs --udp LISTEN:PORT=DESTINATION:PORT, once or more")
+          "missing --udp LISTEN:PORT=DESTINATION:PORT: culvert forward needs at least one")
       case .badForward(let mistake):
         line.append("--udp ")
         quote(&line)
         line.append(" ")
         line.append(mistake.text)
       case .tooManyForwards:
-        line.append("up to 32 mappings, and then comes --udp ")
+        line.append("too many forwarded ports: --udp ")
         quote(&line)
+        line.append(" exceeds the limit of 32")
       case .strayForward:
-        line.append("--udp goes with culvert forward, which has no interface, and not with ")
+        line.append("--udp is only valid with culvert forward, not with interface ")
         quote(&line)
       case .outOfRange(let option):
         line.append(option.name)
-        line.append(" takes a number from ")
+        line.append(" must be a number from ")
         line.append(decimal: option.range.lowerBound)
         line.append(" to ")
         line.append(decimal: option.range.upperBound)

@@ -1,7 +1,7 @@
 import Culvert
 import CulvertLinux
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Options {
   enum Command {
     case run(InterfaceName)
@@ -30,11 +30,11 @@ struct Options {
   private var stateDirectory: UnsafePointer<CChar>?
   private var socketBufferByteCount: Int?
   private var offloads = Offloads.all
-  /// Configuration files, NUL-terminated: the tunnel's own, and those of the tunnels around it.
+  /// Configuration files, NUL-terminated: of the innermost tunnel, and of the outer ones.
   private var config: UnsafePointer<CChar>?
   private var through = OuterConfigs()
   private var forwards = ForwardList()
-  /// Nil for as many as there are CPUs.
+  /// Nil for one per CPU.
   private var workers: Int?
   // Overrides of the profile's limits; nil keeps them.
   private var maximumPeers: Int?
@@ -44,10 +44,10 @@ struct Options {
   private var handshakeRing: Int?
   private var batchPackets: Int?
   private var maximumFlows: Int?
-  /// For each measurement of `culvert bench`.
+  /// Duration of each measurement of `culvert bench`.
   private(set) var seconds = 1
 
-  /// The profile's limits with the overrides.
+  /// The limits of the profile, with the overrides applied.
   var limits: Limits {
     var limits = profile.limits
     if let maximumPeers { limits.peers = maximumPeers }
@@ -61,17 +61,17 @@ struct Options {
     return limits
   }
 
-  /// Bytes that each socket may have waiting to be received.
+  /// Receive buffer of each socket, in bytes.
   var socketBuffer: Int {
     socketBufferByteCount ?? UDPSockets.defaultBufferByteCount(for: profile)
   }
 
-  /// Tunnels, one inside the other.
+  /// The number of nested tunnels.
   var hopCount: Int { through.count + 1 }
   var isForwarding: Bool { !forwards.isEmpty }
   var forwardCount: Int { forwards.count }
 
-  /// What `culvert IFNAME` runs with.
+  /// The settings of `culvert IFNAME`.
   func service(_ name: InterfaceName) -> ServiceOptions {
     var service = ServiceOptions(name, limits: limits)
     service.isForeground = isForeground
@@ -87,7 +87,7 @@ struct Options {
     return service
   }
 
-  /// What `culvert forward` runs with.
+  /// The settings of `culvert forward`.
   var forwardService: ServiceOptions {
     var service = service(ForwardName.make(of: config, hasHops: !through.isEmpty))
     service.isForeground = true
@@ -99,7 +99,7 @@ struct Options {
     var arguments = arguments
     var word: UnsafePointer<CChar>?
     while let argument = arguments.next() {
-      if argument[0] != 0x2d {
+      if UInt8(bitPattern: argument[0]) != UInt8(ascii: "-") {
         if word != nil { return .failure(OptionFailure(.tooManyNames, argument)) }
         word = argument
         continue
@@ -129,7 +129,7 @@ struct Options {
     return Argument.isText(word, "forward")
   }
 
-  /// `culvert forward`, where nothing is missing.
+  /// `culvert forward`, or the option that it lacks.
   private var forwardCommand: Result {
     if config == nil { return .failure(OptionFailure(.noConfig, nil)) }
     if forwards.isEmpty { return .failure(OptionFailure(.noForward, nil)) }
@@ -234,5 +234,139 @@ struct Options {
     } catch {
       return OptionFailure(.badForward(error), value)
     }
+  }
+}
+
+/// An iterator over the command line.
+struct Arguments {
+  private let values: UnsafePointer<UnsafePointer<CChar>?>
+  private let count: Int
+  private var position = 1
+
+  init(count: Int, values: UnsafePointer<UnsafePointer<CChar>?>) {
+    self.count = count
+    self.values = values
+  }
+
+  /// The next argument, NUL-terminated and valid until the process ends.
+  mutating func next() -> UnsafePointer<CChar>? {
+    guard position < count, let value = values[position] else { return nil }
+    position += 1
+    return value
+  }
+}
+
+/// Comparing and parsing arguments.
+enum Argument {
+  static func isText(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Bool {
+    commonByteCount(argument, text) == text.utf8CodeUnitCount
+      && argument[text.utf8CodeUnitCount] == 0
+  }
+
+  /// The bytes without the NUL.
+  static func bytes(_ argument: UnsafePointer<CChar>) -> UnsafeRawBufferPointer {
+    var count = 0
+    while argument[count] != 0 { count += 1 }
+    return UnsafeRawBufferPointer(start: argument, count: count)
+  }
+
+  /// The part after `--name=`; nil if the argument is another option.
+  static func value(
+    _ argument: UnsafePointer<CChar>, of name: StaticString
+  ) -> UnsafePointer<CChar>? {
+    let length = name.utf8CodeUnitCount
+    guard commonByteCount(argument, name) == length,
+      UInt8(bitPattern: argument[length]) == UInt8(ascii: "=")
+    else { return nil }
+    return argument + (length + 1)
+  }
+
+  /// A decimal number of up to nine digits; nil for anything else.
+  static func number(_ argument: UnsafePointer<CChar>) -> Int? {
+    var result = 0
+    var digits = 0
+    while argument[digits] != 0 {
+      let byte = UInt8(bitPattern: argument[digits])
+      guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9"), digits < 9 else { return nil }
+      result = result * 10 + Int(byte - UInt8(ascii: "0"))
+      digits += 1
+    }
+    return digits > 0 ? result : nil
+  }
+
+  /// The length of the common prefix.
+  static func commonByteCount(_ argument: UnsafePointer<CChar>, _ text: StaticString) -> Int {
+    var length = 0
+    while length < text.utf8CodeUnitCount,
+      argument[length] != 0, UInt8(bitPattern: argument[length]) == text.utf8Start[length]
+    {
+      length += 1
+    }
+    return length
+  }
+}
+
+/// The name of a tunnel without an interface, used in the log and in the state directory. It is
+/// the name of the configuration file, so that the tunnel shares the handshake timestamp of an
+/// interface configured from the same file.
+enum ForwardName {
+  /// - Parameter hasHops: whether the name must leave room for the suffix of outer tunnels.
+  static func make(of path: UnsafePointer<CChar>?, hasHops: Bool) -> InterfaceName {
+    guard let path, let name = InterfaceName(stem(of: Argument.bytes(path))),
+      !hasHops || name.hasRoomForHops
+    else { return InterfaceName("forward")! }
+    return name
+  }
+
+  /// The last component, without ".conf".
+  private static func stem(of path: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    var start = path.count
+    while start > 0, path[start - 1] != UInt8(ascii: "/") { start -= 1 }
+    let suffix: StaticString = ".conf"
+    var end = path.count
+    let cut = end - suffix.utf8CodeUnitCount
+    if cut > start, isSuffix(suffix, of: path) { end = cut }
+    return UnsafeRawBufferPointer(rebasing: path[start..<end])
+  }
+
+  private static func isSuffix(_ suffix: StaticString, of path: UnsafeRawBufferPointer) -> Bool {
+    let start = path.count - suffix.utf8CodeUnitCount
+    for index in 0..<suffix.utf8CodeUnitCount
+    where path[start + index] != suffix.utf8Start[index] { return false }
+    return true
+  }
+}
+
+/// The value of `--offload`: a comma-separated list of names.
+enum OffloadList {
+  /// Nil if a name is unknown or the list is empty.
+  static func parse(_ list: UnsafePointer<CChar>) -> Offloads? {
+    if Argument.isText(list, "none") { return Offloads.none }
+    if Argument.isText(list, "all") { return .all }
+    var result = Offloads.none
+    var start = list
+    while true {
+      guard let (offload, byteCount) = first(start) else { return nil }
+      result.insert(offload)
+      if start[byteCount] == 0 { return result }
+      start += byteCount + 1
+    }
+  }
+
+  /// The first offload of a list, and the length of its name.
+  private static func first(
+    _ list: UnsafePointer<CChar>
+  ) -> (offload: Offloads, byteCount: Int)? {
+    var index = 0
+    while let (name, offload) = Offloads.named(index) {
+      let byteCount = name.utf8CodeUnitCount
+      if Argument.commonByteCount(list, name) == byteCount,
+        list[byteCount] == 0 || UInt8(bitPattern: list[byteCount]) == UInt8(ascii: ",")
+      {
+        return (offload, byteCount)
+      }
+      index += 1
+    }
+    return nil
   }
 }

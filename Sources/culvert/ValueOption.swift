@@ -1,6 +1,6 @@
 import Culvert
 
-/// The options that take a value, their names and what they accept.
+/// The options that take a value: names and accepted ranges.
 enum ValueOption: CaseIterable {
   case profile
   case mtu
@@ -42,24 +42,25 @@ enum ValueOption: CaseIterable {
     }
   }
 
-  /// What a number may be; the bounds of what the tables' index types and a small board can hold.
+  /// The accepted range of a number, limited by the index types of the tables and by what a small
+  /// board can allocate.
   var range: ClosedRange<Int> {
     switch self {
-    // R33: an MTU beyond the buffers is refused here, with the limit in the message.
+    // R33: an MTU larger than the buffers is refused here, with the limit in the message.
     case .mtu: Policy.minimumMTU...Profile.standard.limits.maximumMTU
     case .maximumPeers: 1...65_536
     case .maximumAllowedIPs: 1...1_048_576
     case .maximumStaged: 1...1024
-    // One packet of the largest size has to fit.
+    // A packet of the largest size must fit.
     case .stagingSlots: 33...65_536
-    // An eighth of it is load, and a few peers that come at once are none.
+    // Above one eighth cookies are required; a few peers that connect at once must not cause that.
     case .handshakeRing: 64...16_384
-    // As many datagrams as come in one call; also more than the handshake answers of one call, or a
-    // flood of them would hold up the timers.
+    // At least the datagrams that one system call receives, and more than the handshake replies of
+    // one turn: otherwise a flood of handshakes would delay the timers.
     case .batchPackets: 64...1024
     case .socketBuffer: 4096...67_108_864
     case .workers: 1...64
-    // Each has two ports at least.
+    // Each flow needs at least two ports.
     case .maximumFlows: 1...Forwarder.maximumFlows
     case .seconds: 1...60
     case .profile, .stateDirectory, .offload, .config, .through, .udp: 0...0

@@ -1,29 +1,45 @@
-"""The program of docs/EMBEDDING.md, exactly as it is printed there.
+"""The programs of the library's documentation, exactly as they are printed there.
 
-Extracts its files (each code block whose first line is a comment with a file's name), builds them
-in build/embedding as a package that depends on this one, runs the program, and compares what it
-prints with what the document says it prints.
+`hello` is extracted from the article Embedding.md (each code block whose first line is a comment
+with a file's name) and built in build/embedding as a package that depends on this one; two
+instances of it talk over UDP on loopback. `nested` is Examples/nested. What they print is compared
+with what the documentation says.
 """
 
 import difflib
+import os
 import re
 import shutil
+import subprocess
 
 from harness.command import CheckError, output_of, run_checks
 from harness.settings import REPOSITORY
 
-DOCUMENT = REPOSITORY / "docs" / "EMBEDDING.md"
-FOLDER = REPOSITORY / "build" / "embedding" / "program"
-FILES = ("Package.swift", "Sources/echo/main.swift")
-RUN = "$ swift run echo"
-# The document cannot know where its reader has put this package.
+ARTICLE = REPOSITORY / "Sources" / "Culvert" / "Culvert.docc" / "Embedding.md"
+NESTED = REPOSITORY / "Examples" / "nested"
+OUTPUT = REPOSITORY / "build" / "embedding"
+FILES = ("Package.swift", "Sources/hello/main.swift")
+RUN = "$ swift run hello"
+MOST_LINES = 79  # the documentation says: under 80
+# The article cannot know where its reader has put this package.
 DEPENDENCY = 'path: "../culvert"'
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# The key pairs of RFC 7748, section 6.1.
+KEYS = (
+    (
+        "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=",
+        "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=",
+    ),
+    (
+        "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=",
+        "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=",
+    ),
+)
 
 
 def blocks() -> list[list[str]]:
     """The lines of each code block."""
-    return [block.splitlines() for block in BLOCK.findall(DOCUMENT.read_text())]
+    return [block.splitlines() for block in BLOCK.findall(ARTICLE.read_text())]
 
 
 def file_named(name: str) -> str:
@@ -35,32 +51,57 @@ def file_named(name: str) -> str:
 
 def expected_output() -> list[str]:
     for block in blocks():
-        if RUN in block and block[-1] != RUN:
-            return block[block.index(RUN) + 1 :]
-    raise CheckError("the document does not say what the program prints")
+        if block and block[0].startswith(RUN):
+            return sorted(line for line in block if not line.startswith("$"))
+    raise CheckError("the article does not say what the program prints")
 
 
-def embedding() -> str:
-    # Files that the document no longer has would be compiled as well.
-    shutil.rmtree(FOLDER / "Sources", ignore_errors=True)
+def compare(name: str, expected: list[str], printed: list[str]) -> None:
+    if printed != expected:
+        lines = difflib.unified_diff(expected, printed, "documentation", "program", lineterm="")
+        raise CheckError(f"{name} prints something else:\n" + "\n".join(lines))
+
+
+def build(package: os.PathLike, name: str) -> os.PathLike:
+    scratch = OUTPUT / f"build-{name}"
+    output_of("swift", "build", "--package-path", package, "--scratch-path", scratch)
+    return scratch / "debug" / name
+
+
+def hello() -> str:
+    folder = OUTPUT / "hello"
+    # Files that the article no longer has would be compiled as well.
+    shutil.rmtree(folder, ignore_errors=True)
     for name in FILES:
         text = file_named(name)
         if name == "Package.swift":
             if DEPENDENCY not in text:
                 raise CheckError(f"Package.swift has no {DEPENDENCY}")
             text = text.replace(DEPENDENCY, f'path: "{REPOSITORY}"')
-        path = FOLDER / name
+        elif text.count("\n") > MOST_LINES:
+            raise CheckError(f"{name} has {text.count(chr(10))} lines, not up to {MOST_LINES}")
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    output_of("swift", "build", "--package-path", FOLDER)
-    program = FOLDER / ".build" / "debug" / "echo"
+    program = build(folder, "hello")
+    commands = [
+        ("timeout", "60", program, KEYS[own][0], KEYS[1 - own][1], str(own + 1)) for own in (0, 1)
+    ]
+    with subprocess.Popen(commands[0], stdout=subprocess.PIPE, text=True) as first:
+        second = output_of(*commands[1], SWIFT_BACKTRACE="enable=no")
+        printed, _ = first.communicate()
+    if first.returncode:
+        raise CheckError(f"the first instance failed with {first.returncode}")
+    compare("hello", expected_output(), sorted((printed + second).splitlines()))
+    return "two instances talk over UDP and print what the article says"
+
+
+def nested() -> str:
+    program = build(NESTED, "nested")
     printed = output_of("timeout", "60", program, SWIFT_BACKTRACE="enable=no").splitlines()
-    expected = expected_output()
-    if printed != expected:
-        lines = difflib.unified_diff(expected, printed, "document", "program", lineterm="")
-        raise CheckError("the program prints something else:\n" + "\n".join(lines))
-    return "the program builds and prints what the document says"
+    compare("nested", (NESTED / "expected").read_text().splitlines(), printed)
+    return "builds and prints what Examples/nested/expected says"
 
 
 def main(arguments: list[str]) -> int:
-    return run_checks(arguments, __doc__.splitlines()[0], {"embedding": embedding})
+    return run_checks(arguments, __doc__.splitlines()[0], {"hello": hello, "nested": nested})

@@ -18,13 +18,13 @@ ROWS = (
     (10, "MB/s opened"),
     (100, "X25519 products per second"),
     (10, "handshakes answered per second"),
-    (10, "ns to put 2 fragments together"),
-    (10, "ns to put 2 fragments together, last first"),
-    (10, "ns to put 7 fragments together"),
-    (10, "ns to put 7 fragments together, last first"),
-    (1000, "packets per second and worker from the TUN, sealed"),
-    (1000, "packets per second and worker to the TUN, opened"),
-    (10, "Mbit/s one way, by a worker that has a CPU to itself, at most:"),
+    (10, "ns to reassemble 2 fragments"),
+    (10, "ns to reassemble 2 fragments, last first"),
+    (10, "ns to reassemble 7 fragments"),
+    (10, "ns to reassemble 7 fragments, last first"),
+    (1000, "packets per second and worker sealed, from the TUN"),
+    (1000, "packets per second and worker opened, to the TUN"),
+    (10, "Mbit/s one way, at most, for a worker with a CPU of its own:"),
 )
 
 
@@ -110,4 +110,4 @@ class SelftestTests(InteropCase):
         for seconds in ("0", "61", "many"):
             result = self.call("bench", "--seconds", seconds)
             self.assertEqual((result.returncode, result.stdout), (2, ""))
-            self.assertIn("--seconds takes a number from 1 to 60", result.stderr)
+            self.assertIn("--seconds must be a number from 1 to 60", result.stderr)
