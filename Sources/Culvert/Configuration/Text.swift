@@ -102,8 +102,11 @@ extension UInt8 {
   /// A to Z, and a to z.
   var isLetter: Bool { lowercased >= UInt8(ascii: "a") && lowercased <= UInt8(ascii: "z") }
 
+  /// Set in the small letters of ASCII only.
+  static let caseBit: UInt8 = 1 << 5
+
   var lowercased: UInt8 {
-    self >= UInt8(ascii: "A") && self <= UInt8(ascii: "Z") ? self | 0x20 : self
+    self >= UInt8(ascii: "A") && self <= UInt8(ascii: "Z") ? self | UInt8.caseBit : self
   }
 }
 
@@ -139,7 +142,7 @@ public enum Hex {
   /// The value of a hexadecimal digit of either case, or -1.
   static func value(of character: UInt8) -> Int32 {
     let digit = Int32(character) &- Int32(UInt8(ascii: "0"))
-    let letter = Int32(character | 0x20) &- Int32(UInt8(ascii: "a"))
+    let letter = Int32(character | UInt8.caseBit) &- Int32(UInt8(ascii: "a"))
     let isDigit = mask(digit, upTo: 9)
     let isLetter = mask(letter, upTo: 5)
     return (digit & isDigit) | ((letter &+ 10) & isLetter) | ~(isDigit | isLetter)

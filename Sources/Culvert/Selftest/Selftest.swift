@@ -2,9 +2,9 @@
 /// wrong, checked on the device itself.
 ///
 /// A group hashes the results of the code under test for seeded inputs, and the first eight bytes
-/// of the hash are compared with `SelftestGroup.expected`. These come from independent code: from
-/// Tests/Selftest, which works them out from the specifications, and for the reassembler from the
-/// naive model in the unit tests.
+/// of the hash are compared with `SelftestGroup.expected`. These come from independent code:
+/// Tests/System/known_answers computes them from the specifications; those of the reassembler come
+/// from the naive model in the unit tests.
 package enum Selftest {
   /// Bytes that `digest` needs: the tables of the largest group.
   package static let memoryByteCount = 640 << 10
@@ -78,7 +78,7 @@ package enum SelftestGroup: UInt8, Sendable {
     }
   }
 
-  /// The digest that Tests/Selftest works out; for the reassembler, the unit tests.
+  /// The digest that Tests/System/known_answers works out; for the reassembler, the unit tests.
   package var expected: UInt64 {
     switch self {
     case .blake2s: 0x89dc_e2ba_80cc_f8b2
@@ -100,91 +100,5 @@ package enum SelftestGroup: UInt8, Sendable {
     case .text: 0xc7df_3a73_94b7_1b64
     case .configuration: 0xfe32_2ab2_4beb_5a67
     }
-  }
-}
-
-/// The hash over the results of a group.
-struct SelftestDigest: ~Copyable {
-  private var hash = BLAKE2s()
-
-  mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
-    hash.update(bytes, byteCount: byteCount)
-  }
-
-  /// Eight bytes, little-endian.
-  mutating func add(_ number: UInt64) {
-    withUnsafeBytes(of: number.littleEndian) { hash.update($0) }
-  }
-
-  mutating func add(_ isTrue: Bool) {
-    add(isTrue ? 1 : 0)
-  }
-
-  /// The hash's first eight bytes, as a big-endian number. Ends the digest.
-  mutating func finish() -> UInt64 {
-    var bytes = Key.zero
-    withUnsafeMutableBytes(of: &bytes) { hash.finish(into: $0.baseAddress!) }
-    return UInt64(bigEndian: bytes.word0)
-  }
-}
-
-/// A group of the self-test while it runs: its memory, its inputs and its digest. The groups are in
-/// the `SelftestRun+` file of their subject.
-struct SelftestRun: ~Copyable {
-  var digest = SelftestDigest()
-  var random: Entropy
-  var arena: Arena
-
-  init(memory: UnsafeMutableRawBufferPointer, seed: UInt64) {
-    random = .seeded(seed)
-    arena = Arena(region: memory)
-  }
-
-  mutating func run(_ group: SelftestGroup) {
-    switch group {
-    case .blake2s: blake2s()
-    case .hmac: hmac()
-    case .hkdf: hkdf()
-    case .siphash: siphash()
-    case .x25519: x25519()
-    case .aead: aead()
-    case .xaead: xaead()
-    case .handshake: handshake(hasPresharedKey: false)
-    case .handshakePresharedKey: handshake(hasPresharedKey: true)
-    case .timers: timers()
-    case .replay: replay()
-    case .routing: routing()
-    case .time: time()
-    case .checksum: checksum()
-    case .fragments: fragments()
-    case .reassembly: reassembly()
-    case .text: text()
-    case .configuration: configuration()
-    }
-  }
-
-  /// Zeroed bytes.
-  mutating func bytes(_ byteCount: Int) -> UnsafeMutableRawPointer {
-    arena.carveBytes(byteCount, owner: "selftest").baseAddress!
-  }
-
-  /// Random bytes of the seed's stream.
-  mutating func randomBytes(_ byteCount: Int) -> UnsafeMutableRawPointer {
-    let bytes = bytes(byteCount)
-    random.fill(bytes, byteCount: byteCount)
-    return bytes
-  }
-
-  /// A number below `bound`, a power of two.
-  mutating func number(below bound: Int) -> Int {
-    Int(truncatingIfNeeded: random.uint64() & UInt64(bound - 1))
-  }
-
-  /// The numbers around which integers overflow: each power of two and its neighbours.
-  static let edgeCount = 3 * 64 + 1
-
-  static func edge(_ index: Int) -> UInt64 {
-    let power: UInt64 = 1 &<< UInt64(truncatingIfNeeded: index / 3)
-    return index == edgeCount - 1 ? .max : power &- 1 &+ UInt64(truncatingIfNeeded: index % 3)
   }
 }

@@ -155,8 +155,8 @@ extension SelftestRun {
   }
 }
 
-/// Whole handshakes with fixed keys and entropy, byte by byte: Tests/Selftest computes the same
-/// bytes with an implementation of its own.
+/// Whole handshakes with fixed keys and entropy, byte by byte: Tests/System/known_answers computes
+/// the same bytes with an implementation of its own.
 extension SelftestRun {
   mutating func handshake(hasPresharedKey: Bool) {
     var loopback = Loopback(

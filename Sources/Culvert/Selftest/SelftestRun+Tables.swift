@@ -1,5 +1,5 @@
-/// The tables, under seeded operations. Tests/Selftest works out the right answers with a set, a
-/// list and a dictionary.
+/// The tables, under seeded operations. Tests/System/known_answers computes the right answers with
+/// a set, a list and a dictionary.
 extension SelftestRun {
   /// Counters on both sides of 2^32, and the last valid ones.
   mutating func replay() {

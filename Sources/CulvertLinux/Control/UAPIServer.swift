@@ -39,7 +39,7 @@ struct UAPIServer: ~Copyable {
     connections.deallocate()
   }
 
-  /// By address: the pointer's own subscript of a move-only element crashes the 6.3.1 compiler under
+  /// By address: the subscript of a pointer to a move-only type crashes the 6.3.1 compiler under
   /// the thread sanitizer.
   private subscript(index: Int) -> UAPIConnection {
     unsafeAddress { UnsafePointer(connections + index) }
