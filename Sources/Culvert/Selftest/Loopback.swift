@@ -449,18 +449,23 @@ struct Loopback: ~Copyable {
 
   private func pass(from side: Int, sendsPlanned: Bool) {
     let (source, target, now) = (end(side), end(1 - side), now)
-    let last = source.hops.count - 1
-    let carry: TunnelEnd.Observer = { step, hop in
-      guard step == .sealed, hop == last else { return }
-      target.outermost.inbound.reset()
-      source.outermost.copyOutputs(copies: 1)
-      target.receive(last, at: now) { _, _ in }
-    }
+    // Two literals: a closure in a constant would be allocated.
     if sendsPlanned {
-      source.send(at: now, carry)
+      source.send(at: now) { source.didStep($0, $1, target, at: now) }
     } else {
-      source.runTimers(at: now, wall: wall, carry)
+      source.runTimers(at: now, wall: wall) { source.didStep($0, $1, target, at: now) }
     }
+  }
+}
+
+extension TunnelEnd {
+  /// Carries the datagrams of a round that the outermost hop has sealed to the other end.
+  fileprivate func didStep(_ step: Step, _ hop: Int, _ target: TunnelEnd, at now: Instant) {
+    let last = hops.count - 1
+    guard step == .sealed, hop == last else { return }
+    target.outermost.inbound.reset()
+    outermost.copyOutputs(copies: 1)
+    target.receive(last, at: now) { _, _ in }
   }
 }
 
