@@ -7,7 +7,7 @@ import Culvert
 /// Both are addresses, IPv6 in brackets. Host names are not accepted, because they could not be
 /// resolved inside the tunnel before it is up. An empty LISTEN (`:53=10.0.0.1:53`) means 127.0.0.1:
 /// serving other machines must be requested, with `0.0.0.0` or `[::]`.
-public struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
+package struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
   let local: Endpoint
   let target: Endpoint
 

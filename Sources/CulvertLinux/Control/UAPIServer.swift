@@ -9,8 +9,6 @@ struct UAPIServer: ~Copyable {
 
   private let listener: UAPIListener
   private let hop: Int
-  /// Mutated as `(connections + index).pointee`: the subscript of a move-only element crashes the
-  /// 6.3.1 compiler under the thread sanitizer.
   private let connections: UnsafeMutablePointer<UAPIConnection>
   /// A client may be waiting in the listener's queue.
   private var isFull = false
@@ -39,6 +37,13 @@ struct UAPIServer: ~Copyable {
     listener.remove()
     connections.deinitialize(count: UAPIServer.maximumConnections)
     connections.deallocate()
+  }
+
+  /// By address: the pointer's own subscript of a move-only element crashes the 6.3.1 compiler under
+  /// the thread sanitizer.
+  private subscript(index: Int) -> UAPIConnection {
+    unsafeAddress { UnsafePointer(connections + index) }
+    nonmutating unsafeMutableAddress { connections + index }
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
@@ -70,10 +75,10 @@ struct UAPIServer: ~Copyable {
         isFull = false
         return
       }
-      if connections[place].isOpen { (connections + place).pointee.close(&interface) }
+      if self[place].isOpen { self[place].close(&interface) }
       do throws(SystemError) {
         try epoll.add(descriptor.raw, [.readable, .once], token: token(of: place))
-        (connections + place).pointee.open(descriptor)
+        self[place].open(descriptor)
         serve(place, &interface, epoll, at: now)
       } catch {
         // The descriptor closes itself.
@@ -92,9 +97,9 @@ struct UAPIServer: ~Copyable {
   private func place() -> Int? {
     var oldest: Int?
     for index in 0..<UAPIServer.maximumConnections {
-      if !connections[index].isOpen { return index }
-      guard connections[index].isIdle else { continue }
-      if oldest == nil || connections[index].lastServed < connections[oldest!].lastServed {
+      if !self[index].isOpen { return index }
+      guard self[index].isIdle else { continue }
+      if oldest == nil || self[index].lastServed < self[oldest!].lastServed {
         oldest = index
       }
     }
@@ -105,21 +110,21 @@ struct UAPIServer: ~Copyable {
   mutating func serve(
     _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
-    guard index >= 0, index < UAPIServer.maximumConnections, connections[index].isOpen else {
+    guard index >= 0, index < UAPIServer.maximumConnections, self[index].isOpen else {
       return
     }
     calls &+= 1
-    connections[index].lastServed = calls
-    let wasSetting = connections[index].isSetting
+    self[index].lastServed = calls
+    let wasSetting = self[index].isSetting
     let isFree = isFree(for: index)
-    let outcome = (connections + index).pointee.serve(&interface, isFree: isFree, at: now)
+    let outcome = self[index].serve(&interface, isFree: isFree, at: now)
     settle(index, outcome, &interface, epoll)
-    if wasSetting, !connections[index].isSetting { wakeWaiting(epoll) }
+    if wasSetting, !self[index].isSetting { wakeWaiting(epoll) }
   }
 
   private func isFree(for index: Int) -> Bool {
     for other in 0..<UAPIServer.maximumConnections
-    where other != index && connections[other].isSetting {
+    where other != index && self[other].isSetting {
       return false
     }
     return true
@@ -136,23 +141,23 @@ struct UAPIServer: ~Copyable {
     case .more, .writable: interest = [.writable, .once]
     case .turn: return
     case .closed:
-      (connections + index).pointee.close(&interface)
+      self[index].close(&interface)
       return
     }
     do throws(SystemError) {
       try epoll.modify(
-        connections[index].descriptor.raw, interest, token: token(of: index))
+        self[index].descriptor.raw, interest, token: token(of: index))
     } catch {
-      (connections + index).pointee.close(&interface)
+      self[index].close(&interface)
     }
   }
 
   /// Wakes the connections that are waiting to begin a `set`.
   private func wakeWaiting(_ epoll: borrowing Epoll) {
     for index in 0..<UAPIServer.maximumConnections
-    where connections[index].isOpen && connections[index].wantsToSet {
+    where self[index].isOpen && self[index].wantsToSet {
       _ = try? epoll.modify(
-        connections[index].descriptor.raw, [.writable, .once], token: token(of: index))
+        self[index].descriptor.raw, [.writable, .once], token: token(of: index))
     }
   }
 }
@@ -191,12 +196,18 @@ struct UAPIServers: ~Copyable {
     count += 1
   }
 
-  subscript(hop: Int) -> UnsafeMutablePointer<UAPIServer> {
-    precondition(hop >= 0 && hop < count)
-    return servers + hop
+  subscript(hop: Int) -> UAPIServer {
+    unsafeAddress {
+      precondition(hop >= 0 && hop < count)
+      return UnsafePointer(servers + hop)
+    }
+    nonmutating unsafeMutableAddress {
+      precondition(hop >= 0 && hop < count)
+      return servers + hop
+    }
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
-    for hop in 0..<count { try self[hop].pointee.register(in: epoll) }
+    for hop in 0..<count { try self[hop].register(in: epoll) }
   }
 }

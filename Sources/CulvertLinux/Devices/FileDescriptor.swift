@@ -38,7 +38,7 @@ struct FileDescriptor: ~Copyable {
 }
 
 /// The errno that a system call failed with, and its texts for people.
-public struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
+package struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
   /// A positive errno.
   let code: Int32
 

@@ -1,7 +1,7 @@
 import CLinux
 
 /// The name of a network interface: 1 to 15 bytes that the kernel accepts.
-public struct InterfaceName: Equatable, Sendable, BitwiseCopyable {
+package struct InterfaceName: Equatable, Sendable, BitwiseCopyable {
   // 16 bytes in memory order, NUL-padded; an array of them could not be stored inline.
   private var first: UInt64 = 0
   private var second: UInt64 = 0

@@ -202,12 +202,12 @@ struct EventLoop: ~Copyable {
     let now = Clock.boottime()
     switch descriptor {
     case .listener(let hop):
-      uapi[hop].pointee.accept(&hops[hop], epoll, at: now)
+      uapi[hop].accept(&hops[hop], epoll, at: now)
     case .listenerWatch(let hop):
-      if !uapi[hop].pointee.isPresent() { stop("the configuration socket was deleted") }
+      if !uapi[hop].isPresent() { stop("the configuration socket was deleted") }
     case .connection(let hop, let index):
-      uapi[hop].pointee.serve(index, &hops[hop], epoll, at: now)
-      uapi[hop].pointee.acceptWaiting(&hops[hop], epoll, at: now)
+      uapi[hop].serve(index, &hops[hop], epoll, at: now)
+      uapi[hop].acceptWaiting(&hops[hop], epoll, at: now)
     }
     hops.dropFragmentsOfRemovedPeers()
     hops.updateMark(at: now)

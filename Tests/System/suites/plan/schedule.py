@@ -1,5 +1,6 @@
 """Runs parts side by side, in an order that their needs allow, and prints what it is doing."""
 
+import contextlib
 import dataclasses
 import enum
 import os
@@ -113,10 +114,8 @@ class Running:
 
     def stop(self) -> None:
         """End the part and all processes that it started."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 
@@ -125,7 +124,9 @@ def prepare(lane: Lane) -> None:
     isolation.libc.prctl(isolation.PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if lane is Lane.COMPUTE:
         os.nice(19)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # A container may forbid this.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def end_by_signal(number: int, _frame: object) -> None:

@@ -102,7 +102,7 @@ MISTAKES = {
     "no_config": (("--udp", ":53=10.0.0.1:53"), 2, "--config"),
     "no_udp": (("--config", "/dev/null"), 2, "--udp"),
     "bad_value": (("--config", "/dev/null", "--udp", "53"), 2, "'53'"),
-    "name": (("--config", "/dev/null", "--udp", ":53=dns.example:53"), 2, "names are not"),
+    "name": (("--config", "/dev/null", "--udp", ":53=dns.example:53"), 2, "not a host name"),
     "port_0": (("--config", "/dev/null", "--udp", ":0=10.0.0.1:53"), 2, "port 0"),
     "multicast": (("--config", "/dev/null", "--udp", ":53=224.0.0.1:53"), 2, "multicast"),
     "too_many": (("--config", "/dev/null", *("--udp", ":53=10.0.0.1:53") * 33), 2, "32"),
