@@ -126,7 +126,8 @@ struct Loopback: ~Copyable {
     hop.tunnel.plan(&hop.outbound, at: now)
   }
 
-  /// Serves handshake messages and runs due timers of the innermost tunnel, into the outbound batch.
+  /// Serves handshake messages and runs due timers of the innermost tunnel, into the outbound
+  /// batch.
   mutating func runTimers(_ side: Int) {
     let hop = end(side).innermost
     hop.outbound.reset()
@@ -145,8 +146,8 @@ struct Loopback: ~Copyable {
 
   mutating func seal() -> Bool { outbound.seal() }
 
-  /// Copies the sealed datagrams to the inbound batch, each `copies` times. Those for which there is
-  /// no room are lost.
+  /// Copies the sealed datagrams to the inbound batch, each `copies` times. Those for which there
+  /// is no room are lost.
   mutating func copyOutputs(copies: Int = 1) { ends.0.outermost.copyOutputs(copies: copies) }
 
   mutating func emit(_ side: Int) {
