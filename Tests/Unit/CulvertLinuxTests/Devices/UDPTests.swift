@@ -134,6 +134,9 @@ extension LinuxTests {
       try inFreshNamespace { () throws in
         #expect(shell("ip link add a0 type veth peer name b0 && ip link set a0 up") == 0)
         #expect(shell("ip link set b0 up && ip addr add fe80::77/64 dev a0 nodad") == 0)
+        // On a busy machine it takes a while until an IPv6 address is usable.
+        let isOwn = "ip -6 route show table local fe80::77 | grep -q a0"
+        try #require(eventually { shell(isOwn) == 0 })
         var sockets = UDPSockets()
         try sockets.bind(port: 0)
         let index = if_nametoindex("a0")
