@@ -1,30 +1,32 @@
-// The map of the core: its flows, and the file that holds each step. This file has no code.
+// An overview of the core: its data flows, and the file of each step. This file has no code.
 //
-// The core does no I/O. The shell (CulvertLinux) passes in batches of datagrams and packets, the
-// time and entropy, and sends and writes what the batches then hold. All memory is one arena
-// (Memory/Arena).
+// The core does no I/O. The shell (CulvertLinux) passes packets and datagrams in batches, together
+// with the time and entropy. Afterwards it sends or writes the output of the batches. All memory
+// comes from one arena (Memory/Arena).
 //
 //   outbound  TUN -> network                        called by CulvertLinux/Lanes/OutboundLane
 //     Batches/OutboundBatch     room, append        the shell reads packets into the batch
 //     Tunnel/Tunnel+Outbound    plan                parse (Wire/InnerPacket), route
 //                                                   (Routing/AllowedIPs), reserve counters
-//                                                   (Noise/Keypairs); or stage, or an ICMP error
+//                                                   (Noise/Keypairs); or stage the packet, or
+//                                                   answer it with an ICMP error
 //     Batches/OutboundBatch     seal                segment (Segments/Segmenter) and encrypt
 //                                                   (Crypto/TransportCipher), without the tunnel
-//     Batches/OutboundBatch     output, runLength   the shell sends
-//     Tunnel/Tunnel+Outbound    emit                timers and counters (Tunnel/Timers, Verdict)
+//     Batches/OutboundBatch     output, runLength   the shell sends the datagrams
+//     Tunnel/Tunnel+Outbound    emit                update timers and counters (Tunnel/Timers,
+//                                                   Tunnel/Verdict)
 //
 //   inbound  network -> TUN                         called by CulvertLinux/Lanes/InboundLane
 //     Batches/InboundBatch      room, append        the shell receives datagrams into the batch
 //     Tunnel/Tunnel+Inbound     accept              validate (Wire/Messages), find the session
 //                                                   (Routing/IndexTable)
 //     Batches/InboundBatch      open                decrypt (Crypto/TransportCipher), without the
-//                                                   tunnel; find what can be joined
+//                                                   tunnel; find packets that can be joined
 //                                                   (Segments/JoinCandidate)
-//     Tunnel/Tunnel+Inbound     deliver             replay window, source check (AllowedIPs),
-//                                                   roaming, timers
+//     Tunnel/Tunnel+Inbound     deliver             check the replay window and the source
+//                                                   (Routing/AllowedIPs), roaming, timers
 //     Batches/InboundBatch      join, finish        join segments (Segments/Joiner); the shell
-//                                                   writes
+//                                                   writes the packets
 //
 //   a tunnel inside a tunnel                        called by CulvertLinux/Hops/Hops
 //     Channel/DatagramChannel+Nesting  wrap,        from one tunnel's batch to the other's
@@ -37,18 +39,18 @@
 //                               collectAnswers
 //
 //   timers and handshakes                           called by the shell at nextDeadline
-//     Tunnel/Tunnel+Timers      runTimers           what is due (Tunnel/Schedule, Tunnel/Timers)
-//     Tunnel/Tunnel+Handshakes  serveHandshakes     messages that accept has queued: load and
-//                                                   cookies (Noise/Cookies), rate limit
+//     Tunnel/Tunnel+Timers      runTimers           due timers (Tunnel/Schedule, Tunnel/Timers)
+//     Tunnel/Tunnel+Handshakes  serveHandshakes     messages queued by accept: cookies under load
+//                                                   (Noise/Cookies), rate limit
 //                                                   (Noise/RateLimiter), Noise/Handshake
 //
-//   configuration                                   Configuration/UAPIParser reads lines,
+//   configuration                                   Configuration/UAPIParser parses lines,
 //                                                   Tunnel/Tunnel+Configuration applies them
 //
-//   selftest and bench on the device                Selftest/Selftest, Selftest/Bench over
+//   selftest and bench on the device                Selftest/Selftest, Selftest/Bench. Both use
 //                                                   Selftest/Loopback: two tunnels, no network
 //
-// Layers: each folder uses only the folders beside it. `make layers` reads this table.
+// Layers: each folder may use only the folders listed next to it. `make layers` reads this table.
 //
 //   Limits           -
 //   Time             Limits

@@ -1,53 +1,55 @@
-/// How packets lie in a batch's memory. The cipher reads from one area and writes to another. What
-/// it reads stays in place, so that segments are cut without a copy, and a tag is verified after
-/// the same pass that decrypts. What it writes lies back to back, so that one call sends it all.
+/// The layout of packets in a batch's memory. The cipher reads from one area and writes to another.
+/// Its input stays unchanged, so that segments can be cut without a copy, and one pass can both
+/// decrypt a packet and compute its tag. Its output is contiguous, so that one call can send all of
+/// it.
 ///
 ///     input   | lead | headroom | packet | headroom | packet | ... slack |
 ///     output  | lead | gap | header, text, tag | gap | header, text, tag | ... slack |
 ///
-/// The gap is empty if datagrams are sent through a socket. If they are sent through another
-/// tunnel, it is room for their IP and UDP headers, so that the other tunnel reads them in place.
+/// If datagrams are sent through a socket, the gap is empty. If they are sent through another
+/// tunnel, the gap has room for their IP and UDP headers, so that the other tunnel can encrypt them
+/// without a copy.
 public enum BatchLayout {
-  /// Free bytes before each packet: enough for the cipher, for an ICMP error in front of an IPv6
-  /// packet (48) with a virtio header before it (10-16), and for the transport header.
+  /// Free bytes before each packet. They are enough for the cipher, and for the headers of an ICMP
+  /// error that quotes the packet (48 bytes with IPv6) with a virtio header (10-16) before them.
   public static let headroom = 64
-  /// Bytes at the start of an area. The cipher may read before a packet, also before one whose
-  /// headers fill its headroom.
+  /// Bytes at the start of an area. The cipher may read bytes before a packet, even if the packet's
+  /// headers fill the headroom.
   static let lead = 64
   /// Bytes after the last packet of an area, which the cipher may read or overwrite.
   static let slack = TransportCipher.slack
   static let alignment = 16
-  /// The largest datagram that UDP can carry, over either family.
+  /// No UDP datagram is larger than this, over IPv4 or IPv6.
   public static let maximumDatagram = 65_535
-  /// The largest number of bytes for one send with UDP_SEGMENT: an IPv6 packet without extension
-  /// headers, counted as the stricter IPv4 does.
+  /// The largest number of bytes in one send with UDP_SEGMENT: 65,535 less the IPv6 and UDP
+  /// headers. IPv6 itself would allow more, because it does not count its header.
   static let maximumSend = 65_487
-  /// Segments in one such send: UDP_MAX_SEGMENTS of Linux before 6.9.
+  /// The largest number of segments in one such send: UDP_MAX_SEGMENTS of Linux before 6.9.
   public static let maximumSegments = 64
-  /// Bytes of the area that sealed datagrams are written to: what one full read of the TUN makes
-  /// at an MTU of 1420 or more (48 datagrams of 1452 bytes), and any single datagram.
+  /// Bytes of the area for sealed datagrams. It has room for the datagrams of one full read of the
+  /// TUN at an MTU of at least 1420 (48 datagrams of 1452 bytes), and for any single datagram.
   static let outputByteCount = 80 * 1024
-  /// The distance between datagrams of up to `byteCount` bytes that are received in one call: each
+  /// The distance between datagrams of up to `byteCount` bytes that are received in one call. Each
   /// starts at a multiple of the alignment.
   public static func stride(for byteCount: Int) -> Int {
     roundUp(headroom + byteCount, to: alignment)
   }
-  /// Bytes for a copy of a packet's headers while it is cut into segments.
+  /// Room for a copy of a packet's headers while it is cut into segments.
   static let segmentHeaderByteCount = 128
 }
 
-/// What a batch copies from the tunnel about one session, so that the cipher can run without the
-/// tunnel. The key itself is in the batch's part of the locked memory.
+/// A copy of what the batch needs from one of the tunnel's sessions, so that the cipher can run
+/// without the tunnel. The key itself is in the batch's part of the locked memory.
 struct BatchSession: BitwiseCopyable {
   var peer: PeerID
-  /// Outbound: the peer's index, written into each header.
+  /// Outbound: the peer's index, which is written to each header.
   var receiver: UInt32
-  /// Inbound: our index, by which `deliver` finds the session again.
+  /// Inbound: our index, which `deliver` uses to find the session again.
   var localIndex: UInt32
   var path: Path
-  // Outbound: what became of the datagrams.
+  // Outbound: the results of sending.
   var didTry = false
-  /// Transport data was sent: data or keepalives.
+  /// Transport data was sent, either data or keepalives.
   var didSendTransport = false
   var didSendData = false
   /// The path's local address no longer exists.
@@ -56,7 +58,7 @@ struct BatchSession: BitwiseCopyable {
   var didRefuseSegments = false
   /// Datagrams of at least this size are sent one by one (see `Peer.segmentLimit`).
   var segmentLimit: UInt16 = .max
-  /// Datagrams sent, their bytes, and datagrams that the kernel refused.
+  /// The number of datagrams sent and refused by the kernel, and the bytes sent.
   var sentCount: UInt32 = 0
   var failedCount: UInt32 = 0
   var sentByteCount: UInt64 = 0
@@ -68,7 +70,7 @@ struct BatchSession: BitwiseCopyable {
     self.path = path
   }
 
-  /// Outbound: adds what became of a datagram.
+  /// Outbound: adds the result of sending a datagram.
   mutating func count(_ datagram: BatchOutputs.Datagram) {
     didTry = true
     if datagram.kind == .failed {
@@ -82,7 +84,7 @@ struct BatchSession: BitwiseCopyable {
   }
 }
 
-/// The sessions of one batch, each with its key, in fixed tables.
+/// The sessions of one batch and their keys, in tables of fixed size.
 struct BatchSessions: ~Copyable {
   let table: UnsafeMutablePointer<BatchSession>
   private let keys: UnsafeMutableRawPointer
@@ -107,7 +109,7 @@ struct BatchSessions: ~Copyable {
     keys + Int(index) * WireGuard.keyByteCount
   }
 
-  /// Appends a session and a copy of its key. There is at most one for each packet, so the table
+  /// Appends a session and a copy of its key. There is at most one session per packet, so the table
   /// cannot overflow.
   mutating func append(_ session: BatchSession, key: UnsafeRawPointer?) -> UInt16 {
     precondition(count < capacity)
@@ -127,14 +129,13 @@ struct BatchSessions: ~Copyable {
   }
 }
 
-/// The datagrams that a batch has ready to send, and the area in which sealed ones lie back to
-/// back.
+/// The datagrams that are ready to send, and the area that holds the sealed ones contiguously.
 struct BatchOutputs: ~Copyable {
   struct Datagram: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
       /// Transport data with a packet in it.
       case data
-      /// Transport data without one.
+      /// Transport data without a packet.
       case keepalive
       /// A handshake message.
       case message
@@ -156,7 +157,7 @@ struct BatchOutputs: ~Copyable {
   let segmentHeaders: UnsafeMutableRawPointer
   private(set) var count = 0
   private var used = BatchLayout.lead
-  /// Bytes left free before each datagram, for the headers of another tunnel's packet.
+  /// Bytes left free before each datagram, for the IP and UDP headers if another tunnel carries it.
   var gap = 0
 
   init(carvingFrom arena: inout Arena, capacity: Int, owner: StaticString) {
@@ -182,7 +183,7 @@ struct BatchOutputs: ~Copyable {
 
   var isFull: Bool { count == datagrams.count }
 
-  /// The place for a sealed datagram of `byteCount` bytes; nil if there is no more room.
+  /// The place for a sealed datagram of `byteCount` bytes; nil if there is no room.
   @inline(__always)
   func place(for byteCount: Int) -> UnsafeMutableRawPointer? {
     guard !isFull, byteCount <= bytes.count - used - gap - BatchLayout.slack else { return nil }
@@ -201,16 +202,16 @@ struct BatchOutputs: ~Copyable {
         kind: kind, trafficClass: trafficClass))
   }
 
-  /// Appends a datagram that lies outside the area.
+  /// Appends a datagram that is outside the area.
   mutating func append(_ datagram: Datagram) {
     precondition(!isFull)
     datagrams[count] = datagram
     count += 1
   }
 
-  /// How many datagrams from `first` on can be sent in one call: all to the same peer with the same
-  /// traffic class. If `isUniform`, they also lie back to back and have one size, except that the
-  /// last may be shorter, as UDP_SEGMENT requires.
+  /// The number of datagrams from `first` on that can be sent in one call: all have the same
+  /// session and traffic class. If `isUniform`, they are also contiguous and equal in size, except
+  /// that the last may be shorter, as UDP_SEGMENT requires.
   func runLength(from first: Int, isUniform: Bool) -> Int {
     let head = self[first]
     let isTransport = head.kind == .data || head.kind == .keepalive

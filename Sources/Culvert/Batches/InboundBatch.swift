@@ -1,17 +1,16 @@
-/// A batch of the inbound lane: datagrams from the network and the packets for the TUN that they
-/// become, in fixed buffers.
+/// A batch of the inbound lane: datagrams from the network, and the decrypted packets for the TUN,
+/// in buffers of fixed size.
 ///
 ///     batch.reset()
 ///     while let room = batch.room { receive into room; batch.append(...) }
 ///     tunnel.accept(&batch, at: now)     // tunnel locked: classify, look up, copy keys
 ///     batch.open()                       // no lock: authenticate, decrypt
 ///     tunnel.deliver(&batch, at: now)    // tunnel locked: replay window, source, roaming, timers
-///     batch.join(tcp: true, udp: true)   // no lock: group what is written in one call
+///     batch.join(tcp: true, udp: true)   // no lock: group packets to be written in one call
 ///     for index in 0..<batch.outputCount { write batch.output(index) and its pieces }
 ///
-/// Datagrams are decrypted from the area into which they were received to another one, so that the
-/// tag is verified after the same pass of the cipher that decrypts. If the tag is wrong the text is
-/// zeroed, and nothing reads it before (R13).
+/// Datagrams are decrypted to a separate area, so that the cipher decrypts and authenticates in one
+/// pass. If the tag is wrong, the text is zeroed before anything reads it (R13).
 public struct InboundBatch: ~Copyable {
   struct Packet: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
@@ -19,17 +18,17 @@ public struct InboundBatch: ~Copyable {
       case truncated
       /// Transport data of a known session.
       case sealed
-      /// The tag is correct, so the plaintext may be used (R13).
+      /// The tag is correct: the plaintext may be used (R13).
       case authentic
       /// To be written to the TUN.
       case delivered
-      /// Counted, and ignored from here on.
+      /// Processed and counted; ignored from here on.
       case done
     }
-    /// The datagram, in the batch's memory or elsewhere (`append(at:)`).
+    /// The datagram, in the batch's memory or outside it (`append(at:)`).
     var start: UnsafeMutableRawPointer
     var byteCount: UInt32
-    /// Offset of the inner packet in the batch's texts.
+    /// The offset of the inner packet in `texts`.
     var textOffset: UInt32
     var innerByteCount: UInt32
     var session: UInt16
@@ -39,7 +38,7 @@ public struct InboundBatch: ~Copyable {
     var candidate: JoinCandidate
   }
 
-  /// What all datagrams of one receive call have in common.
+  /// Properties shared by all datagrams of one receive call.
   struct Arrival: BitwiseCopyable {
     /// The traffic class of the outer packet, for its ECN bits.
     var trafficClass: UInt8
@@ -56,11 +55,11 @@ public struct InboundBatch: ~Copyable {
   private var arrivalCount = 0
   private var used = 0
   var serial: UInt64 = 0
-  /// Set by the tunnel with each filling.
+  /// Set by `accept`.
   var cipher = TransportCipher.whole
-  /// Whether `open` gathers what `join` needs. Set once by the shell.
+  /// Whether `open` prepares `join`. The shell sets it once.
   public var preparesJoining = false
-  /// Datagrams that exceeded the capacity; `accept` counts them as truncated.
+  /// The number of datagrams that exceeded the capacity; `accept` counts them as truncated.
   var surplusCount: UInt64 = 0
 
   init(carvingFrom arena: inout Arena, keys: UnsafeMutableRawPointer, limits: Limits) {
@@ -92,8 +91,8 @@ public struct InboundBatch: ~Copyable {
     room(for: BatchLayout.maximumDatagram, datagrams: 1)
   }
 
-  /// Room for `byteCount` bytes that will hold at most `datagrams` datagrams; nil when the batch is
-  /// full. An empty batch has room for any number of datagrams.
+  /// Room for `byteCount` bytes with at most `datagrams` datagrams; nil when the batch is full. An
+  /// empty batch accepts any number of datagrams; `append` drops those beyond the capacity.
   public func room(for byteCount: Int, datagrams: Int) -> UnsafeMutableRawBufferPointer? {
     guard count == 0 || packets.count - count >= datagrams,
       byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
@@ -102,18 +101,19 @@ public struct InboundBatch: ~Copyable {
       start: bytes.baseAddress! + used + BatchLayout.headroom, count: byteCount)
   }
 
-  /// Appends what was written into the room last returned.
+  /// Appends what was written to the room last returned.
   ///
   /// - Parameters:
-  ///   - byteCount: bytes written.
-  ///   - offset: where in that room, if several datagrams were written into it separately.
-  ///   - segmentByteCount: if the kernel has put several datagrams into one buffer, the size of
-  ///     each but the last, which may be shorter; 0 for a single datagram.
+  ///   - byteCount: the number of bytes written.
+  ///   - offset: their offset in the room, if several datagrams were received into it separately.
+  ///   - segmentByteCount: if the kernel has joined several datagrams in one buffer (UDP_GRO), the
+  ///     size of each except the last, which may be shorter; 0 for a single datagram.
   public mutating func append(
     byteCount: Int, at offset: Int = 0, from path: Path, trafficClass: UInt8, isTruncated: Bool,
     segmentByteCount: Int = 0
   ) {
-    // Lengths come from the network: what does not fit is dropped, even if the caller checked.
+    // The lengths come from the network, so they are checked here even if the caller has checked
+    // them.
     guard arrivalCount < arrivals.count, byteCount >= 0, offset >= 0,
       byteCount <= bytes.count - used - BatchLayout.headroom - offset
     else {
@@ -126,7 +126,7 @@ public struct InboundBatch: ~Copyable {
     repeat {
       let remaining = byteCount - taken
       let part = segmentByteCount > 0 ? min(segmentByteCount, remaining) : remaining
-      // The kernel truncates at the end of the buffer, so all segments but the last are complete.
+      // The kernel truncates at the end of the buffer, so only the last segment can be incomplete.
       let isCut = isTruncated && taken + part == byteCount
       append(
         at: bytes.baseAddress! + start + taken, byteCount: part,
@@ -137,15 +137,16 @@ public struct InboundBatch: ~Copyable {
     used = min(bytes.count, roundUp(start + byteCount, to: BatchLayout.alignment))
   }
 
-  /// Appends a datagram that lies outside the batch, where another tunnel delivered it, and stays
-  /// there until `open`. The `lead` bytes before it may be read; the `slack` bytes after it may be
-  /// read and overwritten.
+  /// Appends a datagram outside the batch's memory, which another tunnel has delivered. It must
+  /// stay in place until `open` returns. The `lead` bytes before it may be read. The `slack` bytes
+  /// after it may be read and overwritten.
   ///
   /// - Returns: false when the batch is full.
   mutating func append(
     at start: UnsafeMutableRawPointer, byteCount: Int, from path: Path, trafficClass: UInt8
   ) -> Bool {
-    // It counts like one in the batch's own memory, because its text needs the same room.
+    // Its bytes are counted as used, as if it were in the batch's memory, because its text needs
+    // the same room.
     guard arrivalCount < arrivals.count, count < packets.count,
       byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
     else { return false }
@@ -178,7 +179,7 @@ public struct InboundBatch: ~Copyable {
     count += 1
   }
 
-  /// Bytes used, including the space between datagrams: a measure of the work in the batch.
+  /// Bytes used, including the space between datagrams; an estimate of the work in the batch.
   public var byteCount: Int { used }
 
   func datagram(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
@@ -188,15 +189,15 @@ public struct InboundBatch: ~Copyable {
   }
 }
 
-/// The parallel steps of the inbound lane. They use nothing but the batch.
+/// The parallel steps of the inbound lane. They use only the batch.
 extension InboundBatch {
-  /// Authenticates and decrypts, and finds the packets that could be joined.
+  /// Authenticates and decrypts the packets, and finds those that could be joined.
   public mutating func open() {
     var used = 0
-    // A single packet has nothing to be joined with.
+    // A single packet cannot be joined.
     let joins = preparesJoining && count > 1
     for index in 0..<count where packets[index].kind == .sealed {
-      // A text is never longer than its datagram, so the texts cannot exceed their area.
+      // A text is shorter than its datagram, so the texts cannot exceed their area.
       let offset = roundUp(used + BatchLayout.headroom, to: BatchLayout.alignment)
       if let byteCount = open(&packets[index], textOffset: offset, joins: joins) {
         used = offset + byteCount
@@ -204,7 +205,7 @@ extension InboundBatch {
     }
   }
 
-  /// - Returns: bytes of the text, padding included; nil if the tag is wrong.
+  /// - Returns: the size of the text in bytes, padding included; nil if the tag is wrong.
   private func open(_ packet: inout Packet, textOffset: Int, joins: Bool) -> Int? {
     let byteCount = Int(packet.byteCount) - WireGuard.overheadByteCount
     let text = texts.baseAddress! + textOffset
@@ -215,7 +216,7 @@ extension InboundBatch {
     else { return nil }
     packet.textOffset = UInt32(truncatingIfNeeded: textOffset)
     packet.kind = .authentic
-    // Padding is removed here, so that the checksum covers the packet alone (R14).
+    // The length of the packet excludes the padding, so that checksums do not cover it (R14).
     if let inner = InnerPacket(at: text, byteCount: byteCount) {
       packet.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
       if joins { packet.candidate = JoinCandidate(at: text, byteCount: inner.byteCount) }
@@ -225,7 +226,7 @@ extension InboundBatch {
 
   // MARK: Outputs
 
-  /// The inner packet for the TUN; nil if there is none. Only before `join`.
+  /// The inner packet for the TUN; nil if this datagram has none. Must not be called after `join`.
   public func delivered(_ index: Int) -> UnsafeMutableRawBufferPointer? {
     precondition(index >= 0 && index < count)
     guard packets[index].kind == .delivered else { return nil }
@@ -239,8 +240,8 @@ extension InboundBatch {
     return sessions[packets[index].session].peer.sender
   }
 
-  /// Joins delivered packets that continue each other into groups, each of which is written to the
-  /// TUN in one call. The order within a flow is kept.
+  /// Joins consecutive packets of the same flow into groups, each of which is written to the TUN in
+  /// one call. The order within a flow is preserved.
   ///
   /// - Parameters:
   ///   - tcp: whether the TUN accepts joined TCP segments.
@@ -256,16 +257,17 @@ extension InboundBatch {
     }
   }
 
-  /// Number of groups that `join` has made. They are in the order of their first packets.
+  /// The number of groups that `join` has made, in the order of their first packets.
   public var outputCount: Int { joiner.groupCount }
 
-  /// Packets in a group, which is also the number of its pieces: up to 64.
+  /// The number of packets in a group, at most 64. It is also the number of pieces.
   public func packetCount(of group: Int) -> Int { joiner.packetCount(of: group) }
 
-  /// Completes the headers of a group, and writes the virtio header that describes it to the TUN.
+  /// Completes the headers of a group, and writes the virtio header that describes the group to the
+  /// TUN.
   ///
-  /// - Parameter virtioHeader: `PacketOffload.virtioHeaderByteCount` bytes.
-  /// - Returns: how the kernel would have to segment it.
+  /// - Parameter virtioHeader: room for `PacketOffload.virtioHeaderByteCount` bytes.
+  /// - Returns: the kind of segmentation that the virtio header specifies.
   public mutating func finish(
     _ group: Int, virtioHeader: UnsafeMutableRawPointer
   ) -> PacketOffload.Segmentation {
@@ -274,14 +276,14 @@ extension InboundBatch {
     return offload.segmentation
   }
 
-  /// Calls `body` with the pieces of a group in order. Before the first one there are `headroom`
-  /// free bytes.
+  /// Calls `body` with each piece of a group, in order. There are `headroom` free bytes before the
+  /// first piece.
   public func forEachPiece(of group: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     joiner.forEachPiece(of: group, body)
   }
 
-  /// Calls `body` with the packets of a group, to write them one by one after all. Each has
-  /// `headroom` free bytes before it. Not after `finish`.
+  /// Calls `body` with each packet of a group, to write the packets one by one instead. There are
+  /// `headroom` free bytes before each. Must not be called after `finish`.
   public func forEachPacket(of group: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void) {
     joiner.forEachPacket(of: group, body)
   }

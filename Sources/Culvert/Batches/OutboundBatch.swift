@@ -1,5 +1,5 @@
-/// A batch of the outbound lane: packets from the TUN and the datagrams for the network that they
-/// become, in fixed buffers.
+/// A batch of the outbound lane: packets from the TUN, and the encrypted datagrams for the network,
+/// in buffers of fixed size.
 ///
 ///     batch.reset()
 ///     while let room = batch.room(for: mtu) { read into room; batch.append(byteCount: n) }
@@ -9,11 +9,11 @@
 ///     }
 ///     tunnel.emit(&batch, at: now)       // tunnel locked: timers, counters
 ///
-/// A packet with a segmentation offload may become more datagrams than the batch has room for; then
-/// `seal` makes them in several rounds.
+/// A packet with a segmentation offload may become more datagrams than the batch has room for. In
+/// that case `seal` makes them in several rounds.
 ///
-/// The tunnel's own messages (handshakes, keepalives, staged packets, ICMP errors) are sent in such
-/// a batch too, planned by `Tunnel.runTimers`.
+/// The tunnel's own messages (handshakes, keepalives, staged packets, ICMP errors) are also sent in
+/// such a batch. `Tunnel.runTimers` plans them.
 public struct OutboundBatch: ~Copyable {
   struct Packet: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
@@ -27,7 +27,7 @@ public struct OutboundBatch: ~Copyable {
       case reply
       case dropped
     }
-    /// The plaintext, message or reply, in the batch's memory or elsewhere (`append(at:)`).
+    /// The plaintext, message or reply, in the batch's memory or outside it (`append(at:)`).
     var start: UnsafeMutableRawPointer
     var byteCount: UInt32
     var session: UInt16
@@ -35,7 +35,7 @@ public struct OutboundBatch: ~Copyable {
     var trafficClass: UInt8
     /// The counter of the first segment.
     var counter: UInt64
-    /// What the kernel left to us: segmentation, checksums.
+    /// The segmentation and checksum that the kernel has left to us.
     var offload: PacketOffload
   }
 
@@ -44,13 +44,13 @@ public struct OutboundBatch: ~Copyable {
   var sessions: BatchSessions
   public private(set) var count = 0
   private var used = BatchLayout.lead
-  /// Identifies this filling of the batch (`Peer.outboundSerial`).
+  /// Identifies the current contents of the batch (`Peer.outboundSerial`).
   var serial: UInt64 = 0
-  /// Set by the tunnel with each filling.
+  /// Set by the tunnel, like `mtu`, when it stamps the batch.
   var cipher = TransportCipher.whole
-  /// For padding; 0 if unknown.
+  /// Limits padding; 0 if unknown.
   var mtu = 0
-  /// What `seal` has made, for the shell to send.
+  /// The output of `seal`, for the shell to send.
   var outputs: BatchOutputs
   /// Where the next round of `seal` continues.
   var cursor = Cursor()
@@ -79,12 +79,12 @@ public struct OutboundBatch: ~Copyable {
     used = BatchLayout.lead
   }
 
-  /// The memory of an empty batch, in which ciphers are measured.
+  /// The memory of an empty batch, which is used to measure ciphers.
   package var scratch: UnsafeMutableRawBufferPointer { bytes }
 
   // MARK: Filling
 
-  /// Room for one more packet of up to `byteCount` bytes, with `headroom` free bytes before it; nil
+  /// Room for one more packet of up to `byteCount` bytes, with `headroom` free bytes before it. Nil
   /// when the batch is full.
   public func room(for byteCount: Int) -> UnsafeMutableRawBufferPointer? {
     guard count < packets.count, hasRoom(for: byteCount) else { return nil }
@@ -97,7 +97,7 @@ public struct OutboundBatch: ~Copyable {
       && byteCount <= bytes.count - used - BatchLayout.headroom - BatchLayout.slack
   }
 
-  /// Appends the packet that was written into the room last returned.
+  /// Appends the packet that was written to the room last returned.
   public mutating func append(byteCount: Int, offload: PacketOffload = .none) {
     _ = append(byteCount: byteCount, kind: .unplanned, offload: offload)
   }
@@ -115,8 +115,9 @@ public struct OutboundBatch: ~Copyable {
     return index
   }
 
-  /// Appends a packet that lies outside the batch, where another tunnel sealed it, and stays there
-  /// until `emit`. The `lead` bytes before it and the `slack` bytes after it may be read.
+  /// Appends a packet outside the batch's memory, for example a datagram that another tunnel has
+  /// sealed. It must stay in place until `emit`. The `lead` bytes before it and the `slack` bytes
+  /// after it may be read.
   mutating func append(at start: UnsafeMutableRawPointer, byteCount: Int) {
     precondition(count < packets.count)
     append(at: start, byteCount: byteCount, kind: .unplanned, offload: .none)
@@ -143,17 +144,17 @@ public struct OutboundBatch: ~Copyable {
       && packetCount <= (bytes.count - used - BatchLayout.slack) / stride
   }
 
-  /// Packets that may still be appended.
+  /// The number of packets that can still be appended.
   var freeCount: Int { packets.count - count }
 
-  /// Leaves `byteCount` bytes before each datagram that `seal` makes, for the headers that send it
-  /// through another tunnel. Called once, before the batch is used.
+  /// Leaves `byteCount` free bytes before each datagram that `seal` makes, for the headers that are
+  /// needed to send it through another tunnel. Must be called once, before the batch is used.
   public mutating func leaveRoom(forHeaders byteCount: Int) {
     precondition(byteCount <= BatchLayout.headroom)
     outputs.gap = byteCount
   }
 
-  /// Bytes used, including the space between packets: a measure of the work in the batch.
+  /// Bytes used, including the space between packets; an estimate of the work in the batch.
   public var byteCount: Int { used }
 
   func text(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }
@@ -166,22 +167,22 @@ public struct OutboundBatch: ~Copyable {
   }
 }
 
-/// The parallel step of the outbound lane. It uses nothing but the batch.
+/// The parallel step of the outbound lane. It uses only the batch.
 extension OutboundBatch {
-  /// What the shell does with one result of `seal`.
+  /// One result of `seal`, and what the shell must do with it.
   public enum Output {
-    /// Send it to the network. The traffic class is that of the outer packet: DSCP and ECN.
+    /// Send it to the network. The traffic class (DSCP and ECN) is for the outer packet.
     case datagram(UnsafeRawBufferPointer, Path, trafficClass: UInt8)
-    /// Write it back to the TUN: an ICMP error, with `headroom` free bytes before it.
+    /// Write it to the TUN. It is an ICMP error, with `headroom` free bytes before it.
     case reply(UnsafeMutableRawBufferPointer)
   }
 
   // MARK: seal
 
-  /// Cuts and encrypts what is planned, as much as there is room for.
+  /// Segments and encrypts as many planned packets as there is room for.
   ///
-  /// - Returns: true if there are outputs to send, after which `seal` is called again; false when
-  ///   nothing is left.
+  /// - Returns: true if there are outputs to send; `seal` must be called again after that. False
+  ///   when nothing is left.
   public mutating func seal() -> Bool {
     countOutcomes()
     outputs.reset()
@@ -193,7 +194,7 @@ extension OutboundBatch {
     return outputs.count > 0
   }
 
-  /// - Returns: false if there is no room for the packet or the rest of it.
+  /// - Returns: false if there is no room for the packet or the rest of its segments.
   private mutating func encode(_ packet: Packet) -> Bool {
     switch packet.kind {
     case .unplanned, .dropped: return true
@@ -214,12 +215,12 @@ extension OutboundBatch {
 
   private mutating func encryptSegments(_ packet: Packet) -> Bool {
     if cursor.segment == 0 { cursor.segmenter = segmenter(cursor.packet) }
-    // `plan` has checked that it can be cut.
+    // `plan` has checked that the packet can be segmented.
     guard var segmenter = cursor.segmenter else { return true }
     defer { cursor.segmenter = segmenter }
     while cursor.segment < segmenter.segmentCount {
       let byteCount = segmenter.byteCount(cursor.segment)
-      // Cutting overwrites the end of the segment before, so make sure of the room first.
+      // Cutting overwrites the end of the previous segment, so check first that there is room.
       guard outputs.place(for: sealedByteCount(byteCount)) != nil else { return false }
       _ = encryptText(segmenter.cut(cursor.segment), byteCount: byteCount, packet)
       cursor.segment += 1
@@ -245,8 +246,8 @@ extension OutboundBatch {
     return true
   }
 
-  /// Bytes on the wire of a text of `byteCount` bytes, which is zero-padded to a multiple of 16 but
-  /// not beyond the MTU (R7; whitepaper 5.4.6).
+  /// The size of the datagram for a text of `byteCount` bytes. The text is zero-padded to a
+  /// multiple of 16 bytes, but not beyond the MTU (R7; whitepaper 5.4.6).
   @inline(__always)
   private func sealedByteCount(_ byteCount: Int) -> Int {
     let padded = roundUp(byteCount, to: WireGuard.paddingByteCount)
@@ -256,7 +257,7 @@ extension OutboundBatch {
 
   // MARK: Outputs
 
-  /// Number of outputs that this round of `seal` has made.
+  /// The number of outputs of this round of `seal`.
   public var outputCount: Int { outputs.count }
 
   public func output(_ index: Int) -> Output {
@@ -271,9 +272,9 @@ extension OutboundBatch {
       sessions[datagram.session].path, trafficClass: datagram.trafficClass)
   }
 
-  /// How many outputs from `index` on can be sent to one path in one call: datagrams of any size,
-  /// or if `isUniform`, one buffer of equal segments of which the last may be shorter
-  /// (UDP_SEGMENT). At least 1.
+  /// The number of outputs from `index` on that can be sent on one path in one call, at least 1.
+  /// They are datagrams of any size. If `isUniform`, they are one buffer of equal segments, of
+  /// which the last may be shorter (UDP_SEGMENT).
   public func runLength(from index: Int, isUniform: Bool) -> Int {
     precondition(index >= 0 && index < outputs.count)
     guard isUniform else { return outputs.runLength(from: index, isUniform: false) }
@@ -288,8 +289,8 @@ extension OutboundBatch {
     outputs[index].kind = .failed
   }
 
-  /// Records that the local address of this datagram's path no longer exists; `emit` makes the peer
-  /// forget it.
+  /// Records that the local address of this datagram's path no longer exists; `emit` removes it
+  /// from the peer's path.
   public mutating func didLoseSource(_ index: Int) {
     precondition(index >= 0 && index < outputs.count)
     let session = outputs[index].session
@@ -298,7 +299,8 @@ extension OutboundBatch {
   }
 
   /// Records that the kernel refused segments of this datagram's size because they exceed the MTU
-  /// of its path. Such datagrams are sent one by one until the peer roams.
+  /// of its path. Datagrams of this size are sent one by one until the peer's endpoint changes or a
+  /// new session starts.
   public mutating func didRefuseSegments(_ index: Int) {
     precondition(index >= 0 && index < outputs.count)
     let session = outputs[index].session
@@ -307,7 +309,7 @@ extension OutboundBatch {
     sessions[session].didRefuseSegments = true
   }
 
-  /// Adds what became of this round's datagrams to their sessions, once.
+  /// Adds the results of this round's datagrams to their sessions. Must be called once per round.
   mutating func countOutcomes() {
     for index in 0..<outputs.count where outputs[index].kind != .reply {
       sessions[outputs[index].session].count(outputs[index])

@@ -1,9 +1,9 @@
 /// A tunnel inside a tunnel: datagrams that the inner tunnel has sealed become packets of the outer
-/// one, and packets that the outer tunnel has delivered become datagrams of the inner one. The
-/// channel replaces the inner tunnel's socket.
+/// tunnel, and packets that the outer tunnel has delivered become datagrams of the inner tunnel.
+/// The channel replaces the inner tunnel's socket.
 ///
-/// Nothing is copied: each tunnel's cipher reads the other one's output in place. So the batches
-/// are used in this order, one inside the other:
+/// Nothing is copied: each tunnel's cipher reads the output of the other tunnel in place. Therefore
+/// both batches are in use at the same time, and the loops are nested:
 ///
 ///     while inner.seal() {                     // outward
 ///       var next = 0
@@ -25,15 +25,16 @@
 ///       innerTunnel.accept(&inner, at: now)
 ///       inner.open()
 ///       innerTunnel.deliver(&inner, at: now)
-///       use what inner has delivered
+///       use the packets that inner has delivered
 ///       channel.release()
 ///     }
 ///
-/// Before its first use, the inner outbound batch is told to leave room for the headers:
+/// Before the first use of the inner outbound batch, call its
 /// `leaveRoom(forHeaders: DatagramChannel.headroom)`.
 extension DatagramChannel {
-  /// Makes packets of the datagrams of `inner` from `index` on, and appends them to `outer`, which
-  /// is empty, as long as there is room. Datagrams that cannot be sent are recorded in `inner`.
+  /// Turns the datagrams of `inner` from `index` on into packets, and appends them to `outer`,
+  /// which must be empty, as long as there is room. Marks datagrams that cannot be sent as failed
+  /// in `inner`.
   ///
   /// - Returns: the index at which to continue.
   public mutating func wrap(
@@ -43,7 +44,7 @@ extension DatagramChannel {
     var index = index
     while index < inner.outputCount {
       if case .datagram(let bytes, let path, let trafficClass) = inner.output(index) {
-        // The memory belongs to the batch, which leaves it alone until it is reset.
+        // The batch owns this memory, and does not use it until the next `seal` or `reset`.
         let payload = UnsafeMutableRawBufferPointer(mutating: bytes)
         switch send(
           payload, from: firstPort, to: path.endpoint, trafficClass: trafficClass, into: &outer,
@@ -59,9 +60,9 @@ extension DatagramChannel {
     return index
   }
 
-  /// Takes the datagrams out of the packets that `outer` has delivered, from `index` on, and
-  /// appends them to `inner`, which is empty, as long as there is room. It also stops when the
-  /// reassembler has lent half of its memory, until `release`.
+  /// Extracts the datagrams from the packets that `outer` has delivered, from `index` on, and
+  /// appends them to `inner`, which must be empty, as long as there is room. It also stops when
+  /// half of the reassembler's slots hold datagrams for `inner`; `release` frees them.
   ///
   /// - Returns: the index at which to continue.
   public mutating func unwrap(

@@ -1,22 +1,23 @@
-/// Inward: from the tunnel to the channel's user.
+/// Receiving: from the tunnel to the channel's user.
 extension DatagramChannel {
   public enum Received {
-    /// A payload from another host and port to one of the local ports. It is in the packet, or in
-    /// the reassembler's memory until `release`.
+    /// The payload of a datagram to one of the local ports. It is in the packet, or if the datagram
+    /// was fragmented, in the reassembler's memory until `release`.
     case datagram(
       UnsafeMutableRawBufferPointer, from: Endpoint, port: UInt16, trafficClass: UInt8)
-    /// An ICMP error: datagrams from this local port to this endpoint do not arrive.
+    /// An ICMP error: datagrams from this local port do not reach this endpoint.
     case unreachable(Endpoint, port: UInt16)
-    /// Nothing for the user; it has been counted.
+    /// There is nothing for the user. The packet has been counted.
     case nothing
   }
 
   /// Receives a packet that the tunnel has delivered.
   ///
   /// - Parameters:
-  ///   - packet: untrusted. It is changed, and the returned payload may be in it.
-  ///   - sender: the peer that sent it (`InboundBatch.sender`); fragments from different peers are
-  ///     never combined (F8).
+  ///   - packet: the packet, which is not trusted. It is modified, and the returned payload may be
+  ///     in it.
+  ///   - sender: the peer that sent the packet (`InboundBatch.sender`). Fragments from different
+  ///     peers are never combined (F8).
   public mutating func receive(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
   ) -> Received {
@@ -24,21 +25,22 @@ extension DatagramChannel {
     guard let start = packet.baseAddress,
       let outline = InnerPacket(at: start, byteCount: packet.count)
     else { return drop(.malformed) }
-    // First, so that fragments to other addresses take no memory.
+    // Checked before reassembly, so that fragments to other addresses take no memory.
     guard outline.destination == address(outline.family) else { return drop(.notOurs) }
     guard outline.source.isSingleHost else { return drop(.badSource) }
     let trimmed = UnsafeMutableRawBufferPointer(start: start, count: outline.byteCount)
     switch reassembler.add(trimmed, from: sender, at: now) {
     case .whole(let whole):
-      // Already checked for fragments. UDP's own checksum may be missing, and ICMP's does not cover
-      // the addresses (RFC 1122 section 3.2.1.2).
+      // The reassembler has already checked this for fragments. The check is necessary, because the
+      // UDP checksum is optional and the ICMP checksum does not cover the addresses (RFC 1122
+      // section 3.2.1.2).
       guard outline.family == .ipv6 || IPv4Header(writtenAt: start).hasIntactChecksum else {
         return drop(.badChecksum)
       }
       return receiveWhole(whole, at: now)
     case .complete(let whole, let slot):
       let received = receiveWhole(whole, at: now)
-      // Without a datagram the user has nothing to release.
+      // If the user gets no datagram, nobody will call `release` for the slot.
       if case .datagram = received { lend(slot) } else { reassembler.release(slot) }
       return received
     case .held, .dropped: return drop(.fragment)
@@ -66,7 +68,7 @@ extension DatagramChannel {
     }
   }
 
-  // Inlined, because a call would pass a copy of the channel.
+  // Inlined, because a call would copy the channel.
   @inline(__always)
   private func receiveUDP(_ content: TransportContent) -> Received {
     guard let header = UDPHeader(at: content.bytes, byteCount: content.byteCount) else {
@@ -82,8 +84,8 @@ extension DatagramChannel {
       trafficClass: content.trafficClass)
   }
 
-  /// Accepts only errors that quote a datagram of ours: to forge one without having seen the
-  /// datagram, an attacker has to guess its ports (RFC 5927).
+  /// Accepts only errors that quote one of our datagrams. An attacker who has not seen the datagram
+  /// has to guess its ports to forge an error (RFC 5927).
   private mutating func receiveICMP(_ content: TransportContent, at now: Instant) -> Received {
     guard let message = ICMPMessage(content) else { return drop(.badChecksum) }
     guard let effect = message.effect, let quoted = message.quotedDatagram,
@@ -91,7 +93,7 @@ extension DatagramChannel {
     else { return drop(.notOurs) }
     switch effect {
     case .tooBig(let mtu):
-      // Without DF, an IPv4 router has no reason to send this.
+      // An IPv4 router has no reason to send this for a datagram without DF.
       guard quoted.destination.family == .ipv6 || forbidsFragmentation else {
         return drop(.notOurs)
       }

@@ -1,26 +1,26 @@
-/// Outward: from the channel's user into the tunnel.
+/// Sending: from the channel's user to the tunnel.
 extension DatagramChannel {
   public enum Sent: Sendable, BitwiseCopyable {
     /// The datagram is in the batch.
     case sent
-    /// The batch has no room for the datagram; an empty one has.
+    /// The batch has no room for the datagram. An empty batch would have.
     case batchFull
-    /// The datagram cannot be sent, for the reason in the verdict. It has been counted.
+    /// The datagram cannot be sent, for the given reason. It has been counted.
     case refused(DatagramVerdict)
   }
 
   private static let timeToLive: UInt8 = 64
 
-  /// Makes a datagram a packet of the tunnel.
+  /// Turns a datagram into packets of the tunnel.
   ///
   /// - Parameters:
-  ///   - payload: the `headroom` bytes before it are overwritten. Unless it is fragmented it is not
-  ///     copied: it must stay in place until `batch` has been sealed, and
-  ///     `TransportCipher.headroom` more bytes before it and `TransportCipher.slack` bytes after it
-  ///     may be read.
-  ///   - port: the local port, one of those open.
+  ///   - payload: the `headroom` bytes before it are overwritten with headers. Unless the datagram
+  ///     is fragmented, it is not copied: it must stay in place until `batch` has been sealed. The
+  ///     `TransportCipher.headroom` bytes before the headers and the `TransportCipher.slack` bytes
+  ///     after the payload may be read.
+  ///   - port: the local port, which must be open.
   ///   - trafficClass: DSCP and ECN of the packet.
-  ///   - batch: a batch of the tunnel's outbound lane, before `plan`.
+  ///   - batch: an outbound batch of the tunnel, before `plan`.
   public mutating func send(
     _ payload: UnsafeMutableRawBufferPointer, from port: UInt16, to endpoint: Endpoint,
     trafficClass: UInt8 = 0, into batch: inout OutboundBatch, at now: Instant
@@ -73,7 +73,7 @@ extension DatagramChannel {
     return .refused(verdict)
   }
 
-  /// Appends all fragments or none: if one is missing, the others are useless.
+  /// Appends either all fragments or none, because an incomplete datagram is useless.
   private mutating func sendFragments(
     _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, into batch: inout OutboundBatch
   ) -> Sent {
@@ -97,19 +97,19 @@ extension DatagramChannel {
     return .sent
   }
 
-  /// 20 bits that are the same for all packets of a flow and reveal nothing about it (RFC 6437
+  /// 20 bits that are equal for all packets of a flow and reveal nothing about the flow (RFC 6437
   /// section 3).
   private func flowLabel(from port: UInt16, to endpoint: Endpoint) -> UInt32 {
     var mixed = SplitMix64.mix(flowSeed ^ endpoint.address.high)
     mixed = SplitMix64.mix(mixed ^ endpoint.address.low)
-    // In a separate round, or a port could cancel out bits of the address.
+    // The ports are mixed in a separate round, otherwise they could cancel out bits of the address.
     mixed = SplitMix64.mix(mixed ^ UInt64(port) << 16 ^ UInt64(endpoint.port))
     return UInt32(truncatingIfNeeded: mixed >> 44)
   }
 }
 
-/// What ICMP has reported about the MTU of the paths to a few destinations beyond the tunnel (RFC
-/// 1191, RFC 8201), in a fixed table: a new entry replaces the oldest.
+/// The path MTUs to a few destinations behind the tunnel, as reported by ICMP (RFC 1191, RFC 8201).
+/// The table has a fixed size. If it is full, a new entry replaces the one that expires first.
 struct PathMTUs: ~Copyable {
   private struct Entry: BitwiseCopyable {
     var destination: IPAddress
@@ -118,7 +118,7 @@ struct PathMTUs: ~Copyable {
   }
 
   static let capacity = 8
-  /// After this a larger MTU may be tried again (RFC 1191 section 6.3, RFC 8201 section 5.3).
+  /// After this time a larger MTU is tried again (RFC 1191 section 6.3, RFC 8201 section 5.3).
   static let lifetime = 600 * nanosecondsPerSecond
 
   private let entries: UnsafeMutablePointer<Entry>
@@ -140,9 +140,9 @@ struct PathMTUs: ~Copyable {
     return nil
   }
 
-  /// Lowers a path's MTU; only the passing of time raises it again. A value below the minimum of
-  /// the family is raised to it, because many tiny fragments would be an attack (RFC 8201 section
-  /// 6).
+  /// Lowers a path's MTU. It only rises again when the entry expires or all entries are removed. A
+  /// value below the family's minimum is replaced by the minimum, because an attacker could
+  /// otherwise cause many tiny fragments (RFC 8201 section 6).
   mutating func lower(to destination: IPAddress, mtu: Int, at now: Instant) {
     let least = PathMTUs.least(destination.family)
     let mtu = max(mtu, least)
@@ -166,8 +166,8 @@ struct PathMTUs: ~Copyable {
 
   mutating func forgetAll() { count = 0 }
 
-  /// The MTU that every path of the family has (RFC 791 section 3.1 as hosts rely on it, RFC 8200
-  /// section 5).
+  /// The smallest path MTU that is accepted. For IPv4 it is the size that every host must accept
+  /// (RFC 791 section 3.1), for IPv6 the minimum link MTU (RFC 8200 section 5).
   private static func least(_ family: IPAddress.Family) -> Int {
     family == .ipv4 ? 576 : Policy.ipv6MinimumMTU
   }

@@ -1,36 +1,39 @@
-/// Maps (mapping, client) to a flow, and a port inside the tunnel back to the flow: a hash over a
-/// fixed table of flows, which are also linked by stage in the order of their last use.
+/// Maps (mapping, client) to a flow, and a port inside the tunnel back to the flow. It is a hash
+/// table over a fixed array of flows. The flows are also in a list for each stage, ordered by last
+/// use.
 ///
-/// Every flow has a port of its own, by which an answer finds its client. A new flow gets the place
-/// that has been free for longest, and of that place's ports the one that has been unused for
-/// longest. So a late answer reaches nobody, even if a full table reuses a place at once. The seed
-/// decides the order of the ports, so that whoever forges answers has to guess it (RFC 6056, RFC
-/// 5452 section 4.5).
+/// Every flow has its own port, which identifies the client when an answer arrives. A new flow gets
+/// the place that has been free for longest, and the port of that place that has been unused for
+/// longest. This way a late answer does not reach another client, even if a full table reuses a
+/// place at once. The seed determines the order of the ports, so that an attacker who forges
+/// answers has to guess the port (RFC 6056, RFC 5452 section 4.5).
+///
+/// A `place: UInt16` is an index into the array plus 1, so that 0 can mean "none".
 struct FlowTable: ~Copyable {
   private let flows: UnsafeMutableBufferPointer<Flow>
-  /// Place + 1 of the first flow in the bucket; 0 for none.
+  /// The place of the first flow in each bucket; 0 for none.
   private let buckets: UnsafeMutableBufferPointer<UInt16>
-  /// The upper bits of a hash, shifted right by this, are the number of a bucket.
+  /// The index of a bucket is the hash, shifted right by this number of bits.
   private let bucketShift: UInt32
   /// The list of each stage.
   private let lists: UnsafeMutablePointer<FlowList>
   private let times: FlowTimes
-  /// The number of ports of each place, less 1; a power of two less 1. A place's port is the first
-  /// port + place + capacity * turn.
+  /// The number of ports of each place, which is a power of two, minus 1. A port of a place is
+  /// firstPort + index + capacity * turn.
   private let turnMask: Int
-  /// Seeded, so that nobody can choose clients that share a bucket.
+  /// Seeded, so that an attacker cannot choose clients that share a bucket.
   private var hash = TableHash(seed: 0)
-  /// Secret: decides the order of the ports.
+  /// A secret that determines the order of the ports.
   private var seed: UInt64 = 0
   let counters: Tally<FlowVerdict>
-  /// Flows that are open.
+  /// The number of open flows.
   private(set) var count = 0
 
   static let owner: StaticString = "flows"
-  /// The upper half of all ports, which contains no well-known services.
+  /// The upper half of the port range, which contains no well-known services.
   static let firstPort: UInt16 = 32_768
   static let portCount = 32_768
-  /// Each place has at least two ports.
+  /// The limit leaves at least two ports for each place.
   static let maximumCapacity = portCount / 2
 
   init(carvingFrom arena: inout Arena, limits: Limits, times: FlowTimes = FlowTimes()) {
@@ -47,9 +50,9 @@ struct FlowTable: ~Copyable {
     turnMask = powerOfTwo(atLeast: FlowTable.portCount / capacity / 2 + 1) - 1
   }
 
-  /// Empties the table. Called once, before anything else.
+  /// Empties the table. Must be called once, before anything else.
   ///
-  /// - Parameter seed: random.
+  /// - Parameter seed: a random number.
   mutating func prepare(seed: UInt64) {
     hash = TableHash(seed: seed)
     self.seed = seed
@@ -72,13 +75,14 @@ struct FlowTable: ~Copyable {
 
   // MARK: Datagrams
 
-  /// The flow of a datagram that a client sends on a mapping; a new one if there is none.
+  /// Finds the flow for a client's datagram on a mapping, or opens a new one.
   ///
-  /// - Returns: nil, which is counted, if the table is full of flows within their grace.
+  /// - Returns: nil, which is counted, if the table is full and no flow may be evicted
+  ///   (`FlowTimes.grace`).
   mutating func findOrOpen(from client: Path, on mapping: UInt8, at now: Instant) -> UInt16? {
     let bucket = bucket(of: client, mapping)
     if let place = find(client, mapping, in: bucket) {
-      // The interface may have changed since.
+      // The client may now be reached through another interface.
       self[place].client = client
       use(place, as: self[place].stage == .waiting ? .waiting : .conversing, at: now)
       return place
@@ -98,7 +102,7 @@ struct FlowTable: ~Copyable {
     return place
   }
 
-  /// The open flow that has this port.
+  /// The open flow with this port.
   func find(port: UInt16) -> UInt16? {
     guard port >= FlowTable.firstPort else { return nil }
     let place = UInt16(
@@ -111,7 +115,7 @@ struct FlowTable: ~Copyable {
     use(place, as: self[place].stage == .conversing ? .conversing : .answered, at: now)
   }
 
-  /// A flow, in place; `place` is from the table.
+  /// A flow, used in place. The table must have returned `place`.
   fileprivate(set) subscript(place: UInt16) -> Flow {
     @inline(__always) unsafeAddress { UnsafePointer(address(of: place)) }
     @inline(__always) nonmutating unsafeMutableAddress { address(of: place) }
@@ -119,11 +123,11 @@ struct FlowTable: ~Copyable {
 
   @inline(__always)
   private func address(of place: UInt16) -> UnsafeMutablePointer<Flow> {
-    // Places come from the table itself.
+    // Unchecked, because places come from the table itself.
     flows.baseAddress.unsafelyUnwrapped + (Int(place) &- 1)
   }
 
-  // MARK: Ends
+  // MARK: Closing
 
   /// Closes an open flow.
   mutating func close(_ place: UInt16, _ reason: FlowVerdict) {
@@ -133,7 +137,7 @@ struct FlowTable: ~Copyable {
     counters.add(reason)
   }
 
-  /// Closes the flows whose time has expired.
+  /// Closes the flows that have expired.
   mutating func expire(at now: Instant) {
     expire(.waiting, at: now)
     expire(.answered, at: now)
@@ -144,9 +148,9 @@ struct FlowTable: ~Copyable {
     while deadline(of: stage).isDue(at: now) { close(lists[stage].oldest, .expired) }
   }
 
-  /// When `expire` has something to do.
+  /// When `expire` must be called next.
   var nextDeadline: Deadline {
-    // Swift would allocate an array for `min` of three.
+    // `min` with three arguments would allocate an array.
     min(deadline(of: .waiting), min(deadline(of: .answered), deadline(of: .conversing)))
   }
 
@@ -159,7 +163,7 @@ struct FlowTable: ~Copyable {
 
   // MARK: Places
 
-  /// The place that has been free for longest, or that of a flow that is evicted.
+  /// The place that has been free for longest. If none is free, evicts a flow.
   private mutating func freePlace(at now: Instant) -> UInt16? {
     if lists[.free].oldest == 0 {
       expire(at: now)
@@ -171,8 +175,8 @@ struct FlowTable: ~Copyable {
     return lists[.free].oldest
   }
 
-  /// The flow to evict. The least valuable are those that have waited in vain, then those that have
-  /// had their answer, then silent conversations; of these, the least recently used one.
+  /// The flow to evict: preferably an unanswered one, then one whose question has been answered,
+  /// then a silent conversation. Of several, it is the least recently used.
   private func victim(at now: Instant) -> UInt16? {
     if isPastGrace(lists[.waiting].oldest, at: now) { return lists[.waiting].oldest }
     if lists[.answered].oldest != 0 { return lists[.answered].oldest }
@@ -190,8 +194,8 @@ struct FlowTable: ~Copyable {
     FlowTable.firstPort &+ UInt16(truncatingIfNeeded: index + capacity * (turn & turnMask))
   }
 
-  /// The port after the last one of this place. Because the step is odd, every port is used before
-  /// one is used again.
+  /// The next port of this place. The step is odd and the number of ports is a power of two, so all
+  /// ports are used before one is reused.
   private func nextPort(of place: UInt16) -> UInt16 {
     let index = Int(place) &- 1
     let turn = Int(self[place].port &- FlowTable.firstPort) / capacity
@@ -199,12 +203,12 @@ struct FlowTable: ~Copyable {
     return port(index, turn: turn &+ step)
   }
 
-  /// Decides which port of a place is the first, and the step from one to the next.
+  /// Random bits that determine the first port of a place, and the step to its next port.
   private func order(of index: Int) -> UInt64 { SplitMix64.mix(~seed &+ UInt64(index)) }
 
   // MARK: Lists
 
-  /// Puts a flow at the newest end of a stage's list.
+  /// Moves a flow to the newest end of a stage's list.
   private mutating func use(_ place: UInt16, as stage: Flow.Stage, at now: Instant) {
     unlink(place)
     self[place].lastUse = now
@@ -253,7 +257,8 @@ struct FlowTable: ~Copyable {
     self[current].next = self[place].next
   }
 
-  /// A client is identified by its address and port, and by the local address that it sent to.
+  /// The bucket of a client, which is identified by its address and port and by the local address
+  /// that it sent to.
   private func bucket(of client: Path, _ mapping: UInt8) -> Int {
     let endpoint = client.endpoint
     let rest =
@@ -273,15 +278,17 @@ extension UnsafeMutablePointer where Pointee == FlowList {
   }
 }
 
-/// A row of `FlowTable`: one client of a forwarder, and its state.
+/// An entry of `FlowTable`: one client of a forwarder, and its state.
 struct Flow: BitwiseCopyable {
-  /// How valuable the flow is. Each stage has a list of its flows, ordered by last use.
+  /// The stage decides which flow is evicted first. Each stage has a list of its flows, ordered by
+  /// last use.
   enum Stage: UInt8, BitwiseCopyable {
-    /// Not open.
+    /// The place is not in use.
     case free
-    /// The client has sent, and nothing has answered yet.
+    /// The client has sent, and there has been no answer yet.
     case waiting
-    /// The client has had its answer and has not sent since: where most DNS queries end.
+    /// The client has received an answer and has not sent again. Most DNS queries end in this
+    /// stage.
     case answered
     /// The client has sent again after an answer.
     case conversing
@@ -289,54 +296,55 @@ struct Flow: BitwiseCopyable {
     static var count: Int { 4 }
   }
 
-  /// Where the client is, and the local address that it sent to, from which it is answered.
+  /// The client's endpoint, and the local address that it sent to. Answers are sent from that
+  /// address.
   var client: Path
-  /// The local port of this flow inside the tunnel. In a free place, the last one used.
+  /// The local port of this flow inside the tunnel. In a free place, the port of its last flow.
   var port: UInt16
-  /// The forwarder's mapping to which the client sent.
+  /// The forwarder's mapping that the client sent to.
   var mapping: UInt8
   var stage: Stage
-  /// Place + 1 of the neighbours in the stage's list; 0 for none.
+  /// The places of the neighbours in the stage's list; 0 for none.
   var older: UInt16
   var newer: UInt16
-  /// Place + 1 of the next flow in the same bucket; 0 for none.
+  /// The place of the next flow in the same bucket; 0 for none.
   var next: UInt16
   /// When the last datagram was sent in either direction.
   var lastUse: Instant
 }
 
-/// The ends of a stage's list: places + 1, or 0 if the list is empty.
+/// The places at the ends of a stage's list; 0 if the list is empty.
 struct FlowList: BitwiseCopyable {
   var oldest: UInt16
   var newest: UInt16
 }
 
-/// How long a flow lives, in nanoseconds.
+/// The lifetimes of flows, in nanoseconds.
 package struct FlowTimes: Sendable, BitwiseCopyable {
-  /// Of a flow that was never answered, after its last datagram (Linux's nf_conntrack_udp_timeout:
-  /// 30 s).
+  /// The lifetime of an unanswered flow after its last datagram (the same as Linux's
+  /// nf_conntrack_udp_timeout, 30 s).
   package var unanswered: UInt64 = 30 * nanosecondsPerSecond
-  /// Of a flow that was answered, after its last datagram in either direction (RFC 4787 REQ-5: at
-  /// least two minutes; REQ-6: outbound datagrams keep it open).
+  /// The lifetime of an answered flow after its last datagram in either direction (RFC 4787 REQ-5:
+  /// at least two minutes; REQ-6: outbound datagrams keep it open).
   package var answered: UInt64 = 180 * nanosecondsPerSecond
-  /// How long after its last datagram a flow is not evicted, unless its only question has been
-  /// answered: longer than resolvers wait before they ask again.
+  /// For this long after its last datagram, a flow is not evicted, unless it is in stage
+  /// `answered`. The time is longer than resolvers wait before they retry.
   package var grace: UInt64 = 10 * nanosecondsPerSecond
 
   package init() {}
 }
 
-/// What became of a forwarder's flow, or of a datagram on one.
+/// The result of processing a flow of a forwarder, or a datagram of a flow.
 package enum FlowVerdict: UInt8, CountedVerdict {
   // Flows.
   case opened
-  /// Its time expired without a datagram.
+  /// Closed because it was unused for its lifetime.
   case expired
-  /// A new flow took its place in a full table.
+  /// Closed to make room for a new flow in a full table.
   case evicted
-  /// Not opened: the table was full of flows within their grace.
+  /// Not opened, because the table was full and no flow could be evicted.
   case refused
-  /// Closed by an ICMP error about its destination.
+  /// Closed because of an ICMP error about its destination.
   case unreachable
 
   // Datagrams.
@@ -344,9 +352,9 @@ package enum FlowVerdict: UInt8, CountedVerdict {
   case sent
   /// Sent from the tunnel to its client.
   case answered
-  /// Refused by the channel, which has counted the reason.
+  /// Refused by the channel, which counts the reason.
   case unsent
-  /// From the tunnel to a port without a flow: too late, or unsolicited.
+  /// From the tunnel to a port without a flow: late or unsolicited.
   case stray
   /// From the tunnel to a flow's port, but not from the flow's destination.
   case wrongSender

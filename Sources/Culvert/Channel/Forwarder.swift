@@ -1,8 +1,8 @@
 /// Forwards datagrams between local sockets and fixed destinations inside the tunnel, without a
 /// TUN.
 ///
-/// Each mapping is a local socket and the destination of its clients' datagrams. The forwarder
-/// knows which client belongs to which port inside the tunnel. The datagrams stay in batches:
+/// Each mapping consists of a local socket and the destination of its clients' datagrams. The
+/// forwarder maps clients to ports inside the tunnel and back. The datagrams stay in batches:
 ///
 ///     outward   ForwarderBatch, into which the shell receives from clients
 ///               -> `route` -> DatagramChannel -> OutboundBatch
@@ -10,19 +10,19 @@
 ///               -> DatagramChannel -> `answer` or `close`
 ///               -> ForwarderBatch, from which the shell sends to clients
 ///
-/// Answers are accepted only from the address and port of the mapping's destination: nothing else
-/// that arrives through the tunnel can reach a client.
+/// Answers are accepted only from the address and port of the mapping's destination. No other
+/// datagram from the tunnel can reach a client.
 package struct Forwarder: ~Copyable {
   private let targets: UnsafeMutablePointer<Endpoint>
   private var flows: FlowTable
   package private(set) var mappingCount = 0
 
-  /// Mappings of one forwarder, each with a socket.
+  /// The largest number of mappings of one forwarder.
   package static let mappingCapacity = 32
   /// The local ports that the channel must open.
   package static let firstPort = FlowTable.firstPort
   package static let portCount = FlowTable.portCount
-  /// There are not enough ports for more flows than this.
+  /// The largest number of flows. There are not enough ports for more.
   package static let maximumFlows = FlowTable.maximumCapacity
 
   /// The route of a client's datagram.
@@ -34,7 +34,7 @@ package struct Forwarder: ~Copyable {
 
   /// The route of a destination's datagram.
   struct Answer: BitwiseCopyable {
-    /// Index of the mapping whose socket sends it.
+    /// The index of the mapping whose socket sends the answer.
     let mapping: Int
     /// The client, and the local address to answer from.
     let client: Path
@@ -48,14 +48,15 @@ package struct Forwarder: ~Copyable {
     flows = FlowTable(carvingFrom: &arena, limits: limits, times: times)
   }
 
-  /// Initializes the carved memory. Called once, before anything else.
+  /// Initializes the carved memory. Must be called once, before anything else.
   ///
-  /// - Parameter seed: random.
+  /// - Parameter seed: a random number.
   package mutating func start(seed: UInt64) {
     flows.prepare(seed: seed)
   }
 
-  /// Adds a mapping, whose index is the number of those before it. False if there are 32 already.
+  /// Adds a mapping. Indices are assigned in order, starting at 0. Returns false if there are
+  /// already `mappingCapacity` mappings.
   package mutating func addMapping(to target: Endpoint) -> Bool {
     guard mappingCount < Forwarder.mappingCapacity else { return false }
     (targets + mappingCount).initialize(to: target)
@@ -65,7 +66,7 @@ package struct Forwarder: ~Copyable {
 
   // MARK: Datagrams
 
-  /// The route of a datagram that `client` has sent to a mapping's socket; nil, which is counted,
+  /// The route of a datagram that `client` has sent to a mapping's socket. Nil, which is counted,
   /// if the table is full.
   mutating func route(
     _ mapping: Int, from client: Path, at now: Instant
@@ -77,8 +78,8 @@ package struct Forwarder: ~Copyable {
     return Route(port: flows[place].port, target: targets[mapping])
   }
 
-  /// The client for whom a datagram from `sender` to one of our ports is an answer; nil, which is
-  /// counted, if there is none.
+  /// The client that receives a datagram from `sender` to one of our ports as an answer. Nil, which
+  /// is counted, if there is none.
   mutating func answer(
     from sender: Endpoint, to port: UInt16, at now: Instant
   ) -> Answer? {
@@ -95,8 +96,8 @@ package struct Forwarder: ~Copyable {
     return Answer(mapping: Int(flow.mapping), client: flow.client)
   }
 
-  /// Closes the flow of a port from which `target` cannot be reached, according to an ICMP error.
-  /// The client's next datagram opens another one. Does nothing if the port never sent there.
+  /// Closes the flow of `port`, because an ICMP error has reported that `target` is unreachable.
+  /// The client's next datagram opens a new flow. Does nothing if the flow has another destination.
   mutating func close(_ target: Endpoint, from port: UInt16) {
     guard let place = flows.find(port: port), isTarget(target, of: flows[place]) else { return }
     flows.close(place, .unreachable)
@@ -109,24 +110,24 @@ package struct Forwarder: ~Copyable {
 
   // MARK: Time and counters
 
-  /// Closes the flows whose time has expired.
+  /// Closes the flows that have expired.
   package mutating func expireFlows(at now: Instant) { flows.expire(at: now) }
 
-  /// When `expireFlows` has something to do.
+  /// When `expireFlows` must be called next.
   package var nextDeadline: Deadline { flows.nextDeadline }
 
-  /// Flows that are open.
+  /// The number of open flows.
   package var flowCount: Int { flows.count }
 
   package var counters: Tally<FlowVerdict> { flows.counters }
 
-  /// Counts what became of datagrams that had a route.
+  /// Counts datagrams that had a route, by result.
   package mutating func count(_ verdict: FlowVerdict, _ count: UInt64 = 1) {
     flows.counters.add(verdict, count)
   }
 }
 
-/// Moving datagrams between the batches of clients and of the tunnel:
+/// Moves datagrams between the batches of the clients and those of the tunnel:
 ///
 ///     var next = 0                               // outward
 ///     while next < clients.count {
@@ -146,8 +147,8 @@ package struct Forwarder: ~Copyable {
 ///       channel.release()
 ///     }
 extension Forwarder {
-  /// Appends clients' datagrams from `index` on to `batch`, which is empty, as long as there is
-  /// room. They stay in place until the batch has been emitted.
+  /// Appends clients' datagrams from `index` on to `batch`, which must be empty, as long as there
+  /// is room. They must stay in place until the batch has been emitted.
   ///
   /// - Returns: the index at which to continue.
   package mutating func forward(
@@ -173,7 +174,7 @@ extension Forwarder {
   }
 
   /// Appends the answers among the packets that `batch` has delivered, from `index` on, to
-  /// `answers`, which is empty, as long as there is room. They stay in place until
+  /// `answers`, which must be empty, as long as there is room. The datagrams are valid until
   /// `channel.release`.
   ///
   /// - Returns: the index at which to continue.
@@ -191,7 +192,7 @@ extension Forwarder {
     return index
   }
 
-  /// Appends the answer in one packet that the tunnel has delivered, if there is one.
+  /// Processes a packet that the tunnel has delivered. If it is an answer, appends it.
   mutating func collectAnswer(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant
@@ -206,16 +207,16 @@ extension Forwarder {
   }
 }
 
-/// Datagrams from or to a forwarder's clients: a fixed table, and the memory into which those from
-/// clients are received.
+/// Datagrams from or to a forwarder's clients: a table of fixed size, and memory for datagrams that
+/// are received from clients.
 ///
 ///     | lead | headroom | datagram | lead | headroom | datagram | ... slack |
 ///
-/// The headroom is for the headers of the packet that the datagram becomes in place. The cipher may
-/// read the lead and the slack, and an ICMP error in front of the packet may overwrite the lead.
+/// The headroom is for the IP and UDP headers, which turn the datagram into a packet in place. The
+/// cipher may read the lead and the slack.
 package struct ForwarderBatch: ~Copyable {
   package struct Datagram: BitwiseCopyable {
-    /// A datagram from a client, in the batch, or one to a client, elsewhere.
+    /// A datagram from a client (in the batch's memory), or to a client (outside it).
     package let bytes: UnsafeMutableRawBufferPointer
     /// The client, and the local address that it uses.
     package let client: Path
@@ -230,11 +231,11 @@ package struct ForwarderBatch: ~Copyable {
 
   static let owner: StaticString = "flows: datagrams on their way"
   private static let before = BatchLayout.lead + DatagramChannel.headroom
-  /// Bytes for one datagram of any size.
+  /// Bytes that one datagram of the largest size needs.
   private static let leastByteCount =
     before + BatchLayout.maximumDatagram + BatchLayout.slack
 
-  /// - Parameter receives: whether it needs memory for datagrams from clients.
+  /// - Parameter receives: whether the batch needs memory for datagrams from clients.
   package init(carvingFrom arena: inout Arena, limits: Limits, receives: Bool) {
     bytes = arena.carveBytes(
       receives ? max(limits.batchByteCount, ForwarderBatch.leastByteCount) : 0,
@@ -260,7 +261,7 @@ package struct ForwarderBatch: ~Copyable {
       start: bytes.baseAddress! + start, count: BatchLayout.maximumDatagram)
   }
 
-  /// Appends the datagram that was written into the room last returned.
+  /// Appends the datagram that was written to the room last returned.
   package mutating func append(
     byteCount: Int, from client: Path, on mapping: Int, trafficClass: UInt8
   ) {
@@ -275,7 +276,7 @@ package struct ForwarderBatch: ~Copyable {
   /// Whether the table has a place for another datagram.
   var hasPlace: Bool { count < datagrams.count }
 
-  /// Appends a datagram that is outside the batch.
+  /// Appends a datagram outside the batch's memory.
   mutating func append(
     _ bytes: UnsafeMutableRawBufferPointer, _ client: Path, _ mapping: Int, _ trafficClass: UInt8
   ) {

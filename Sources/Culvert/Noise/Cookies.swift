@@ -1,5 +1,5 @@
-/// What both sides of the cookie mechanism share (whitepaper sections 5.3 and 5.4.4): the two keys
-/// that are derived from a public key, and the two MACs at the end of a handshake message.
+/// The common parts of both sides of the cookie mechanism (whitepaper sections 5.3 and 5.4.4): the
+/// two keys derived from a public key, and the two MACs at the end of a handshake message.
 enum Cookie {
   static let byteCount = WireGuard.macByteCount
   /// mac1 and mac2 are the last bytes of an initiation and a response.
@@ -18,8 +18,8 @@ enum Cookie {
     withUnsafeBytes(of: publicKey) { BLAKE2s.hash(into: key, labelCookie.bytes, $0) }
   }
 
-  /// Computes mac1, over all that precedes it. The message has `byteCount` bytes, at least the
-  /// trailer's.
+  /// Computes mac1 over everything that precedes it. The message has `byteCount` bytes, at least
+  /// `trailerByteCount`.
   static func computeMAC1(
     into mac: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
     key: UnsafeRawPointer
@@ -29,8 +29,8 @@ enum Cookie {
       byteCount: byteCount &- trailerByteCount)
   }
 
-  /// Computes mac2, over all that precedes it, mac1 included; the 16 bytes of `cookie` are the key.
-  /// The message has `byteCount` bytes, at least the trailer's.
+  /// Computes mac2 over everything that precedes it, including mac1. The key is the 16 bytes of
+  /// `cookie`. The message has `byteCount` bytes, at least `trailerByteCount`.
   static func computeMAC2(
     into mac: UnsafeMutableRawPointer, message: UnsafeRawPointer, byteCount: Int,
     cookie: UnsafeRawPointer
@@ -41,10 +41,11 @@ enum Cookie {
   }
 }
 
-/// The responder's side of cookies (whitepaper sections 5.3, 5.4.4 and 5.4.7): verifies the MACs of
-/// handshake messages, and under load answers a message without a cookie by sending one.
+/// The responder's side of the cookie mechanism (whitepaper sections 5.3, 5.4.4 and 5.4.7). It
+/// verifies the MACs of handshake messages. Under load, a message without a valid mac2 is answered
+/// with a cookie reply.
 ///
-/// A cookie is a MAC over the sender's IP address and port (R4), so nothing is stored per sender.
+/// A cookie is a MAC over the sender's IP address and port (R4), so no state per sender is needed.
 struct CookieChecker: BitwiseCopyable {
   /// Layout of the checker's part of the locked memory, in bytes.
   private enum Offset {
@@ -64,14 +65,14 @@ struct CookieChecker: BitwiseCopyable {
       arena.carveBytes(CookieChecker.secretByteCount, owner: "secrets: cookies").baseAddress!
   }
 
-  /// Derives the keys that depend on our public key. Called whenever that changes.
+  /// Derives the keys that depend on our public key. Must be called whenever it changes.
   mutating func deriveKeys(publicKey: Key) {
     Cookie.deriveMAC1Key(into: secrets + Offset.mac1Key, publicKey: publicKey)
     Cookie.deriveCookieKey(into: secrets + Offset.cookieKey, publicKey: publicKey)
   }
 
-  /// Whether the sender of this initiation or response knows our public key. Also false for a
-  /// message that is too short to have MACs.
+  /// Whether mac1 is valid, which proves that the sender knows our public key. False for a message
+  /// that is too short to have MACs.
   func hasValidMAC1(_ message: UnsafeRawPointer, byteCount: Int) -> Bool {
     guard byteCount >= Cookie.trailerByteCount else { return false }
     var mac = (UInt64(0), UInt64(0))
@@ -85,8 +86,9 @@ struct CookieChecker: BitwiseCopyable {
     }
   }
 
-  /// Whether the sender has our cookie for exactly the endpoint that it sends from, made with the
-  /// secret of the last 120 s or, for another 5 s, with the one before it (R4).
+  /// Whether mac2 is valid, which proves that the sender has received our cookie for the endpoint
+  /// that it sends from. A cookie counts if it was made with the current or the previous secret,
+  /// and that secret is less than 125 s old (R4).
   func hasValidMAC2(
     _ message: UnsafeRawPointer, byteCount: Int, from endpoint: Endpoint, at now: Instant
   ) -> Bool {
@@ -100,15 +102,15 @@ struct CookieChecker: BitwiseCopyable {
       && verifyMAC2(message, byteCount, endpoint, secret: secrets + Offset.previous)
   }
 
-  /// Writes a cookie reply, `WireGuard.cookieReplyByteCount` bytes, to a message of `byteCount`
-  /// bytes with a valid mac1. The encryption is bound to that mac1.
+  /// Writes a cookie reply (`WireGuard.cookieReplyByteCount` bytes) to `reply`. It answers a
+  /// message of `byteCount` bytes with a valid mac1, and its encryption is bound to that mac1.
   mutating func writeReply(
     into reply: UnsafeMutableRawPointer, to message: UnsafeRawPointer, byteCount: Int,
     from endpoint: Endpoint, at now: Instant, entropy: inout Entropy
   ) {
     precondition(byteCount >= WireGuard.responseByteCount)
     rotate(at: now, entropy: &entropy)
-    // The sender's index is at the same offset in an initiation and a response.
+    // The sender index has the same offset in an initiation and a response.
     let sender = message.loadLittle(InitiationMessage.senderOffset, as: UInt32.self)
     let view = CookieReplyMessage(writingTo: reply, receiver: sender)
     entropy.fill(view.nonce, byteCount: WireGuard.cookieNonceByteCount)
@@ -121,15 +123,15 @@ struct CookieChecker: BitwiseCopyable {
       key: secrets + Offset.cookieKey)
   }
 
-  /// Wipes the keys and the secrets; `deriveKeys` makes it usable again.
+  /// Wipes the keys and the secrets. After that, `deriveKeys` makes the checker usable again.
   mutating func erase() {
     Secret.wipe(secrets, byteCount: CookieChecker.secretByteCount)
     currentBirth = nil
     previousBirth = nil
   }
 
-  /// Draws a new secret if there is none, or if the current one is 120 s old. This is done when a
-  /// cookie is made and not by a timer, so that nothing wakes up for it without load.
+  /// Draws a new secret if there is none, or if the current one is 120 s old. This happens when a
+  /// cookie is made. A timer would wake the device up without load.
   private mutating func rotate(at now: Instant, entropy: inout Entropy) {
     if let currentBirth, now.since(currentBirth) < WireGuard.cookieLifetime { return }
     (secrets + Offset.previous).copyMemory(
@@ -147,7 +149,7 @@ struct CookieChecker: BitwiseCopyable {
   private func verifyMAC2(
     _ message: UnsafeRawPointer, _ byteCount: Int, _ endpoint: Endpoint, secret: UnsafeRawPointer
   ) -> Bool {
-    // The cookie, followed by the MAC.
+    // Room for the cookie and the MAC.
     var scratch = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
     return withUnsafeMutableBytes(of: &scratch) { scratch in
       let cookie = scratch.baseAddress!
@@ -161,8 +163,8 @@ struct CookieChecker: BitwiseCopyable {
     }
   }
 
-  /// MAC(secret, address || port): 16 bytes. The address has 4 or 16 bytes and the port 2, in
-  /// network order (R4).
+  /// Computes MAC(secret, address || port), 16 bytes. The address has 4 or 16 bytes, the port 2,
+  /// both in network byte order (R4).
   private static func makeCookie(
     into cookie: UnsafeMutableRawPointer, for endpoint: Endpoint, secret: UnsafeRawPointer
   ) {
@@ -178,8 +180,9 @@ struct CookieChecker: BitwiseCopyable {
   }
 }
 
-/// The initiator's side of cookies (whitepaper sections 5.4.4 and 5.4.7), one for each peer: adds
-/// the MACs to the handshake messages that are sent to it, and stores the cookie that it replies.
+/// The sender's side of the cookie mechanism (whitepaper sections 5.4.4 and 5.4.7), one for each
+/// peer. It adds the MACs to handshake messages for the peer, and stores the cookie that the peer
+/// sends in a cookie reply.
 struct ReceivedCookie: BitwiseCopyable {
   /// Layout of the cookie's part of the locked memory, in bytes.
   private enum Offset {
@@ -191,9 +194,9 @@ struct ReceivedCookie: BitwiseCopyable {
   static let secretByteCount = 96
 
   private let secrets: UnsafeMutableRawPointer
-  /// When the cookie was received; nil without one.
+  /// When the cookie was received; nil if there is none.
   private var birth: Instant?
-  /// Whether a message has been sent that a cookie reply could answer.
+  /// Whether a message has been sent and not yet answered by a cookie reply.
   private var awaitsReply = false
 
   /// - Parameter secrets: `secretByteCount` bytes of locked memory.
@@ -201,15 +204,15 @@ struct ReceivedCookie: BitwiseCopyable {
     self.secrets = secrets
   }
 
-  /// Derives the keys that depend on the peer's public key, and forgets any cookie.
+  /// Derives the keys that depend on the peer's public key, and wipes any cookie.
   mutating func deriveKeys(publicKey: Key) {
     erase()
     Cookie.deriveMAC1Key(into: secrets + Offset.mac1Key, publicKey: publicKey)
     Cookie.deriveCookieKey(into: secrets + Offset.cookieKey, publicKey: publicKey)
   }
 
-  /// Writes mac1 and mac2, the last 32 bytes of a handshake message of `byteCount` bytes. Without a
-  /// fresh cookie mac2 is zero.
+  /// Writes mac1 and mac2, the last 32 bytes of a handshake message of `byteCount` bytes. If there
+  /// is no recent cookie, mac2 is zero.
   mutating func addMACs(to message: UnsafeMutableRawPointer, byteCount: Int, at now: Instant) {
     precondition(byteCount >= Cookie.trailerByteCount)
     let mac1 = message + (byteCount &- Cookie.trailerByteCount)
@@ -218,7 +221,7 @@ struct ReceivedCookie: BitwiseCopyable {
       into: mac1, message: message, byteCount: byteCount, key: secrets + Offset.mac1Key)
     (secrets + Offset.lastMAC1).copyMemory(from: mac1, byteCount: WireGuard.macByteCount)
     awaitsReply = true
-    // A cookie is dropped a little before the responder drops it, because the message has yet to
+    // A cookie is used for slightly less than its lifetime, because the message takes time to
     // arrive.
     if let birth, now.since(birth) < WireGuard.cookieLifetime - Policy.cookieGrace {
       Cookie.computeMAC2(
@@ -229,10 +232,10 @@ struct ReceivedCookie: BitwiseCopyable {
     mac2.initializeMemory(as: UInt8.self, repeating: 0, count: WireGuard.macByteCount)
   }
 
-  /// Stores the cookie in a reply to the last message sent.
+  /// Stores the cookie from a cookie reply to the last message sent.
   ///
   /// - Returns: false, with nothing changed, if the reply does not answer that message, is forged,
-  ///   or has been received before.
+  ///   or is not the first.
   mutating func store(_ reply: CookieReplyMessage, at now: Instant) -> Bool {
     guard awaitsReply else { return false }
     var opened = (UInt64(0), UInt64(0))

@@ -1,11 +1,12 @@
-/// One peer's handshake: Noise_IKpsk2 in either role (whitepaper section 5.4).
+/// The handshake with one peer: Noise_IKpsk2 in either role (whitepaper section 5.4).
 ///
 ///     <- s
 ///     -> e, es, s, ss, {timestamp}      first message, "initiation"
 ///     <- e, ee, se, psk, {}             second message, "response"
 ///
-/// Each step works on a scratch `SymmetricState` and commits at one point, after everything has
-/// been verified: a message that fails leaves the peer unchanged. The caller wipes the scratch.
+/// Each step works on a scratch `SymmetricState`, and commits only after everything has been
+/// verified. A message that fails verification leaves the peer unchanged. The caller wipes the
+/// scratch state.
 struct Handshake: BitwiseCopyable {
   enum State: UInt8, BitwiseCopyable {
     case none
@@ -17,13 +18,13 @@ struct Handshake: BitwiseCopyable {
 
   enum Outcome: UInt8, BitwiseCopyable {
     case accepted
-    /// The wrong tag or the wrong state: a forgery, or a late response.
+    /// The tag or the state is wrong: the message is a forgery or a late response.
     case invalid
-    /// A low-order point or a zero shared secret (R31).
+    /// A public key is a low-order point, so the shared secret is zero (R31).
     case lowOrderPoint
-    /// A timestamp that is not greater than the greatest received (R32).
+    /// The timestamp is not greater than the greatest received (R32).
     case replayed
-    /// More than 50 initiations a second from one peer (R32).
+    /// The peer has sent more than 50 initiations per second (R32).
     case tooMany
   }
 
@@ -38,12 +39,12 @@ struct Handshake: BitwiseCopyable {
 
   private let secrets: UnsafeMutableRawPointer
   private(set) var state = State.none
-  /// Our index of the handshake in progress; 0 in state `.none`.
+  /// Our index for the handshake in progress; 0 if it has none.
   private(set) var localIndex: UInt32 = 0
   private(set) var remoteIndex: UInt32 = 0
   private var hash = Key.zero
   private var remoteEphemeral = Key.zero
-  /// The greatest timestamp received from this peer (R32); survives every reset.
+  /// The greatest timestamp received from this peer (R32); `reset` keeps it.
   private var latestTimestamp = TAI64N.zero
   private var lastConsumedInitiation: Instant?
 
@@ -57,8 +58,8 @@ struct Handshake: BitwiseCopyable {
   var presharedKey: UnsafeMutableRawPointer { secrets + Offset.presharedKey }
   private var staticStatic: UnsafeMutableRawPointer { secrets + Offset.staticStatic }
 
-  /// Computes the product of the two static keys, or zeroes it if there is none: a handshake then
-  /// aborts before anything is sent (R31).
+  /// Computes the shared secret of the two static keys, or zeroes it if there is none. If it is
+  /// zero, a handshake fails before anything is sent (R31).
   func precompute(_ identity: borrowing StaticIdentity, noise: SymmetricState, remoteStatic: Key) {
     Secret.wipe(staticStatic, byteCount: WireGuard.keyByteCount)
     guard identity.isSet else { return }
@@ -70,7 +71,7 @@ struct Handshake: BitwiseCopyable {
 
   // MARK: First message
 
-  /// Fills in an initiation whose header has been written, except its MACs.
+  /// Completes an initiation whose header has been written, except for its MACs.
   ///
   /// - Returns: false, with nothing changed, if a shared secret is zero (R31).
   mutating func createInitiation(
@@ -105,7 +106,9 @@ struct Handshake: BitwiseCopyable {
     return true
   }
 
-  /// Reads an initiation up to the sender's static key, by which the caller finds the peer.
+  /// Reads an initiation up to the sender's static key, so that the caller can find the peer.
+  ///
+  /// - Returns: the sender's static key; nil if the message is invalid.
   static func openInitiation(
     _ message: InitiationMessage, identity: borrowing StaticIdentity, constants: NoiseConstants,
     noise: SymmetricState
@@ -127,7 +130,7 @@ struct Handshake: BitwiseCopyable {
     return Key(at: noise.remoteStatic)
   }
 
-  /// Continues where `openInitiation` ended, with the peer known.
+  /// Continues after `openInitiation`, now that the peer is known.
   mutating func consumeInitiation(
     _ message: InitiationMessage, noise: SymmetricState, at now: Instant
   ) -> Outcome {
@@ -146,7 +149,7 @@ struct Handshake: BitwiseCopyable {
 
     remoteEphemeral = Key(at: message.ephemeral)
     remoteIndex = message.sender
-    // The caller frees the index of a handshake that was in progress.
+    // The caller frees the index of the handshake that this one replaces.
     localIndex = 0
     latestTimestamp = timestamp
     lastConsumedInitiation = now
@@ -156,7 +159,7 @@ struct Handshake: BitwiseCopyable {
 
   // MARK: Second message
 
-  /// Fills in a response to the initiation consumed before, except its MACs. The header has been
+  /// Completes a response to the consumed initiation, except for its MACs. The header has been
   /// written.
   mutating func createResponse(
     _ message: ResponseMessage, localIndex: UInt32, remoteStatic: Key, noise: SymmetricState,
@@ -187,7 +190,7 @@ struct Handshake: BitwiseCopyable {
     return true
   }
 
-  /// Reads the response to the last initiation. However late it arrives, it counts unless a newer
+  /// Reads the response to the last initiation. A late response is accepted too, unless a newer
   /// initiation has replaced the one that it answers (R18).
   mutating func consumeResponse(
     _ message: ResponseMessage, identity: borrowing StaticIdentity, noise: SymmetricState
@@ -215,12 +218,12 @@ struct Handshake: BitwiseCopyable {
     return .accepted
   }
 
-  // MARK: The end
+  // MARK: Completion
 
   /// Splits a finished handshake into the two transport keys (whitepaper 5.4.5) and resets it.
   ///
-  /// - Returns: whether this side was the initiator; nil, with nothing written, if it is
-  ///   unfinished.
+  /// - Returns: whether this side was the initiator; nil, with nothing written, if the handshake is
+  ///   not finished.
   mutating func split(
     sending: UnsafeMutableRawPointer, receiving: UnsafeMutableRawPointer
   ) -> Bool? {
@@ -237,8 +240,8 @@ struct Handshake: BitwiseCopyable {
     return isInitiator
   }
 
-  /// Ends the handshake in progress and wipes its secrets. The greatest timestamp, the preshared
-  /// key and the precomputed product are kept.
+  /// Ends the handshake in progress and wipes its secrets. Keeps the greatest timestamp, the
+  /// preshared key and the precomputed shared secret.
   mutating func reset() {
     state = .none
     localIndex = 0
@@ -255,7 +258,7 @@ struct Handshake: BitwiseCopyable {
     self = Handshake(secrets: secrets)
   }
 
-  /// The one point at which a step takes effect.
+  /// Saves the result of a step.
   private mutating func commit(_ noise: SymmetricState, as newState: State) {
     chainingKey.copyMemory(from: noise.chainingKey, byteCount: WireGuard.keyByteCount)
     hash = Key(at: noise.hash)

@@ -1,6 +1,6 @@
-/// The up to three sessions of one peer (whitepaper section 6.3): `current` is used for sending,
-/// `previous` still receives, and `next` is one for which this side sent the response and that
-/// waits for the initiator's first packet.
+/// The sessions of one peer, at most three (whitepaper section 6.3). `current` sends and receives.
+/// `previous` only receives. For `next`, this side has sent the response, and has not yet received
+/// the initiator's first packet.
 struct Keypairs: BitwiseCopyable {
   private(set) var current: Keypair
   private(set) var previous: Keypair
@@ -10,7 +10,7 @@ struct Keypairs: BitwiseCopyable {
   static let secretByteCount = count * Keypair.secretByteCount
   static var windowWordCount: Int { count * ReplayWindow.wordCount }
 
-  /// Which of the three a transport packet names.
+  /// Which of the three sessions a transport packet belongs to.
   enum Role: UInt8, BitwiseCopyable {
     case current
     case previous
@@ -24,7 +24,7 @@ struct Keypairs: BitwiseCopyable {
     next = Keypair(secrets: secrets + 2 * Keypair.secretByteCount, window: windows + 2 * stride)
   }
 
-  // Inlined, because a call would pass a copy of all three.
+  // Inlined, because a call would copy all three.
   @inline(__always)
   func role(of localIndex: UInt32) -> Role? {
     guard localIndex != 0 else { return nil }
@@ -42,18 +42,19 @@ struct Keypairs: BitwiseCopyable {
     }
   }
 
-  /// Starts the session of a finished handshake. An initiator may send at once; a responder waits
-  /// for the initiator's first packet, which proves that both have the keys.
+  /// Starts the session of a finished handshake. An initiator may send at once. A responder waits
+  /// for the initiator's first packet, which proves that both sides have the keys.
   ///
-  /// - Returns: the local indices of the sessions that were dropped for it, 0 for none; nil if the
+  /// - Returns: the local indices of the sessions that it replaces, 0 for none; nil if the
   ///   handshake is not finished.
   mutating func startSession(
     from handshake: inout Handshake, at now: Instant
   ) -> (UInt32, UInt32)? {
     let localIndex = handshake.localIndex
     let remoteIndex = handshake.remoteIndex
-    // An initiator's new session replaces `current`. If `next` waits to be confirmed, it becomes
-    // `previous`, because the peer may already be sending with it (as in the kernel).
+    // An initiator's new session becomes `current`, and the old `current` becomes `previous`. If
+    // `next` has not been confirmed yet, it becomes `previous` instead, because the peer may
+    // already send with it (as in the kernel).
     if handshake.state == .consumedResponse {
       var dropped: (UInt32, UInt32)
       if next.exists {
@@ -85,9 +86,9 @@ struct Keypairs: BitwiseCopyable {
     return dropped
   }
 
-  /// Makes `next` the current session, when the initiator's first packet has arrived on it.
+  /// Makes `next` the current session, because the initiator's first packet has arrived on it.
   ///
-  /// - Returns: the local index of the session that was dropped for it, 0 for none.
+  /// - Returns: the local index of the session that was dropped, 0 for none.
   mutating func confirmNext() -> UInt32 {
     let dropped = previous.localIndex
     previous.erase()
@@ -125,7 +126,7 @@ struct Keypairs: BitwiseCopyable {
   #endif
 }
 
-/// One session: the two transport keys that resulted from a handshake, and their limits.
+/// One session: the two transport keys from a handshake, and the state that limits their use.
 struct Keypair: BitwiseCopyable {
   /// Layout of a keypair's part of the locked memory, in bytes.
   private enum Offset {
@@ -135,14 +136,14 @@ struct Keypair: BitwiseCopyable {
   static let secretByteCount = 64
 
   private let secrets: UnsafeMutableRawPointer
-  /// Our index, by which received transport data names this session; 0 if there is no session.
+  /// Our index, which received transport data contains; 0 if there is no session.
   private(set) var localIndex: UInt32 = 0
   private(set) var remoteIndex: UInt32 = 0
   private(set) var birth = Instant(nanoseconds: 0)
   private(set) var isInitiator = false
-  /// Cleared when the private key changes: nothing more is sent in this session.
+  /// Cleared when the private key changes. The session then only receives.
   var maySend = false
-  /// The counter of the next packet; 64 bits wide on every CPU (R3).
+  /// The counter of the next packet, 64 bits wide on every CPU (R3).
   private(set) var sendCounter: UInt64 = 0
   var replayWindow: ReplayWindow
 
@@ -158,7 +159,7 @@ struct Keypair: BitwiseCopyable {
   var receivingKey: UnsafeMutableRawPointer { secrets + Offset.receiving }
   var exists: Bool { localIndex != 0 }
 
-  /// Starts the session, with both keys in place.
+  /// Starts the session. Both keys have been written.
   mutating func start(
     localIndex: UInt32, remoteIndex: UInt32, isInitiator: Bool, at now: Instant
   ) {
@@ -171,7 +172,7 @@ struct Keypair: BitwiseCopyable {
     replayWindow.reset()
   }
 
-  /// Whether `count` (1-65535) more packets may be sealed in this session (whitepaper 6.2).
+  /// Whether `count` (1-65535) more packets may be sent in this session (whitepaper 6.2).
   func canSend(_ count: Int = 1, at now: Instant) -> Bool {
     exists && maySend && now.since(birth) < WireGuard.rejectAfterTime
       && sendCounter <= WireGuard.rejectAfterMessages - UInt64(truncatingIfNeeded: count)
@@ -188,13 +189,14 @@ struct Keypair: BitwiseCopyable {
     return counter
   }
 
-  /// Whether the initiator should renew the session when it sends (whitepaper 6.2).
+  /// Whether sending should renew the session (whitepaper 6.2): on either side after
+  /// rekey-after-messages, and on the initiator's side after rekey-after-time.
   func isStaleForSending(at now: Instant) -> Bool {
     sendCounter > WireGuard.rekeyAfterMessages
       || (isInitiator && now.since(birth) >= WireGuard.rekeyAfterTime)
   }
 
-  /// Whether the initiator should renew the session when it receives.
+  /// Whether receiving should renew the session (only on the initiator's side).
   func isStaleForReceiving(at now: Instant) -> Bool {
     isInitiator && now.since(birth) >= Policy.rekeyOnReceiveAfterTime
   }
@@ -209,7 +211,7 @@ struct Keypair: BitwiseCopyable {
   }
 
   #if !hasFeature(Embedded)
-    /// Lets a test start just before the end of the counter.
+    /// Lets a test start shortly before the counter reaches its limit.
     mutating func setSendCounterForTesting(_ counter: UInt64) {
       sendCounter = counter
     }

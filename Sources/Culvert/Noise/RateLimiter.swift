@@ -1,19 +1,21 @@
-/// Limits handshakes per source (R5), an IPv4 address or an IPv6 /64, under load and after a cookie
-/// has proved the source. Each source has a token bucket in a fixed table of small sets; a new
-/// source replaces the one of its set that has been silent for longest. A seeded hash decides which
-/// sources share a set, so that nobody can aim at one.
+/// Limits handshakes per source (R5), which is an IPv4 address or an IPv6 /64. It is used under
+/// load, after a cookie has proved that the source is genuine. Each source has a token bucket in a
+/// set-associative table of fixed size. A new source replaces the source of its set that has been
+/// silent for longest. A seeded hash determines the set, so that an attacker cannot choose sources
+/// that share a set.
 struct RateLimiter {
   private struct Bucket: BitwiseCopyable {
-    /// The address, or for IPv6 its first half.
+    /// The IPv4 address, or the first half of the IPv6 address.
     var prefix: UInt64
     /// When the bucket was last used.
     var last: Instant
-    /// Nanoseconds saved up; a handshake costs `interval` of them.
+    /// The accumulated credit in nanoseconds; a handshake costs `interval`.
     var credit: UInt32
-    /// An `IPAddress.Family`, or 0 if there is no bucket.
+    /// An `IPAddress.Family`, or 0 if the bucket is unused.
     var family: UInt32
 
-    /// Pays for a handshake, if there is enough credit: a `TokenBucket` in 12 bytes.
+    /// Pays for a handshake if there is enough credit. A bucket is a `TokenBucket` without the
+    /// fields that are constant.
     mutating func pay(at now: Instant) -> Bool {
       var tokens = TokenBucket(
         price: interval, capacity: fullCredit, credit: UInt64(credit), last: last)
@@ -27,7 +29,7 @@ struct RateLimiter {
   /// Nanoseconds per handshake.
   private static let interval = nanosecondsPerSecond / Policy.handshakesPerSecondPerSource
   private static let fullCredit = interval * Policy.handshakeBurstPerSource
-  /// Buckets of a set, which is all that is searched for one packet.
+  /// The largest number of buckets in a set. A packet searches only one set.
   private static let waysMaximum = 8
 
   private let buckets: UnsafeMutablePointer<Bucket>
@@ -45,9 +47,9 @@ struct RateLimiter {
       .baseAddress!
   }
 
-  /// Empties the table. Called once, before anything else.
+  /// Empties the table. Must be called once, before anything else.
   ///
-  /// - Parameter seed: random.
+  /// - Parameter seed: a random number.
   mutating func prepare(seed: UInt64) {
     hash = TableHash(seed: seed)
     buckets.update(
@@ -55,11 +57,12 @@ struct RateLimiter {
       count: setCount * ways)
   }
 
-  /// Whether `source` may have a handshake now; if so, its bucket pays for it.
+  /// Whether a handshake from `source` may be processed now. If so, its bucket pays for it.
   ///
-  /// If the clock goes backwards, the bucket loses what it had earned in that time (R24).
+  /// If the clock goes backwards, the bucket loses the credit that it had earned in that time
+  /// (R24).
   mutating func allow(_ source: IPAddress, at now: Instant) -> Bool {
-    // A dual-stack socket shows IPv4 as ::ffff:0:0/96, all of it one /64.
+    // A dual-stack socket reports IPv4 addresses as ::ffff:0:0/96, all of which are in one /64.
     let source = source.unmapped
     let family = UInt32(source.family.rawValue)
     let set = buckets + setIndex(of: source.high, family) &* ways
@@ -82,7 +85,7 @@ struct RateLimiter {
 
   @inline(__always)
   private func setIndex(of prefix: UInt64, _ family: UInt32) -> Int {
-    // The hash as a fraction of the sets: no division, and below the count.
+    // Scales the hash to the number of sets without a division.
     let product = UInt64(hash.hash(prefix, UInt64(family))) &* UInt64(truncatingIfNeeded: setCount)
     return Int(truncatingIfNeeded: product >> 32)
   }

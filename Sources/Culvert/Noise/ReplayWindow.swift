@@ -1,27 +1,27 @@
-/// The counters of a session that have been received (whitepaper section 5.4.6), in the ring of
-/// bits of RFC 6479. The RFC clears whole words and so loses one word of the window; this clears
-/// exactly the bits needed, and tracks all `Policy.replayWindowPacketCount` counters up to the
-/// greatest.
+/// The received counters of a session (whitepaper section 5.4.6), in a ring of bits as in RFC 6479.
+/// The RFC clears whole words, which costs one word of the window. This implementation clears only
+/// the necessary bits, so the window has the full `Policy.replayWindowPacketCount` counters up to
+/// the greatest one.
 struct ReplayWindow: BitwiseCopyable {
-  /// Words of the bitmap that each window needs.
+  /// The number of words in the bitmap of a window.
   static let wordCount = Policy.replayWindowPacketCount / UInt64.bitWidth
 
   /// Bit `counter` modulo the window's width is set once that counter has been accepted.
   private let bits: UnsafeMutablePointer<UInt64>
   private var greatest: UInt64 = 0
 
-  /// - Parameter bits: `wordCount` zeroed words, a power of two, owned by this window.
+  /// - Parameter bits: `wordCount` (a power of two) zeroed words that belong to this window.
   init(bits: UnsafeMutablePointer<UInt64>) {
     self.bits = bits
   }
 
-  /// Forgets everything, for a new session.
+  /// Forgets all counters, for a new session.
   mutating func reset() {
     greatest = 0
     bits.update(repeating: 0, count: ReplayWindow.wordCount)
   }
 
-  /// Whether `accept` would return true; changes nothing.
+  /// Whether `accept` would return true. Changes nothing.
   @inline(__always)
   func wouldAccept(_ counter: UInt64) -> Bool {
     guard counter < WireGuard.rejectAfterMessages else { return false }
@@ -30,11 +30,11 @@ struct ReplayWindow: BitwiseCopyable {
     return bits[ReplayWindow.word(of: counter)] & ReplayWindow.bit(of: counter) == 0
   }
 
-  /// Accepts a counter whose message has been authenticated. Touches at most `wordCount` + 1 words,
-  /// however far the counter jumps.
+  /// Accepts the counter of an authenticated message. Touches at most `wordCount` + 1 words, no
+  /// matter how far the counter jumps.
   ///
-  /// - Returns: false if the counter was received before, is older than the window, or exceeds the
-  ///   limit of a session.
+  /// - Returns: false if the counter was received before, is older than the window, or has reached
+  ///   the limit of a session.
   @inline(__always)
   mutating func accept(_ counter: UInt64) -> Bool {
     guard wouldAccept(counter) else { return false }
@@ -43,12 +43,12 @@ struct ReplayWindow: BitwiseCopyable {
     return true
   }
 
-  /// Moves the end of the window to a greater counter, and clears the bits of all counters that are
-  /// new in it.
+  /// Moves the upper end of the window to a greater counter, and clears the bits of all counters
+  /// that enter the window.
   private mutating func slide(to counter: UInt64) {
     let width = UInt64(Policy.replayWindowPacketCount)
-    // Neither wraps: `greatest` is below reject-after-messages, and `counter` is at least `width`
-    // in the second case.
+    // Neither expression overflows: `greatest` is below reject-after-messages, and in the second
+    // case `counter` is at least `width`.
     let first = counter &- greatest < width ? greatest &+ 1 : counter &- width &+ 1
     greatest = counter
     let firstWord = first >> 6

@@ -1,6 +1,6 @@
 /// The chaining key, hash and message key of a handshake in progress (Noise section 5.2), in one
-/// scratch area of the locked memory. A handshake works on nothing else until it commits; however
-/// it ends, `wipe` is called.
+/// scratch area of the locked memory. Until it commits, a handshake changes nothing else. `wipe`
+/// must be called in any case, also if the handshake fails.
 struct SymmetricState {
   /// Layout of the scratch area, in bytes.
   private enum Offset {
@@ -26,15 +26,15 @@ struct SymmetricState {
   var hash: UnsafeMutableRawPointer { scratch + Offset.hash }
   private var dh: UnsafeMutableRawPointer { scratch + Offset.dh }
   private var tau: UnsafeMutableRawPointer { scratch + Offset.tau }
-  /// Room for the ephemeral private key, until it is committed.
+  /// The ephemeral private key, until it is committed.
   var ephemeralPrivate: UnsafeMutableRawPointer { scratch + Offset.ephemeralPrivate }
-  /// Room for 32 bytes of decrypted payload.
+  /// Room for 32 bytes of plaintext.
   var plaintext: UnsafeMutableRawPointer { scratch + Offset.plaintext }
 
-  /// The other side's static public key: given by the caller, or decrypted from an initiation.
+  /// The peer's static public key, either passed by the caller or decrypted from an initiation.
   var remoteStatic: UnsafeMutableRawPointer { scratch + Offset.remoteStatic }
 
-  /// Starts at `initial` with the responder's static key mixed in: `<- s` before the first message.
+  /// Starts with `initial` and mixes in the responder's static key (the pre-message `<- s`).
   func start(from initial: NoiseConstants, responder: Key) {
     initial.chainingKey.write(to: chainingKey)
     initial.hash.write(to: hash)
@@ -42,13 +42,13 @@ struct SymmetricState {
     mixHash(dh, byteCount: WireGuard.keyByteCount)
   }
 
-  /// Continues where an earlier message of the same handshake ended.
+  /// Continues from the state after an earlier message of the same handshake.
   func resume(chainingKey: UnsafeRawPointer, hash: Key) {
     self.chainingKey.copyMemory(from: chainingKey, byteCount: WireGuard.keyByteCount)
     hash.write(to: self.hash)
   }
 
-  /// Makes an ephemeral key pair: the private half stays in the scratch area.
+  /// Makes an ephemeral key pair. The private key stays in the scratch area.
   func makeEphemeral(into publicKey: UnsafeMutableRawPointer, entropy: inout Entropy) {
     entropy.fill(ephemeralPrivate, byteCount: WireGuard.keyByteCount)
     X25519.clamp(ephemeralPrivate)
@@ -62,7 +62,7 @@ struct SymmetricState {
       UnsafeRawBufferPointer(start: data, count: byteCount))
   }
 
-  /// Token `e` in a PSK handshake: the ephemeral key is mixed into both the hash and the chaining
+  /// Token `e`. In a PSK handshake the ephemeral key is mixed into both the hash and the chaining
   /// key.
   func mixEphemeral(_ ephemeral: UnsafeRawPointer) {
     mixHash(ephemeral, byteCount: WireGuard.keyByteCount)
@@ -71,14 +71,19 @@ struct SymmetricState {
       into: chainingKey, second: nil, third: nil)
   }
 
-  /// Tokens `ee`, `es`, `se`: false for a low-order point (R31).
+  /// Tokens `ee`, `es`, `se`.
+  ///
+  /// - Parameter keyed: whether to derive the message key too. It is not needed if `psk` follows,
+  ///   which replaces it.
+  /// - Returns: false if `point` is a low-order point (R31).
   func mixDH(secret: UnsafeRawPointer, point: UnsafeRawPointer, keyed: Bool = false) -> Bool {
     guard X25519.multiply(into: dh, secret: secret, point: point) else { return false }
     mixSecret(dh, keyed: keyed)
     return true
   }
 
-  /// Token `ss`, from the product computed when the peer was added: false if that was zero.
+  /// Token `ss`, with the precomputed shared secret (`Handshake.precompute`). Returns false if that
+  /// is zero.
   func mixPrecomputed(_ staticStatic: UnsafeRawPointer) -> Bool {
     guard !Secret.isZero(staticStatic, byteCount: WireGuard.keyByteCount) else { return false }
     mixSecret(staticStatic, keyed: true)
@@ -99,7 +104,7 @@ struct SymmetricState {
     mixHash(tau, byteCount: WireGuard.keyByteCount)
   }
 
-  /// Writes `byteCount + 16` bytes to `output`.
+  /// Writes the ciphertext and tag, `byteCount + 16` bytes, to `output`.
   func encryptAndHash(
     _ plaintext: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) {
@@ -109,7 +114,8 @@ struct SymmetricState {
     mixHash(output, byteCount: byteCount + WireGuard.tagByteCount)
   }
 
-  /// Reads `byteCount + 16` bytes from `message`; false if the tag is wrong.
+  /// Reads the ciphertext and tag, `byteCount + 16` bytes, from `message`. Returns false if the tag
+  /// is wrong.
   func decryptAndHash(
     _ message: UnsafeRawPointer, byteCount: Int, into output: UnsafeMutableRawPointer
   ) -> Bool {
@@ -136,8 +142,8 @@ struct SymmetricState {
   }
 }
 
-/// Hash(construction) and Hash(Hash(construction) || identifier), whitepaper section 5.4, computed
-/// once at start.
+/// Hash(construction) and Hash(Hash(construction) || identifier) (whitepaper section 5.4), computed
+/// once at startup.
 struct NoiseConstants: BitwiseCopyable {
   let chainingKey: Key
   let hash: Key
@@ -162,7 +168,7 @@ struct NoiseConstants: BitwiseCopyable {
 }
 
 extension StaticString {
-  /// The string's UTF-8 bytes, which live as long as the program.
+  /// The string's UTF-8 bytes, which are valid as long as the program runs.
   var bytes: UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(start: utf8Start, count: utf8CodeUnitCount)
   }
@@ -172,7 +178,7 @@ extension UnsafeRawBufferPointer {
   static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 }
 
-/// The device's own key pair. The private half is in the locked part of the arena.
+/// The device's own key pair. The private key is in the locked part of the arena.
 struct StaticIdentity {
   let privateKey: UnsafeMutableRawPointer
   private(set) var publicKey = Key.zero
@@ -182,7 +188,7 @@ struct StaticIdentity {
     privateKey = arena.carveBytes(WireGuard.keyByteCount, owner: "secrets: device key").baseAddress!
   }
 
-  /// Sets the private key from 32 bytes, clamped; all zero unset the identity (UAPI).
+  /// Sets the private key from 32 bytes, which are clamped. All zeros remove the key (UAPI).
   mutating func set(_ key: UnsafeRawPointer) {
     privateKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
     isSet = !Secret.isZero(privateKey, byteCount: WireGuard.keyByteCount)

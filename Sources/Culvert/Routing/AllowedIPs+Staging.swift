@@ -1,17 +1,17 @@
-/// Changes to one peer's allowed IPs that take effect together or not at all: an error later in the
-/// peer's section of a UAPI request must leave the peer as it was.
+/// Changes to one peer's allowed IPs that take effect together or not at all. An error later in the
+/// peer's section of a UAPI request must leave the peer unchanged.
 ///
-/// Staged prefixes are nodes in the trie that belong to nobody, so `route` ignores them, and the
-/// commit cannot fail for lack of room.
+/// A staged prefix has a node in the trie. The node gets its new owner only at the commit, so
+/// `route` ignores the change until then, and the commit cannot fail for lack of room.
 extension AllowedIPs {
   var isStaging: Bool { staging.first != 0 || staging.replacesAll }
 
-  /// Stages that `prefix` is assigned to the peer (`add`) or removed from it. The last change
-  /// staged for a prefix counts.
+  /// Stages a change: `prefix` is assigned to the peer (`add`) or removed from it. If several
+  /// changes are staged for a prefix, the last one counts.
   ///
   /// - Returns: false, with nothing changed, if the table is full.
   mutating func stage(_ prefix: IPPrefix, add: Bool) -> Bool {
-    // A prefix that nobody has need not be removed.
+    // A prefix without an owner does not have to be removed.
     let index = add ? place(prefix) : find(prefix)
     guard index != 0 else { return !add }
     guard add || nodes[index].isHeld else { return true }
@@ -27,14 +27,14 @@ extension AllowedIPs {
     return true
   }
 
-  /// Stages that all the peer's prefixes are removed first, and forgets what was staged before.
+  /// Stages the removal of all the peer's prefixes, and discards what was staged before.
   mutating func stageReplaceAll() {
     abandonStaged()
     staging.replacesAll = true
   }
 
-  /// Applies to `peer` what was staged; cannot fail. Takes time linear in what was staged and,
-  /// after `stageReplaceAll`, in the peer's prefixes.
+  /// Applies the staged changes to `peer`. Cannot fail. Takes time linear in the number of staged
+  /// changes and, after `stageReplaceAll`, of the peer's prefixes.
   mutating func commitStaged(to peer: UInt32) {
     if staging.replacesAll { removeAll(peer: peer) }
     var index = staging.first
@@ -52,7 +52,7 @@ extension AllowedIPs {
     staging = AllowedIPStaging()
   }
 
-  /// Forgets what was staged.
+  /// Discards the staged changes.
   mutating func abandonStaged() {
     var index = staging.first
     while index != 0 {
@@ -63,7 +63,7 @@ extension AllowedIPs {
     staging = AllowedIPStaging()
   }
 
-  /// Clears a node's mark and returns the node staged after it.
+  /// Clears a node's staged action, and returns the next staged node.
   private func unstage(_ index: UInt32) -> UInt32 {
     let next = links[index].nextStaged
     links[index].nextStaged = 0
@@ -72,11 +72,11 @@ extension AllowedIPs {
   }
 }
 
-/// What has been staged for one peer and not yet committed.
+/// The changes that have been staged for one peer and not yet committed.
 struct AllowedIPStaging: BitwiseCopyable {
-  /// The ends of the list of staged nodes, 0 for none.
+  /// The ends of the list of staged nodes; 0 for none.
   var first: UInt32 = 0
   var last: UInt32 = 0
-  /// The commit first removes all prefixes from the peer.
+  /// Whether the commit first removes all prefixes of the peer.
   var replacesAll = false
 }

@@ -1,30 +1,30 @@
-/// The allowed IPs of all peers: longest-prefix matching finds the peer that a destination belongs
-/// to, and checks that a source belongs to the peer that sent the packet (R2).
+/// The allowed IPs of all peers. Longest-prefix matching finds the peer for a destination, and
+/// checks that a source belongs to the peer that sent the packet (R2).
 ///
-/// There is one path-compressed binary trie per family. A node either holds a prefix or forks; a
-/// node that does neither is removed at once. So n prefixes never need more than n - 1 forks, and
-/// the pool of 2n nodes cannot run out before the prefixes do.
+/// There is one path-compressed binary trie per family. Every node holds a prefix or is a fork with
+/// two children; any other node is removed at once. Therefore n prefixes need at most n - 1 nodes
+/// that are only forks, and a pool of 2n nodes is sufficient.
 ///
-/// The trie's shape depends on nothing but the set of prefixes: changes that were staged and then
+/// The shape of the trie depends only on the set of prefixes: changes that were staged and then
 /// abandoned leave no trace.
 struct AllowedIPs: ~Copyable {
-  /// Node 0 is never used: its number means "none".
+  /// Node 0 is never used: index 0 means "none".
   let nodes: UnsafeMutablePointer<AllowedIPNode>
   let links: UnsafeMutablePointer<AllowedIPNode.Links>
-  /// The ends of the list of each peer's prefixes.
+  /// The ends of each peer's list of prefixes.
   let firsts: UnsafeMutableBufferPointer<UInt32>
   let lasts: UnsafeMutableBufferPointer<UInt32>
-  /// Prefixes that fit, staged ones included.
+  /// The largest number of prefixes, staged ones included.
   let capacity: Int
-  /// Prefixes in the table, staged ones included.
+  /// The number of prefixes in the table, staged ones included.
   private(set) var count = 0
-  /// Changes whenever the result of `route` or a listing may have changed.
+  /// Changes whenever the result of `route` or of a listing may have changed.
   private(set) var revision: UInt32 = 0
 
   private var rootIPv4: UInt32 = 0
   private var rootIPv6: UInt32 = 0
   private var firstFree: UInt32 = 0
-  /// Nodes from this one on have never been used; their memory is untouched.
+  /// Nodes from this one on have never been used, and their memory has not been touched.
   private var firstFresh: UInt32 = 1
   private(set) var nodeCount = 0
   var staging = AllowedIPStaging()
@@ -42,7 +42,7 @@ struct AllowedIPs: ~Copyable {
     lasts = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
   }
 
-  /// Empties the table. Called once, before anything else.
+  /// Empties the table. Must be called once, before anything else.
   mutating func prepare() {
     firsts.initialize(repeating: 0)
     lasts.initialize(repeating: 0)
@@ -72,7 +72,7 @@ struct AllowedIPs: ~Copyable {
     while index != 0 {
       let node = nodes[index]
       let length = UInt64(node.length)
-      // Shifted by one first: a shift by all 64 bits for length 0 would wrap around.
+      // Shifted by 1 first, because `&>>` by 64, for length 0, would shift by 0.
       guard ((bits ^ node.high) >> 1) &>> (63 &- length) == 0 else { break }
       if node.peer != AllowedIPNode.nobody { peer = node.peer }
       index = node.child((bits &>> (63 &- length)) & 1)
@@ -95,7 +95,8 @@ struct AllowedIPs: ~Copyable {
 
   // MARK: Changes
 
-  /// Assigns `prefix` to `peer`, last in its list; another peer that had it loses it.
+  /// Assigns `prefix` to `peer`, at the end of its list. Another peer that owns the prefix loses
+  /// it.
   ///
   /// - Returns: false, with nothing changed, if the table is full.
   mutating func insert(_ prefix: IPPrefix, peer: UInt32) -> Bool {
@@ -105,7 +106,7 @@ struct AllowedIPs: ~Copyable {
     return true
   }
 
-  /// Removes `prefix` from `peer`; false if it is not the peer's.
+  /// Removes `prefix` from `peer`. Returns false if `peer` does not own it.
   @discardableResult
   mutating func remove(_ prefix: IPPrefix, peer: UInt32) -> Bool {
     let index = find(prefix)
@@ -126,7 +127,7 @@ struct AllowedIPs: ~Copyable {
     }
   }
 
-  /// Makes `peer` the owner of a node in the trie, at the end of the peer's list.
+  /// Makes `peer` the owner of a node in the trie, and appends the node to the peer's list.
   mutating func assign(_ index: UInt32, to peer: UInt32) {
     unassign(index)
     let slot = slot(of: peer)
@@ -139,7 +140,7 @@ struct AllowedIPs: ~Copyable {
     revision &+= 1
   }
 
-  /// Removes a node from its owner's list, if it has an owner. It stays in the trie.
+  /// Removes a node from its owner, if it has one. The node stays in the trie.
   mutating func unassign(_ index: UInt32) {
     let peer = nodes[index].peer
     guard peer != AllowedIPNode.nobody else { return }
@@ -159,7 +160,7 @@ struct AllowedIPs: ~Copyable {
 
   // MARK: The trie
 
-  /// The node of exactly this prefix; 0 if there is none.
+  /// The node for exactly this prefix; 0 if there is none.
   func find(_ prefix: IPPrefix) -> UInt32 {
     let (high, low) = (prefix.address.high, prefix.address.low)
     let length = Int(prefix.length)
@@ -174,8 +175,8 @@ struct AllowedIPs: ~Copyable {
     return 0
   }
 
-  /// Finds the node of this prefix or makes one. It is counted as held, so the caller must hold it
-  /// at once.
+  /// Finds or makes the node for this prefix. The node is counted as held, so the caller must give
+  /// it an owner or an action at once.
   ///
   /// - Returns: 0 if the table is full.
   mutating func place(_ prefix: IPPrefix) -> UInt32 {
@@ -204,8 +205,8 @@ struct AllowedIPs: ~Copyable {
     return index
   }
 
-  /// Makes a node for `prefix`, which shares its first `common` bits with the node `index`: above
-  /// that node, or beside it under a new fork.
+  /// Makes a node for `prefix`, which has its first `common` bits in common with the node `index`.
+  /// The new node is the parent of that node, or its sibling under a new fork.
   private mutating func fork(above index: UInt32, at common: Int, for prefix: IPPrefix) -> UInt32 {
     let parent = links[index].parent
     let new = make(prefix.address, length: Int(prefix.length))
@@ -220,8 +221,8 @@ struct AllowedIPs: ~Copyable {
     return new
   }
 
-  /// Takes a node from the free list. There is always one: there are fewer forks than held nodes,
-  /// and the caller has checked that one more may be held.
+  /// Initializes a free node. There always is one, because there are fewer forks than held nodes
+  /// and the caller has checked that one more node may be held.
   private mutating func make(_ address: IPAddress, length: Int) -> UInt32 {
     let index: UInt32
     if firstFree != 0 {
@@ -251,15 +252,15 @@ struct AllowedIPs: ~Copyable {
     }
   }
 
-  /// Removes a node that is no longer held by a peer or by the staging.
+  /// Removes a node that has no owner and no staged action.
   mutating func releaseIfUnheld(_ index: UInt32) {
     guard !nodes[index].isHeld else { return }
     count -= 1
     prune(index)
   }
 
-  /// Removes an unheld node from the trie, unless it forks. If that leaves the fork above it with
-  /// one child, that fork is removed too; never more than these two.
+  /// Removes an unheld node from the trie, unless it has two children. If its parent is a fork, the
+  /// parent then has only one child and is removed too. At most these two nodes are removed.
   private mutating func prune(_ index: UInt32) {
     let node = nodes[index]
     let (left, right) = (node.child(0), node.child(1))
@@ -287,7 +288,7 @@ struct AllowedIPs: ~Copyable {
     return bit(Int(nodes[parent].length), of: node.high, node.low)
   }
 
-  /// Leading bits that a node's prefix and an address have in common, 0-128.
+  /// The number of leading bits that a node's prefix and an address have in common, 0-128.
   @inline(__always)
   private func commonBitCount(
     _ node: AllowedIPNode, _ high: UInt64, _ low: UInt64
@@ -297,28 +298,28 @@ struct AllowedIPs: ~Copyable {
       ? difference.leadingZeroBitCount : 64 &+ (low ^ node.low).leadingZeroBitCount
   }
 
-  /// The bit after the first `position` bits; any bit after a full-length prefix, which has no
-  /// children.
+  /// The bit after the first `position` bits. For a full-length prefix the result does not matter,
+  /// because its node has no children.
   @inline(__always)
   private func bit(_ position: Int, of high: UInt64, _ low: UInt64) -> UInt64 {
     ((position < 64 ? high : low) &>> UInt64(truncatingIfNeeded: 63 &- position)) & 1
   }
 }
 
-/// The part of a node that routing reads: 32 bytes, two to a cache line.
+/// The part of a node that routing reads: 32 bytes, so that two fit in a cache line.
 struct AllowedIPNode: BitwiseCopyable {
-  /// The prefix, left-aligned as in `IPAddress`; the bits after `length` are 0.
+  /// The prefix, left-aligned as in `IPAddress`. The bits after the first `length` are 0.
   var high: UInt64
   var low: UInt64
-  /// Both children in one word, so that choosing one takes a shift instead of a branch. 0 for none.
+  /// Both children in one word, so that one is selected by a shift instead of a branch. 0 for none.
   var children: UInt64
-  /// The peer that the prefix belongs to, or `nobody`.
+  /// The peer that owns the prefix, or `nobody`.
   var peer: UInt32
   var length: UInt8
   var family: IPAddress.Family
-  /// What `commitStaged` will do with the prefix.
+  /// The change that `commitStaged` will make.
   var action: Action
-  /// Fills the stride (`Arena.carve`).
+  /// Fills the stride (see `Arena.carve`).
   private let padding: UInt8 = 0
 
   enum Action: UInt8, BitwiseCopyable {
@@ -327,14 +328,15 @@ struct AllowedIPNode: BitwiseCopyable {
     case remove
   }
 
-  /// The part of a node that only changes and listings read, so that routing does not load it.
+  /// The part of a node that only changes and listings use. It is separate, so that routing does
+  /// not load it into the cache.
   struct Links: BitwiseCopyable {
-    /// The node above; 0 for the root. Of a free node, the next free one.
+    /// The parent; 0 for the root. In a free node, the next free node.
     var parent: UInt32
-    /// Neighbours among the prefixes of one peer, in the order they were added; 0 for none.
+    /// The neighbours in the owner's list, in the order they were added; 0 for none.
     var next: UInt32
     var previous: UInt32
-    /// The prefix staged next; 0 for none.
+    /// The next staged node; 0 for none.
     var nextStaged: UInt32
   }
 
@@ -352,12 +354,12 @@ struct AllowedIPNode: BitwiseCopyable {
     children = children & ~(0xffff_ffff &<< shift) | UInt64(node) &<< shift
   }
 
-  /// Whether the node holds a prefix, and is not only a fork.
+  /// Whether the node holds a prefix, owned or staged, and is not only a fork.
   @inline(__always)
   var isHeld: Bool { peer != AllowedIPNode.nobody || action != .none }
 }
 
-// By number: a node or its links are used in place, not copied.
+// Indexing by `UInt32`, with addressors, so that a node or its links are used in place, not copied.
 extension UnsafeMutablePointer {
   subscript(number: UInt32) -> Pointee {
     @inline(__always) unsafeAddress { UnsafePointer(self + Int(truncatingIfNeeded: number)) }
@@ -365,11 +367,11 @@ extension UnsafeMutablePointer {
   }
 }
 
-/// Listing one peer's allowed IPs, in the order they were added.
+/// Lists one peer's allowed IPs, in the order they were added.
 extension AllowedIPs {
-  /// The position in a listing. It may be kept while the listing waits for a slow reader. A change
-  /// in between, which `revision` shows, can end the listing early or repeat a prefix, but do
-  /// nothing worse.
+  /// A position in a listing, which may be kept while the listing waits for a slow reader. If the
+  /// table changes meanwhile (see `revision`), the listing may end early or repeat a prefix, but it
+  /// is still safe.
   struct Cursor: BitwiseCopyable {
     fileprivate var node: UInt32
     fileprivate let peer: UInt32
@@ -384,7 +386,7 @@ extension AllowedIPs {
   func next(_ cursor: inout Cursor) -> IPPrefix? {
     guard cursor.node != 0 else { return nil }
     let node = nodes[cursor.node]
-    // The prefix at this position has been removed from the peer meanwhile.
+    // Otherwise this prefix has been removed from the peer meanwhile.
     guard node.peer == cursor.peer else { return nil }
     cursor.node = links[cursor.node].next
     let address =

@@ -1,9 +1,9 @@
-/// Finds the peer, and which of its handshakes or sessions, that a receiver index names: a hash
-/// table with open addressing. Indices are random (R6), so an index is its own hash, and nobody
-/// outside can crowd a bucket.
+/// Maps receiver indices to peers and their handshakes or sessions: a hash table with open
+/// addressing. Our indices are random (R6), so an index is used as its own hash, and an attacker
+/// cannot crowd a bucket.
 struct IndexTable: ~Copyable {
   struct Entry: BitwiseCopyable {
-    /// What the index names; its meaning is the user's (`IndexKind`).
+    /// What the index refers to. The caller defines the values (`IndexKind`).
     var kind: UInt8
     var peer: PeerID
     /// 0 marks an empty bucket.
@@ -15,9 +15,9 @@ struct IndexTable: ~Copyable {
   private(set) var count = 0
 
   static let owner: StaticString = "receiver indices"
-  /// A handshake and the previous, current and next keypair.
+  /// One for the handshake, and one for each of the three keypairs (previous, current, next).
   static let indicesPerPeer = 4
-  /// No entry is further from its home bucket than this, which bounds the work for any datagram.
+  /// Every entry is closer to its home bucket than this, which limits the work for a datagram.
   private static let maximumProbeCount = 64
 
   init(carvingFrom arena: inout Arena, limits: Limits) {
@@ -26,21 +26,21 @@ struct IndexTable: ~Copyable {
     mask = bucketCount - 1
   }
 
-  /// Empties the table. Called once, before anything else.
+  /// Empties the table. Must be called once, before anything else.
   mutating func prepare() {
     let empty = Entry(kind: 0, peer: PeerID(index: 0, generation: 0), index: 0)
     buckets.initialize(repeating: empty)
     count = 0
   }
 
-  /// Half of the buckets.
+  /// The largest number of entries, half the number of buckets.
   var capacity: Int { buckets.count / 2 }
   var isFull: Bool { count >= capacity }
 
-  /// Inserts the index `candidate`, which the caller drew at random.
+  /// Inserts the index `candidate`, which the caller has drawn at random.
   ///
-  /// - Returns: false if the index is taken, reserved (0) or crowded, or if the table is full;
-  ///   unless `isFull`, the caller draws again.
+  /// - Returns: false if the index is taken or reserved (0), if its neighbourhood is crowded, or if
+  ///   the table is full. Unless `isFull`, the caller draws another index.
   mutating func insert(_ candidate: UInt32, peer: PeerID, kind: UInt8) -> Bool {
     guard candidate != 0, !isFull else { return false }
     var bucket = home(of: candidate)
@@ -57,15 +57,15 @@ struct IndexTable: ~Copyable {
     return false
   }
 
-  /// What an index from the network names.
+  /// The entry for an index from the network.
   @inline(__always)
   func find(_ index: UInt32) -> Entry? {
     guard let bucket = bucket(of: index) else { return nil }
     return buckets[bucket]
   }
 
-  /// Changes what an index names, from a handshake to the keypair that results. False if there is
-  /// no such index.
+  /// Changes what an index refers to, from a handshake to the resulting keypair. Returns false if
+  /// there is no such index.
   @discardableResult
   func setKind(_ kind: UInt8, of index: UInt32) -> Bool {
     guard let bucket = bucket(of: index) else { return false }
@@ -73,11 +73,11 @@ struct IndexTable: ~Copyable {
     return true
   }
 
-  /// Removes an index; false if there is no such index.
+  /// Removes an index. Returns false if there is no such index.
   @discardableResult
   mutating func remove(_ index: UInt32) -> Bool {
     guard var gap = bucket(of: index) else { return false }
-    // Later entries move back into the gap, so that no tombstones accumulate.
+    // Later entries are moved back into the gap, so that no tombstones are needed.
     var bucket = (gap &+ 1) & mask
     while buckets[bucket].index != 0 {
       let distance = (bucket &- home(of: buckets[bucket].index)) & mask

@@ -1,15 +1,18 @@
-/// Finds peers by public key: a hash table with open addressing over a fixed table of peers. They
-/// are also linked in the order in which they were configured, as wg(8) shows them.
+/// Finds peers by public key: a hash table with open addressing over an array of fixed size. The
+/// peers are also in a list in the order of their configuration, in which wg(8) shows them.
+///
+/// A peer's place is its index in the array. A `number` is a place plus 1, so that 0 can mean
+/// "none".
 struct PeerTable: ~Copyable {
   private let entries: UnsafeMutableBufferPointer<PeerEntry>
-  /// Place + 1 of a peer; 0 for an empty bucket. At most half of the buckets are taken.
+  /// The number of the peer in each bucket; 0 for an empty bucket. At most half of them are in use.
   private let buckets: UnsafeMutableBufferPointer<UInt32>
   private let bucketMask: Int
-  /// The upper bits of a hash, shifted right by this, are the number of a bucket.
+  /// The index of a bucket is the hash, shifted right by this number of bits.
   private let bucketShift: UInt32
-  /// Seeded, so that nobody can choose keys that share a bucket.
+  /// Seeded, so that an attacker cannot choose keys that share a bucket.
   private var hash = TableHash(seed: 0)
-  /// Places + 1; 0 for none.
+  /// Numbers of the first and last peer and of the first free place; 0 for none.
   private var first: UInt32 = 0
   private var last: UInt32 = 0
   private var firstFree: UInt32 = 0
@@ -25,9 +28,9 @@ struct PeerTable: ~Copyable {
     bucketShift = UInt32(32 - bucketCount.trailingZeroBitCount)
   }
 
-  /// Empties the table. Called once, before anything else.
+  /// Empties the table. Must be called once, before anything else.
   ///
-  /// - Parameter seed: random.
+  /// - Parameter seed: a random number.
   mutating func prepare(seed: UInt64) {
     hash = TableHash(seed: seed)
     buckets.update(repeating: 0)
@@ -46,13 +49,13 @@ struct PeerTable: ~Copyable {
   var capacity: Int { entries.count }
   var isFull: Bool { firstFree == 0 }
 
-  /// The peer with the public key in the 32 bytes at `key`.
+  /// The peer whose public key is the 32 bytes at `key`.
   func find(at key: UnsafeRawPointer) -> PeerID? {
     let number = buckets[bucket(of: key)]
     return number == 0 ? nil : id(of: number)
   }
 
-  /// Inserts a peer, last in order, or finds the one that has this key already.
+  /// Inserts a peer at the end of the list, or returns the existing peer with this key.
   ///
   /// - Returns: nil if the table is full.
   mutating func insert(at key: UnsafeRawPointer) -> PeerID? {
@@ -72,7 +75,7 @@ struct PeerTable: ~Copyable {
     return id(of: number)
   }
 
-  /// Removes a peer; false if it has been removed already.
+  /// Removes a peer. Returns false if it has already been removed.
   @discardableResult
   mutating func remove(_ id: PeerID) -> Bool {
     guard contains(id) else { return false }
@@ -89,14 +92,14 @@ struct PeerTable: ~Copyable {
     return true
   }
 
-  /// Whether the peer that was given this ID is still configured.
+  /// Whether the peer with this ID is still configured.
   func contains(_ id: PeerID) -> Bool {
     guard id.index < UInt32(entries.count) else { return false }
     let generation = self[id.index &+ 1].generation
     return generation & 1 != 0 && generation == id.generation
   }
 
-  /// The peer that has this place now, if any.
+  /// The peer at this place now, if there is one.
   func peer(atPlace index: UInt32) -> PeerID? {
     guard index < UInt32(entries.count), self[index &+ 1].isTaken else {
       return nil
@@ -104,7 +107,7 @@ struct PeerTable: ~Copyable {
     return id(of: index &+ 1)
   }
 
-  /// 32 bytes, the public key of a peer in the table; valid until the peer is removed.
+  /// The 32 bytes of the public key of a peer in the table; valid until the peer is removed.
   func key(of id: PeerID) -> UnsafeRawPointer {
     precondition(contains(id))
     // The key's words are the first four fields.
@@ -121,7 +124,7 @@ struct PeerTable: ~Copyable {
     return next == 0 ? nil : self.id(of: next)
   }
 
-  /// The entry at a place of the table, by its number, which is place + 1.
+  /// The entry with this number.
   private subscript(number: UInt32) -> PeerEntry {
     @inline(__always) unsafeAddress { UnsafePointer(address(of: number)) }
     @inline(__always) nonmutating unsafeMutableAddress { address(of: number) }
@@ -129,7 +132,7 @@ struct PeerTable: ~Copyable {
 
   @inline(__always)
   private func address(of number: UInt32) -> UnsafeMutablePointer<PeerEntry> {
-    // Numbers come from the table itself.
+    // Unchecked, because numbers come from the table itself.
     entries.baseAddress.unsafelyUnwrapped + (Int(truncatingIfNeeded: number) &- 1)
   }
 
@@ -138,14 +141,14 @@ struct PeerTable: ~Copyable {
     PeerID(index: number &- 1, generation: self[number].generation)
   }
 
-  /// The bucket that holds the key, or the empty one where it belongs.
+  /// The bucket of the key, or the empty bucket where it would be inserted.
   private func bucket(of key: UnsafeRawPointer) -> Int {
     let key0 = key.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
     let key1 = key.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
     let key2 = key.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
     let key3 = key.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
     var bucket = home(of: key0, key1, key2, key3)
-    // Half of the buckets are empty, so this ends.
+    // This terminates, because at least half of the buckets are empty.
     while buckets[bucket] != 0 {
       let entry = self[buckets[bucket]]
       if entry.key0 == key0, entry.key1 == key1, entry.key2 == key2, entry.key3 == key3 {
@@ -156,8 +159,8 @@ struct PeerTable: ~Copyable {
     return bucket
   }
 
-  /// Empties the bucket of a peer, and moves later ones back into the gap, so that no tombstones
-  /// accumulate.
+  /// Empties the bucket of a peer, and moves later entries back into the gap, so that no tombstones
+  /// are needed.
   private func emptyBucket(of number: UInt32) {
     var gap = bucket(of: UnsafeRawPointer(address(of: number)))
     var bucket = (gap &+ 1) & bucketMask
@@ -179,18 +182,19 @@ struct PeerTable: ~Copyable {
   }
 }
 
-/// One place of the peer table: the peer's public key, and its neighbours in configuration order.
+/// An entry of the peer table: a peer's public key, and its neighbours in the list.
 struct PeerEntry: BitwiseCopyable {
   var key0: UInt64
   var key1: UInt64
   var key2: UInt64
   var key3: UInt64
-  /// Odd while a peer has this place; incremented when one is inserted and when one is removed.
+  /// Incremented when a peer is inserted and when it is removed, so it is odd while the place is in
+  /// use.
   var generation: UInt32
-  /// Place + 1 of the next peer, or of the next free place; 0 for none.
+  /// The number of the next peer, or in a free place, of the next free place; 0 for none.
   var next: UInt32
   var previous: UInt32
-  /// Fills the stride (`Arena.carve`).
+  /// Fills the stride (see `Arena.carve`).
   private let padding: UInt32 = 0
 
   @inline(__always)
@@ -205,8 +209,9 @@ struct PeerEntry: BitwiseCopyable {
   }
 }
 
-/// Names a peer's place in every per-peer table. The generation distinguishes the peer that has the
-/// place now from a removed one that an in-flight batch still names.
+/// Identifies a peer: its index in every per-peer table, and a generation. The generation
+/// distinguishes the present peer at that index from a removed peer that a batch in flight may
+/// still refer to.
 public struct PeerID: Hashable, Sendable, BitwiseCopyable {
   public var index: UInt32
   public var generation: UInt32
@@ -217,8 +222,8 @@ public struct PeerID: Hashable, Sendable, BitwiseCopyable {
     self.generation = generation
   }
 
-  /// The peer in 32 bits: 16 of the index and 16 of the generation. Two peers that share it are
-  /// 32,768 removals of the same place apart.
+  /// The peer as 32 bits: 16 bits of the index and 16 bits of the generation. The value repeats
+  /// only after 32,768 peers have been removed from the same place.
   public var sender: UInt32 { index & 0xffff | generation << 16 }
 
   /// No peer; never in the table.

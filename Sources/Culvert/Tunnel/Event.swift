@@ -5,14 +5,15 @@ public struct Event: Sendable, BitwiseCopyable {
     case initiationReceived
     case responseSent
     case responseReceived
-    /// No try was answered.
+    /// All attempts went unanswered.
     case handshakeGivenUp
     case cookieReceived
     case keysWiped
-    /// Large datagrams exceed the path's MTU, and are sent one by one.
+    /// The kernel refused segments that exceed the path's MTU. Datagrams of that size are now sent
+    /// one by one.
     case segmentsRefused
 
-    /// The text of the log, where possible wireguard-go's.
+    /// The text for the log, the same as wireguard-go's if possible.
     public var text: StaticString {
       switch self {
       case .initiationSent: "Sending handshake initiation"
@@ -31,8 +32,8 @@ public struct Event: Sendable, BitwiseCopyable {
   public let peer: Key
 }
 
-/// The latest events that have not been read yet, in a fixed ring. If nobody reads them, the oldest
-/// are overwritten.
+/// Unread events, in a ring of fixed size. When the ring is full, a new event overwrites the
+/// oldest.
 struct EventRing {
   private static let capacity = 64
   private let events: UnsafeMutablePointer<Event>

@@ -1,4 +1,4 @@
-/// Everything about one peer but its keys, which are in the locked part of the arena.
+/// The state of one peer, except for its keys, which are in the locked part of the arena.
 struct Peer: BitwiseCopyable {
   let id: PeerID
   let publicKey: Key
@@ -7,24 +7,24 @@ struct Peer: BitwiseCopyable {
   var timers = Timers()
   var staged = StagedPackets()
   var cookie: ReceivedCookie
-  /// Where to send; nil until configured or heard from.
+  /// Where to send; nil until the endpoint is configured or the peer is heard from.
   var path: Path?
 
-  /// Datagrams of at least this size are sent one by one: the kernel refused them as segments of
-  /// one buffer, because they exceed the MTU of this path.
+  /// Datagrams of at least this size are sent one by one, because they exceed the MTU of this path
+  /// and the kernel refused to send them as segments of one buffer.
   var segmentLimit: UInt16 = .max
 
-  /// Whole messages on the wire, in bytes, as the kernel counts them (R36).
+  /// Bytes of complete WireGuard messages, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
   var sentByteCount: UInt64 = 0
-  /// When the last authentic message arrived. `deliver` may see an answer before `emit` has run
-  /// for the datagram that it answers.
+  /// When the last authentic message arrived. `emit` reads it, because `deliver` may process an
+  /// answer before `emit` has run for the datagram that it answers.
   var lastReceived: Instant?
-  /// When the last handshake finished; nil for never.
+  /// When the last handshake finished; nil if there was none.
   var lastHandshake: Instant?
 
-  /// The session that this peer last had in a batch, and the serial number of that batch: it saves
-  /// searching the batch's sessions for each packet.
+  /// This peer's session in the batch with the given serial number. They are cached here, so that
+  /// the sessions of the batch need not be searched for each packet.
   var outboundSession: UInt16 = 0
   var inboundSession: UInt16 = 0
   var outboundSerial: UInt64 = 0
@@ -40,10 +40,10 @@ struct Peer: BitwiseCopyable {
     self.cookie = cookie
   }
 
-  /// Changes the path to the peer. What was learned about the path to another endpoint is
-  /// forgotten.
+  /// Changes the path to the peer. If the endpoint changes, the segment limit of the old path is
+  /// dropped.
   ///
-  /// - Returns: whether the address is a different one.
+  /// - Returns: whether the endpoint's address has changed.
   mutating func move(to path: Path) -> Bool {
     let before = self.path
     self.path = path
@@ -53,17 +53,19 @@ struct Peer: BitwiseCopyable {
   }
 }
 
-/// The peers' states, by their place in the `PeerTable`, and the memory that belongs to each.
+/// The states of all peers, indexed by place in the `PeerTable`, and the memory of each.
 ///
-/// Whoever uses a subscript has a place that is taken: from the table, or from an id that
-/// `PeerTable.contains`. A function of the tunnel that passes a peer to another one copies this
-/// pointer first (`let peers = peers`): the compiler does not know that the peer is outside `self`.
+/// The subscripts do not check the place. It must be in use: either it comes from the table, or
+/// `PeerTable.contains` has confirmed the id. A function of the tunnel that passes a peer to
+/// another one first copies this pointer (`let peers = peers`), because the compiler does not know
+/// that the peer is outside `self`.
 struct Peers: BitwiseCopyable {
   private let states: UnsafeMutablePointer<Peer>
   private let replayWindows: UnsafeMutablePointer<UInt64>
   private let secrets: UnsafeMutableRawPointer
 
-  /// Chaining key, ephemeral key, preshared key, static product; keypairs; cookie.
+  /// The handshake (chaining key, ephemeral key, preshared key, static product), the keypairs and
+  /// the cookie.
   static let secretByteCount =
     Handshake.secretByteCount + Keypairs.secretByteCount + ReceivedCookie.secretByteCount
 
@@ -77,7 +79,7 @@ struct Peers: BitwiseCopyable {
     self.secrets = secrets
   }
 
-  // Addresses instead of values: a peer is used in place, not copied.
+  // Addressors, so that a peer is used in place and not copied.
   subscript(id: PeerID) -> Peer {
     @inline(__always) unsafeAddress { UnsafePointer(states + Int(id.index)) }
     @inline(__always) nonmutating unsafeMutableAddress { states + Int(id.index) }
@@ -102,10 +104,10 @@ struct Peers: BitwiseCopyable {
   }
 }
 
-/// What a receiver index names.
+/// What a receiver index refers to.
 enum IndexKind: UInt8 {
-  /// The handshake in progress of its peer.
+  /// The peer's handshake in progress.
   case handshake = 1
-  /// One of its peer's three keypairs.
+  /// One of the peer's three keypairs.
   case keypair = 2
 }

@@ -1,11 +1,11 @@
-/// Finds the peer whose timer is due first: a binary heap over the peers, in fixed arrays.
+/// Finds the peer whose timer is due first, with a binary heap of the peers in fixed arrays.
 ///
-/// The data path moves deadlines later with every batch, so a later deadline is not sifted at once:
-/// the heap keeps the earlier time, and the peer is moved to its right place when it reaches the
-/// top.
+/// The data path postpones deadlines with every batch, so a postponed deadline does not change the
+/// heap at once. The heap keeps the earlier time, and the peer moves to its correct position when
+/// it reaches the top.
 struct Schedule: ~Copyable {
   private let heap: UnsafeMutablePointer<UInt32>
-  /// The position of each peer in the heap plus one; 0 for a peer that is not in it.
+  /// The position of each peer in the heap, plus 1; 0 for a peer that is not in the heap.
   private let positions: UnsafeMutablePointer<UInt32>
   private let keys: UnsafeMutablePointer<Deadline>
   private(set) var count = 0
@@ -17,12 +17,12 @@ struct Schedule: ~Copyable {
     keys = arena.carve(Deadline.self, count: peers, owner: owner).baseAddress!
   }
 
-  /// The peer at the top and the time under which the heap has it.
+  /// The peer at the top, and its time in the heap, which may be earlier than its deadline.
   var top: (peer: UInt32, deadline: Deadline)? {
     count == 0 ? nil : (heap[0], keys[Int(heap[0])])
   }
 
-  /// Makes sure that `peer` reaches the top at `deadline` or earlier.
+  /// Ensures that `peer` reaches the top at `deadline` or earlier.
   mutating func lower(_ peer: UInt32, to deadline: Deadline) {
     guard deadline.isSet else { return }
     if positions[Int(peer)] == 0 {
@@ -37,7 +37,7 @@ struct Schedule: ~Copyable {
     }
   }
 
-  /// Moves the top peer to the place of `deadline`, or removes it for `never`.
+  /// Moves the top peer to the position for `deadline`, or removes it if `deadline` is `never`.
   mutating func replaceTop(_ deadline: Deadline) {
     guard count > 0 else { return }
     guard deadline.isSet else {

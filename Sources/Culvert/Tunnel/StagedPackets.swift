@@ -1,7 +1,9 @@
-/// The packets of one peer that wait for a session, oldest first, in a chain of slots. A packet
-/// that is larger than a slot takes several in a row. Two limits apply: packets and slots.
+/// The packets of one peer that wait for a session: a linked list of slots, oldest packet first. A
+/// packet that is larger than a slot takes several consecutive slots. The caller limits both the
+/// packets and the slots of a peer.
 struct StagedPackets: BitwiseCopyable {
-  /// The header of each slot: the packet's byte count in its first slot, 0 in the others.
+  /// The header of each slot. It holds the packet's byte count in the first slot of the packet, and
+  /// 0 in the others.
   private static let headerByteCount = 8
   static let payloadByteCount = Limits.stagingSlotByteCount - headerByteCount
 
@@ -18,7 +20,7 @@ struct StagedPackets: BitwiseCopyable {
     max(1, (byteCount + payloadByteCount - 1) / payloadByteCount)
   }
 
-  /// Bytes of the oldest packet, 0 for a staged keepalive; nil when empty.
+  /// The size of the oldest packet in bytes, 0 for a staged keepalive; nil if nothing is staged.
   func oldestByteCount(in pool: BufferPool) -> Int? {
     packetCount == 0 ? nil : header(of: first, in: pool)
   }
@@ -49,7 +51,7 @@ struct StagedPackets: BitwiseCopyable {
     return true
   }
 
-  /// Removes the oldest packet and copies it to `target`, which has room for all of it.
+  /// Removes the oldest packet and copies it to `target`, which must have room for it.
   mutating func pop(into target: UnsafeMutableRawPointer, from pool: BufferPool) {
     let byteCount = header(of: first, in: pool)
     var copied = 0
@@ -78,7 +80,7 @@ struct StagedPackets: BitwiseCopyable {
     while packetCount > 0 { dropOldest(from: pool) }
   }
 
-  /// Slots held.
+  /// The number of slots in use.
   var heldSlots: Int { Int(slotCount) }
 
   private func header(of slot: UInt32, in pool: BufferPool) -> Int {

@@ -1,20 +1,20 @@
-/// One peer's timers (whitepaper section 6), each named for what happens when it expires, and the
-/// events that set and clear them. This is only arithmetic on deadlines: `Tunnel+Timers` acts on
-/// what is due.
+/// One peer's timers (whitepaper section 6), each named after what happens when it expires, and the
+/// events that set and clear them. This type only computes deadlines; `Tunnel+Timers` acts when a
+/// timer is due.
 struct Timers: BitwiseCopyable {
-  /// Our initiation got no response: send another.
+  /// Our initiation was not answered: send another one.
   private(set) var retransmitHandshake = Deadline.never
-  /// Data was received and nothing sent since: send a keepalive (passive keepalive).
+  /// Data was received and nothing has been sent since: send a (passive) keepalive.
   private(set) var sendKeepalive = Deadline.never
-  /// Data was sent and nothing received since: the session may be dead, start a new one.
+  /// Data was sent and nothing has been received since: the session may be dead, start a new one.
   private(set) var newHandshake = Deadline.never
-  /// No new session for so long that the keys are wiped.
+  /// There has been no new session for `Policy.zeroKeysAfterTime`: wipe the keys.
   private(set) var zeroKeys = Deadline.never
   private(set) var persistentKeepalive = Deadline.never
-  /// A wish below is to be fulfilled as soon as timers run.
+  /// Due as soon as one of the requests below is pending.
   private(set) var work = Deadline.never
 
-  // What `work` is set for.
+  // The pending requests.
   private(set) var wantsInitiation = false
   private(set) var wantsKeepalive = false
   private(set) var wantsFlush = false
@@ -22,9 +22,9 @@ struct Timers: BitwiseCopyable {
   private var needsAnotherKeepalive = false
   private(set) var attempts: UInt8 = 0
   private(set) var lastInitiation: Instant?
-  /// A session is renewed on receiving only once (`Policy.rekeyOnReceiveAfterTime`).
+  /// Receiving renews a session only once (`Policy.rekeyOnReceiveAfterTime`).
   private(set) var hasRenewedOnReceive = false
-  /// Seconds; 0 for off.
+  /// In seconds; 0 means off.
   var persistentKeepaliveInterval: UInt16 = 0 {
     didSet { if persistentKeepaliveInterval == 0 { persistentKeepalive = .never } }
   }
@@ -38,11 +38,11 @@ struct Timers: BitwiseCopyable {
       min(zeroKeys, min(persistentKeepalive, work)))
   }
 
-  // MARK: Wishes
+  // MARK: Requests
 
-  /// Requests an initiation, unless one was sent less than rekey-timeout ago or is about to be
-  /// retried. The retry has jitter, and traffic must not initiate before it, or two ends that
-  /// initiate at the same time would stay in step (R17).
+  /// Requests an initiation, unless one was sent less than rekey-timeout ago or a retry is
+  /// scheduled. The retry has jitter. Traffic must not cause an initiation before the retry,
+  /// otherwise two ends that initiate at the same time would stay synchronized (R17).
   mutating func wantInitiation(at now: Instant) {
     attempts = 0
     guard !wantsInitiation, mayInitiate(at: now) else { return }
@@ -61,7 +61,7 @@ struct Timers: BitwiseCopyable {
     work = Deadline(now)
   }
 
-  /// Never more than one initiation per rekey-timeout (whitepaper 6.1).
+  /// Limits initiations to one per rekey-timeout (whitepaper 6.1).
   func mayInitiate(at now: Instant) -> Bool {
     guard let last = lastInitiation else { return true }
     return now.since(last) >= WireGuard.rekeyTimeout
@@ -88,14 +88,15 @@ struct Timers: BitwiseCopyable {
 
   // MARK: Events
 
-  /// Data, not a keepalive, was sent.
+  /// Data was sent, not a keepalive.
   mutating func dataSent(at now: Instant, jitter: UInt64) {
     guard !newHandshake.isSet else { return }
     newHandshake = .after(
       WireGuard.keepaliveTimeout + WireGuard.rekeyTimeout + jitter, from: now)
   }
 
-  /// Data, not a keepalive, was received (R16: the timer runs from the first).
+  /// Data was received, not a keepalive. The timer runs from the first data packet; later ones do
+  /// not restart it (R16).
   mutating func dataReceived(at now: Instant) {
     if sendKeepalive.isSet {
       needsAnotherKeepalive = true
@@ -112,7 +113,7 @@ struct Timers: BitwiseCopyable {
     newHandshake = .never
   }
 
-  /// In either direction, handshake messages included.
+  /// A packet or handshake message was sent or received.
   mutating func anyAuthenticatedPacketTraversal(at now: Instant) {
     guard persistentKeepaliveInterval > 0 else { return }
     persistentKeepalive = .after(
@@ -125,19 +126,21 @@ struct Timers: BitwiseCopyable {
     retransmitHandshake = .after(WireGuard.rekeyTimeout + jitter, from: now)
   }
 
-  /// The identity changed: a new initiation may be sent at once. A pending retry stays pending, or
-  /// the packets staged for it would wait forever.
+  /// The device's key has changed, so a new initiation may be sent at once. A scheduled retry stays
+  /// scheduled, otherwise the packets staged for it would wait forever.
   mutating func forgetInitiation() {
     lastInitiation = nil
   }
 
-  /// An initiation could not be made; the next try is due as if it had been sent.
+  /// An initiation could not be made. The next one may follow after rekey-timeout, as if this one
+  /// had been sent, but no retry is scheduled.
   mutating func initiationFailed(at now: Instant) {
     clearInitiationWish()
     lastInitiation = now
   }
 
-  /// Answering the peer's initiation has replaced our own: leave the next try to the peer.
+  /// Our own initiation was abandoned in order to answer the peer's: postpone our retry, so that
+  /// the peer can retry first.
   mutating func initiationOverruled(at now: Instant, delay: UInt64) {
     guard retransmitHandshake.isSet else { return }
     lastInitiation = now
@@ -167,7 +170,7 @@ struct Timers: BitwiseCopyable {
 
   mutating func retransmitExpired(at now: Instant) -> RetransmitOutcome {
     retransmitHandshake = .never
-    // The first initiation counts as a try.
+    // The first initiation is counted as an attempt too.
     guard attempts &+ 1 < Policy.handshakeAttempts else {
       sendKeepalive = .never
       if !zeroKeys.isSet { zeroKeys = .after(Policy.zeroKeysAfterTime, from: now) }
@@ -196,7 +199,7 @@ struct Timers: BitwiseCopyable {
   mutating func persistentKeepaliveExpired(at now: Instant) {
     persistentKeepalive = .never
     guard persistentKeepaliveInterval > 0 else { return }
-    // Set again here too, in case nothing can be sent now.
+    // Sending restarts the timer. It is also restarted here, in case nothing can be sent now.
     anyAuthenticatedPacketTraversal(at: now)
     wantKeepalive(at: now)
   }
@@ -205,7 +208,7 @@ struct Timers: BitwiseCopyable {
     zeroKeys = .never
   }
 
-  /// Clears all timers: the interface goes down.
+  /// Clears all timers, when the interface goes down.
   mutating func stop() {
     let interval = persistentKeepaliveInterval
     self = Timers()

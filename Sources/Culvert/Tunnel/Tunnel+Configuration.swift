@@ -1,16 +1,17 @@
-/// The settings of UAPI. Each function takes effect at once and changes nothing else: sessions,
-/// counters and the last handshake of a peer survive every setting except a new private key.
+/// The settings of UAPI. Each takes effect at once, except that changes of allowed IPs are staged
+/// first. A peer's sessions survive every setting except a new private key and `setUp(false)`. Its
+/// byte counts and the time of its last handshake survive those too.
 extension Tunnel {
   // MARK: Device
 
   public var publicKey: Key? { identity.isSet ? identity.publicKey : nil }
 
-  /// The device's private key, 32 bytes, for UAPI's get; nil if unset.
+  /// The device's private key (32 bytes), for UAPI's get operation; nil if none is set.
   public var privateKey: UnsafeRawPointer? {
     identity.isSet ? UnsafeRawPointer(identity.privateKey) : nil
   }
 
-  /// Sets the key from 32 bytes; all zero unset it. Every peer's session stops sending, and a peer
+  /// Sets the private key from 32 bytes; all zeros remove it. All sessions stop sending, and a peer
   /// that has the device's own public key is removed.
   public mutating func setPrivateKey(_ key: UnsafeRawPointer) {
     if isOwnPrivateKey(key) { return }
@@ -30,8 +31,8 @@ extension Tunnel {
     noise.wipe()
   }
 
-  /// Whether this is the key that is set. Keys are stored clamped, so both are compared clamped:
-  /// otherwise an unclamped key would look new each time it is set and end every session.
+  /// Whether `key` is already the private key. The stored key is clamped, so `key` is clamped for
+  /// the comparison. Otherwise setting the same unclamped key again would end every session.
   private func isOwnPrivateKey(_ key: UnsafeRawPointer) -> Bool {
     guard identity.isSet, !Secret.isZero(key, byteCount: WireGuard.keyByteCount) else {
       return false
@@ -44,12 +45,13 @@ extension Tunnel {
     return isOwn
   }
 
-  /// Sets the MTU in bytes, for padding. The shell refuses values above `Limits.maximumMTU`.
+  /// Sets the MTU in bytes, which limits padding. The shell passes at most `Limits.maximumMTU`.
   public mutating func setMTU(_ mtu: Int) {
     self.mtu = max(0, mtu)
   }
 
-  /// Up: timers run and keepalives are sent. Down: sessions end, keys are wiped, nothing is sent.
+  /// Brings the tunnel up or down. While it is up, timers run and keepalives are sent. When it goes
+  /// down, sessions end and their keys are wiped. While it is down, nothing is sent.
   public mutating func setUp(_ isUp: Bool, at now: Instant) {
     guard isUp != self.isUp else { return }
     self.isUp = isUp
@@ -84,7 +86,7 @@ extension Tunnel {
     return peerTable.find(at: noise.remoteStatic)
   }
 
-  /// Adds a peer, or finds the one that has this key.
+  /// Adds a peer, or returns the existing peer with this key.
   public mutating func addPeer(_ publicKey: Key) throws(ConfigurationError) -> PeerID {
     if let id = findPeer(publicKey) { return id }
     publicKey.write(to: noise.remoteStatic)
@@ -114,8 +116,8 @@ extension Tunnel {
     while let id = peerTable.firstPeer { removePeer(id) }
   }
 
-  /// Sets the key from 32 bytes; all zero mean none. The session continues, and the next handshake
-  /// uses the new key (R26).
+  /// Sets the preshared key from 32 bytes; all zeros mean none. The session continues, and the next
+  /// handshake uses the new key (R26).
   public mutating func setPresharedKey(_ key: UnsafeRawPointer, of id: PeerID) {
     guard peerTable.contains(id) else { return }
     peers[id].handshake.presharedKey.copyMemory(from: key, byteCount: WireGuard.keyByteCount)
@@ -127,8 +129,8 @@ extension Tunnel {
     move(&peers[id], to: Path(to: endpoint))
   }
 
-  /// Sets the interval in seconds, 0 for off. Switching it on sends a keepalive at once, which also
-  /// opens a session.
+  /// Sets the interval in seconds; 0 means off. Enabling it sends a keepalive at once, which starts
+  /// a session if there is none.
   public mutating func setPersistentKeepalive(
     _ seconds: UInt16, of id: PeerID, at now: Instant
   ) {
@@ -139,15 +141,15 @@ extension Tunnel {
     if wasOff, seconds > 0, isUp { startKeepalives(to: &peers[id], at: now) }
   }
 
-  /// Sends a keepalive now, and keeps trying while that is not yet possible because the endpoint or
-  /// the private key is missing.
+  /// Requests a keepalive now and starts the timer for the next one. If the endpoint or the private
+  /// key is still missing, the timer tries again.
   private mutating func startKeepalives(to peer: inout Peer, at now: Instant) {
     peer.timers.anyAuthenticatedPacketTraversal(at: now)
     peer.timers.wantKeepalive(at: now)
     reschedule(&peer)
   }
 
-  /// Sends what was waiting for the settings of this peer: staged packets, or the first keepalive.
+  /// Sends what had to wait until the peer was configured: staged packets, or the first keepalive.
   public mutating func peerIsConfigured(_ id: PeerID, at now: Instant) {
     guard isUp, peerTable.contains(id) else { return }
     let peers = peers
@@ -163,15 +165,15 @@ extension Tunnel {
 
   // MARK: Allowed IPs
 
-  /// Stages a change of allowed IPs. It does not affect routing before `commitAllowedIPs`, so that
-  /// an error later in the same request leaves the peer as it was.
+  /// Stages a change of allowed IPs. It affects routing only after `commitAllowedIPs`, so an error
+  /// later in the same request leaves the peer unchanged.
   public mutating func stageAllowedIP(
     _ prefix: IPPrefix, add: Bool
   ) throws(ConfigurationError) {
     guard allowedIPs.stage(prefix, add: add) else { throw .tooManyAllowedIPs }
   }
 
-  /// Stages the removal of the peer's present allowed IPs, before all else that is staged.
+  /// Stages the removal of all the peer's current allowed IPs, and discards what was staged before.
   public mutating func stageReplaceAllowedIPs() {
     allowedIPs.stageReplaceAll()
   }
@@ -186,31 +188,31 @@ extension Tunnel {
   }
 }
 
-/// The state that UAPI's get reports, and what the shell asks for.
+/// The state that UAPI's get operation reports, and other state that the shell needs.
 extension Tunnel {
   /// One peer as `wg show` prints it.
   public struct PeerStatus {
     public let publicKey: Key
-    /// 32 bytes in locked memory, valid until the next call that changes the tunnel; all zero if
-    /// there is none.
+    /// 32 bytes in locked memory, valid until the next call that changes the tunnel. All zeros mean
+    /// that there is none.
     public let presharedKey: UnsafeRawPointer
     public let endpoint: Endpoint?
     public let lastHandshake: Instant?
-    /// Whole messages, in bytes (R36).
+    /// Bytes of complete WireGuard messages (R36).
     public let receivedByteCount: UInt64
     public let sentByteCount: UInt64
-    /// Seconds; 0 for off.
+    /// In seconds; 0 means off.
     public let persistentKeepalive: UInt16
   }
 
-  /// The position in a listing of allowed IPs.
+  /// A position in the list of a peer's allowed IPs.
   public struct AllowedIPCursor {
     fileprivate var cursor: AllowedIPs.Cursor
   }
 
   public var firstPeer: PeerID? { peerTable.firstPeer }
 
-  /// The peer configured after `id`; nil at the end, or if `id` has been removed meanwhile.
+  /// The peer configured after `id`; nil at the end, or if `id` has since been removed.
   public func peer(after id: PeerID) -> PeerID? { peerTable.peer(after: id) }
 
   public func status(of id: PeerID) -> PeerStatus? {
@@ -232,10 +234,10 @@ extension Tunnel {
     allowedIPs.next(&cursor.cursor)
   }
 
-  /// Whether some peer's allowed IPs cover `address`.
+  /// Whether the allowed IPs of any peer cover `address`.
   package func hasRoute(to address: IPAddress) -> Bool { allowedIPs.route(address) != nil }
 
-  /// The oldest event that has not been read, for a log.
+  /// Removes and returns the oldest unread event, for a log.
   public mutating func nextEvent() -> Event? { events.next() }
 
   public var hasEvents: Bool { events.count > 0 }
@@ -243,14 +245,15 @@ extension Tunnel {
   /// Whether handshake messages wait for `runTimers`.
   public var hasHandshakes: Bool { !handshakeRing.isEmpty }
 
-  /// The floor of timestamps that the shell should store now; nil nearly always (R28).
+  /// The timestamp floor that the shell must store now, or nil, which is nearly always the case
+  /// (R28).
   public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
 
-  /// The last timestamp sent, to be stored when the program exits; nil if there is nothing to
-  /// store.
+  /// The last timestamp sent, which the shell stores when the program exits; nil if there is
+  /// nothing to store.
   public var lastTimestamp: TAI64N? { timestamps.lastSent }
 
-  /// Continues after the timestamp that an earlier run stored.
+  /// Makes all timestamps greater than `floor`, which an earlier run has stored.
   public mutating func restoreTimestamp(_ floor: TAI64N) {
     timestamps = TimestampSource(floor: floor)
   }

@@ -1,18 +1,19 @@
-/// Handshake messages, from the ring to the answer. The inbound lane only queues them; the
-/// expensive work is done here, for a bounded number of messages at a time.
+/// Handshake messages, from the queue to the answer. The inbound lane only queues them. The
+/// expensive work is done here, for a limited number of messages per call.
 extension Tunnel {
-  /// DSCP AF41, no ECN. The kernel's WireGuard marks handshake messages the same way, because a
-  /// lost one costs seconds.
+  /// DSCP AF41, no ECN. The kernel's WireGuard marks handshake messages in the same way. A lost
+  /// message delays the handshake by seconds.
   static let handshakeTrafficClass: UInt8 = 0x88
 
   // MARK: The ring
 
-  /// Copies a message to the ring. Called by `accept`.
+  /// Copies a message to the ring. `accept` calls it.
   mutating func queueHandshake(
     _ message: UnsafeRawPointer, byteCount: Int, from path: Path, at now: Instant
   ) -> Verdict {
-    // A message for another key costs one keyed hash and no slot. A cookie reply has no mac1: its
-    // tag authenticates it, and its receiver index must be one of ours.
+    // A message for another public key is dropped here, at the cost of one keyed hash and without
+    // taking a slot. A cookie reply has no mac1. Its tag is verified later, but its receiver index
+    // must be one of ours.
     if byteCount == WireGuard.cookieReplyByteCount {
       let receiver = message.loadLittle(CookieReplyMessage.receiverOffset, as: UInt32.self)
       guard indices.find(receiver) != nil else { return .unknownReceiver }
@@ -31,10 +32,10 @@ extension Tunnel {
     return .handshakeQueued
   }
 
-  /// While an eighth of the ring is full, and for one second after (R5).
+  /// True for one second after each message that has filled the ring to at least an eighth (R5).
   func isUnderLoad(at now: Instant) -> Bool { now < loadEnd }
 
-  /// Serves up to `limit` queued messages, as long as the batch has room for the answers.
+  /// Processes up to `limit` queued messages, while the batch has room for the answers.
   mutating func serveHandshakes(into batch: inout OutboundBatch, limit: Int, at now: Instant) {
     var served = 0
     while served < limit, batch.room(for: WireGuard.initiationByteCount) != nil,
@@ -73,8 +74,8 @@ extension Tunnel {
 
   // MARK: Cookies
 
-  /// Plans a cookie reply (whitepaper 5.4.7): smaller than the message that it answers, and without
-  /// a Diffie-Hellman product.
+  /// Plans a cookie reply (whitepaper 5.4.7). It is smaller than the message that it answers, and
+  /// takes no Diffie-Hellman computation.
   private mutating func planCookieReply(
     to entry: HandshakeEntry, in batch: inout OutboundBatch, at now: Instant
   ) {
@@ -87,7 +88,7 @@ extension Tunnel {
       &batch, byteCount: WireGuard.cookieReplyByteCount, to: .none, path: entry.path)
   }
 
-  /// Stores the cookie. A cookie reply never moves the peer's endpoint (R8).
+  /// Stores the cookie. A cookie reply never changes the peer's endpoint (R8).
   private mutating func serveCookieReply(
     _ reply: CookieReplyMessage, at now: Instant
   ) -> Verdict {
@@ -111,7 +112,7 @@ extension Tunnel {
       peer.timers.initiationFailed(at: now)
       return
     }
-    // First, so that no peer ever has more than four indices.
+    // Before a new index is made, so that no peer ever has more than four.
     resetHandshake(&peer)
     guard let index = makeIndex(for: peer.id, kind: .handshake) else {
       peer.timers.initiationFailed(at: now)
@@ -126,7 +127,7 @@ extension Tunnel {
       freeIndex(index)
       peer.timers.initiationFailed(at: now)
       counters.add(.lowOrderPoint)
-      // No later try can succeed, so no packet may wait for one in the pool that all peers share.
+      // Later attempts would fail too, so no packet may stay in the pool, which all peers share.
       answerStaged(of: &peer, &batch, at: now)
       return
     }
@@ -227,7 +228,7 @@ extension Tunnel {
     }
     move(&peer, to: entry.path)
     peer.receivedByteCount &+= UInt64(entry.byteCount)
-    // The index named the handshake; from here on it names the session.
+    // The index referred to the handshake. From here on it refers to the session.
     let index = peer.handshake.localIndex
     guard startSession(of: &peer, at: now) else { return .handshakeFailed }
     events.append(.responseReceived, peer.publicKey)
@@ -236,16 +237,17 @@ extension Tunnel {
     peer.timers.anyAuthenticatedPacketReceived()
     peer.timers.anyAuthenticatedPacketTraversal(at: now)
     peer.timers.handshakeCompleted()
-    // Either staged packets or a keepalive: the responder may not send before it has received
-    // something on this session.
+    // This sends the staged packets, or else a keepalive. The responder may not send before it has
+    // received a packet on this session.
     peer.timers.wantKeepalive(at: now)
     reschedule(&peer)
     return .handshakeAccepted
   }
 
-  /// Turns the finished handshake into a session, and frees the indices of those that it replaces.
+  /// Turns the finished handshake into a session, and frees the indices of the sessions that it
+  /// replaces.
   private mutating func startSession(of peer: inout Peer, at now: Instant) -> Bool {
-    // The path's MTU may have changed, so large sends are tried again with each session.
+    // The path's MTU may have changed, so each session tries segmented sends again.
     peer.segmentLimit = .max
     guard let replaced = peer.keypairs.startSession(from: &peer.handshake, at: now) else {
       return false
@@ -256,7 +258,7 @@ extension Tunnel {
     return true
   }
 
-  /// Plans the handshake message that was written to the batch's room.
+  /// Appends the handshake message that was written to the batch's room, ready to be sent.
   private func planMessage(
     _ batch: inout OutboundBatch, byteCount: Int, to peer: PeerID, path: Path
   ) {
@@ -267,8 +269,8 @@ extension Tunnel {
   }
 }
 
-/// A handshake message in the ring between `accept` and `serveHandshakes`: a slot with the message,
-/// its length and the path that it arrived on.
+/// A handshake message that `accept` has queued for `serveHandshakes`: a slot with the path that
+/// the message arrived on, its length, and the message.
 struct HandshakeEntry {
   private static let pathOffset = 0
   private static let byteCountOffset = 96

@@ -2,8 +2,8 @@
 extension Tunnel {
   // MARK: accept
 
-  /// Classifies each datagram. For transport data the session is looked up and its key copied into
-  /// the batch; handshake messages are queued in the ring.
+  /// Classifies each datagram. For transport data, looks up the session and copies its key into the
+  /// batch. Queues handshake messages.
   public mutating func accept(_ batch: inout InboundBatch, at now: Instant) {
     batchSerial &+= 1
     batch.serial = batchSerial
@@ -18,7 +18,7 @@ extension Tunnel {
     }
   }
 
-  /// - Returns: nil for transport data that `open` is to decrypt.
+  /// - Returns: nil for transport data, which `open` then decrypts.
   private mutating func accept(
     _ packet: inout InboundBatch.Packet, of batch: inout InboundBatch, at now: Instant
   ) -> Verdict? {
@@ -67,8 +67,8 @@ extension Tunnel {
 
   // MARK: deliver
 
-  /// Checks each decrypted packet against the replay window and the allowed IPs, learns the peer's
-  /// path, updates the timers, and marks what the shell writes to the TUN.
+  /// Checks each decrypted packet against the replay window and the allowed IPs, updates the peer's
+  /// path and timers, and marks the packets that the shell writes to the TUN.
   public mutating func deliver(_ batch: inout InboundBatch, at now: Instant) {
     let peers = peers
     for index in 0..<batch.count {
@@ -100,7 +100,8 @@ extension Tunnel {
     guard let role = peer.keypairs.role(of: localIndex) else { return .expiredSession }
     guard peer.keypairs.accept(packet.counter, on: role) else { return .replayed }
 
-    // Only now is the datagram known to be new and from the peer, which may therefore roam (R8).
+    // Only now is it certain that the datagram is new and comes from the peer, so the peer may roam
+    // (R8).
     move(&peer, to: arrival.path)
     peer.receivedByteCount &+= UInt64(packet.byteCount)
     if role == .next { confirmSession(&peer, at: now) }
@@ -121,7 +122,7 @@ extension Tunnel {
     return .delivered
   }
 
-  /// The initiator's first packet on the session for which we sent the response.
+  /// Handles the initiator's first packet on a session for which we sent the response.
   private mutating func confirmSession(_ peer: inout Peer, at now: Instant) {
     freeIndex(peer.keypairs.confirmNext())
     peer.lastHandshake = now

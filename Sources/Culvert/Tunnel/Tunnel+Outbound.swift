@@ -2,9 +2,9 @@
 extension Tunnel {
   // MARK: plan
 
-  /// Routes each packet of the batch, reserves its counter and copies its key into the batch.
-  /// Packets without a session are staged and a handshake is requested; packets without a peer
-  /// become ICMP errors, in place.
+  /// Routes each packet of the batch, reserves its counter and copies its key into the batch. If
+  /// the peer has no session, the packet is staged and a handshake is requested. If there is no
+  /// peer or no endpoint, an ICMP error replaces the packet in place.
   public mutating func plan(_ batch: inout OutboundBatch, at now: Instant) {
     stamp(&batch)
     for index in 0..<batch.count where batch.packets[index].kind == .unplanned {
@@ -16,7 +16,7 @@ extension Tunnel {
     }
   }
 
-  /// Gives this filling of the batch its serial number, and what `seal` needs of the tunnel.
+  /// Gives the contents of the batch a serial number, and copies the settings that `seal` needs.
   mutating func stamp(_ batch: inout OutboundBatch) {
     batchSerial &+= 1
     batch.serial = batchSerial
@@ -24,7 +24,7 @@ extension Tunnel {
     batch.mtu = mtu
   }
 
-  /// - Returns: `.sent` for a packet that will be sealed; `emit` counts what was really sent.
+  /// - Returns: `.sent` for a packet that will be sealed. `emit` counts the packets actually sent.
   private mutating func plan(
     _ batch: inout OutboundBatch, _ index: Int, at now: Instant
   ) -> Verdict {
@@ -38,7 +38,7 @@ extension Tunnel {
       segmentCount = segmenter.segmentCount
       largest = segmenter.byteCount(0)
     }
-    // The kernel enforces the interface's MTU; this is what one datagram can hold (R33).
+    // The kernel enforces the interface's MTU. This limit is the capacity of one datagram (R33).
     guard largest <= limits.maximumMTU else { return .tooLarge }
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard let route = allowedIPs.route(inner.destination) else {
@@ -52,7 +52,7 @@ extension Tunnel {
       answerUnreachable(&batch, index, at: now)
       return .noEndpoint
     }
-    // Staged packets are sent first, or the flow would be reordered.
+    // While packets are staged, later ones are staged too, otherwise the flow would be reordered.
     guard peers[route].keypairs.current.canSend(segmentCount, at: now),
       peers[route].staged.isEmpty
     else { return stage(&batch, index, for: &peers[route], at: now) }
@@ -62,7 +62,7 @@ extension Tunnel {
     return .sent
   }
 
-  /// Marks a packet for sealing in `peer`'s current session, which can send.
+  /// Marks a packet for sealing in `peer`'s current session. The caller has checked `canSend`.
   func planText(
     _ batch: inout OutboundBatch, _ index: Int, for peer: inout Peer, trafficClass: UInt8,
     segmentCount: Int = 1
@@ -81,8 +81,8 @@ extension Tunnel {
     batch.packets[index].trafficClass = trafficClass
   }
 
-  /// Completes the first segment of a packet whose segments or checksum the kernel left to us: it
-  /// is what an ICMP error quotes.
+  /// Cuts the first segment of a packet whose segmentation or checksum the kernel left to us,
+  /// because an ICMP error quotes a complete packet.
   private func finishFirstSegment(_ batch: inout OutboundBatch, _ index: Int) {
     guard !batch.packets[index].offload.isNone, var segmenter = batch.segmenter(index) else {
       return
@@ -91,7 +91,7 @@ extension Tunnel {
     batch.packets[index].byteCount = UInt32(truncatingIfNeeded: segmenter.byteCount(0))
   }
 
-  /// Stages a packet, each of its segments as a packet of its own.
+  /// Stages a packet. A packet with segments is staged as separate packets, one for each segment.
   private mutating func stage(
     _ batch: inout OutboundBatch, _ index: Int, for peer: inout Peer, at now: Instant
   ) -> Verdict {
@@ -108,12 +108,12 @@ extension Tunnel {
     return verdict
   }
 
-  /// Keeps a packet until there is a session, and requests a handshake if there is none.
+  /// Stages a packet until it can be sent, and requests a handshake if there is no session.
   mutating func stage(
     _ packet: UnsafeRawPointer, byteCount: Int, for peer: inout Peer, at now: Instant
   ) -> Verdict {
     let needed = StagedPackets.slots(for: byteCount)
-    // Two limits, packets and slots. The second leaves room for one packet of any size.
+    // Packets and slots are both limited. The slot limit always allows one packet of any size.
     let slotLimit = max(
       limits.stagedPacketsPerPeer, StagedPackets.slots(for: limits.maximumMTU))
     while peer.staged.packetCount >= limits.stagedPacketsPerPeer
@@ -132,12 +132,13 @@ extension Tunnel {
     return isStaged ? .staged : .droppedFromStaging
   }
 
-  /// Turns a packet that cannot be sent into an ICMP error "host unreachable", which is also the
-  /// answer of the kernel's WireGuard.
+  /// Replaces a packet that cannot be sent by the ICMP error "host unreachable", as the kernel's
+  /// WireGuard does.
   mutating func answerUnreachable(_ batch: inout OutboundBatch, _ index: Int, at now: Instant) {
     let packet = batch.packets[index]
     batch.packets[index].kind = .dropped
-    // A packet outside the batch's memory has no room around it for an error, and no reader of one.
+    // A packet outside the batch's memory has no room for an error before it, and nobody would read
+    // the error.
     guard batch.holds(packet.start), icmpBudget.allow(at: now) else { return }
     let buffer = packet.start - BatchLayout.headroom
     guard
@@ -161,7 +162,7 @@ extension Tunnel {
     }
   }
 
-  /// Adds what became of a session's datagrams to the counters and to the peer.
+  /// Adds the results of a session's datagrams to the counters and to the peer.
   private mutating func settle(_ session: BatchSession, at now: Instant) {
     guard session.didTry else { return }
     counters.add(.sent, UInt64(session.sentCount))
@@ -180,17 +181,17 @@ extension Tunnel {
         events.append(.segmentsRefused, peer.publicKey)
       }
     }
-    // With several workers an answer may have been delivered since the batch was planned. It has
-    // already cleared what these timers would wait for.
+    // With several workers, an answer may have been delivered since the batch was planned. Then
+    // there is nothing left for these timers to wait for.
     let isAnswered = peer.lastReceived.map { $0 > now } ?? false
     if !isAnswered { peer.timers.anyAuthenticatedPacketSent() }
     peer.timers.anyAuthenticatedPacketTraversal(at: now)
-    // Randomness costs a system call: only if the timer is not running yet.
+    // The jitter costs a system call, so it is drawn only if the timer is not running yet.
     if session.didSendData, !isAnswered, !peer.timers.newHandshake.isSet {
       peer.timers.dataSent(at: now, jitter: jitter())
     }
     // An initiation does not use the session. If it counted as use, each retry would start a new
-    // series of tries (R17).
+    // series of attempts (R17).
     if session.didSendTransport, peer.keypairs.current.exists,
       peer.keypairs.current.isStaleForSending(at: now)
     {

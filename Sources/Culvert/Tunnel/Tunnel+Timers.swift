@@ -1,14 +1,14 @@
-/// What the tunnel does on its own: queued handshake messages and due timers.
+/// What the tunnel does without new packets: it processes queued handshake messages and due timers.
 extension Tunnel {
-  /// Handshake messages served in one call. Each takes up to four Diffie-Hellman products, and
-  /// transport data waits meanwhile.
+  /// The limit of handshake messages processed in one call. Each takes up to four Diffie-Hellman
+  /// computations, and transport data has to wait for them.
   private static let handshakesPerCall = 16
 
-  /// When `runTimers` has something to do. `never` for an idle tunnel, so that nothing wakes it up.
+  /// When `runTimers` must be called next. `never` for an idle tunnel, so that nothing wakes it up.
   public mutating func nextDeadline(at now: Instant) -> Deadline {
     guard isUp else { return .never }
     if !handshakeRing.isEmpty { return Deadline(now) }
-    // The heap may hold times that have since moved later; they are corrected at the top.
+    // The heap may hold outdated, earlier times. They are corrected when they reach the top.
     while let top = schedule.top {
       let due = peers[top.peer].timers.next
       if due <= top.deadline { return due }
@@ -17,13 +17,13 @@ extension Tunnel {
     return .never
   }
 
-  /// Serves queued handshake messages and runs due timers. The shell calls it at `nextDeadline`,
-  /// and after `accept` has queued handshake messages.
+  /// Processes queued handshake messages and due timers. The shell calls it at `nextDeadline`, and
+  /// after `accept` has queued handshake messages.
   ///
   /// - Parameters:
-  ///   - batch: empty. It receives what there is to send, planned; the shell seals, sends and emits
-  ///     it like any other.
-  ///   - wall: only for the timestamps in handshakes.
+  ///   - batch: an empty batch. It receives the messages to send, already planned. The shell seals,
+  ///     sends and emits it like any other batch.
+  ///   - wall: the wall-clock time, only used for the timestamps in handshakes.
   public mutating func runTimers(
     into batch: inout OutboundBatch, at now: Instant, wall: WallTime
   ) {
@@ -31,7 +31,8 @@ extension Tunnel {
     guard isUp else { return }
     let peers = peers
     serveHandshakes(into: &batch, limit: Tunnel.handshakesPerCall, at: now)
-    // Each peer at most once, so that a call ends whatever its timers do.
+    // At most as many rounds as there are peers, so that the call ends even if timers are due again
+    // at once.
     var remaining = schedule.count
     while remaining > 0, let top = schedule.top, top.deadline.isDue(at: now),
       batch.room(for: Policy.ipv6MinimumMTU) != nil
@@ -52,8 +53,8 @@ extension Tunnel {
     }
     if peer.timers.wantsKeepalive { planKeepalive(to: &peer, in: &batch, at: now) }
     if peer.timers.wantsFlush { planStaged(of: &peer, in: &batch, at: now) }
-    // A keepalive or staged packets without a session asked for an initiation: the next call
-    // sends it.
+    // If there was no session for a keepalive or staged packets, an initiation has been requested.
+    // The next round or call sends it.
   }
 
   // MARK: Expiries
@@ -61,7 +62,7 @@ extension Tunnel {
   private mutating func expireTimers(
     of peer: inout Peer, into batch: inout OutboundBatch, at now: Instant
   ) {
-    // Each is read only when it is reached, as one expiry may clear another timer.
+    // Each timer is read only when its turn comes, because one expiry may clear another timer.
     if peer.timers.retransmitHandshake.isDue(at: now) {
       forgetSource(of: &peer)
       if peer.timers.retransmitExpired(at: now) == .giveUp {
@@ -84,12 +85,13 @@ extension Tunnel {
     }
   }
 
-  /// The peer does not answer, perhaps because our local address is no longer the right one.
+  /// Forgets the local address to send from. The peer does not answer, perhaps because this address
+  /// is no longer valid.
   private func forgetSource(of peer: inout Peer) {
     if let path = peer.path { peer.path = Path(to: path.endpoint) }
   }
 
-  /// The last try got no answer.
+  /// Ends the handshake after the last attempt went unanswered.
   private mutating func giveUp(
     on peer: inout Peer, _ batch: inout OutboundBatch, at now: Instant
   ) {
@@ -98,8 +100,8 @@ extension Tunnel {
     answerStaged(of: &peer, &batch, at: now)
   }
 
-  /// Answers each staged packet with an ICMP error, because there will be no session for it.
-  /// Programs then need not wait for their own time-outs.
+  /// Answers each staged packet with an ICMP error, because there will be no session for it. This
+  /// way programs do not have to wait for their own timeouts.
   mutating func answerStaged(
     of peer: inout Peer, _ batch: inout OutboundBatch, at now: Instant
   ) {
@@ -115,10 +117,9 @@ extension Tunnel {
     }
   }
 
-  // MARK: Wishes
+  // MARK: Requests
 
-  /// Plans a keepalive, which is an empty packet. Staged packets serve the same purpose and are
-  /// sent instead.
+  /// Plans a keepalive, which is an empty packet. If packets are staged, they are sent instead.
   private mutating func planKeepalive(
     to peer: inout Peer, in batch: inout OutboundBatch, at now: Instant
   ) {

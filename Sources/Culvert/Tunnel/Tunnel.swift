@@ -1,10 +1,10 @@
-/// One WireGuard interface without I/O: datagrams and packets are passed in and out in batches,
+/// One WireGuard interface, without I/O. Packets and datagrams are passed in and out in batches,
 /// time and entropy are parameters, and all memory comes from the arena. The tunnel is a monitor:
-/// the shell calls one of its functions at a time. The steps that run beside it (`seal`, `open`)
-/// use only their batch.
+/// only one of its functions may run at a time. The parallel steps (`seal`, `open`) use only their
+/// batch.
 ///
-/// Each step is in the file of its direction: `Tunnel+Outbound` (plan, emit), `Tunnel+Inbound`
-/// (accept, deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (runTimers), `Tunnel+Configuration`.
+/// The steps are in these files: `Tunnel+Outbound` (plan, emit), `Tunnel+Inbound` (accept,
+/// deliver), `Tunnel+Handshakes`, `Tunnel+Timers` (runTimers), `Tunnel+Configuration`.
 public struct Tunnel: ~Copyable {
   public let limits: Limits
   var entropy: Entropy
@@ -29,36 +29,36 @@ public struct Tunnel: ~Copyable {
   public let counters: Tally<Verdict>
   var events: EventRing
 
-  /// Until then handshakes are under load (R5).
+  /// Handshakes are under load until this time (R5).
   var loadEnd = Instant(nanoseconds: 0)
-  /// For ICMP errors written into the TUN, so that a program that floods an unreachable address is
-  /// not answered at full rate (RFC 4443 section 2.4(f)).
+  /// Limits the rate of ICMP errors written to the TUN, in case a program floods an unreachable
+  /// address (RFC 4443 section 2.4(f)).
   var icmpBudget = TokenBucket(perSecond: Policy.icmpPerSecond, burst: Policy.icmpBurst)
   var batchSerial: UInt64 = 0
-  /// The interface's MTU in bytes, as last reported by the shell; 0 before that.
+  /// The interface's MTU in bytes, as last set by the shell; 0 if unknown.
   public internal(set) var mtu = Policy.defaultMTU
   public internal(set) var isUp = false
-  /// How often the address of a peer's endpoint has changed, by configuration or roaming. The shell
-  /// compares it to notice a change.
+  /// The number of times that the address of a peer's endpoint has changed, by configuration or
+  /// roaming. The shell compares it with an earlier value to detect a change.
   package internal(set) var endpointChanges: UInt64 = 0
-  /// How many peers have been removed; likewise.
+  /// The number of peers that have been removed, also to detect a change.
   public internal(set) var removals: UInt64 = 0
-  /// Seals and opens transport data; the shell may replace it by the one that it measured as
-  /// fastest.
+  /// Encrypts and decrypts transport data. The shell may replace it by the cipher that it measured
+  /// to be the fastest.
   public var cipher = TransportCipher.whole
 
-  /// Carves everything but the batches, for an arena with a single tunnel.
+  /// Carves everything except the batches, for an arena with a single tunnel.
   ///
-  /// Nothing is initialized here, so that a measuring arena may be passed; `start` does that.
+  /// Carved memory is not initialized here but in `start`, so the arena may be a measuring one.
   public init(carvingFrom arena: inout Arena, limits: Limits) {
-    // The secrets first, so that few pages have to be locked.
+    // Secrets are carved first and thus together, so that few pages have to be locked.
     let secrets = TunnelSecrets(carvingFrom: &arena, limits: limits)
     arena.endSecrets()
     self.init(carvingFrom: &arena, limits: limits, secrets: secrets)
   }
 
-  /// Carves everything but the batches and the secrets, for an arena with several tunnels. The
-  /// secrets were carved with the same limits.
+  /// Carves everything except the batches and the secrets, for an arena with several tunnels. The
+  /// secrets must have been carved with the same limits.
   public init(
     carvingFrom arena: inout Arena, limits: Limits, secrets: consuming TunnelSecrets
   ) {
@@ -78,7 +78,7 @@ public struct Tunnel: ~Copyable {
     stagingPool = BufferPool(
       carvingFrom: &arena, slots: limits.stagingSlots,
       slotByteCount: Limits.stagingSlotByteCount, owner: "staged packets")
-    // A separate pool, so that staged packets never use up the slots that handshakes need.
+    // A separate pool, so that staged packets cannot exhaust the slots for handshake messages.
     handshakePool = BufferPool(
       carvingFrom: &arena, slots: limits.handshakeRing,
       slotByteCount: Limits.handshakeSlotByteCount, owner: "handshake ring")
@@ -91,9 +91,9 @@ public struct Tunnel: ~Copyable {
     constants = NoiseConstants()
   }
 
-  /// Initializes the carved memory. Called once, before anything else.
+  /// Initializes the carved memory. Must be called once, before anything else.
   ///
-  /// - Parameter entropy: the source of keys, indices and jitter; seeded only in tests.
+  /// - Parameter entropy: the source of keys, indices and jitter. Only tests pass a seeded one.
   public mutating func start(entropy: consuming Entropy = .sodium) {
     self.entropy = entropy
     peerTable.prepare(seed: self.entropy.uint64())
@@ -127,24 +127,24 @@ public struct Tunnel: ~Copyable {
     if peer.move(to: path) { endpointChanges &+= 1 }
   }
 
-  /// Whether the peer that `InboundBatch.sender` named still exists.
+  /// Whether the peer that `InboundBatch.sender` returned still exists.
   public func hasSender(_ sender: UInt32) -> Bool {
     peerTable.peer(atPlace: sender & 0xffff)?.sender == sender
   }
 
-  /// Enters deadlines that may have moved earlier into the schedule.
+  /// Updates the schedule after a change that may have brought the peer's next deadline forward.
   mutating func reschedule(_ peer: inout Peer) {
     schedule.lower(peer.id.index, to: peer.timers.next)
   }
 
-  /// Random milliseconds added to a timer, so that two ends do not stay in step (R17).
+  /// A random time in nanoseconds, added to timers so that two ends do not stay synchronized (R17).
   mutating func jitter() -> UInt64 { entropy.below(Policy.handshakeJitter) }
 
   // MARK: Indices
 
-  /// Inserts a random index that no other session of this interface has (R6).
+  /// Inserts a random index that is unique within this tunnel (R6).
   mutating func makeIndex(for peer: PeerID, kind: IndexKind) -> UInt32? {
-    // The table is never more than half full, so even a second draw is rare.
+    // Indices are random and the table is at most half full, so even a second draw is rare.
     for _ in 0..<64 {
       let candidate = entropy.uint32()
       if indices.insert(candidate, peer: peer, kind: kind.rawValue) { return candidate }
@@ -152,7 +152,7 @@ public struct Tunnel: ~Copyable {
     return nil
   }
 
-  /// Frees an index; 0 is none.
+  /// Frees an index; does nothing for 0.
   mutating func freeIndex(_ index: UInt32) {
     if index != 0 { indices.remove(index) }
   }
@@ -172,8 +172,8 @@ public struct Tunnel: ~Copyable {
   }
 }
 
-/// The parts of the arena that hold a tunnel's keys. With several tunnels in one arena, all of them
-/// are carved first, so that they are together in the pages that are locked:
+/// The parts of the arena that hold a tunnel's keys. If several tunnels share an arena, carve the
+/// secrets of all tunnels first, so that they share the locked pages:
 ///
 ///     let first = TunnelSecrets(carvingFrom: &arena, limits: limits)
 ///     let second = TunnelSecrets(carvingFrom: &arena, limits: limits)
@@ -202,11 +202,11 @@ public struct TunnelSecrets: ~Copyable {
   }
 }
 
-/// Why a setting was refused. The shell maps each to the errno that wg(8) shows.
+/// The reason why a setting was refused. The shell maps each to an errno, which wg(8) shows.
 public enum ConfigurationError: Error, Sendable {
-  /// `Limits.peers` are configured.
+  /// The limit `Limits.peers` has been reached.
   case tooManyPeers
-  /// `Limits.allowedIPs` are configured.
+  /// The limit `Limits.allowedIPs` has been reached.
   case tooManyAllowedIPs
   /// The peer has been removed.
   case noSuchPeer

@@ -1,13 +1,13 @@
-/// What became of a packet. Every reason to drop one has a name and a counter; none is an error of
-/// the program.
+/// The result of processing a packet or message. Every reason to drop one has a name and a counter.
+/// None of them is an error of the program.
 public enum Verdict: UInt8, CountedVerdict {
   // Outbound: from the TUN to the network.
   case sent
-  /// Waits for a handshake to finish.
+  /// Waiting for a handshake to finish.
   case staged
-  /// Dropped while waiting, for a newer packet or for lack of staging slots.
+  /// Dropped to make room for newer packets, or because no staging slots were free.
   case droppedFromStaging
-  /// Not an IP packet, or with inconsistent lengths.
+  /// Not an IP packet, or its lengths are inconsistent.
   case malformedInner
   case noPeerForDestination
   case noEndpoint
@@ -25,21 +25,21 @@ public enum Verdict: UInt8, CountedVerdict {
   case handshakeQueued
   /// The handshake ring was full.
   case handshakeRingFull
-  /// Larger than the receive buffer (R1).
+  /// Larger than the receive buffer, or beyond the capacity of the batch (R1).
   case truncated
-  /// Not a message of the protocol: wrong type, reserved bytes, or length (R30).
+  /// Not a WireGuard message: the type, the reserved bytes or the length is wrong (R30).
   case malformedMessage
   case unknownReceiver
-  /// The session has exceeded its time or its messages.
+  /// The session is older than reject-after-time, or was replaced before the packet was delivered.
   case expiredSession
   case badTag
-  /// Received before, or too old for the replay window.
+  /// Received before, too old for the replay window, or beyond reject-after-messages.
   case replayed
-  /// The inner source is not among the sender's allowed IPs (R2).
+  /// The inner source address is not in the allowed IPs of the peer (R2).
   case sourceNotAllowed
-  /// Not-ECT inside CE, which RFC 6040 says to drop.
+  /// The inner packet is Not-ECT and the outer one CE: RFC 6040 requires dropping it.
   case brokenCongestionMark
-  /// The peer was removed between two steps of a batch.
+  /// The peer was removed between `accept` and `deliver`.
   case peerRemoved
   case writeFailed
 
