@@ -39,8 +39,7 @@ extension LinuxTests {
       }
     }
 
-    /// Each fragment's header has options: the first all of them, the others only those to be
-    /// copied.
+    /// The first fragment has all options, the others only those with the copied flag.
     @Test(arguments: FragmentOrder.allCases)
     func F13_optionsOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
@@ -73,8 +72,8 @@ extension LinuxTests {
       }
     }
 
-    /// Sends the sizes through a link, reassembles what arrives, and returns it to the kernel with
-    /// swapped addresses and changed by `answer`.
+    /// Sends datagrams of these sizes through a link, reassembles them, and returns them to the
+    /// kernel with swapped addresses, changed by `answer`.
     /// - Returns: the packets of each datagram, as the kernel cut them.
     @discardableResult
     private func check(
@@ -84,7 +83,7 @@ extension LinuxTests {
       let payloads = sizes.enumerated().map { number, size in
         (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8 &+ number) }
       }
-      // The same from the kernel in one piece each, if an interface can carry it.
+      // The same datagrams unfragmented, if an interface can carry them.
       let wholes = payloads.map { $0.count <= 65_400 ? kernel.send($0) : [] }
       #expect(wholes.allSatisfy { $0.count <= 1 })
       try kernel.setMTU(link.mtu)
@@ -108,7 +107,7 @@ extension LinuxTests {
       return cut
     }
 
-    /// They match what was sent, byte by byte, in any order.
+    /// Checks that the packets match what was sent, byte by byte, in any order.
     private func check(
       _ packets: [IPPacket], _ payloads: [[UInt8]], _ wholes: [[IPPacket]]
     ) {
@@ -175,7 +174,7 @@ extension LinuxTests {
       }
     }
 
-    /// Options to be copied are in every header, the others only in the first.
+    /// Options with the copied flag are in every header, the others only in the first.
     @Test(arguments: FragmentOrder.allCases)
     func F13_linuxTakesOurOptions(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in

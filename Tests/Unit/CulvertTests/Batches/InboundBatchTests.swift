@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// Coalesced datagrams on the way in, and joined packets on the way out.
+/// Coalesced datagrams as input, and joined packets as output.
 @Suite struct InboundBatchTests {
   private static let home = Path(to: TunnelPair.elsewhere)
 
@@ -93,7 +93,7 @@ import Testing
     #expect(node.count(.truncated) == 3)
   }
 
-  /// However long a datagram is, it does not reach into the next one's place.
+  /// A datagram of any length stays within its own place.
   @Test func aStrideLeavesRoomForTheLongestDatagram() {
     for byteCount in [1, 15, 16, 2048, 65_520, 65_527, 65_535] {
       let node = node(batchPackets: 4)
@@ -161,14 +161,14 @@ import Testing
           let packet = batch[index]
           #expect(Int(packet.textOffset) >= end + BatchLayout.headroom)
           end = Int(packet.textOffset) + Int(packet.byteCount) - WireGuard.overheadByteCount
-          // As the lane does for the first packet of a group.
+          // Overwrite the headroom, as the lane does for the first packet of a group.
           let text = pair.b.inbound.text(index)
           (text - BatchLayout.headroom).initializeMemory(
             as: UInt8.self, repeating: 0xdd, count: BatchLayout.headroom)
         }
         #expect(end + BatchLayout.slack <= pair.b.inbound.texts.count)
       }
-      // One value for all: the packets would fill the screen.
+      // Compare outside #expect, which would print all packets.
       let isAsSent = delivered == packets.map(\.bytes)
       #expect(isAsSent)
     }
@@ -241,7 +241,7 @@ import Testing
     }
   }
 
-  /// A mark that the network made changes one packet's header, which then fits no group.
+  /// A congestion mark set by the network changes one packet's header, which then fits no group.
   @Test(arguments: [true, false])
   func aCongestionMarkKeepsAPacketOutOfItsGroup(isIPv4: Bool) throws {
     let pair = try SegmentsTests.pair(batchPackets: 64, stride: 512)

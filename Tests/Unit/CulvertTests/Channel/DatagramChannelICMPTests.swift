@@ -171,7 +171,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(carries(1400, family))
   }
 
-  /// If routers may fragment, their errors about it are ignored.
+  /// If routers may fragment, their errors about packets that are too big are ignored.
   @Test func withoutDFNoIPv4RouterIsBelieved() {
     let packet = sent(1300, .ipv4)[0]
     #expect(near.receive(tooBig(600, about: packet, .ipv4)) == .nothing)
@@ -186,7 +186,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(sizes(1392, .ipv4).count == 3)
   }
 
-  // MARK: Forged ones
+  // MARK: Forged errors
 
   /// Without having seen one of our datagrams, an attacker has to guess its ports and addresses
   /// (RFC 5927).

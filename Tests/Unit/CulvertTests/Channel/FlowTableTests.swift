@@ -109,7 +109,7 @@ import Testing
     return table.nextDeadline.instant?.nanoseconds == model.nextDeadline
   }
 
-  /// Even if a full table reuses a place at once: a late answer must find no flow.
+  /// Even if a full table reuses a place at once, a late answer must find no flow.
   @Test(arguments: [1, 3, 64, 256, 4096, FlowTable.maximumCapacity])
   func aPortIsNotReusedBeforeAllOthersOfItsPlace(capacity: Int) {
     let memory = TestArena(byteCount: 1 << 22)
@@ -129,7 +129,7 @@ import Testing
       let place = table.findOrOpen(from: client, on: 0, at: now)!
       let port = table[place].port
       if used[place, default: []].suffix(portsOfAPlace - 1).contains(port) { wrong += 1 }
-      // Including the first one.
+      // Every port, including the first, is in the range and leads to its place.
       if port < FlowTable.firstPort || table.find(port: port) != place { wrong += 1 }
       used[place, default: []].append(port)
     }

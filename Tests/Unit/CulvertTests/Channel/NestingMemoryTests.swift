@@ -34,7 +34,7 @@ private let strides = [0, 64, 256, 512]
   private final class Snapshot {
     private let memory: UnsafeRawBufferPointer
     private let before: UnsafeMutableRawBufferPointer
-    /// The tunnels and batches themselves, which note where they are at each step.
+    /// The tunnels and batches themselves, whose fields change at each step.
     private let values: Area
 
     init(_ node: TunnelNode) {
@@ -78,7 +78,7 @@ private let strides = [0, 64, 256, 512]
     return random.bytes(count)
   }
 
-  /// Fills all memory in which a batch keeps nothing with noise, to find code that relies on zeros.
+  /// Fills all unused memory of the batches with `byte`, to find code that relies on zeros.
   private func fill(_ node: TunnelNode, _ byte: UInt8) {
     for hop in node.hops {
       hop.outbound.reset()
@@ -167,7 +167,7 @@ private let strides = [0, 64, 256, 512]
     }
   }
 
-  /// All that the cipher reads around a packet is within the area that holds the packet.
+  /// Checks that the cipher reads only within the area that holds the packet.
   private func checkSealable(
     _ batch: borrowing OutboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
@@ -253,7 +253,7 @@ private let strides = [0, 64, 256, 512]
       #expect(message - TransportCipher.headroom >= area.start)
       let end = area.start + area.byteCount
       #expect(message + (stream - 64) <= end)
-      // The tag, and the block of lengths that is written behind it.
+      // The tag, and the block of lengths that is written after it.
       #expect(message + byteCount + 32 <= end)
       #expect(message + byteCount + TransportCipher.slack <= end)
     }
@@ -323,7 +323,7 @@ private let strides = [0, 64, 256, 512]
   // MARK: By construction
 
   /// Output areas with and without room for headers, filled with packets of any size: nothing
-  /// overlaps, the first has `lead` before its headers, the last has `slack` behind it.
+  /// overlaps, the first has `lead` before its headers, the last has `slack` after it.
   @Test(arguments: 0..<40 as Range<UInt64>) func outputAreas(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
     let memory = TestArena()
@@ -351,7 +351,7 @@ private let strides = [0, 64, 256, 512]
   }
 
   /// Datagrams outside the batch need room for their texts, counted as if they were in the batch:
-  /// the last text has room behind it for what the cipher overwrites.
+  /// after the last text there is room that the cipher may overwrite.
   @Test(arguments: 0..<12 as Range<UInt64>) func textAreas(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     for limits in [Limits.nested, .narrow, Profile.tiny.limits] {
@@ -386,7 +386,7 @@ private let strides = [0, 64, 256, 512]
   }
 
   /// Slots of the reassembler: for a packet of any size, in either family, with or without headers,
-  /// the cipher has room before and behind the payload.
+  /// the cipher has room before and after the payload.
   @Test(arguments: families, [2048, 5000, 65_575])
   func slotsOfTheReassembler(family: IPAddress.Family, largest: Int) throws {
     var limits = Limits.channel

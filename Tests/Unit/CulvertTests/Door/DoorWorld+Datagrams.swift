@@ -27,12 +27,12 @@ extension DoorWorld {
     default: byteCount = sealByFar(into: start, &choices)
     }
     byteCount = mutate(start, byteCount, limit: room.count, &choices)
-    // Not from an honest kernel: cut into pieces of an arbitrary size.
+    // Sometimes cut into pieces of an arbitrary size, as no honest kernel would do.
     if choices.below(32) == 0 { segmentByteCount = 1 + choices.below(300) }
     return byteCount
   }
 
-  // MARK: By `far`, who has a session
+  // MARK: Datagrams of `far`, which has a session
 
   /// Any bytes at all as an inner packet, sealed with the session's key.
   private func sealByFar(into start: UnsafeMutableRawPointer, _ choices: inout Choices) -> Int {
@@ -102,7 +102,7 @@ extension DoorWorld {
     }
   }
 
-  // MARK: By strangers
+  // MARK: Datagrams of strangers
 
   /// A response or cookie reply to an index that `near` knows; all else is made up.
   private func forgeHandshake(
@@ -131,7 +131,7 @@ extension DoorWorld {
     return byteCount
   }
 
-  /// An index in use at `near`, mostly.
+  /// Usually an index in use at `near`.
   private func someIndex(_ choices: inout Choices) -> UInt32 {
     let wanted = choices.below(4)
     var index: UInt32 = 0

@@ -109,7 +109,7 @@ import Testing
     #expect(fixture.add(legitimate[1]) != .held)
   }
 
-  /// Whatever their hashes are, even if they share a bucket.
+  /// Sources are told apart whatever their hashes are, even if they share a bucket.
   @Test func F4_sourcesAreToldApartUnderEverySeed() {
     for seed in 0..<400 as Range<UInt64> {
       let fixture = ReassemblerFixture(maximumByteCount: 576, seed: seed)
@@ -134,7 +134,7 @@ import Testing
     }
   }
 
-  /// One address behind two senders: two sources.
+  /// The same address from two senders counts as two sources.
   @Test func F4_sendersAreToldApart() {
     let legitimate = TestFragment.datagram(identification: 5000, 40).cut(24)
     #expect(fixture.add(legitimate[0], from: 2) == .held)
@@ -206,7 +206,7 @@ import Testing
     }
   }
 
-  /// Without the hash, which alone would distinguish most of them.
+  /// Compares the keys without their hash, which alone would distinguish most of them.
   @Test func F8_keysDifferInEveryBitThatCounts() throws {
     for isIPv4 in [true, false] {
       let packet = PacketBuffer(TestFragment.first(isIPv4: isIPv4).bytes)
@@ -308,7 +308,7 @@ import Testing
     #expect(expired.count == 1 && fixture.count(.timeExceededSent) == 1)
   }
 
-  /// Not without the first fragment, not about an ICMP error, not for what was discarded.
+  /// No error without the first fragment, about an ICMP error, or about a discarded datagram.
   @Test(arguments: [true, false]) func F9_timeExceededOnlyWhereTheFirstFragmentIsHeld(isIPv4: Bool)
   {
     let fragments = TestFragment.datagram(isIPv4: isIPv4, 24).cut(8)

@@ -6,7 +6,7 @@ struct JoinTraffic {
   private var flows: [FlowPacket] = []
   private var random: SeededGenerator
   private var sent: [[UInt8]] = []
-  /// Of a segment of each flow.
+  /// Segment size of each flow.
   private var sizes: [Int] = []
   private var hasFixedIdentification: [Bool] = []
 

@@ -66,7 +66,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
     }
   }
 
-  // MARK: Named
+  // MARK: Named cases
 
   @Test func sizesOfSegments() {
     #expect(cut(packet(payloadByteCount: 3000), 1000)?.map(\.count) == [1040, 1040, 1040])

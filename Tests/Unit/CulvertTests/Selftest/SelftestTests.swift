@@ -110,7 +110,7 @@ import Testing
     }
     let found = digest.finish()
     #expect(found == SelftestGroup.reassembly.expected)
-    // A stream that never reaches a verdict proves nothing about it.
+    // A verdict that the stream never reaches is untested.
     let verdicts: [FragmentVerdict] = [
       .held, .reassembled, .duplicate, .badLength, .poisoned, .overlap, .differentEnd, .beyondEnd,
       .brokenCongestionMark, .evicted, .expired, .timeExceededSent, .tooLarge,

@@ -114,8 +114,9 @@ import Testing
     pair.loses = { _ in true }
     pair.sendFromA([pair.packetFromA([1])])
     pair.wait(seconds: 400)
-    // At once, since the session is older than 120 s. After 15 s without an answer the count starts
-    // again (whitepaper 6.5), with the retry that is due then as its first: 3 and 17.
+    // The first try is sent at once, since the session is older than 120 s. After 15 s without an
+    // answer (whitepaper 6.5) the count starts again with the retry that is then due: 3 and 17
+    // tries.
     #expect(pair.sentByA.filter { $0.type == 1 }.count == 20)
   }
 

@@ -48,7 +48,7 @@ import Testing
     }
   }
 
-  /// Whitepaper section 5.4.2: every field is filled with a number of its own; together they must
+  /// Whitepaper section 5.4.2: every field is filled with a different number; together they must
   /// cover the message without gap or overlap.
   @Test func initiationLayout() throws {
     let datagram = PacketBuffer(byteCount: 148)
