@@ -39,12 +39,13 @@ extension LinuxTests {
       }
     }
 
-    /// The first fragment has all options, the others only those with the copied flag.
+    /// Linux keeps the header's length: the first fragment has all options, and in the others those
+    /// without the copied flag are replaced.
     @Test(arguments: FragmentOrder.allCases)
     func F13_optionsOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv4)
-        // Record route (not copied), nothing, router alert (copied).
+        // Record route (not copied), no operation, router alert (copied).
         kernel.setHeaders(IP_OPTIONS, [7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0])
         let cut = try check(
           kernel, FragmentLink(family: .ipv4, mtu: 576), order, sizes: [8, 1400, 30_000])
@@ -59,7 +60,7 @@ extension LinuxTests {
     func extensionHeadersOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv6)
-        // Next header, no more than 8 bytes, one PadN over the rest; longer ones Linux refuses.
+        // Next header, length 0 for 8 bytes, and one PadN for the rest; Linux refuses longer ones.
         let header: [UInt8] = [0, 0, 1, 4, 0, 0, 0, 0]
         kernel.setHeaders(54, header)  // IPV6_HOPOPTS
         kernel.setHeaders(59, header)  // IPV6_DSTOPTS
@@ -179,7 +180,7 @@ extension LinuxTests {
     func F13_linuxTakesOurOptions(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv4)
-        // Record route (not copied), nothing, router alert (copied).
+        // Record route (not copied), no operation, router alert (copied).
         let options: [UInt8] = [7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0]
         let datagrams = [8, 1400, 30_000].map { datagram(to: kernel, $0, options: options) }
         let fragments = try check(

@@ -22,7 +22,7 @@ import Testing
 
   // MARK: Filling
 
-  /// Bytes, segment size, whether it was truncated; and the result.
+  /// Byte count, segment size, whether it was truncated; and the expected sizes.
   @Test(arguments: [
     (0, 0, false, [0]), (0, 10, false, [0]), (7, 0, false, [7]), (7, 10, false, [7]),
     (10, 10, false, [10]), (30, 10, false, [10, 10, 10]), (31, 10, false, [10, 10, 10, 1]),
@@ -66,7 +66,7 @@ import Testing
     node.tunnel.accept(&node.inbound, at: now)
     #expect(node.count(.truncated) == 6)
     #expect(node.count(.malformedMessage) == 4)
-    // The next filling starts from nothing.
+    // `reset` clears the surplus, so it is not counted again.
     node.inbound.reset()
     node.inbound.append(
       byteCount: 5, from: InboundBatchTests.home, trafficClass: 0, isTruncated: false)

@@ -104,7 +104,7 @@ import Testing
       }
       a.send(packets, at: star.pair.now)
     }
-    // Single datagrams, a few, and as many as possible.
+    // Runs of one datagram, of two, and of as many as possible.
     #expect(lengths[1, default: 0] > 10 && lengths[2, default: 0] > 10)
     #expect(lengths[64, default: 0] > 10 && lengths.keys.max() == 64)
   }

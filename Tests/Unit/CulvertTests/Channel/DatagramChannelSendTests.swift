@@ -48,7 +48,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.sent) == 4 && near.total == 4)
   }
 
-  /// From other ports than the first, to another port.
+  /// Sends from a port other than the first, to another port.
   @Test(arguments: families) func portsAreThoseGiven(family: IPAddress.Family) throws {
     near.channel.open(firstPort: 0x1234, count: 3)
     let packet = try #require(

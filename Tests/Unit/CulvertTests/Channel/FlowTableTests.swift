@@ -198,7 +198,7 @@ import Testing
     #expect(table.findOrOpen(from: Self.client(5), on: 0, at: at(12)) == waiting)
     #expect(table.findOrOpen(from: Self.client(6), on: 0, at: at(12)) == answered)
     #expect(table.findOrOpen(from: Self.client(7), on: 0, at: at(12)) == conversing)
-    // The rest is within its grace period.
+    // The remaining flows are within their grace period.
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(12)) == nil)
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(21)) == nil)
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(22)) == younger)
@@ -207,8 +207,8 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// RFC 4787 REQ-5 and REQ-6: a flow lives for at least two minutes, and outgoing datagrams keep
-  /// it open.
+  /// RFC 4787 REQ-5 and REQ-6: a flow that was answered lives for at least two minutes, and
+  /// outgoing datagrams keep it open.
   @Test func flowsLiveForTheirTime() {
     let memory = TestArena()
     var table = FlowTable(carvingFrom: &memory.arena, limits: Self.limits(4))

@@ -160,7 +160,8 @@ private let strides = [0, 64, 256, 512]
     Area(batch.sessions.table, batch.packets.count * MemoryLayout<BatchSession>.stride)
   }
 
-  /// The counters precede the path table and the list of lent slots.
+  /// The channel's counters. The path table and the list of lent slots follow them, and must not
+  /// change.
   private func channelState(_ hop: TunnelHop) -> Area {
     withUnsafeBytes(of: hop.channel.counters) {
       Area($0.load(as: UnsafeRawPointer.self), Int(DatagramVerdict.count) * 8)

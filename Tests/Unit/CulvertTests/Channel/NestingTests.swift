@@ -298,8 +298,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Incomplete datagrams
 
-  /// The remaining fragments never arrive: after 30 s the sender gets one ICMP error, through the
-  /// outer tunnel (F9).
+  /// The remaining fragments never arrive: after 30 s (IPv4) or 60 s (IPv6) the sender gets one
+  /// ICMP error, through the outer tunnel (F9).
   @Test(arguments: families) func F9_expiryIsToldThroughTheTunnel(
     outer: IPAddress.Family
   ) throws {

@@ -9,7 +9,7 @@ extension DoorWorld {
   func writeSegments(
     into start: UnsafeMutableRawPointer, _ choices: inout Choices
   ) -> (byteCount: Int, offload: PacketOffload) {
-    // Mostly to `far`.
+    // Usually to `far`.
     let owner = choices.below(4) == 0 ? choices.below(DoorWorld.peerKinds + 1) : 0
     let byteCount = writeFlow(
       into: start, source: IPAddress(ipv4: 0x0a63_0001),

@@ -89,10 +89,10 @@ import Testing
     // Two sources hold the same number: the older datagram is evicted.
     fill([(3, 10), (2, 27), (1, 27)])
     #expect(!hasLostItsOldest(3) && !hasLostItsOldest(1) && hasLostItsOldest(2))
-    // Nobody has more than a quarter.
+    // No source has more than a quarter.
     fill([(4, 16), (3, 16), (2, 16), (1, 16)])
     #expect(!hasLostItsOldest(3) && !hasLostItsOldest(2) && hasLostItsOldest(4))
-    // 17 are more than a quarter.
+    // 17 slots are more than a quarter.
     fill([(4, 16), (3, 15), (2, 17), (1, 16)])
     #expect(!hasLostItsOldest(4) && !hasLostItsOldest(3) && hasLostItsOldest(2))
   }
@@ -146,7 +146,7 @@ import Testing
 
   // MARK: F8
 
-  /// Each of these differences makes it another datagram.
+  /// Each of these differences makes a fragment part of another datagram.
   @Test func F8_keyHoldsAddressesIdentificationProtocolAndSender() {
     let others: [(inout TestFragment) -> Void] = [
       { $0.source = 2 }, { $0.destination = 2 }, { $0.identification = 0x0107 },
@@ -264,7 +264,7 @@ import Testing
     #expect(fixture.nextDeadline == nil && fixture.count(.expired) == 2)
   }
 
-  /// Even if nobody has expired the datagram yet.
+  /// The timeout applies even if `expire` has not been called yet.
   @Test(arguments: [true, false])
   func F9_fragmentThatComesTooLateStartsAnotherDatagram(isIPv4: Bool) {
     let fragments = TestFragment.datagram(isIPv4: isIPv4, 40).cut(24)

@@ -211,7 +211,7 @@ struct TestFragment {
   var byteOffset = 0
   var hasMore = false
   var trafficClass: UInt8 = 0
-  /// 1 or more, so that headers can differ.
+  /// 1 or more; may differ between the fragments of a datagram.
   var timeToLive: UInt8 = 64
   /// IPv4 options, a multiple of 4 bytes.
   var options: [UInt8] = []
@@ -280,7 +280,7 @@ struct TestFragment {
     return packet
   }
 
-  /// The checksum of an IPv4 header, as long as the array.
+  /// Writes the checksum of an IPv4 header that fills the array.
   static func writeChecksum(_ header: inout [UInt8]) {
     header[10] = 0
     header[11] = 0

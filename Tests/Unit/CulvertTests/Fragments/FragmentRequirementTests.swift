@@ -136,7 +136,7 @@ import Testing
     let fragments = datagram.cut(512)
     #expect(fixture.add(fragments[1]) == .held)
     for _ in 0..<2 { #expect(fixture.add(fragments[1]) == .dropped(.duplicate)) }
-    // Headers may differ: a router counted hops.
+    // Headers may differ: routers decrement the hop limit.
     #expect(fixture.add(fragments[1].with { $0.timeToLive = 9 }) == .dropped(.duplicate))
     #expect(fixture.add(fragments[0]) == .complete(datagram.whole.bytes))
     #expect(fixture.count(.duplicate) == 3)
@@ -176,7 +176,7 @@ import Testing
 
   // MARK: F5
 
-  /// Beside an incomplete datagram with the same key: neither affects the other.
+  /// An incomplete datagram with the same key exists: neither affects the other.
   @Test func F5_atomicFragmentIsHandledAlone() {
     let datagram = TestFragment.datagram(isIPv4: false, 64)
     let fragments = datagram.cut(32)

@@ -323,7 +323,7 @@ import Testing
     var packets = run(3, isTCP: false).map(\.bytes)
     for index in packets.indices {
       packets[index][25] -= 1
-      // The checksum as a receiver verifies it, over the bytes within the length.
+      // The checksum is right for the whole packet, so that only the length is wrong.
       var model = PacketModel(packets[index])!
       model.updateChecksums()
       packets[index] = model.bytes

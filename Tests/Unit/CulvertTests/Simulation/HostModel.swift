@@ -34,7 +34,8 @@ struct HostModel {
 
   // MARK: Receiving
 
-  /// Takes a packet without options or extensions; nil for an invalid or incomplete one.
+  /// Receives a packet without options or extensions; nil if it is invalid or its datagram
+  /// incomplete.
   mutating func receive(_ packet: [UInt8]) -> Datagram? {
     guard let model = PacketModel(packet) else { return nil }
     let isIPv4 = model.isIPv4
@@ -91,7 +92,7 @@ struct HostModel {
 
   // MARK: Sending
 
-  /// A datagram in packets of at most `mtu` bytes.
+  /// The packets of a datagram, at most `mtu` bytes each.
   mutating func packets(of datagram: Datagram, mtu: Int) -> [[UInt8]] {
     var model = ChannelPacket(
       source: datagram.source.address, destination: datagram.destination.address)

@@ -144,7 +144,7 @@ final class NestedRoute {
     }
   }
 
-  /// Time passes, with a packet about every `interval` milliseconds.
+  /// Lets time pass, with a packet about every `interval` milliseconds.
   private func pass(_ duration: UInt64, sending interval: UInt64?, hasTrouble: Bool) {
     let end = now.advanced(by: duration)
     var nextPacket = interval == nil ? end : now

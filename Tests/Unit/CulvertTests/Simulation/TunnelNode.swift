@@ -225,7 +225,7 @@ final class TunnelNode {
     if isOutermost { sealed += hop.outbound.outputCount }
   }
 
-  /// The fragments of a removed peer are removed too (F10).
+  /// Removes the fragments of removed peers (F10).
   private func forgetRemovedSenders() {
     for index in hops.indices.dropFirst() where hops[index].tunnel.removals != seenRemovals[index] {
       let outer = hops[index]

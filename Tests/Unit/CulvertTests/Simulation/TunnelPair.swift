@@ -77,7 +77,7 @@ final class TunnelPair {
     Endpoint(address: ipv4(192, 0, 2, host), port: 51_820)
   }
 
-  /// A place that neither node is at.
+  /// An endpoint that belongs to neither node.
   static var elsewhere: Endpoint { Endpoint(address: ipv4(203, 0, 113, 9), port: 9) }
 
   // MARK: Packets

@@ -188,7 +188,7 @@ import Testing
     expectContent(extensions, headerByteCount: 312)
   }
 
-  /// Fragments have no complete transport header; not even a single IPv6 fragment counts.
+  /// Fragments have no complete transport header; an atomic IPv6 fragment is refused too.
   @Test func fragmentsAreRefused() {
     for family in families {
       for fragment in model(family, [UInt8](repeating: 1, count: 100)).fragments(48) {
