@@ -1,6 +1,7 @@
-"""Builds programs of the core: its files and those of a test, compiled as one module.
+"""Builds programs from the files of the core and those of a test, compiled as one module.
 
-One module needs no @testable to reach internals, and inlines them as the product does.
+Within one module, tests reach internals without @testable, and the compiler inlines as in the
+product.
 """
 
 import dataclasses
@@ -25,7 +26,10 @@ class BuildError(Exception):
 
 
 def call(*command: str | pathlib.Path) -> str:
-    """Run a command in the checkout; what it prints, both ways."""
+    """Run a command in the checkout, and return its output and errors together.
+
+    Raises BuildError.
+    """
     result = subprocess.run(
         [str(word) for word in command],
         cwd=ROOT,
@@ -41,7 +45,7 @@ def call(*command: str | pathlib.Path) -> str:
 
 
 def swift_files(*places: pathlib.Path) -> list[pathlib.Path]:
-    """The Swift files among and below these, without suites of unit tests."""
+    """The Swift files among and below these places, except unit test suites."""
     found: set[pathlib.Path] = set()
     for place in places:
         found.update([place] if place.is_file() else place.rglob("*.swift"))
@@ -50,7 +54,7 @@ def swift_files(*places: pathlib.Path) -> list[pathlib.Path]:
 
 @dataclasses.dataclass(frozen=True)
 class SwiftProgram:
-    """A program, the files that it is made of, and what the compiler is told beside `FLAGS`."""
+    """A program, its source files, and compiler options in addition to `FLAGS`."""
 
     path: pathlib.Path
     sources: Sequence[pathlib.Path]
@@ -58,7 +62,7 @@ class SwiftProgram:
     has_sodium: bool = True
 
     def build(self) -> None:
-        """Compile, unless neither compiler, options nor sources have changed since.
+        """Compile, unless compiler, options and sources are those of the last build.
 
         Raises BuildError.
         """

@@ -101,7 +101,7 @@ final class ChannelFuzz {
       if !last.isEmpty { last[place % last.count] ^= change }
       receive(choice & 8 == 0 ? last : righted(last), choice)
     case 5:
-      // Up to 71 s, or back by as much.
+      // Move the clock forwards or backwards by up to 71 s.
       let duration = UInt64(next()) * UInt64(choice >> 4) * 18_600_000
       now.nanoseconds =
         choice & 8 == 0
@@ -135,7 +135,7 @@ final class ChannelFuzz {
     return packet
   }
 
-  /// A fragment of one of a few datagrams, so that completing one does not take luck.
+  /// A fragment of one of a few datagrams, so that datagrams are often completed.
   private func receiveFragment(_ family: IPAddress.Family, _ choice: UInt8) {
     let (which, flaws) = (next(), choice & 16 == 0 ? 0 : next())
     var packet = datagram(family, flaws, byteCount: 40 + 500 * Int(which & 3))
@@ -168,7 +168,7 @@ final class ChannelFuzz {
       to: isIPv4 ? ChannelFuzz.address4 : ChannelFuzz.address6)
   }
 
-  /// An error about a datagram of ours, or its first fragment, cut short and changed.
+  /// An error about one of the channel's datagrams, or one of its fragments, truncated and changed.
   private func receiveError(_ family: IPAddress.Family, _ choice: UInt8) {
     let (which, length, place, change) = (next(), Int(next()), Int(next()), next())
     let packet = ours(family)
@@ -178,7 +178,7 @@ final class ChannelFuzz {
     receive(error(family, which, quoting: quoted).bytes, choice)
   }
 
-  /// The packet, readdressed to the channel, with the right IPv4 header and lengths.
+  /// The packet readdressed to the channel, with correct lengths and IPv4 header checksum.
   private func righted(_ packet: [UInt8]) -> [UInt8] {
     var packet = packet
     guard packet.count >= 40 else { return packet }
@@ -234,7 +234,7 @@ final class ChannelFuzz {
     return place >= start && place + payload.count <= start + memory.count
   }
 
-  /// The header before the payload has the ports and the right checksum, computed the slow way.
+  /// Checks the header before the payload: ports, length, and the checksum computed the slow way.
   private func check(
     _ payload: UnsafeMutableRawBufferPointer, from endpoint: Endpoint, to port: UInt16
   ) {
@@ -290,7 +290,8 @@ final class ChannelFuzz {
     }
   }
 
-  /// The far end sends; either all of it arrives, or it reports that it cannot send.
+  /// Sends a datagram from the far end: it arrives whole, is refused, or is too large for the
+  /// receiver.
   private func send(_ family: IPAddress.Family, byteCount: Int, mtu: Int) {
     let room = DatagramChannel.headroom
     let buffer = UnsafeMutableRawBufferPointer.allocate(
@@ -321,7 +322,7 @@ final class ChannelFuzz {
     require(channel.counters[.received] == before + 1 || isTooLarge, "a datagram got lost")
   }
 
-  /// Lent payloads have not changed.
+  /// Checks that lent payloads have not changed, and releases them.
   func release() {
     for lent in lent {
       require([UInt8](lent.payload) == lent.bytes, "a payload has changed before its release")
@@ -330,7 +331,7 @@ final class ChannelFuzz {
     channel.release()
   }
 
-  // MARK: Always
+  // MARK: Invariants
 
   private var total: UInt64 {
     (0..<DatagramVerdict.count).compactMap { DatagramVerdict(rawValue: $0) }

@@ -26,7 +26,7 @@ enum ConfigFuzz {
     var end: ConfigError?
   }
 
-  /// A parser in memory of its own.
+  /// A parser with its own memory, and the results.
   private final class World {
     let memory = UnsafeMutableRawBufferPointer.allocate(
       byteCount: ConfigParser.byteCount, alignment: 8)
@@ -41,7 +41,7 @@ enum ConfigFuzz {
 
     deinit { memory.deallocate() }
 
-    /// All statements of the line.
+    /// Collects all statements of the line.
     func take() {
       while let statement = parser.next() {
         if case .failure? = said.statements.last { fatalError("said on after a failure") }
@@ -59,7 +59,7 @@ enum ConfigFuzz {
       return said
     }
 
-    /// Statements are in their sections, and their values are within range.
+    /// Checks that statements are in their sections, and their values within range.
     private func check(_ statement: ConfigStatement) {
       switch statement {
       case .beginInterface: isInPeer = false
@@ -89,7 +89,7 @@ enum ConfigFuzz {
       }
     }
 
-    /// Parsed values are written in canonical form and must read back the same.
+    /// Checks that parsed values read back the same after being written in canonical form.
     private func checkPeer(_ setting: PeerSetting) {
       let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 64, alignment: 1)
       defer { room.deallocate() }
@@ -109,7 +109,7 @@ enum ConfigFuzz {
     }
   }
 
-  /// Through a reader with a small buffer, in pieces.
+  /// Parses the input, which arrives in pieces, through a reader with a small buffer.
   static func read(_ input: [UInt8], pieceByteCount: Int) -> Said {
     let world = World()
     let lines = UnsafeMutableRawBufferPointer.allocate(byteCount: 96, alignment: 1)
@@ -132,18 +132,17 @@ enum ConfigFuzz {
     return world.finish()
   }
 
-  /// Without comments and blanks a file means the same.
+  /// Checks that a file means the same without comments and blanks.
   static func checkBlanks(_ input: [UInt8]) {
     let before = World()
     let after = World()
     for line in input.split(separator: 0x0a, omittingEmptySubsequences: false) {
-      // A longer value with blanks is refused for its length.
+      // A longer value is refused for its length, but without its blanks it may be accepted.
       if line.count > 300 { return }
       let text = Array(line.prefix { $0 != UInt8(ascii: "#") })
       let key = Array(text.prefix { $0 != UInt8(ascii: "=") })
       // Blanks separate addresses.
       let isAddress = key.withUnsafeBytes { $0.isWord("Address") } && key.count < text.count
-      // Only the first line may start with a byte order mark.
       let squeezed =
         isAddress ? text : text.filter { !($0 == 0x20 || ($0 >= 0x09 && $0 <= 0x0d)) }
       line.withUnsafeBytes {
@@ -154,13 +153,14 @@ enum ConfigFuzz {
         after.parser.begin($0)
         after.take()
       }
+      // Without blanks before it, a byte order mark on the first line is ignored.
       if before.parser.line == 1, squeezed.starts(with: [0xef, 0xbb, 0xbf]) { return }
     }
     precondition(before.finish() == after.finish(), "blanks have changed it")
   }
 }
 
-/// Answers of name servers: whole messages, or bytes behind a valid header and question.
+/// Answers of name servers: whole messages, or arbitrary bytes after a valid header and question.
 enum NameFuzz {
   private static let name = Array("vpn.example.org".utf8)
 
@@ -203,7 +203,7 @@ enum NameFuzz {
     fatalError("an address out of nowhere")
   }
 
-  /// Names at all positions, against a reader that copies them.
+  /// Compares the names at all positions with those of a reader that copies them.
   private static func compareNames(_ bytes: [UInt8], _ message: UnsafeRawBufferPointer) {
     let reader = NameReader(message)
     let first = model(bytes, at: 0)
@@ -216,7 +216,7 @@ enum NameFuzz {
     }
   }
 
-  /// The labels in lower case, and the offset behind the name; nil if the name is invalid.
+  /// The labels in lower case, and the offset after the name; nil if the name is invalid.
   private static func model(_ bytes: [UInt8], at start: Int) -> (name: [[UInt8]], end: Int)? {
     var name: [[UInt8]] = []
     var position = start

@@ -1,7 +1,7 @@
-// All targets are in one program, since the core takes long to compile; the name that the program
-// is called by selects the target. Targets and core are one module, so they need no @testable.
+// All targets are in one program, since the core takes long to compile; the name under which the
+// program is run selects the target. Targets and core are one module, so they need no @testable.
 
-/// Takes an input and checks what the core does with it. It fails by ending the process.
+/// Runs the core on an input and checks the result. A failure ends the process.
 typealias FuzzTarget = (UnsafePointer<UInt8>?, Int) -> CInt
 
 nonisolated(unsafe) private var target: FuzzTarget = { _, _ in fatalError("no target was chosen") }
@@ -32,8 +32,8 @@ public func runTarget(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt { ta
 
 // MARK: The message door
 
-// Whatever arrives from the network, in whatever order, at whatever time, at a tunnel with a live
-// session and four more peers. The input is a sequence of choices that `DoorWorld` follows
+// Arbitrary datagrams arrive, in any order and at any time, at a tunnel with a live session and
+// four more peers. The input is a sequence of choices that `DoorWorld` follows
 // (Tests/Unit/CulvertTests/Door). Build and run: Tests/Fuzz/run message.
 
 nonisolated(unsafe) private let world: DoorWorld = {

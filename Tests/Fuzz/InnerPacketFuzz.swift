@@ -1,8 +1,9 @@
 // Inner packets: the views over them, ICMP errors about them, and their path through two tunnels.
 // Build and run: Tests/Fuzz/run inner.
 //
-// The first byte selects the direction, the rest is the packet. Every buffer is an allocation of
-// exactly the bytes that its user may touch, so that the address sanitizer sees any access outside.
+// The first byte selects the kind of ICMP error, the rest is the packet. Every buffer is an
+// allocation of exactly the bytes that its user may touch, so that the address sanitizer sees any
+// access outside.
 
 nonisolated(unsafe) private let world: DoorWorld = {
   precondition(Sodium.start())
@@ -22,7 +23,7 @@ func fuzzInnerPackets(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 enum InnerPacketFuzz {
   // MARK: Views
 
-  /// Reads everything that can be read of a packet.
+  /// Reads every field of a packet through all views that accept it.
   static func parse(_ packet: UnsafeRawBufferPointer) {
     let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: packet.count, alignment: 1)
     defer { copy.deallocate() }
@@ -72,7 +73,8 @@ enum InnerPacketFuzz {
 
   // MARK: ICMP
 
-  /// Builds an error about the packet. It must be a valid packet, and no error may answer it.
+  /// Builds an error about the packet. The error must be a valid packet, and must not itself be
+  /// answered with an error.
   static func answer(_ packet: UnsafeRawBufferPointer, choice: UInt8) {
     let headroom = ICMPError.headroomByteCount
     let buffer = UnsafeMutableRawBufferPointer.allocate(
@@ -133,7 +135,7 @@ enum InnerPacketFuzz {
 
   // MARK: Through the tunnel
 
-  /// From `near`'s TUN: sent, staged, answered or dropped.
+  /// Sends a packet from `near`'s TUN: it is sealed, staged, answered or dropped.
   static func plan(_ packet: UnsafeRawBufferPointer) {
     world.restore()
     let end = world.near
@@ -155,7 +157,7 @@ enum InnerPacketFuzz {
     if let failure = world.failure { fatalError("\(failure)") }
   }
 
-  /// Sealed by `far` unchanged and opened by `near`: delivered unchanged, or dropped.
+  /// Seals a packet at `far` and opens it at `near`, which delivers it unchanged or drops it.
   static func carry(_ packet: UnsafeRawBufferPointer) {
     world.restore()
     let far = world.far
@@ -177,13 +179,13 @@ enum InnerPacketFuzz {
       byteCount: datagram.count, from: world.path(0), trafficClass: 0, isTruncated: false)
     near.fenceInbound(true)
     near.tunnel.accept(&near.inbound, at: world.now)
-    // The cipher reads beyond, as it may.
+    // The cipher may read beyond the end of a datagram.
     near.fenceInbound(false)
     near.inbound.open()
     near.tunnel.deliver(&near.inbound, at: world.now)
     if let delivered = near.inbound.delivered(0) {
-      // A packet whose length covers some of the padding gets it: the receiver cannot distinguish
-      // the two.
+      // If the packet's length field covers some of the padding, the padding is delivered too: the
+      // receiver cannot tell the two apart.
       let padded = roundUp(packet.count, to: WireGuard.paddingByteCount)
       require(delivered.count <= padded, "more was delivered than was sent (R14)")
       let own = min(delivered.count, packet.count)

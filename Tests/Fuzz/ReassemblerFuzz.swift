@@ -35,7 +35,7 @@ struct ReassemblerFuzz {
       if !last.isEmpty { last[place % last.count] ^= change }
       add(choice & 8 == 0 ? last : ReassemblerFuzz.righted(last), choice, world)
     case 5:
-      // Up to 71 s, or back by as much.
+      // Move the clock forwards or backwards by up to 71 s.
       let step = UInt64(next())
       let duration = step * step * 1_100_000
       now = choice & 8 == 0 ? now + duration : now - min(now, duration)
@@ -57,7 +57,7 @@ struct ReassemblerFuzz {
     world.add(bytes, from: UInt32(choice >> 7), at: now)
   }
 
-  /// A fragment from four bytes, so that completing a datagram does not take luck.
+  /// Builds a fragment from four bytes of input, so that datagrams are often completed.
   private mutating func fragment(_ choice: UInt8) -> TestFragment {
     let (flags, place, byteCount) = (next(), Int(next()), Int(next()))
     var fragment = TestFragment()
@@ -72,7 +72,7 @@ struct ReassemblerFuzz {
       fragment.extensions = [(60, [0, 0, 1, 4, 0, 0, 0, 0])]
     }
     fragment.byteOffset = place < 240 ? place * 8 : (8176 + place - 240) * 8
-    // The same bytes at the same offset, except for one flag.
+    // The payload depends only on its offset, unless a flag inverts one bit.
     let change = flags & 0x80
     let start = fragment.byteOffset
     fragment.payload = (0..<byteCount).map {

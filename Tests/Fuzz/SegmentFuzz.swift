@@ -1,5 +1,5 @@
-// Packets from a TUN with virtio headers, cut into segments. The input is the header, 10 bytes, and
-// the packet. Build and run: Tests/Fuzz/run virtio.
+// Packets from a TUN with virtio headers, cut into segments. The input is the 10-byte virtio header
+// and the packet. Build and run: Tests/Fuzz/run virtio.
 //
 // Every buffer is an allocation of exactly the bytes that its user may touch, so that the address
 // sanitizer sees any access outside.
@@ -15,13 +15,13 @@ func fuzzVirtio(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   guard let offload = PacketOffload(virtioHeader: header) else { return 0 }
   VirtioFuzz.writeAgain(offload, as: header)
   VirtioFuzz.cut(packet, offload)
-  // Corrects fields that the fuzzer would hardly find by chance.
+  // Correct the fields whose right values the fuzzer would hardly find by chance.
   if let model = PacketModel(packet) { VirtioFuzz.cutCompleted(model, offload) }
   return 0
 }
 
 enum VirtioFuzz {
-  /// A header that is read and written back means the same.
+  /// Checks that a header keeps its meaning when it is written back and read again.
   static func writeAgain(_ offload: PacketOffload, as header: UnsafeMutableRawPointer) {
     let length = VirtioHeader.headerByteCountOffset
     offload.write(
@@ -36,8 +36,8 @@ enum VirtioFuzz {
     require(again.segmentByteCount == offload.segmentByteCount)
   }
 
-  /// Any packet with any offload: no access outside, and the segments' payloads together are the
-  /// packet's.
+  /// Any packet with any offload: no access outside the buffers, and the segments' payloads add up
+  /// to the packet's payload.
   static func cut(_ packet: [UInt8], _ offload: PacketOffload) {
     guard let segments = segments(packet, offload) else { return }
     if offload.segmentation == .none {

@@ -13,7 +13,7 @@ func fuzzUAPI(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
 }
 
 enum UAPIFuzz {
-  /// Runs the stream and returns a digest of everything it meant.
+  /// Parses the stream and returns a digest of the results.
   static func run(_ stream: UnsafeRawBufferPointer, pieceByteCount: Int) -> UInt64 {
     // Exact allocations, so that the address sanitizer sees any access outside.
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 96, alignment: 1)
@@ -53,7 +53,7 @@ enum UAPIFuzz {
     return hasher.bits
   }
 
-  /// Requests begin, fail once, and end, in this order.
+  /// Checks the order of events: a request begins, fails at most once, and ends.
   private static func check(_ line: UAPILine, _ isOpen: inout Bool, _ hasFailed: inout Bool) {
     switch line {
     case .beginGet, .beginSet:
@@ -74,7 +74,7 @@ enum UAPIFuzz {
     }
   }
 
-  /// Parsed values are written in canonical form and must read back the same.
+  /// Checks that parsed values read back the same after being written in canonical form.
   private static func checkSetting(_ line: UAPILine, zoneName: UnsafeRawBufferPointer) {
     precondition(zoneName.count <= 15)
     guard case .peer(let setting) = line else { return precondition(zoneName.isEmpty) }
@@ -94,7 +94,7 @@ enum UAPIFuzz {
     }
   }
 
-  /// The text parsers that the request parser reaches only in part, with the raw input.
+  /// Feeds the raw input to the text parsers, which the request parser reaches only in part.
   static func checkText(_ text: UnsafeRawBufferPointer) {
     withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { memory in
       var writer = ByteWriter(memory)
@@ -115,7 +115,7 @@ enum UAPIFuzz {
     _ = AddressText.endpoint(text)
   }
 
-  /// FNV-1a over what lines mean.
+  /// FNV-1a over the parsed lines.
   private struct Digest {
     var bits: UInt64 = 0xcbf2_9ce4_8422_2325
 

@@ -19,14 +19,14 @@ func keep(_ value: UInt64) {
   kept &+= value
 }
 
-/// Zeroed bytes for the life of the process.
+/// Zeroed memory that is never freed.
 func bytes(_ byteCount: Int, alignment: Int = 64) -> UnsafeMutableRawPointer {
   let bytes = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: alignment)
   bytes.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
   return bytes
 }
 
-/// An arena of `byteCount` bytes for the life of the process.
+/// An arena of `byteCount` bytes that is never freed.
 func arena(byteCount: Int) -> Arena {
   Arena(
     region: UnsafeMutableRawBufferPointer(

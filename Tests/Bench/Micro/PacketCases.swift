@@ -1,5 +1,5 @@
-/// A TCP packet of IPv4 as read from a TUN with offloads: `segmentCount` times 1380 bytes of
-/// payload behind 40 bytes of headers, with an incomplete checksum.
+/// An IPv4 TCP packet as read from a TUN with offloads: `segmentCount` times 1380 bytes of payload
+/// after 40 bytes of headers, with an incomplete checksum.
 struct LargePacket {
   static let headerByteCount = 40
   static let segmentByteCount = 1380
@@ -33,7 +33,8 @@ struct LargePacket {
     headers.storeBig(sum.folded, 36)
   }
 
-  /// Restores the headers. The headers of segments have only overwritten payload.
+  /// Restores the packet's headers. Segment headers have overwritten only payload, which does not
+  /// matter.
   @inline(__always)
   func restore() {
     packet.copyMemory(from: headers, byteCount: LargePacket.headerByteCount)
@@ -58,8 +59,8 @@ private func cutting() -> (Int) -> Void {
   }
 }
 
-/// The segments of a large packet, each in memory of its own, joined again. The first one's
-/// headers, which `finish` writes, are restored.
+/// Joins the segments of a large packet, each in separate memory. Restores the first segment's
+/// headers before every run, since `finish` overwrites them.
 private func joining() -> (Int) -> Void {
   let large = LargePacket()
   var segments: [(bytes: UnsafeMutableRawPointer, byteCount: Int)] = []

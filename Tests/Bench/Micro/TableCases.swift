@@ -1,12 +1,12 @@
 private let prefixCount = 1000
-/// Number of different addresses to look up, and of jumps of a replay window; a power of two.
+/// Length of the lists of addresses to look up and of replay window delays; a power of two.
 private let variety = 1024
 
 private final class RoutingWorld {
   var table: AllowedIPs
   let addresses: UnsafeMutableBufferPointer<IPAddress>
 
-  /// A table of prefixes of one family, of typical lengths, and addresses within them.
+  /// A table of prefixes of one family with typical lengths, and addresses within them.
   init(_ family: IPAddress.Family) {
     var memory = arena(byteCount: 1 << 20)
     let limits = Limits(
@@ -92,16 +92,16 @@ var tableCases: [MicroCase] {
 
 /// Fragments of 1480 bytes of data, in order of arrival.
 private struct FragmentWorld {
-  /// Behind a pointer, as in the product: without the cost of exclusivity checks.
+  /// Behind a pointer, as in the product, to avoid exclusivity checks.
   private let reassembler: UnsafeMutablePointer<Reassembler>
   private let fragments: UnsafeMutableBufferPointer<UnsafeMutableRawBufferPointer>
   private let now = Instant(nanoseconds: 1_000_000)
 
   static let mtu = 1500
 
-  /// - Parameter together: datagrams with interleaved fragments.
+  /// - Parameter together: number of datagrams whose fragments are interleaved.
   /// - Parameter byteCount: of each datagram's payload.
-  /// - Parameter dead: datagrams that take slots and are never completed.
+  /// - Parameter dead: number of datagrams that occupy slots and are never completed.
   init(together: Int, byteCount: Int, family: IPAddress.Family, isReversed: Bool, dead: Int) {
     var memory = arena(byteCount: 8 << 20)
     reassembler = .allocate(capacity: 1)
@@ -148,7 +148,7 @@ private struct FragmentWorld {
     }
   }
 
-  /// Every fragment once.
+  /// Adds every fragment once.
   @inline(__always)
   func run() {
     for fragment in fragments {
@@ -161,7 +161,7 @@ private struct FragmentWorld {
   }
 }
 
-/// An operation is a datagram.
+/// One operation is one datagram.
 private func reassembling(
   together: Int = 1, byteCount: Int, family: IPAddress.Family = .ipv4, isReversed: Bool = false,
   dead: Int = 0
@@ -180,7 +180,7 @@ var reassemblyCases: [MicroCase] {
     MicroCase(name: "fragments-7", count: 256, prepare: reassembling(byteCount: 10_000)),
     MicroCase(
       name: "fragments-2-v6", count: 256, prepare: reassembling(byteCount: 2000, family: .ipv6)),
-    // A ring with one slot to spare.
+    // All slots but one are occupied.
     MicroCase(
       name: "fragments-2-full", count: 256, prepare: reassembling(byteCount: 2000, dead: 63)),
     MicroCase(

@@ -1,4 +1,4 @@
-/// Two tunnels with the limits that most boards have.
+/// Two tunnels with the limits of the standard profile.
 private final class MicroTunnels {
   private var loopback: Loopback
 
@@ -10,15 +10,15 @@ private final class MicroTunnels {
     memory.seal()
     loopback.start(isSeeded: true)
     for side in 0..<2 {
-      // The same on all machines, so that one baseline serves them.
+      // The same cipher on all machines, so that they can share one baseline.
       loopback.setCipher(.composed(stride: 512), of: side)
     }
     loopback.inbound.preparesJoining = true
     handshake()
   }
 
-  /// A packet finds its session too old. Both handshake messages, the packet that has waited, and
-  /// the keepalive that answers it.
+  /// Runs a whole handshake, started by a packet whose session is too old: both handshake messages,
+  /// the staged packet, and the keepalive that answers it.
   func handshake() {
     let before = loopback.count(.handshakeAccepted, of: Loopback.responder)
     loopback.initiate()
@@ -28,7 +28,7 @@ private final class MicroTunnels {
     precondition(loopback.count(.handshakeAccepted, of: Loopback.responder) == before + 1)
   }
 
-  /// Plans and seals packets of IPv4.
+  /// Plans and seals IPv4 packets.
   func send(_ count: Int, byteCount: Int) {
     loopback.outbound.reset()
     for _ in 0..<count {
@@ -47,7 +47,8 @@ private final class MicroTunnels {
     loopback.emit(Loopback.initiator)
   }
 
-  /// From the TUN of one end to the TUN of the other: cut, sealed, opened, joined.
+  /// Sends a packet from the TUN of one end to the TUN of the other: segmented, sealed, opened,
+  /// joined.
   func send(_ large: LargePacket) {
     loopback.outbound.reset()
     let room = loopback.outbound.room(for: large.byteCount)!

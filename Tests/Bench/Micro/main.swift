@@ -2,7 +2,7 @@
 // nanoseconds without it.
 //
 //     culvert-microbench list                names, and how many operations to count
-//     culvert-microbench count NAME          does them, once warm, inside `countedOperations`
+//     culvert-microbench count NAME          runs them after a warm-up, in `countedOperations`
 //     culvert-microbench time                nanoseconds per operation of every case
 import Glibc
 
@@ -14,7 +14,7 @@ func countedOperations(_ body: (Int) -> Void, _ count: Int) {
   keep(UInt64(count))
 }
 
-/// Nanoseconds per operation: the median of many runs of at least 0.2 ms each, so that outliers in
+/// Nanoseconds per operation: the median of many runs of at least 0.2 ms each, so outliers in
 /// either direction do not count.
 func nanoseconds(_ body: (Int) -> Void) -> Double {
   let clock = ContinuousClock()

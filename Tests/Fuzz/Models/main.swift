@@ -1,5 +1,5 @@
-// Many streams of fragments through the core and through its model, outcome by outcome, in a
-// release build. Run by Tests/Fuzz/Models/run.
+// Runs many streams of fragments through the core and through its model, and compares every
+// outcome. Tests/Fuzz/Models/run builds it as a release build and runs it.
 //
 //     culvert-models FIRST COUNT     the streams with seeds FIRST, FIRST + 1, ...
 import Glibc
@@ -11,7 +11,7 @@ func fail(_ message: String) -> Never {
 
 nonisolated(unsafe) private var current: UInt64 = 0
 
-// A trap ends the program before the comparison, and its seed is worth printing too.
+// If a stream traps, print its seed too.
 for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] {
   signal(number) { fail("stream \(current): signal \($0)") }
 }
@@ -30,7 +30,7 @@ for seed in arguments[0]..<(arguments[0] + arguments[1]) {
   ReassemblyStream.run(seed: seed, in: world, maximumByteCount: maximumByteCount)
   if let failure = world.failure { fail("stream \(seed): \(failure)") }
 }
-// How often each verdict was given: streams that never reach one prove nothing about it.
+// Print how often each verdict was given: a verdict that no stream reaches is untested.
 for (index, entry) in worlds[0].0.tally.enumerated() {
   print("\(entry.name)\t\(worlds.map { $0.0.tally[index].count }.reduce(0, +))")
 }

@@ -7,8 +7,8 @@ import Testing
 /// Tests that affect the whole process (umask, descriptors, namespaces) run one after the other.
 @Suite(.serialized) struct LinuxTests {}
 
-/// Calls that the Glibc module does not export, found by name. The calling convention of the fixed
-/// arguments is the same with and without the ellipsis on x86-64 and on ARM.
+/// Functions that the Glibc module does not export, found by name. On x86-64 and ARM, the calling
+/// convention for fixed arguments is the same in variadic and other functions.
 enum Hidden {
   typealias Unshare = @convention(c) (Int32) -> Int32
   typealias Setns = @convention(c) (Int32, Int32) -> Int32
@@ -29,7 +29,7 @@ let canMakeNamespaces: Bool = {
   return (try? inFreshNamespace { true }) ?? false
 }()
 
-/// Runs `body` in a network namespace of its own, with `lo` up. A namespace is the thread's, and a
+/// Runs `body` in a new network namespace with `lo` up. A namespace belongs to a thread, and a
 /// synchronous body never leaves its thread.
 func inFreshNamespace<R>(_ body: () throws -> R) throws -> R {
   let home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
@@ -71,8 +71,8 @@ func withTemporaryDirectory<R>(_ body: (String) throws -> R) rethrows -> R {
   return try body(path)
 }
 
-/// The exit status of a forked copy of this process that runs `body`, which should hardly allocate:
-/// locks of other threads are never released in the copy.
+/// Runs `body` in a forked copy of this process, and returns its exit status. `body` should hardly
+/// allocate: locks that other threads hold are never released in the copy.
 func statusOfFork(_ body: () -> Never) -> Int32 {
   let child = Hidden.find("fork", as: Hidden.Fork.self)()
   if child == 0 { body() }

@@ -25,7 +25,7 @@ final class ConfigFileLoad {
   /// What the last load printed on standard error.
   private(set) var said = ""
   var retries = ResolverRetries(count: 0)
-  /// Of name servers.
+  /// Port of the name servers.
   var port: UInt16 = 9
 
   init() throws {
@@ -45,7 +45,7 @@ final class ConfigFileLoad {
     settingsMemory.deallocate()
   }
 
-  /// Nothing of the file is left in memory.
+  /// Whether nothing of the file is left in memory.
   var isWiped: Bool { memory.allSatisfy { $0 == 0 } }
 
   /// The failure message, without the file's directory; nil on success.

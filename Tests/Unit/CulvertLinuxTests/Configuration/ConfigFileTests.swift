@@ -10,7 +10,7 @@ extension LinuxTests {
     private static let second = ConfigFileLoad.peerKeys[1]
     private static let interface = "[Interface]\nPrivateKey = \(ConfigFileLoad.privateKey)\n"
 
-    /// One peer with these lines.
+    /// A peer section with these lines.
     private func peer(_ lines: String = "", _ key: String = first) -> String {
       "[Peer]\nPublicKey = \(key)\n\(lines)\n"
     }
@@ -156,7 +156,7 @@ extension LinuxTests {
         let endless = load.load(path: "/dev/zero", directory)
         #expect(
           endless == "/dev/zero: the file is larger than 32 MiB; check that it is the right one")
-        // The file that every process has and that cannot be read.
+        // A file that every process has, but that cannot be read.
         let failure = load.load(path: "/proc/self/mem", directory)
         #expect(failure == "/proc/self/mem: cannot read the file: Input/output error (EIO)")
       }
@@ -168,7 +168,7 @@ extension LinuxTests {
       let warning =
         "culvert: exit.conf: every user can read this file and its private key; "
         + "run: chmod 600 exit.conf\n"
-      // A directory that nobody else enters keeps what is in it.
+      // In a directory that nobody else can enter, the file's mode does not matter.
       #expect(load.load(Self.interface, mode: 0o644) == nil)
       #expect(load.said == "")
       withTemporaryDirectory { directory in
@@ -201,7 +201,7 @@ extension LinuxTests {
       #expect(
         load.load(Self.interface + peer("AllowedIPs = +1.0.0.0/8, -1.0.0.0/8,+2.0.0.0/8")) == nil)
       #expect(load.peers().last == "232 192.0.2.1:2 5 0 2.0.0.0/8")
-      // A name that was replaced is not looked up.
+      // The name of an endpoint that is replaced later in the file is not looked up.
       let none = Self.interface + peer("Endpoint = none:1") + peer("Endpoint = 192.0.2.3:4")
       #expect(load.load(none) == nil && load.said == "")
     }
@@ -247,7 +247,7 @@ extension LinuxTests {
       #expect(
         failure == "exit.conf:6: 'a.example': this host name does not exist; check the spelling")
       #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
-      // It will not exist the next time either.
+      // There are no retries: a name that does not exist will not exist later either.
       #expect(server.questions.count == 2 && load.said == "")
     }
 
@@ -255,7 +255,8 @@ extension LinuxTests {
       let load = try ConfigFileLoad()
       let server = NameServer([
         { question in
-          // Both families, three times, at the first load, and once more at the second.
+          // Both families, three times each: at the first load, and at the first try of the second
+          // load.
           question.number < 12
             ? [question.answer([], flags: 0x8182)]
             : [question.answer([NameMessage.record(type: 1, [127, 0, 0, 9])])]

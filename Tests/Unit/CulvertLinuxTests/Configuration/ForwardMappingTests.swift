@@ -72,7 +72,7 @@ import Testing
     #expect(parse(text) == .mistake(mistake))
   }
 
-  /// No shortened value is read beyond its end, and only a few of them are valid.
+  /// No truncated value is read beyond its end, and few of them are valid.
   @Test func cutsAreRefused() {
     let whole = "[fe80::1%lo]:5353=[fd00::1]:5300"
     for count in 0..<whole.utf8.count {

@@ -8,7 +8,7 @@ extension LinuxTests {
   @Suite struct UAPIListenerTests {
     let name = InterfaceName("cvt0")!
 
-    /// Connects to a unix socket; -errno where that fails.
+    /// Connects to a unix socket; returns -errno on failure.
     func connect(to path: String) -> Int32 {
       let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
       var address = sockaddr_un()
@@ -68,7 +68,7 @@ extension LinuxTests {
             #expect(throws: SystemError.EADDRINUSE) { _ = try UAPIListener.open(name, in: path) }
             #expect(first.isPresent() == true)
           }
-          // Its process has died without removing the file.
+          // As after the death of a process: the socket is closed, but its file still exists.
           #expect(connect(to: directory + "/cvt0.sock") == -ECONNREFUSED)
           let second = try UAPIListener.open(name, in: path)
           let client = FileDescriptor(taking: connect(to: directory + "/cvt0.sock"))

@@ -72,7 +72,7 @@ extension LinuxTests {
       #expect(send(socket, "!", to: path) < 0)
     }
 
-    /// Bound to one address, it is not reached at another.
+    /// A socket bound to one address does not receive datagrams to another.
     @Test func onlyItsOwnAddressIsListenedOn() throws {
       let socket = try open(loopback4)
       let other = try open(IPAddress(ipv4: 0x7f00_0002), port: try socket.port())

@@ -34,7 +34,7 @@ final class TCPEnd {
     #expect(result == 0 || errno == EINPROGRESS)
   }
 
-  /// How many bytes it took.
+  /// Returns how many bytes the socket accepted.
   func send(_ bytes: ArraySlice<UInt8>) -> Int {
     bytes.withUnsafeBytes {
       max(

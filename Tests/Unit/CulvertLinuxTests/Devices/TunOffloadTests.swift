@@ -7,7 +7,7 @@ import Testing
 @testable import CulvertLinux
 
 extension LinuxTests {
-  /// The kernel's TCP and UDP through two TUNs, each in a namespace of its own.
+  /// The kernel's TCP and UDP through two TUNs, each in its own namespace.
   @Suite(.enabled(if: canMakeNamespaces)) struct TunOffloadTests {
     static let combinations: [Offloads] = [
       .none, .checksum, [.checksum, .tso], [.checksum, .uso], .all,
@@ -28,7 +28,7 @@ extension LinuxTests {
         : IPAddress(ipv6High: 0xfd09 << 48, low: UInt64(number))
     }
 
-    /// Wrong checksums that TCP and UDP have counted in this thread's namespace.
+    /// Checksum errors that TCP and UDP have counted in this thread's namespace.
     private func checksumErrors() throws -> Int {
       let text =
         try String(contentsOfFile: "/proc/thread-self/net/snmp", encoding: .utf8)
@@ -166,12 +166,12 @@ extension [UInt8] {
   }
 }
 
-/// Carries packets from one TUN to another, in place of tunnel and network.
+/// Carries packets from one TUN to another, instead of a tunnel and a network.
 final class TunLink {
   enum Way: CaseIterable {
     /// Each packet is segmented, and each segment is written alone.
     case cut
-    /// The segments are joined again, with whatever else fits.
+    /// The segments are joined again, together with other packets that fit.
     case joined
     /// Each packet is written as read, with the virtio header.
     case unchanged
@@ -181,7 +181,7 @@ final class TunLink {
   /// Packets read with a segmentation offload, and packets read without a complete checksum.
   private(set) var segmentedCount = 0
   private(set) var uncheckedCount = 0
-  /// Writes of several packets as one.
+  /// Writes that join several packets.
   private(set) var joinedCount = 0
   private let region: MemoryRegion
   private let buffer: UnsafeMutableRawPointer
@@ -198,7 +198,7 @@ final class TunLink {
     joiner = Joiner(carvingFrom: &arena, packets: TunLink.capacity)
   }
 
-  /// Carries all that is available.
+  /// Carries all packets that are available.
   func carry(from source: borrowing TunDevice, to target: borrowing TunDevice) {
     var packets: [[UInt8]] = []
     while packets.count < TunLink.capacity - 64 {
@@ -249,7 +249,7 @@ final class TunLink {
     #expect(target.write(pieces: &slice, count: 1) == slice.byte_count)
   }
 
-  /// As the inbound lane does.
+  /// Joins and writes packets as the inbound lane does.
   private func join(_ packets: [[UInt8]], to target: borrowing TunDevice) {
     let buffers = packets.map { packet in
       let bytes = UnsafeMutableRawPointer.allocate(byteCount: 64 + packet.count, alignment: 16)

@@ -90,7 +90,7 @@ extension LinuxTests {
         try tun.setUp(true)
         #expect(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
         #expect(write(echoRequest, to: tun) == 28)
-        // The kernel sends packets of its own on a new IPv6 interface; the reply is among them.
+        // On a new interface the kernel also sends IPv6 packets; the reply is among them.
         let isAnswered = eventually {
           let count = buffer.withUnsafeMutableBytes { tun.read(into: $0).byteCount }
           return count == 28 && buffer[9] == 1 && buffer[20] == 0
@@ -102,8 +102,8 @@ extension LinuxTests {
       }
     }
 
-    /// A descriptor with virtio headers, as a launcher may pass it: they are removed and added, in
-    /// the headroom.
+    /// A launcher may pass a descriptor with virtio headers: reading removes them, and writing adds
+    /// them in the headroom.
     @Test func aDeviceWithPacketHeadersIsAdopted() throws {
       try inFreshNamespace { () throws in
         let raw = name.withCString { clinux_tun_open($0, UInt32(CLINUX_TUN_VNET_HDR)) }
@@ -227,7 +227,7 @@ extension LinuxTests {
 }
 
 extension Netlink {
-  /// All events until there are no more.
+  /// All pending events.
   borrowing func news(about index: UInt32) -> [Event] {
     var events: [Event] = []
     while true {
@@ -327,7 +327,7 @@ extension LinuxTests {
         #expect(RouteMTU.find(to: there) == 1380)
         #expect(RouteMTU.find(to: six) == 1380)
         #expect(RouteMTU.find(to: IPAddress(ipv4: 0x0a09_0107)) == nil)
-        // A route may have an MTU of its own.
+        // A route may set its own MTU.
         shell("ip route add 10.9.1.0/24 dev cvt0 mtu 1300")
         #expect(RouteMTU.find(to: IPAddress(ipv4: 0x0a09_0107)) == 1300)
         // A link-local address needs its interface.

@@ -84,7 +84,7 @@ extension LinuxTests {
       #expect(next.bytes.count == 700 && next.received.segmentByteCount == 0)
     }
 
-    /// The limits of the batch are those of the kernel.
+    /// The kernel accepts runs up to the batch's limits.
     @Test(arguments: [loopback4, loopback6])
     func theLargestRunsAreTaken(address: IPAddress) throws {
       let sender = try bound(.all)
@@ -119,7 +119,7 @@ extension LinuxTests {
           sender.sendSegments($0, segmentByteCount: 1452, to: path, trafficClass: 0)
         }
         #expect(refused == -EINVAL || refused == -EMSGSIZE)
-        // Alone they may be fragmented.
+        // Sent alone, a datagram may be fragmented.
         let alone = bytes.prefix(1452).withUnsafeBytes { sender.send($0, to: path) }
         #expect(alone.result == 0)
         let count = try receive(receiver, address.family).bytes.count
@@ -160,7 +160,7 @@ extension LinuxTests {
       var arena = Arena(region: region.bytes)
       let messages = UDPSocket.Messages(carvingFrom: &arena)
       let room = arena.carveBytes(8 * 1024, owner: "room").baseAddress!
-      // One is empty, one longer than there is room for.
+      // One is empty, and one is longer than its room.
       let sizes = [10, 1000, 0, 1001, 7]
       #expect(sendMany(sender, sizes, to: path, trafficClass: 0x45) == 5)
       usleep(20_000)
@@ -195,7 +195,7 @@ extension LinuxTests {
       let path = Path(to: Endpoint(address: loopback4, port: receiver.port))
       #expect(sendMany(sender, [5, 6, 70_000, 7], to: path) == 2)
       #expect(sendMany(sender, [70_000, 7], to: path) == -EMSGSIZE)
-      // No more than there are in one call.
+      // One call sends at most `capacity` messages.
       let capacity = UDPSocket.Messages.capacity
       let many = [Int](repeating: 1, count: capacity + 3)
       #expect(sendMany(sender, many, to: path) == Int32(capacity))
@@ -215,7 +215,7 @@ extension LinuxTests {
     @Test func whatArrivesOtherwiseIsRefuted() throws {
       let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
       defer { memory.deallocate() }
-      // The receiving offload is tested with what is left, and works.
+      // The receive offload is then tested with the remaining ones, and works.
       #expect(OffloadProof.refuted(.all, memory: memory, expecting: 500) == .gso)
       #expect(OffloadProof.refuted(.gso, memory: memory, expecting: 601) == .gso)
       #expect(OffloadProof.refuted(.gro, memory: memory, expecting: 500) == .none)
@@ -265,7 +265,7 @@ private final class Receiver {
     usleep(20_000)
   }
 
-  /// In one call: datagrams received whole, and datagrams truncated or without a place.
+  /// Receives once, and counts datagrams received whole, and those truncated or without a place.
   func receive(_ family: IPAddress.Family) -> [UInt64] {
     let before = [tunnel.counters[.malformedMessage], tunnel.counters[.truncated]]
     _ = lane.receive(sockets, family)
@@ -278,7 +278,7 @@ private final class Receiver {
 }
 
 extension LinuxTests {
-  /// The lanes' part: receiving into a batch, and sending from one.
+  /// The lanes: receiving into a batch, and sending from one.
   @Suite struct LaneTests {
     @Test(arguments: [loopback4, loopback6], [Offloads.none, .mmsg, .gro, .all])
     func datagramsOfAnySizeAreReceived(address: IPAddress, offloads: Offloads) throws {
@@ -291,8 +291,8 @@ extension LinuxTests {
       #expect(none == [0, 0])
     }
 
-    /// The room for each grows after a truncation, up to the largest datagram; no datagram's end
-    /// may reach into the place of the next.
+    /// After a truncation, the room for each datagram grows, up to the largest one. No datagram may
+    /// reach into the room of the next.
     @Test func roomGrowsToTheLargestDatagram() throws {
       let receiver = try Receiver(offloads: .mmsg)
       for size in [2049, 9000, 40_000] {

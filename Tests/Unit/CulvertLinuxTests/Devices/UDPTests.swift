@@ -44,7 +44,7 @@ extension LinuxTests {
       #expect(received.path.interface == 1)
       #expect(received.trafficClass == 0xb9)
       #expect(!received.isTruncated)
-      // And back along the path, without a class.
+      // Back along the path, without a traffic class.
       #expect(send(right, "world", to: received.path).result == 0)
       let (answer, back) = receive(left, address.family)
       #expect(answer == Array("world".utf8))
@@ -120,7 +120,7 @@ extension LinuxTests {
         let own = Path(to: Endpoint(address: loopback4, port: sockets.port))
         let huge = String(repeating: "h", count: 70_000)
         #expect(send(sockets, huge, to: own).result == -EMSGSIZE)
-        // A path with a source address fails in the same way, but not because of the source.
+        // Sending with a source address fails too, but not because of the source.
         let asked = Path(endpoint: far, source: loopback4)
         let sent = send(sockets, "x", to: asked)
         #expect(sent.result < 0)
@@ -189,7 +189,7 @@ extension LinuxTests {
     @Test(.enabled(if: canMakeNamespaces))
     func R22_aRandomPortTakenForIPv6IsTriedAgain() throws {
       try inFreshNamespace { () throws in
-        // 16 ports, half of them taken for IPv6: every other first try fails.
+        // 16 ports, half of which are taken for IPv6: about half of the first tries fail.
         #expect(shell("echo 40000 40015 > /proc/sys/net/ipv4/ip_local_port_range") == 0)
         var taken: [Int32] = []
         defer { for raw in taken { close(raw) } }
@@ -245,7 +245,7 @@ extension LinuxTests {
       }
     }
 
-    /// Descriptors below 1024 that are open.
+    /// The number of open descriptors below 1024.
     func openDescriptorCount() -> Int {
       (Int32(0)..<1024).count { isOpen($0) }
     }
@@ -308,13 +308,13 @@ extension LinuxTests {
   }
 }
 
-/// True where the descriptor is open.
+/// Whether the descriptor is open.
 func isOpen(_ raw: Int32) -> Bool {
   var status = stat()
   return fstat(raw, &status) == 0
 }
 
-/// The filter below knows x86-64's call number.
+/// The filter below uses x86-64's system call number.
 let canFilterCalls: Bool = {
   #if arch(x86_64)
     return geteuid() == 0
@@ -336,7 +336,7 @@ private struct Program {
   var instructions: UnsafePointer<Instruction>
 }
 
-/// From now on socket(`domain`) fails with EAFNOSUPPORT, as on a kernel built without it.
+/// Makes socket(`domain`) fail with EAFNOSUPPORT from now on, as on a kernel without that family.
 private func refuseSockets(of domain: Int32) -> Bool {
   var code = (
     Instruction(code: 0x20, ifTrue: 0, ifFalse: 0, operand: 0),  // the call's number

@@ -45,11 +45,11 @@ final class FragmentStation {
   var incompleteCount: Int { reassembler.incompleteCount }
 }
 
-/// In what order the fragments of several datagrams arrive.
+/// The order in which the fragments of several datagrams arrive.
 enum FragmentOrder: CaseIterable {
   case asSent
   case reversed
-  /// One of each datagram, alternating.
+  /// One fragment of each datagram at a time.
   case interleaved
   case shuffled
   /// Shuffled, and many of them duplicated. No duplicate follows the completion of its datagram,

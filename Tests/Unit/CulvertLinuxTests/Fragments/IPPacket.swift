@@ -33,8 +33,8 @@ struct IPPacket: Equatable {
     return headers.number == IPPacket.fragment ? headers.end : nil
   }
 
-  /// Protocol and offset of what follows IPv4's header with its options, or IPv6's headers that may
-  /// precede a fragment header.
+  /// Offset and protocol of what follows the IPv4 header with its options, or the IPv6 headers that
+  /// may precede a fragment header.
   private var headers: (end: Int, number: UInt8) {
     if isIPv4 { return (Int(bytes[0] & 0xf) * 4, bytes[9]) }
     var number = bytes[6]
@@ -58,28 +58,28 @@ struct IPPacket: Equatable {
     isIPv4 ? (word(6) & 0x1fff) * 8 : fragmentHeader.map { word($0 + 2) & 0xfff8 } ?? 0
   }
 
-  /// What the headers of a fragment carry.
+  /// The data after the headers of a fragment.
   var data: ArraySlice<UInt8> {
     bytes[(fragmentHeader.map { $0 + 8 } ?? headers.end)...]
   }
 
   // MARK: A whole packet
 
-  /// Of the transport: UDP, ICMP or ICMPv6.
+  /// Protocol number of the transport: UDP, ICMP or ICMPv6.
   var number: UInt8 { headers.number }
 
-  /// Of its header; behind all extension headers.
+  /// Offset of the transport header, after all extension headers.
   var transport: Int { headers.end }
 
-  /// Behind 8 bytes of UDP's or ICMP's header.
+  /// The data after the 8-byte UDP or ICMP header.
   var payload: [UInt8] { Array(bytes[(transport + 8)...]) }
 
-  /// Whether UDP's length is that of the packet, or it is not UDP.
+  /// Whether the UDP length matches the packet; true for other protocols.
   var hasRightUDPLength: Bool {
     number != IPPacket.udp || word(transport + 4) == bytes.count - transport
   }
 
-  /// Whether the checksum is right; it must not be missing.
+  /// Whether the checksums are right; the transport checksum must be present.
   var hasRightChecksums: Bool {
     if isIPv4, IPPacket.sum(bytes[..<transport]) != 0xffff { return false }
     return word(checksumOffset) != 0 && transportSum == 0xffff
@@ -87,7 +87,7 @@ struct IPPacket: Equatable {
 
   private var checksumOffset: Int { transport + (number == IPPacket.udp ? 6 : 2) }
 
-  /// ICMP's has no pseudo-header.
+  /// IPv4's ICMP has no pseudo-header.
   private var transportSum: Int {
     let message = bytes[transport...]
     if isIPv4, number != IPPacket.udp { return IPPacket.sum(message) }
@@ -127,7 +127,8 @@ struct IPPacket: Equatable {
     return packet
   }
 
-  /// The packet that the other end would send back; no checksum changes.
+  /// The packet with source and destination swapped, as the other end would send it back. No
+  /// checksum changes.
   var withSwappedAddresses: IPPacket {
     var packet = self
     let start = isIPv4 ? 12 : 8
@@ -135,7 +136,8 @@ struct IPPacket: Equatable {
     return packet
   }
 
-  /// A packet from `source` to `destination`, 4 or 16 bytes each; its checksums are to be written.
+  /// A packet from `source` to `destination`, 4 or 16 bytes each; the caller must write its
+  /// checksums.
   /// - Parameter message: transport header and payload.
   /// - Parameter options: of IPv4; a multiple of 4 bytes.
   static func make(

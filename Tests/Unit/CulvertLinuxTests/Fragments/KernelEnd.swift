@@ -31,7 +31,7 @@ final class KernelEnd {
   private let socket: FileDescriptor
   private var buffer = [UInt8](repeating: 0, count: capacity + 64)
 
-  /// Its own address, and the one behind the TUN.
+  /// The kernel's own address, and the one behind the TUN.
   var near: [UInt8] { address(1) }
   var far: [UInt8] { address(2) }
 
@@ -59,7 +59,7 @@ final class KernelEnd {
     let raw = socket.raw
     try #require(raw >= 0)
     for option in Option.forcedBuffers { set(SOL_SOCKET, option, KernelEnd.bufferByteCount) }
-    // Unfragmented packets have an identification, like fragmented ones, and no DF.
+    // Unfragmented packets then have an identification, like fragmented ones, and no DF.
     set(level, isIPv4 ? Option.discoverMTU.ipv4 : Option.discoverMTU.ipv6, 0)
     if kind == .echo { receiveRepliesOnly() }
     let isBound = withSocketAddress(near) { Glibc.bind(raw, $0, $1) }
@@ -87,7 +87,7 @@ final class KernelEnd {
     #expect(setsockopt(socket.raw, level, option, value, socklen_t(value.count)) == 0)
   }
 
-  /// What all further packets carry: IP_OPTIONS, IPV6_HOPOPTS and the like.
+  /// Sets headers of all further packets: IP_OPTIONS, IPV6_HOPOPTS and the like.
   func setHeaders(_ option: Int32, _ value: [UInt8]) {
     set(level, option, value)
   }
@@ -116,7 +116,7 @@ final class KernelEnd {
     return packets()
   }
 
-  /// The packets of one datagram that the kernel has just sent. It also sends packets of its own to
+  /// The packets of one datagram that the kernel has just sent. It also sends other packets to
   /// other addresses.
   func packets() -> [IPPacket] {
     var packets: [IPPacket] = []
@@ -207,7 +207,7 @@ struct KernelCounters {
     }
   }
 
-  /// Of IPv4 and of IPv6 together: "ReasmOKs" and the like.
+  /// The sum of a counter for IPv4 and IPv6, such as "ReasmOKs".
   func ip(_ name: String) -> Int {
     values["Ip.\(name)", default: 0] + values["Ip6\(name)", default: 0]
   }

@@ -39,13 +39,13 @@ extension LinuxTests {
       }
     }
 
-    /// Each fragment's header has options: the first all of them, the others only those to be
-    /// copied.
+    /// Linux keeps the header's length: the first fragment has all options, and in the others those
+    /// without the copied flag are replaced.
     @Test(arguments: FragmentOrder.allCases)
     func F13_optionsOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv4)
-        // Record route (not copied), nothing, router alert (copied).
+        // Record route (not copied), no operation, router alert (copied).
         kernel.setHeaders(IP_OPTIONS, [7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0])
         let cut = try check(
           kernel, FragmentLink(family: .ipv4, mtu: 576), order, sizes: [8, 1400, 30_000])
@@ -60,7 +60,7 @@ extension LinuxTests {
     func extensionHeadersOfLinuxStay(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv6)
-        // Next header, no more than 8 bytes, one PadN over the rest; longer ones Linux refuses.
+        // Next header, length 0 for 8 bytes, and one PadN for the rest; Linux refuses longer ones.
         let header: [UInt8] = [0, 0, 1, 4, 0, 0, 0, 0]
         kernel.setHeaders(54, header)  // IPV6_HOPOPTS
         kernel.setHeaders(59, header)  // IPV6_DSTOPTS
@@ -73,8 +73,8 @@ extension LinuxTests {
       }
     }
 
-    /// Sends the sizes through a link, reassembles what arrives, and returns it to the kernel with
-    /// swapped addresses and changed by `answer`.
+    /// Sends datagrams of these sizes through a link, reassembles them, and returns them to the
+    /// kernel with swapped addresses, changed by `answer`.
     /// - Returns: the packets of each datagram, as the kernel cut them.
     @discardableResult
     private func check(
@@ -84,7 +84,7 @@ extension LinuxTests {
       let payloads = sizes.enumerated().map { number, size in
         (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8 &+ number) }
       }
-      // The same from the kernel in one piece each, if an interface can carry it.
+      // The same datagrams unfragmented, if an interface can carry them.
       let wholes = payloads.map { $0.count <= 65_400 ? kernel.send($0) : [] }
       #expect(wholes.allSatisfy { $0.count <= 1 })
       try kernel.setMTU(link.mtu)
@@ -108,7 +108,7 @@ extension LinuxTests {
       return cut
     }
 
-    /// They match what was sent, byte by byte, in any order.
+    /// Checks that the packets match what was sent, byte by byte, in any order.
     private func check(
       _ packets: [IPPacket], _ payloads: [[UInt8]], _ wholes: [[IPPacket]]
     ) {
@@ -175,12 +175,12 @@ extension LinuxTests {
       }
     }
 
-    /// Options to be copied are in every header, the others only in the first.
+    /// Options with the copied flag are in every header, the others only in the first.
     @Test(arguments: FragmentOrder.allCases)
     func F13_linuxTakesOurOptions(order: FragmentOrder) throws {
       try inFreshNamespace { () throws in
         let kernel = try KernelEnd(.ipv4)
-        // Record route (not copied), nothing, router alert (copied).
+        // Record route (not copied), no operation, router alert (copied).
         let options: [UInt8] = [7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0]
         let datagrams = [8, 1400, 30_000].map { datagram(to: kernel, $0, options: options) }
         let fragments = try check(

@@ -6,7 +6,7 @@ import Testing
 
 extension LinuxTests {
   @Suite struct EventTests {
-    /// Tokens and readiness of all that becomes ready within a second.
+    /// Waits, and returns tokens and readiness of all descriptors that have become ready.
     func wait(_ epoll: borrowing Epoll, _ milliseconds: Int32 = 1000) -> [EpollEvent] {
       var events = [EpollEvent](repeating: EpollEvent(), count: 8)
       let count = events.withUnsafeMutableBufferPointer {

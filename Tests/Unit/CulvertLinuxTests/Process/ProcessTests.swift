@@ -10,7 +10,7 @@ extension LinuxTests {
       let success = statusOfFork {
         guard var daemon = try? Daemon.fork() else { _exit(99) }
         daemon.reportSuccess(keepsOutput: false)
-        // In service: the later exit status does not matter.
+        // The daemon is in service, so its later exit status does not matter.
         _exit(5)
       }
       #expect(success == 0)

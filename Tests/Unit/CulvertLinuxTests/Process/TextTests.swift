@@ -32,7 +32,8 @@ extension LinuxTests {
       var expected = [CChar](repeating: 0, count: 64)
       inet_ntop(AF_INET6, &raw, &expected, 64)
       let string = String(decoding: expected.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
-      // glibc writes ::a.b.c.d for addresses that RFC 4291 deprecated; among these is only ::1.
+      // glibc writes ::a.b.c.d for the addresses that RFC 4291 deprecated; no argument is one of
+      // them.
       #expect(text { $0.append(address) } == string)
     }
 

@@ -56,7 +56,7 @@ extension LinuxTests {
       check(shared, stacks)
     }
 
-    /// Sometimes so long that others have to sleep.
+    /// Sometimes long enough that other threads have to sleep.
     static func delay(_ random: UInt64) {
       if random % 64 == 0 { usleep(UInt32(random >> 8) % 100) } else { sched_yield() }
     }

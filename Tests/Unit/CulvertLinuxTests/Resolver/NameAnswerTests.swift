@@ -21,7 +21,7 @@ import Testing
     query(name, family) { query in
       let table = UnsafeMutableBufferPointer<IPAddress>.allocate(capacity: NameAnswer.capacity)
       table.initialize(repeating: IPAddress(ipv4: 0xdead_beef))
-      // An allocation of its own, so that the address sanitizer sees any read outside.
+      // A separate allocation, so that the address sanitizer sees any read outside.
       let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: message.count, alignment: 1)
       copy.copyBytes(from: message)
       defer {
@@ -172,7 +172,7 @@ import Testing
       NameMessage.question("vpn.examplf.org", type: 1), NameMessage.question("", type: 1),
       NameMessage.question(Self.name, type: 28), NameMessage.question(Self.name, type: 257),
       NameMessage.question(Self.name, type: 1, kind: 3),
-      // The dots separate labels, they are not bytes.
+      // Dots separate labels; they are not bytes of a label.
       [15] + bytes("vpn.example.org") + [0, 0, 1, 0, 1],
       [3] + bytes("vpn") + [11] + bytes("example.org") + [0, 0, 1, 0, 1],
     ]
@@ -222,13 +222,13 @@ import Testing
     func owner(_ bytes: [UInt8]) -> NameAnswer {
       answer([NameMessage.record(bytes, type: 1, [192, 0, 2, 1])])
     }
-    // To itself, forward, beyond the end, and back and forth.
+    // Pointers to themselves, forward, beyond the end, and in a loop.
     #expect(owner([0xc0, start]) == .malformed)
     #expect(owner([0xc0, start + 2]) == .malformed)
     #expect(owner([0xff, 0xff]) == .malformed)
     #expect(owner([1, 0x61, 0xc0, start]) == .malformed)
     #expect(owner([1, 0x61, 0xc0, start + 2]) == .malformed)
-    // To the header, which is not a name.
+    // A pointer to the header, which is not a name.
     #expect(owner([0xc0, 0]) == .malformed)
     // The obsolete kinds of length byte.
     #expect(owner([0x40, 0]) == .malformed)
@@ -239,7 +239,7 @@ import Testing
     #expect(owner(label + label + label + last + [0]) == .addresses(0))
     let longer = [UInt8(62)] + [UInt8](repeating: 0x61, count: 62)
     #expect(owner(label + label + label + longer + [0]) == .malformed)
-    // By pointers, each to the previous name: 41 bytes more every time.
+    // Each name ends with a pointer to the previous one, and is 41 bytes longer.
     func stairs(_ count: Int) -> NameAnswer {
       var records: [[UInt8]] = []
       var target: UInt16 = 12
@@ -261,7 +261,7 @@ import Testing
   }
 
   /// Valid messages with bytes changed, removed and added from a seed: nothing traps, and every
-  /// result is in the message.
+  /// address returned is in the message.
   @Test func anythingAtAll() {
     var state: UInt64 = 7
     func random(below bound: Int) -> Int {

@@ -1,8 +1,8 @@
 import Culvert
 import Glibc
 
-/// Name servers on loopback addresses and one port, each with a script, on a thread of their own in
-/// the creator's network namespace.
+/// Name servers on loopback addresses with one port, each with a script. They run on their own
+/// thread in the creator's network namespace.
 final class NameServer: @unchecked Sendable {
   /// A received question.
   struct Question {
@@ -144,7 +144,7 @@ struct NameMessage {
   var answerCount: Int?
   var authorityCount = 0
 
-  /// The question's name behind the header, as the owner of records.
+  /// A pointer to the question's name after the header, used as the owner of records.
   static let pointerToQuestion: [UInt8] = [0xc0, 12]
 
   var bytes: [UInt8] {

@@ -238,7 +238,8 @@ extension LinuxTests {
       let (answer, questions) = ask(knows(nil))
       #expect(answer == .failure(.noAddress))
       #expect(Set(questions.map(\.type)) == [1, 28])
-      // Addresses that filters return for blocked names, and addresses of no single host.
+      // Addresses that filters return for blocked names, and addresses that do not belong to a
+      // single host.
       for nobody in [[0, 0, 0, 0], [224, 0, 0, 1]] as [[UInt8]] {
         let zeros = [UInt8](repeating: 0, count: 16)
         #expect(ask(knows(nobody, zeros)).answer == .failure(.noAddress))

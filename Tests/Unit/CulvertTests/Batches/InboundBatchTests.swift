@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// Coalesced datagrams on the way in, and joined packets on the way out.
+/// Coalesced datagrams as input, and joined packets as output.
 @Suite struct InboundBatchTests {
   private static let home = Path(to: TunnelPair.elsewhere)
 
@@ -22,7 +22,7 @@ import Testing
 
   // MARK: Filling
 
-  /// Bytes, segment size, whether it was truncated; and the result.
+  /// Byte count, segment size, whether it was truncated; and the expected sizes.
   @Test(arguments: [
     (0, 0, false, [0]), (0, 10, false, [0]), (7, 0, false, [7]), (7, 10, false, [7]),
     (10, 10, false, [10]), (30, 10, false, [10, 10, 10]), (31, 10, false, [10, 10, 10, 1]),
@@ -66,7 +66,7 @@ import Testing
     node.tunnel.accept(&node.inbound, at: now)
     #expect(node.count(.truncated) == 6)
     #expect(node.count(.malformedMessage) == 4)
-    // The next filling starts from nothing.
+    // `reset` clears the surplus, so it is not counted again.
     node.inbound.reset()
     node.inbound.append(
       byteCount: 5, from: InboundBatchTests.home, trafficClass: 0, isTruncated: false)
@@ -93,7 +93,7 @@ import Testing
     #expect(node.count(.truncated) == 3)
   }
 
-  /// However long a datagram is, it does not reach into the next one's place.
+  /// A datagram of any length stays within its own place.
   @Test func aStrideLeavesRoomForTheLongestDatagram() {
     for byteCount in [1, 15, 16, 2048, 65_520, 65_527, 65_535] {
       let node = node(batchPackets: 4)
@@ -161,14 +161,14 @@ import Testing
           let packet = batch[index]
           #expect(Int(packet.textOffset) >= end + BatchLayout.headroom)
           end = Int(packet.textOffset) + Int(packet.byteCount) - WireGuard.overheadByteCount
-          // As the lane does for the first packet of a group.
+          // Overwrite the headroom, as the lane does for the first packet of a group.
           let text = pair.b.inbound.text(index)
           (text - BatchLayout.headroom).initializeMemory(
             as: UInt8.self, repeating: 0xdd, count: BatchLayout.headroom)
         }
         #expect(end + BatchLayout.slack <= pair.b.inbound.texts.count)
       }
-      // One value for all: the packets would fill the screen.
+      // Compare outside #expect, which would print all packets.
       let isAsSent = delivered == packets.map(\.bytes)
       #expect(isAsSent)
     }
@@ -241,7 +241,7 @@ import Testing
     }
   }
 
-  /// A mark that the network made changes one packet's header, which then fits no group.
+  /// A congestion mark set by the network changes one packet's header, which then fits no group.
   @Test(arguments: [true, false])
   func aCongestionMarkKeepsAPacketOutOfItsGroup(isIPv4: Bool) throws {
     let pair = try SegmentsTests.pair(batchPackets: 64, stride: 512)

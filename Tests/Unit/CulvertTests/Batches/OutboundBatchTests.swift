@@ -4,7 +4,7 @@ import Testing
 
 /// Runs of datagrams for one call, and the results of sending.
 @Suite struct OutboundBatchTests {
-  /// a with sessions to two peers: b, and one at 10.0.0.3.
+  /// Node a, with sessions to two peers: b, and one at 10.0.0.3.
   private final class Star {
     let pair: TunnelPair
     let third: TunnelNode
@@ -104,7 +104,7 @@ import Testing
       }
       a.send(packets, at: star.pair.now)
     }
-    // Single datagrams, a few, and as many as possible.
+    // Runs of one datagram, of two, and of as many as possible.
     #expect(lengths[1, default: 0] > 10 && lengths[2, default: 0] > 10)
     #expect(lengths[64, default: 0] > 10 && lengths.keys.max() == 64)
   }
@@ -137,7 +137,7 @@ import Testing
     #expect(kinds == [[2, 1, 1, 1, 3, 2, 1]])
   }
 
-  // MARK: Afterwards
+  // MARK: After sealing
 
   @Test func eachSessionIsToldWhatBecameOfItsDatagrams() throws {
     // Rounds of 4: datagrams of earlier rounds count as well.
@@ -189,7 +189,7 @@ import Testing
     #expect(pair.a.count(.sent) == before.0 + 3)
     #expect(pair.a.count(.sendFailed) == 1)
     #expect(pair.a.status(of: pair.peerOfA)!.sentByteCount == before.1 + 3 * 176)
-    // And only once.
+    // They are counted only once.
     pair.a.tunnel.emit(&pair.a.outbound, at: pair.now)
     #expect(pair.a.outbound.outputCount == 0)
   }
@@ -210,7 +210,7 @@ import Testing
 
   // MARK: What the kernel refuses
 
-  /// The runs of a packet with ten segments to b, and of one to the other peer.
+  /// The run lengths for a packet with ten segments to b and one with five to the other peer.
   private func runs(_ star: Star, refusing size: Int? = nil) -> [Int] {
     var runs: [Int] = []
     star.pair.a.inspect = { batch in
@@ -234,7 +234,7 @@ import Testing
   @Test func aRefusalHoldsForThatPeerAndSuchSizes() throws {
     let star = try Star(batchPackets: 64)
     #expect(runs(star) == [10, 5])
-    // From then on, in this batch and the next, also for larger segments.
+    // The refusal holds from then on, in this batch and the next, also for larger segments.
     #expect(runs(star, refusing: 100) == [10, 5, 1])
     #expect(star.pair.a.state(star.pair.peerOfA).segmentLimit == 176)
     #expect(star.pair.a.state(star.peerOfThird).segmentLimit == .max)
@@ -280,7 +280,7 @@ import Testing
     }
   }
 
-  /// The peer has roamed while the batch was being sent: the result is about the old path.
+  /// The peer roams while the batch is being sent: the result is about the old path.
   @Test func aRefusalOnTheOldWayIsNotRemembered() throws {
     let pair = try SegmentsTests.pair(batchPackets: 16)
     let moved = Endpoint(address: ipv4(192, 0, 2, 8), port: 7)

@@ -1,8 +1,8 @@
 @testable import Culvert
 
-/// A channel with memory of its own, and a batch of the tunnel that it sends into.
+/// A channel with its own memory, and the tunnel's batch that it sends into.
 final class ChannelEnd {
-  /// `DatagramChannel.Received` with bytes of its own.
+  /// `DatagramChannel.Received` with a copy of the bytes.
   enum Arrived: Equatable {
     case datagram([UInt8], from: Endpoint, port: UInt16, trafficClass: UInt8)
     case unreachable(Endpoint, port: UInt16)
@@ -61,7 +61,7 @@ final class ChannelEnd {
 
   // MARK: Outward
 
-  /// The payload has exactly the headroom that `send` may use, and no room behind it.
+  /// Sends a payload that has exactly the headroom that `send` may use, and no room after it.
   func send(
     _ payload: [UInt8], from port: UInt16 = ChannelEnd.port, to endpoint: Endpoint,
     trafficClass: UInt8 = 0

@@ -25,7 +25,7 @@ struct ChannelPacket {
   var identification: UInt32 = 1
   var ipv4Options: [UInt8] = []
   var extensions: [Extension] = []
-  /// Behind the network header instead of UDP.
+  /// Protocol and bytes that follow the network header instead of UDP.
   var other: (number: UInt8, bytes: [UInt8])?
   /// The values of UDP's length and checksum fields, if they are to be wrong.
   var lengthField: Int?
@@ -113,7 +113,7 @@ struct ChannelPacket {
 
   /// An ICMP or ICMPv6 message from `source`.
   ///
-  /// - Parameter word: the four bytes behind the checksum.
+  /// - Parameter word: the four bytes after the checksum.
   static func icmp(
     _ type: UInt8, _ code: UInt8, word: Int = 0, quoting quoted: [UInt8], from source: IPAddress,
     to destination: IPAddress

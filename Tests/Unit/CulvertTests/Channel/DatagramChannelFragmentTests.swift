@@ -21,7 +21,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
   private var incompleteCount: Int { near.channel.reassembler.incompleteCount }
   private var lentCount: Int { near.channel.lentCount }
 
-  // MARK: Who they come from
+  // MARK: Senders
 
   /// Fragments from two peers are never combined, whatever their addresses are.
   @Test(arguments: families) func F8_fragmentsOfTwoSendersNeverMeet(family: IPAddress.Family) {
@@ -56,7 +56,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.fragmentCount(.held) == 0)
   }
 
-  // MARK: What they are together
+  // MARK: The reassembled datagram
 
   /// The checksum of the whole datagram, which no single fragment can verify.
   @Test(arguments: families) func F8_theChecksumIsVerifiedAfterReassembly(
@@ -80,7 +80,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.notOurs) == 1)
   }
 
-  /// Wrong lengths that only show in the whole datagram.
+  /// Wrong lengths that only the whole datagram reveals.
   @Test(arguments: families) func theLengthOfUDPIsVerifiedAfterReassembly(
     family: IPAddress.Family
   ) {
@@ -137,7 +137,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
         let received = near.channel.receive(
           UnsafeMutableRawBufferPointer(start: buffer.start, count: buffer.byteCount), from: 1,
           at: near.now)
-        // The packet's memory is freed after this, the payload's is not.
+        // The packet's memory is freed after this; the payload's is not.
         if case .datagram(let payload, _, _, _) = received { payloads.append(payload) }
       }
     }
@@ -164,8 +164,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.receiveAll(model(.ipv4).fragments(56)).count == 1)
   }
 
-  /// Complete datagrams that were dropped are not lent: a caller that releases what it has received
-  /// has released everything.
+  /// Complete datagrams that were dropped are not lent: a caller that releases all received
+  /// payloads has released everything.
   @Test func whatIsDroppedIsNotLent() {
     near.channel.forbidsFragmentation = true
     var closed = model(.ipv4)
@@ -276,7 +276,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     near.channel.expireFragments(into: &near.batch, at: near.now)
     #expect(near.batch.count == 1 && incompleteCount == 0)
     near.reset()
-    // Nor does a batch without free bytes.
+    // A batch without free bytes loses none either.
     let small = ChannelEnd(
       host: 1, limits: .channel(batchPackets: 128, batchByteCount: 4096))
     let fragment = model(family).fragments(56)[0]

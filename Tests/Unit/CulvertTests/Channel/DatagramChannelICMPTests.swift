@@ -66,8 +66,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
         == .unreachable(far.endpoint(family, port: 9), port: 1007))
   }
 
-  /// The destination host may answer as well as a router, also about the first of several
-  /// fragments.
+  /// The destination host may send an error as well as a router, and it may be about the first of
+  /// several fragments.
   @Test(arguments: families) func errorsAboutFragments(family: IPAddress.Family) {
     let packets = sent(5000, family)
     #expect(packets.count == 4)
@@ -123,13 +123,13 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     // For this destination alone, whatever its port.
     #expect(carries(1300, family, to: far.endpoint(family, port: 9)))
     #expect(carries(1420, family, to: router.endpoint(family)))
-    // And no larger than the tunnel's own MTU.
+    // The path MTU is never larger than the tunnel's own MTU.
     near.channel.setMTU(1290)
     _ = near.receive(tooBig(1300, about: packet, family))
     #expect(carries(1290, family))
   }
 
-  /// An MTU below the minimum of every path is ignored (RFC 8201 section 6).
+  /// A reported MTU below the minimum of every path is raised to that minimum (RFC 8201 section 6).
   @Test(arguments: families, [0, 1, 68, 575, 577, 1279])
   func neverBelowWhatEveryPathCarries(family: IPAddress.Family, mtu: Int) {
     discoverPaths(family)
@@ -171,7 +171,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(carries(1400, family))
   }
 
-  /// If routers may fragment, their errors about it are ignored.
+  /// If routers may fragment, their errors about packets that are too big are ignored.
   @Test func withoutDFNoIPv4RouterIsBelieved() {
     let packet = sent(1300, .ipv4)[0]
     #expect(near.receive(tooBig(600, about: packet, .ipv4)) == .nothing)
@@ -186,7 +186,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(sizes(1392, .ipv4).count == 3)
   }
 
-  // MARK: Forged ones
+  // MARK: Forged errors
 
   /// Without having seen one of our datagrams, an attacker has to guess its ports and addresses
   /// (RFC 5927).

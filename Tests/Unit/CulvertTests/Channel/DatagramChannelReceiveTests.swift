@@ -33,7 +33,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.total == total + 1, sourceLocation: sourceLocation)
   }
 
-  // MARK: Good ones
+  // MARK: Valid packets
 
   @Test(arguments: families, [0, 1, 1372, 8000, 65_507])
   func payloadsOfAnySize(family: IPAddress.Family, byteCount: Int) {
@@ -49,7 +49,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     expect(near.channel.lentCount == 0)
   }
 
-  /// The payload is in the packet; padding behind the packet is ignored (R14).
+  /// The payload is in the packet; padding after the packet is ignored (R14).
   @Test(arguments: families) func nothingIsCopied(family: IPAddress.Family) throws {
     let model = packet(family)
     for padding in [0, 1, 15, 400] {
@@ -223,7 +223,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Checksums
 
-  /// Any single bit.
+  /// Any single flipped bit.
   @Test(arguments: families) func F8_aWrongChecksumDropsTheDatagram(family: IPAddress.Family) {
     let bytes = packet(family, [1, 2, 3, 4, 5]).bytes
     let start = family == .ipv4 ? 20 : 40
@@ -246,8 +246,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.received) == 0)
   }
 
-  /// A packet with a wrong header checksum is dropped, as RFC 1122 section 3.2.1.2 requires: the
-  /// UDP checksum may be missing.
+  /// A packet with a wrong header checksum is dropped, as RFC 1122 section 3.2.1.2 requires, since
+  /// the UDP checksum may be missing.
   @Test func F8_aWrongHeaderChecksumDropsThePacket() {
     for options in [[], [1, 1, 1, 1, 1, 1, 1, 1]] as [[UInt8]] {
       var model = packet(.ipv4)
@@ -281,7 +281,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
   // MARK: Lengths
 
-  /// A shorter UDP length excludes the bytes behind it (RFC 768 allows that); a longer one, or one
+  /// A shorter UDP length excludes the bytes after it (RFC 768 allows that); a longer one, or one
   /// that does not cover the header, is invalid.
   @Test(arguments: families) func lengthsOfUDP(family: IPAddress.Family) {
     let payload: [UInt8] = [1, 2, 3, 4, 5, 6, 7, 8]
@@ -290,7 +290,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       model.lengthField = length
       switch length {
       case 8...16:
-        // The checksum covers as many bytes as the length says.
+        // The checksum covers only the bytes within the length.
         var shorter = packet(family, Array(payload[..<(length - 8)])).transport
         shorter += payload[(length - 8)...]
         model.other = (17, shorter)

@@ -48,7 +48,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.count(.sent) == 4 && near.total == 4)
   }
 
-  /// From other ports than the first, to another port.
+  /// Sends from a port other than the first, to another port.
   @Test(arguments: families) func portsAreThoseGiven(family: IPAddress.Family) throws {
     near.channel.open(firstPort: 0x1234, count: 3)
     let packet = try #require(
@@ -114,8 +114,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     }
   }
 
-  /// A million possible labels: hardly any two of 400 flows have the same one, whatever they differ
-  /// in.
+  /// With a million possible labels, hardly any two of 400 flows share one, whichever field they
+  /// differ in.
   @Test(arguments: 0..<5) func flowsHaveLabelsOfTheirOwn(what: Int) {
     near.channel.open(firstPort: 1, count: 65_535)
     var labels: Set<UInt32> = []
@@ -130,7 +130,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       case 2: endpoint.address = ipv6(high, low + UInt64(index))
       case 3: endpoint.address = ipv6(high + UInt64(index) << 32, low)
       default:
-        // What is added to one field is subtracted from the other.
+        // The same bits are flipped in both fields.
         endpoint.address = ipv6(high, low ^ UInt64(index))
         endpoint.port = ChannelEnd.port ^ UInt16(index)
       }
@@ -272,7 +272,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(near.batch.count == 3)
     #expect(near.isFull(near.send(payload, to: far.endpoint(family))))
     near.reset()
-    // Five do not fit into an empty batch either.
+    // Five fragments do not fit into an empty batch either.
     let five = [UInt8](repeating: 1, count: 4 * 1400)
     #expect(near.isRefused(near.send(five, to: far.endpoint(family)), .tooLarge))
     #expect(near.batch.count == 0)
@@ -288,7 +288,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     while near.isSent(near.send(payload, to: far.endpoint(family))) { count += 1 }
     #expect(count == 3 && near.batch.count == 45)
     #expect(near.isFull(near.send(payload, to: far.endpoint(family))))
-    // Unfragmented ones stay where they are, and need no bytes of the batch.
+    // Unfragmented datagrams stay where they are, and need no bytes of the batch.
     #expect(near.isSent(near.send([1], to: far.endpoint(family))))
     // If even an empty batch is too small, waiting for one is pointless.
     let small = ChannelEnd(
@@ -336,7 +336,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     ] {
       #expect(near.refusal(of: [1], from: port, to: endpoint) == (isOpen ? nil : .closed))
     }
-    // Up to the last port, instead of the earlier range.
+    // A range up to the last port replaces the earlier range.
     near.channel.open(firstPort: 65_535)
     #expect(near.refusal(of: [1], from: 1000, to: endpoint) == .closed)
     #expect(near.refusal(of: [1], from: 65_535, to: endpoint) == nil)

@@ -109,7 +109,7 @@ import Testing
     return table.nextDeadline.instant?.nanoseconds == model.nextDeadline
   }
 
-  /// Even if a full table reuses a place at once: a late answer must find no flow.
+  /// Even if a full table reuses a place at once, a late answer must find no flow.
   @Test(arguments: [1, 3, 64, 256, 4096, FlowTable.maximumCapacity])
   func aPortIsNotReusedBeforeAllOthersOfItsPlace(capacity: Int) {
     let memory = TestArena(byteCount: 1 << 22)
@@ -129,7 +129,7 @@ import Testing
       let place = table.findOrOpen(from: client, on: 0, at: now)!
       let port = table[place].port
       if used[place, default: []].suffix(portsOfAPlace - 1).contains(port) { wrong += 1 }
-      // Including the first one.
+      // Every port, including the first, is in the range and leads to its place.
       if port < FlowTable.firstPort || table.find(port: port) != place { wrong += 1 }
       used[place, default: []].append(port)
     }
@@ -198,7 +198,7 @@ import Testing
     #expect(table.findOrOpen(from: Self.client(5), on: 0, at: at(12)) == waiting)
     #expect(table.findOrOpen(from: Self.client(6), on: 0, at: at(12)) == answered)
     #expect(table.findOrOpen(from: Self.client(7), on: 0, at: at(12)) == conversing)
-    // The rest is within its grace period.
+    // The remaining flows are within their grace period.
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(12)) == nil)
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(21)) == nil)
     #expect(table.findOrOpen(from: Self.client(8), on: 0, at: at(22)) == younger)
@@ -207,8 +207,8 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// RFC 4787 REQ-5 and REQ-6: a flow lives for at least two minutes, and outgoing datagrams keep
-  /// it open.
+  /// RFC 4787 REQ-5 and REQ-6: a flow that was answered lives for at least two minutes, and
+  /// outgoing datagrams keep it open.
   @Test func flowsLiveForTheirTime() {
     let memory = TestArena()
     var table = FlowTable(carvingFrom: &memory.arena, limits: Self.limits(4))

@@ -2,8 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// A forwarder before one end of a tunnel, and behind the other end a channel in the role of the
-/// servers.
+/// A forwarder at one end of a tunnel, and at the other end a channel in the role of the servers.
 final class ForwarderWorld {
   struct Datagram: Equatable {
     var bytes: [UInt8]
@@ -28,7 +27,7 @@ final class ForwarderWorld {
   var clients: ForwarderBatch
   var answers: ForwarderBatch
   private var servers: DatagramChannel
-  /// How often a batch was filled outward, and how often the table of answers inward.
+  /// How many batches were filled outward, and how many tables of answers inward.
   var roundsOut = 0
   var roundsIn = 0
 

@@ -34,7 +34,7 @@ private let strides = [0, 64, 256, 512]
   private final class Snapshot {
     private let memory: UnsafeRawBufferPointer
     private let before: UnsafeMutableRawBufferPointer
-    /// The tunnels and batches themselves, which note where they are at each step.
+    /// The tunnels and batches themselves, whose fields change at each step.
     private let values: Area
 
     init(_ node: TunnelNode) {
@@ -78,7 +78,7 @@ private let strides = [0, 64, 256, 512]
     return random.bytes(count)
   }
 
-  /// Fills all memory in which a batch keeps nothing with noise, to find code that relies on zeros.
+  /// Fills all unused memory of the batches with `byte`, to find code that relies on zeros.
   private func fill(_ node: TunnelNode, _ byte: UInt8) {
     for hop in node.hops {
       hop.outbound.reset()
@@ -160,14 +160,15 @@ private let strides = [0, 64, 256, 512]
     Area(batch.sessions.table, batch.packets.count * MemoryLayout<BatchSession>.stride)
   }
 
-  /// The counters precede the path table and the list of lent slots.
+  /// The channel's counters. The path table and the list of lent slots follow them, and must not
+  /// change.
   private func channelState(_ hop: TunnelHop) -> Area {
     withUnsafeBytes(of: hop.channel.counters) {
       Area($0.load(as: UnsafeRawPointer.self), Int(DatagramVerdict.count) * 8)
     }
   }
 
-  /// All that the cipher reads around a packet is within the area that holds the packet.
+  /// Checks that the cipher reads only within the area that holds the packet.
   private func checkSealable(
     _ batch: borrowing OutboundBatch, of node: TunnelNode, cipher: TransportCipher
   ) {
@@ -253,7 +254,7 @@ private let strides = [0, 64, 256, 512]
       #expect(message - TransportCipher.headroom >= area.start)
       let end = area.start + area.byteCount
       #expect(message + (stream - 64) <= end)
-      // The tag, and the block of lengths that is written behind it.
+      // The tag, and the block of lengths that is written after it.
       #expect(message + byteCount + 32 <= end)
       #expect(message + byteCount + TransportCipher.slack <= end)
     }
@@ -323,7 +324,7 @@ private let strides = [0, 64, 256, 512]
   // MARK: By construction
 
   /// Output areas with and without room for headers, filled with packets of any size: nothing
-  /// overlaps, the first has `lead` before its headers, the last has `slack` behind it.
+  /// overlaps, the first has `lead` before its headers, the last has `slack` after it.
   @Test(arguments: 0..<40 as Range<UInt64>) func outputAreas(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
     let memory = TestArena()
@@ -351,7 +352,7 @@ private let strides = [0, 64, 256, 512]
   }
 
   /// Datagrams outside the batch need room for their texts, counted as if they were in the batch:
-  /// the last text has room behind it for what the cipher overwrites.
+  /// after the last text there is room that the cipher may overwrite.
   @Test(arguments: 0..<12 as Range<UInt64>) func textAreas(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     for limits in [Limits.nested, .narrow, Profile.tiny.limits] {
@@ -386,7 +387,7 @@ private let strides = [0, 64, 256, 512]
   }
 
   /// Slots of the reassembler: for a packet of any size, in either family, with or without headers,
-  /// the cipher has room before and behind the payload.
+  /// the cipher has room before and after the payload.
   @Test(arguments: families, [2048, 5000, 65_575])
   func slotsOfTheReassembler(family: IPAddress.Family, largest: Int) throws {
     var limits = Limits.channel

@@ -4,7 +4,7 @@ import Testing
 
 private let families: [IPAddress.Family] = [.ipv4, .ipv6]
 
-/// Tunnels inside tunnels, between two processes with equally many.
+/// Nested tunnels between two processes with equally many hops.
 @Suite struct NestingTests {
   private func bytes(_ count: Int, seed: UInt64) -> [UInt8] {
     var random = SeededGenerator(seed: seed)
@@ -22,7 +22,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let packet = TunnelPair.packet([1, 2, 3])
     pair.sendFromA([packet])
     #expect(pair.a.innermost.count(.staged) == 1 && pair.sentByA.isEmpty)
-    // The inner initiation is staged in the outer tunnel, which needs a handshake of its own first.
+    // The inner initiation is staged in the outer tunnel, which first needs its own handshake.
     pair.carryToB(pair.a.settle(at: pair.now, wall: pair.wall))
     #expect(pair.sentByA.map(\.type) == [1] && pair.a.outermost.count(.staged) == 1)
     pair.exchange()
@@ -35,7 +35,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
       #expect(pair.b.hops[hop].count(.handshakeAccepted) == 1)
       #expect(pair.a.hops[hop].count(.badTag) == 0 && pair.b.hops[hop].count(.badTag) == 0)
     }
-    // And the answer, without further handshakes.
+    // The answer needs no further handshakes.
     let answer = TunnelPair.packet([4, 5], fromA: false)
     #expect(pair.sendFromB([answer]) == [answer])
     #expect(
@@ -83,7 +83,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     let before = pair.a.outermost.count(.staged)
     for packet in packets {
       pair.sendFromA([packet])
-      // As the next packets would do.
+      // Overwrite both batches, as the next packets would.
       pair.a.innermost.outbound.outputs.bytes.initializeMemory(as: UInt8.self, repeating: 0xdd)
       pair.a.outermost.outbound.bytes.initializeMemory(as: UInt8.self, repeating: 0xdd)
     }
@@ -92,7 +92,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.b.delivered == packets)
   }
 
-  /// The outer peer never answers: the inner tunnel gives up as it does over a network.
+  /// The outer peer never answers: the inner tunnel gives up as it would over a network.
   @Test func anOuterTunnelWithoutAnswerIsALostNetwork() throws {
     let pair = try TunnelPair(hops: 2)
     pair.loses = { _ in true }
@@ -252,7 +252,7 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     pair.a.hops[0].channel.open(firstPort: 51_820)
     let packet = TunnelPair.packet([3])
     #expect(pair.sendFromA([packet]) == [packet])
-    // To a peer of a family in which the channel has no address.
+    // A peer endpoint of a family for which the channel has no address.
     let peer = inner.firstPeer
     inner.tunnel.setEndpoint(
       Endpoint(address: TunnelPair.address(1, 2, .ipv6), port: 51_820), of: peer)
@@ -296,10 +296,10 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.sendFromB([answer]) == [answer])
   }
 
-  // MARK: Fragments that stay alone
+  // MARK: Incomplete datagrams
 
-  /// The rest never arrives: after 30 s the sender gets one ICMP error, through the outer tunnel
-  /// (F9).
+  /// The remaining fragments never arrive: after 30 s (IPv4) or 60 s (IPv6) the sender gets one
+  /// ICMP error, through the outer tunnel (F9).
   @Test(arguments: families) func F9_expiryIsToldThroughTheTunnel(
     outer: IPAddress.Family
   ) throws {
@@ -322,8 +322,8 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     #expect(pair.sendFromA([packet]) == [packet])
   }
 
-  /// The outer peer is removed, and its fragments with it; a new peer with its key in its place is
-  /// another sender (F10).
+  /// Removing the outer peer also removes its fragments; a new peer with the same key in the same
+  /// place is another sender (F10).
   @Test func F10_removedPeersTakeTheirFragmentsAlong() throws {
     let pair = try TunnelPair(hops: 2)
     pair.connect()

@@ -318,7 +318,7 @@ final class ConfigFixture {
       "[Interface]\nPrivateKey = \(otherText)\n[Peer]\nPublicKey = \(keyText)\n\(lines)\n")
   }
 
-  /// The statements of the lines under test, without those before.
+  /// The statements of the lines under test, without those before them.
   var said: [ConfigStatement] {
     Array(statements.drop { $0 != .device(.privateKey) }.dropFirst()).filter {
       $0 != .beginPeer && $0 != .peer(.publicKey(ConfigFixture.key))

@@ -227,7 +227,7 @@ import Testing
     #expect(ConfigAddress(IPAddress(ipv4: 0), length: -1) == nil)
   }
 
-  /// The line where the user should look.
+  /// Errors report the line that the user should look at.
   @Test func errorsHaveALine() {
     let key = Fixture.keyText
     #expect(Fixture("\n\nListenPort = 5").error == ConfigError(.noSection, line: 3))
@@ -247,7 +247,8 @@ import Testing
     #expect(Fixture(more).end == nil)
   }
 
-  /// Half of a key on a line of its own looks like KEY = (nothing): the message does not repeat it.
+  /// A secret on its own line, whose base64 ends with =, looks like KEY = (nothing): the message
+  /// does not repeat it.
   @Test func errorsNameKeysAndNoSecrets() {
     #expect(Fixture.interface("Adress = 10.0.0.1/24").failedKey == "Adress")
     #expect(Fixture.interface("listenport = x").failedKey == "listenport")

@@ -38,7 +38,7 @@ import Testing
 
     """
 
-  /// The meaning of the stream, if it arrives in pieces of these sizes, repeated.
+  /// The parsed lines of the stream, which arrives in pieces of these sizes, repeated.
   private func results(_ stream: [UInt8], pieces: [Int]) -> [UAPILine] {
     var results: [UAPILine] = []
     run(stream, pieces: pieces) { results.append($0) }

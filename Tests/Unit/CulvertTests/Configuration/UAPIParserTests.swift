@@ -10,7 +10,7 @@ import Testing
   ])
   private static var publicKey: Key { key.withUnsafeBytes { Key(at: $0.baseAddress!) } }
 
-  /// A parser, what it wrote into its secret buffer, and zone names as strings.
+  /// A parser, its secret buffer, and zone names as strings.
   private final class Fixture {
     let secret = UnsafeMutableRawPointer.allocate(byteCount: 48, alignment: 8)
     var parser: UAPIParser

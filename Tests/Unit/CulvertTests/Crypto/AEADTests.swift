@@ -22,7 +22,7 @@ import Testing
     _ message: [UInt8], additional: [UInt8], counter: UInt64, sender: UInt32 = 0, key: [UInt8]
   ) -> [UInt8]? {
     let byteCount = message.count - 16
-    // One byte more than the text, to check that nothing is written behind it.
+    // One byte more than the text, to check that nothing is written after it.
     var output = [UInt8](repeating: 0xee, count: byteCount + 1)
     let isGenuine = AEAD.open(
       into: &output, message: message, byteCount: byteCount, additionalData: additional,
@@ -53,7 +53,7 @@ import Testing
         == AEADTests.text)
   }
 
-  /// RFC 8439 appendix A.5, whose nonce has WireGuard's form: four zeros and a counter.
+  /// RFC 8439 appendix A.5, whose nonce has WireGuard's form: four zero bytes and a counter.
   @Test func rfc8439AppendixA5() {
     let key = TestVectors.bytes("1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0")
     let message = TestVectors.bytes(

@@ -238,7 +238,7 @@ import Testing
     #expect(CipherMeasuringTests.choice { _, _, _ in UInt64.max } == 0)
   }
 
-  /// A candidate is not chosen because the clock went back.
+  /// A clock that goes back does not make a candidate look fast.
   @Test func timesThatWrapAreTheDearest() {
     #expect(
       CipherMeasuringTests.choice { _, candidate, isLong in
@@ -292,7 +292,7 @@ final class CipherBuffer {
   var isUnchanged: Bool { memcmp(now.baseAddress!, before.baseAddress!, now.count) == 0 }
 
   /// Whether nothing has changed except `headroom` bytes before the text, the `byteCount` bytes of
-  /// the text, and the slack behind it.
+  /// the text, and the slack after it.
   func isUnchangedAround(headroom: Int, byteCount: Int) -> Bool {
     let front = text - now.baseAddress! - headroom
     let back = text - now.baseAddress! + byteCount + TransportCipher.slack

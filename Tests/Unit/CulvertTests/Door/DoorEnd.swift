@@ -2,7 +2,7 @@
   @testable import Culvert
 #endif
 
-/// A tunnel with its two batches in a region of its own, and a saved state to return to.
+/// A tunnel with its two batches in its own memory region, and a saved state to return to.
 final class DoorEnd {
   let end: TunnelEnd
   private let region: UnsafeMutableRawBufferPointer
@@ -21,7 +21,7 @@ final class DoorEnd {
     unsafeMutableAddress { end.innermost.inboundAddress }
   }
 
-  /// Small, so that full tables and rings are everyday states.
+  /// Small, so that tables and rings are often full.
   static let limits = Limits(
     peers: 6, allowedIPs: 24, stagedPacketsPerPeer: 3, stagingSlots: 12, handshakeRing: 24,
     rateLimiterEntries: 8, batchPackets: 8, batchByteCount: 160 * 1024, maximumMTU: 65_475)

@@ -3,9 +3,10 @@ import Testing
 
 @testable import Culvert
 
-/// A hundred thousand random and mutated datagrams and configuration lines, from seeds: nothing
-/// traps, nothing leaks, every datagram gets its verdict. The same worlds process a million of each
-/// with allocations counted (the allocation suite) and run under libFuzzer (Tests/Fuzz).
+/// A hundred thousand random and mutated datagrams and as many configuration lines, from seeds (a
+/// million in release builds): nothing traps, nothing leaks, every datagram gets its verdict. The
+/// same worlds process a million of each with allocations counted (the allocation suite) and run
+/// under libFuzzer (Tests/Fuzz).
 @Suite struct DoorTests {
   /// Datagrams and lines of a run. The sanitizers are slow and set a smaller number in the
   /// environment.

@@ -27,14 +27,14 @@ extension DoorWorld {
     default: byteCount = sealByFar(into: start, &choices)
     }
     byteCount = mutate(start, byteCount, limit: room.count, &choices)
-    // Not from an honest kernel: cut into pieces of an arbitrary size.
+    // Sometimes cut into pieces of an arbitrary size, as no honest kernel would do.
     if choices.below(32) == 0 { segmentByteCount = 1 + choices.below(300) }
     return byteCount
   }
 
-  // MARK: By `far`, who has a session
+  // MARK: Datagrams of `far`, which has a session
 
-  /// Any bytes at all as an inner packet, sealed with the session's key.
+  /// A packet of arbitrary bytes, or a valid one, sealed with the session's key.
   private func sealByFar(into start: UnsafeMutableRawPointer, _ choices: inout Choices) -> Int {
     guard let peer = firstPeer(far), peer.pointee.path != nil,
       peer.pointee.keypairs.current.canSend(at: now)
@@ -77,7 +77,7 @@ extension DoorWorld {
     let shape = choices.byte()
     let payload = Int(choices.byte())
     start.initializeMemory(as: UInt8.self, repeating: 0, count: 64 + payload)
-    // Mostly `far`'s own.
+    // Usually a source that belongs to `far`.
     let owner = shape >> 2 & 7 < 5 ? 0 : UInt64(shape >> 2 & 3)
     switch shape & 3 {
     case 0, 1:
@@ -102,9 +102,9 @@ extension DoorWorld {
     }
   }
 
-  // MARK: By strangers
+  // MARK: Datagrams of strangers
 
-  /// A response or cookie reply to an index that `near` knows; all else is made up.
+  /// A response or cookie reply to an index that `near` knows; everything else is random.
   private func forgeHandshake(
     into start: UnsafeMutableRawPointer, _ choices: inout Choices
   ) -> Int {
@@ -131,7 +131,7 @@ extension DoorWorld {
     return byteCount
   }
 
-  /// An index in use at `near`, mostly.
+  /// Usually an index in use at `near`.
   private func someIndex(_ choices: inout Choices) -> UInt32 {
     let wanted = choices.below(4)
     var index: UInt32 = 0
@@ -174,7 +174,7 @@ extension DoorWorld {
         start.storeBytes(of: old ^ (bits == 0 ? 1 : bits), toByteOffset: place, as: UInt8.self)
       }
     }
-    // To pass the first guard and reach the code behind it.
+    // A valid mac1, so that the message passes the first check and reaches the code after it.
     if strategy & 0x30 != 0 { writeMAC1(start, byteCount) }
     return byteCount
   }

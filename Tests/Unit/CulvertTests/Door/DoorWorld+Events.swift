@@ -101,7 +101,7 @@ extension DoorWorld {
     }
   }
 
-  /// Everything on its way to an end arrives there.
+  /// Delivers all datagrams in flight to an end.
   func deliverMail(to door: DoorEnd, from mail: DoorMail) {
     door.inbound.reset()
     while mail.count > 0, let room = door.inbound.room {

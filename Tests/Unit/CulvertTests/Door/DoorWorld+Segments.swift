@@ -2,14 +2,14 @@
   @testable import Culvert
 #endif
 
-/// Packets that a kernel leaves to be segmented, and datagrams that it has coalesced: honest ones,
+/// Packets that a kernel leaves to be segmented, and datagrams that it has coalesced: valid ones,
 /// and ones with arbitrary headers.
 extension DoorWorld {
   /// A packet with a virtio header before it, as read from a TUN. The header is in the headroom.
   func writeSegments(
     into start: UnsafeMutableRawPointer, _ choices: inout Choices
   ) -> (byteCount: Int, offload: PacketOffload) {
-    // Mostly to `far`.
+    // Usually to `far`.
     let owner = choices.below(4) == 0 ? choices.below(DoorWorld.peerKinds + 1) : 0
     let byteCount = writeFlow(
       into: start, source: IPAddress(ipv4: 0x0a63_0001),
@@ -30,7 +30,7 @@ extension DoorWorld {
     _ header: UnsafeMutableRawPointer, isTCP: Bool, _ choices: inout Choices
   ) {
     let isWhole = choices.below(8) == 0
-    // A few packets make hundreds of segments, most of them only some.
+    // Most packets have a few segments, some have hundreds.
     let size = choices.below(32) == 0 ? 1 + choices.below(8) : 20 + choices.below(600)
     PacketOffload(
       segmentation: isWhole ? .none : isTCP ? .tcpIPv4 : .udp, needsChecksum: true,
@@ -69,7 +69,7 @@ extension DoorWorld {
     return byteCount
   }
 
-  // MARK: Glued
+  // MARK: Coalesced datagrams
 
   /// Segments of one packet from `far`, sealed back to back, as they would be sent and received.
   /// Sets `segmentByteCount`.

@@ -23,11 +23,11 @@ final class DoorWorld {
     WallTime(seconds: 1_700_000_000 + now.nanoseconds / nanosecondsPerSecond, nanoseconds: 0)
   }
 
-  /// Datagrams that `near` has been given since `init`.
+  /// Datagrams passed to `near` since `init`.
   private(set) var datagramCount = 0
   /// Packets that `near` has joined since `init`.
   var joinedCount = 0
-  /// Datagrams that `near` has cut packets into.
+  /// Segments that `near` has cut packets into.
   var segmentCount = 0
   /// Set by `writeDatagram`: the size of the datagrams coalesced in the last one.
   var segmentByteCount = 0
@@ -70,7 +70,7 @@ final class DoorWorld {
     verdicts.deallocate()
   }
 
-  /// Back to the first session.
+  /// Restores the saved state, with the first session.
   func restore() {
     restart()
     near.restore()
@@ -90,7 +90,7 @@ final class DoorWorld {
 
   // MARK: Steps
 
-  /// A run of its own: from the first session through some hundred steps to an empty tunnel.
+  /// A full run: from the first session, through some hundred steps, to an empty tunnel.
   func run(seed: UInt64) {
     var choices = Choices(seed: seed)
     restore()
@@ -150,7 +150,7 @@ final class DoorWorld {
     let before = near.total
     near.fenceInbound(true)
     near.tunnel.accept(&near.inbound, at: now)
-    // The cipher reads beyond, as it may.
+    // The cipher may read beyond the end of a datagram.
     near.fenceInbound(false)
     near.inbound.open()
     // Meanwhile, the control path may change anything.

@@ -59,7 +59,7 @@ final class UAPIDoor {
     if !isTrue, failure == nil { failure = promise }
   }
 
-  /// A connection of its own, some hundred lines long.
+  /// One connection, up to 500 lines long.
   func run(seed: UInt64) {
     var choices = Choices(seed: seed)
     for _ in 0..<500 where !step(&choices) { return }
@@ -234,7 +234,7 @@ final class UAPIDoor {
 
   // MARK: Replies
 
-  /// The whole state, part by part through a buffer that holds one.
+  /// Writes the whole state, part by part, through a buffer that holds one part.
   private func writeState() {
     var writer = ByteWriter(
       UnsafeMutableRawBufferPointer(

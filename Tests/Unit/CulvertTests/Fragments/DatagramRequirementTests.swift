@@ -89,10 +89,10 @@ import Testing
     // Two sources hold the same number: the older datagram is evicted.
     fill([(3, 10), (2, 27), (1, 27)])
     #expect(!hasLostItsOldest(3) && !hasLostItsOldest(1) && hasLostItsOldest(2))
-    // Nobody has more than a quarter.
+    // No source has more than a quarter.
     fill([(4, 16), (3, 16), (2, 16), (1, 16)])
     #expect(!hasLostItsOldest(3) && !hasLostItsOldest(2) && hasLostItsOldest(4))
-    // 17 are more than a quarter.
+    // 17 slots are more than a quarter.
     fill([(4, 16), (3, 15), (2, 17), (1, 16)])
     #expect(!hasLostItsOldest(4) && !hasLostItsOldest(3) && hasLostItsOldest(2))
   }
@@ -109,7 +109,7 @@ import Testing
     #expect(fixture.add(legitimate[1]) != .held)
   }
 
-  /// Whatever their hashes are, even if they share a bucket.
+  /// Sources are told apart whatever their hashes are, even if they share a bucket.
   @Test func F4_sourcesAreToldApartUnderEverySeed() {
     for seed in 0..<400 as Range<UInt64> {
       let fixture = ReassemblerFixture(maximumByteCount: 576, seed: seed)
@@ -134,7 +134,7 @@ import Testing
     }
   }
 
-  /// One address behind two senders: two sources.
+  /// The same address from two senders counts as two sources.
   @Test func F4_sendersAreToldApart() {
     let legitimate = TestFragment.datagram(identification: 5000, 40).cut(24)
     #expect(fixture.add(legitimate[0], from: 2) == .held)
@@ -146,7 +146,7 @@ import Testing
 
   // MARK: F8
 
-  /// Each of these differences makes it another datagram.
+  /// Each of these differences makes a fragment part of another datagram.
   @Test func F8_keyHoldsAddressesIdentificationProtocolAndSender() {
     let others: [(inout TestFragment) -> Void] = [
       { $0.source = 2 }, { $0.destination = 2 }, { $0.identification = 0x0107 },
@@ -206,7 +206,7 @@ import Testing
     }
   }
 
-  /// Without the hash, which alone would distinguish most of them.
+  /// Compares the keys without their hash, which alone would distinguish most of them.
   @Test func F8_keysDifferInEveryBitThatCounts() throws {
     for isIPv4 in [true, false] {
       let packet = PacketBuffer(TestFragment.first(isIPv4: isIPv4).bytes)
@@ -264,7 +264,7 @@ import Testing
     #expect(fixture.nextDeadline == nil && fixture.count(.expired) == 2)
   }
 
-  /// Even if nobody has expired the datagram yet.
+  /// The timeout applies even if `expire` has not been called yet.
   @Test(arguments: [true, false])
   func F9_fragmentThatComesTooLateStartsAnotherDatagram(isIPv4: Bool) {
     let fragments = TestFragment.datagram(isIPv4: isIPv4, 40).cut(24)
@@ -308,7 +308,7 @@ import Testing
     #expect(expired.count == 1 && fixture.count(.timeExceededSent) == 1)
   }
 
-  /// Not without the first fragment, not about an ICMP error, not for what was discarded.
+  /// No error without the first fragment, about an ICMP error, or about a discarded datagram.
   @Test(arguments: [true, false]) func F9_timeExceededOnlyWhereTheFirstFragmentIsHeld(isIPv4: Bool)
   {
     let fragments = TestFragment.datagram(isIPv4: isIPv4, 24).cut(8)

@@ -11,7 +11,7 @@ struct FragmentModel {
   }
 
   let isIPv4: Bool
-  /// The packet without the bytes behind its end.
+  /// The packet without the bytes after its end.
   let packet: [UInt8]
   /// Where the fragment header starts; 0 for IPv4.
   let fragmentHeader: Int
@@ -88,7 +88,7 @@ struct FragmentModel {
         data: data, offset: offset, isLast: isLast))
   }
 
-  /// The headers behind the IPv6 header with their numbers, up to the first that is not an
+  /// The headers after the IPv6 header with their numbers, up to the first that is not an
   /// extension, or to a fragment header with an offset.
   private static func headers(_ packet: [UInt8]) -> [(number: UInt8, offset: Int)]? {
     var chain: [(number: UInt8, offset: Int)] = [(packet[6], 40)]
@@ -105,9 +105,9 @@ struct FragmentModel {
     return chain
   }
 
-  // MARK: What it is of
+  // MARK: Its datagram
 
-  /// Without the sender.
+  /// The reassembly key, without the sender.
   var key: [UInt8] {
     isIPv4
       ? [4] + packet[12..<20] + [packet[9]] + packet[4..<6]
@@ -211,9 +211,9 @@ struct TestFragment {
   var byteOffset = 0
   var hasMore = false
   var trafficClass: UInt8 = 0
-  /// 1 or more, so that headers can differ.
+  /// 1 or more; may differ between the fragments of a datagram.
   var timeToLive: UInt8 = 64
-  /// Of IPv4, a multiple of 4.
+  /// IPv4 options, a multiple of 4 bytes.
   var options: [UInt8] = []
   /// IPv4's don't-fragment flag; a fragment may have it (F13).
   var mayNotBeFragmented = false
@@ -280,7 +280,7 @@ struct TestFragment {
     return packet
   }
 
-  /// The checksum of an IPv4 header, as long as the array.
+  /// Writes the checksum of an IPv4 header that fills the array.
   static func writeChecksum(_ header: inout [UInt8]) {
     header[10] = 0
     header[11] = 0

@@ -8,7 +8,8 @@ import Testing
 
   // MARK: F1
 
-  /// The smallest fragments, of a link with 68 bytes: the largest packet still fits into the limit.
+  /// With the smallest fragments, those of a link with an MTU of 68, the largest packet is still
+  /// within the limit.
   @Test(arguments: [2048, 65_535])
   func F1_fragmentsOfTheSmallestLinkAreEnoughForTheLargestPacket(byteCount: Int) {
     let fixture = ReassemblerFixture(maximumByteCount: byteCount)
@@ -72,7 +73,7 @@ import Testing
     var fragments = datagram.cut(1024)
     #expect(fixture.add(fragments[0]) == .held)
     #expect(fixture.add(fragments[1]) == .dropped(.tooLarge))
-    // If only the first has options, it shows at the end.
+    // If only the first fragment has options, the excess shows only at the end.
     fragments = datagram.with { $0.identification = 8 }.cut(1024)
     fragments[1].payload.removeLast()
     #expect(
@@ -109,7 +110,7 @@ import Testing
       $0.payload = Array(datagram.payload[place.offset..<end])
     }
     #expect(fixture.add(overlap) == .dropped(.overlap))
-    // Silently, and the remaining fragments are ignored.
+    // No error is sent, and the remaining fragments are ignored.
     for fragment in fragments { #expect(fixture.add(fragment) == .dropped(.poisoned)) }
     #expect(fixture.count(.overlap) == 1 && fixture.count(.poisoned) == 5)
   }
@@ -135,7 +136,7 @@ import Testing
     let fragments = datagram.cut(512)
     #expect(fixture.add(fragments[1]) == .held)
     for _ in 0..<2 { #expect(fixture.add(fragments[1]) == .dropped(.duplicate)) }
-    // Headers may differ: a router counted hops.
+    // Headers may differ: routers decrement the hop limit.
     #expect(fixture.add(fragments[1].with { $0.timeToLive = 9 }) == .dropped(.duplicate))
     #expect(fixture.add(fragments[0]) == .complete(datagram.whole.bytes))
     #expect(fixture.count(.duplicate) == 3)
@@ -175,7 +176,7 @@ import Testing
 
   // MARK: F5
 
-  /// Beside an incomplete datagram with the same key: neither affects the other.
+  /// An incomplete datagram with the same key exists: neither affects the other.
   @Test func F5_atomicFragmentIsHandledAlone() {
     let datagram = TestFragment.datagram(isIPv4: false, 64)
     let fragments = datagram.cut(32)
@@ -205,7 +206,7 @@ import Testing
     #expect(fixture.incompleteCount == 0)
   }
 
-  /// Destination options, or a TCP header, that continue behind the first fragment.
+  /// Destination options, or a TCP header, that continue in later fragments.
   @Test func F6_firstFragmentHoldsTheWholeHeaderChain() {
     let options = TestFragment.datagram(isIPv4: false, 64).with {
       $0.number = 60

@@ -17,7 +17,7 @@ import Testing
     }
   }
 
-  // MARK: The seed's
+  // MARK: Order and eviction
 
   @Test(arguments: [2, 3, 4], [true, false])
   func fragmentsInAnyOrder(count: Int, isIPv4: Bool) {
@@ -85,7 +85,7 @@ import Testing
     #expect(bytes == datagram.whole.bytes)
   }
 
-  // MARK: What is no fragment
+  // MARK: Whole packets
 
   @Test(arguments: [true, false]) func wholePacketIsGivenBackWithoutWhatIsBehindIt(isIPv4: Bool) {
     let packet = TestFragment.datagram(isIPv4: isIPv4, 30).whole.bytes
@@ -194,7 +194,7 @@ import Testing
     #expect(world.failure == nil)
   }
 
-  /// The carved memory is what the budget says: 64 regions, and little else.
+  /// The carved memory is 64 regions and little else, as in the budget.
   @Test(arguments: [(2048, 300 * 1024), (65_575, 4600 * 1024)])
   func memoryIsASum(maximumByteCount: Int, limit: Int) {
     var arena = Arena.measuring
@@ -242,7 +242,7 @@ extension Reassembler.Outcome {
     }
   }
 
-  /// Streams that never reach a verdict prove nothing about it.
+  /// A verdict that no stream reaches is untested.
   @Test func streamsReachEveryVerdict() {
     let world = ReassemblyWorld(isThorough: false)
     var missing = Set(world.tally.map(\.name))

@@ -190,7 +190,7 @@ struct ReassemblyModel {
     waiting.map { $0.since + $0.seconds * 1_000_000_000 }.min()
   }
 
-  /// IPv4's before IPv6's.
+  /// Expires IPv4 datagrams before IPv6 ones.
   mutating func expire(at now: UInt64) -> Expiry? {
     tick(now)
     guard
@@ -205,7 +205,7 @@ struct ReassemblyModel {
     if now >= creditAt {
       credit = min(1_600_000_000, credit + min(now - creditAt, 1 << 40))
     } else {
-      // A clock that goes back takes back what it has given.
+      // A clock that goes back takes back the credit that it has given.
       credit -= min(credit, creditAt - now)
     }
     creditAt = now

@@ -40,7 +40,7 @@ struct ReassemblyStream {
       if isFlood { datagram.payload = Array(datagram.payload.prefix(number(17...32))) }
       let sender = UInt32(number(1...2))
       var fragments = fragments(of: datagram, isTidy: isTidy)
-      // Either most of a flood is never completed, or nothing of it is ever released.
+      // Either most datagrams of a flood are never completed, or none of its packets are released.
       if isFlood, !isTidy, !once(in: 4) { _ = fragments.popLast() }
       queues.append(fragments.map { ($0, sender) })
     }
@@ -58,7 +58,7 @@ struct ReassemblyStream {
     datagram.source = UInt8(number(1...sourceCount))
     datagram.destination = once(in: 20) ? 201 : 200
     datagram.number = [17, 17, 6, 1, 58, 50][number(0...5)]
-    // Rarely two at the same time.
+    // Mostly distinct; sometimes two datagrams share one.
     datagram.identification = UInt32(number(1...(once(in: 4) ? 3 : 1000)))
     datagram.trafficClass = [0, 2, 1, 0xb8][number(0...3)]
     datagram.mayNotBeFragmented = once(in: 8)
@@ -139,7 +139,7 @@ struct ReassemblyStream {
     case 10: return [Array(fragment.bytes.prefix(number(0...fragment.bytes.count)))]
     case 11: return [fragment.bytes + random.bytes(number(1...16))]
     case 12:
-      // Two in one.
+      // Two fragments merged into one.
       fragment.payload += next?.payload ?? []
       fragment.hasMore = next?.hasMore ?? true
     case 13: fragment.number = fragment.isIPv4 ? 99 : [44, 60, 59, 6][number(0...3)]

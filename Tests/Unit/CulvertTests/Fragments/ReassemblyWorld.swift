@@ -4,7 +4,7 @@ import Glibc
   @testable import Culvert
 #endif
 
-/// A `Reassembler` beside its model, with fences around its memory. The tests, the run of a million
+/// A `Reassembler` and its model, with fences around its memory. The tests, the run of a million
 /// streams and the fuzzer share it.
 final class ReassemblyWorld {
   private let memory: UnsafeMutableRawBufferPointer
@@ -21,7 +21,7 @@ final class ReassemblyWorld {
   private(set) var comparisons = 0
 
   private static let mark: UInt8 = 0xa5
-  /// Fences before and behind the arena.
+  /// Byte count of the fences before and after the arena.
   private static let fence = 4096
 
   /// - Parameter isThorough: whether to check the fences and every figure after every step.
@@ -47,7 +47,7 @@ final class ReassemblyWorld {
     memory.deallocate()
   }
 
-  /// As if it were new, except for the content of the slots.
+  /// Puts the world into its initial state, except for the content of the slots.
   func restart(seed: UInt64) {
     while !completed.isEmpty { release(0) }
     removeAll(from: nil)
@@ -60,7 +60,7 @@ final class ReassemblyWorld {
     reassembler.start(seed: seed)
   }
 
-  /// Counters are not reset.
+  /// Counters at the last restart, which does not reset them.
   private var start: [FragmentVerdict: UInt64] = [:]
   private let verdicts = (0..<FragmentVerdict.count).map { FragmentVerdict(rawValue: $0)! }
 
@@ -117,7 +117,7 @@ final class ReassemblyWorld {
       case (.silent, .silent): break
       case (.timeExceeded(let found), .timeExceeded(let bytes)):
         require(isEqual(found, bytes), "not the error")
-        // It may be in the headroom.
+        // The error may have been written into the headroom.
         if isThorough { markRegions() }
       default: return require(false, "\(String(describing: outcome)), not \(expected as Any)")
       }

@@ -7,7 +7,7 @@ import Testing
   static let publicKey = Key(at: TestVectors.pattern(32, start: 1))
   static let home = Endpoint(address: IPAddress(ipv4: 0xc000_0201), port: 51820)
 
-  /// Both sides, over memory of their own.
+  /// Both sides of the cookie exchange, with their own memory.
   final class Pair {
     private let memory = TestArena(byteCount: Arena.pageByteCount)
     /// The locked memory of both.
@@ -130,7 +130,7 @@ import Testing
     let first = pair.message(at: 1)
     let stale = pair.reply(to: first, from: CookieTests.home, at: 1)
     let second = pair.message(at: 2)
-    // It replies to a message that is no longer the last one.
+    // The reply is to a message that is no longer the last one.
     #expect(!pair.consume(stale, at: 2))
     let reply = pair.reply(to: second, from: CookieTests.home, at: 2)
     for index in 8..<64 {

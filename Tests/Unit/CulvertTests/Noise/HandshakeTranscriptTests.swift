@@ -293,7 +293,7 @@ struct NoiseVector {
   }
 }
 
-/// One end of a handshake, with memory of its own and no tunnel around it.
+/// One end of a handshake, with its own memory and no tunnel around it.
 final class NoiseParty {
   private let memory = TestArena(byteCount: 1 << 16)
   var identity: StaticIdentity

@@ -63,8 +63,8 @@ import Testing
     }
   }
 
-  /// The model expresses it differently: each source has a time at which its bucket is full again,
-  /// which may be at most one less than the burst ahead of now.
+  /// For each source, the model keeps the time at which its bucket will be full again. An attempt
+  /// passes if that time is at most four intervals ahead of now, one less than the burst.
   @Test(arguments: 1...6 as ClosedRange<UInt64>)
   func R5_agreesWithTheModel(seed: UInt64) {
     let memory = TestArena()

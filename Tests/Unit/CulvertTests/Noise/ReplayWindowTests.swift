@@ -17,7 +17,7 @@ import Testing
     }
   }
 
-  /// A window over words of its own, with a guard word on either side.
+  /// A window over its own words, with a guard word on either side.
   final class Window {
     private let words: UnsafeMutablePointer<UInt64>
     private var window: ReplayWindow

@@ -193,7 +193,7 @@ import Testing
     #expect(source.next(today) == TAI64N(today))
     let first = source.floorToPersist()
     #expect(first?.seconds == TAI64N(today).seconds + 3600)
-    // To just under ten years later, and again from there.
+    // From there, a jump to just under ten years later.
     let later = TimestampSourceTests.wall(
       TimestampSourceTests.today + TimestampSourceTests.tenYears)
     _ = source.next(later)

@@ -16,7 +16,7 @@ struct JoinModel {
   private struct Open {
     let group: Int
     let addresses: [UInt8]
-    /// Protocol and ports behind the addresses.
+    /// Addresses, protocol and ports.
     let flow: [UInt8]
     /// Whether its identifications are all the same; nil until there are two.
     var isFixed: Bool?
@@ -237,7 +237,7 @@ final class JoinWorld {
     groups.append((members, offload, cut(written, offload, headerByteCount: skipped)))
   }
 
-  /// Through the virtio header of the TUN.
+  /// Cuts a packet after its offload has passed through the TUN's virtio header.
   private func cut(
     _ bytes: [UInt8], _ offload: PacketOffload, headerByteCount: Int
   ) -> [[UInt8]] {
@@ -265,7 +265,7 @@ final class JoinWorld {
 
   // MARK: Promises
 
-  /// Every packet comes out once, whole, and in order within its flow.
+  /// Checks that every packet is written once, whole, and in order within its flow.
   private func check(_ packets: [[UInt8]]) {
     require(
       groups.flatMap(\.packets).sorted() == Array(0..<packets.count), "a packet is lost or doubled")

@@ -6,7 +6,7 @@ struct JoinTraffic {
   private var flows: [FlowPacket] = []
   private var random: SeededGenerator
   private var sent: [[UInt8]] = []
-  /// Of a segment of each flow.
+  /// Segment size of each flow.
   private var sizes: [Int] = []
   private var hasFixedIdentification: [Bool] = []
 
@@ -27,7 +27,7 @@ struct JoinTraffic {
     }
   }
 
-  /// ACK with PSH, mostly; each other flag; none at all.
+  /// Mostly ACK with PSH; each other flag; no flags.
   private static let flags: [UInt8] = [
     0x18, 0x18, 0x18, 0x18, 0x11, 0x12, 0x14, 0x30, 0x50, 0x90, 0x19, 0,
   ]
@@ -41,7 +41,7 @@ struct JoinTraffic {
         let isUsual = Int.random(in: 0..<6, using: &random) != 0
         sent.append(isUsual ? data(flow) : unusual(flow))
       }
-      // Two that were reordered on the path.
+      // Two packets that were reordered on the path.
       if sent.count >= 2, Int.random(in: 0..<12, using: &random) == 0 {
         sent.swapAt(sent.count - 1, sent.count - 2)
       }

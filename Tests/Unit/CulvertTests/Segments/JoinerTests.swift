@@ -5,7 +5,7 @@ import Testing
 @Suite struct JoinerTests {
   private let world = JoinWorld()
 
-  /// Packets by number, as they are grouped.
+  /// The groups, as numbers of packets.
   private func groups(
     _ packets: [[UInt8]], allowTCP: Bool = true, allowUDP: Bool = true
   ) -> [[Int]] {
@@ -53,7 +53,7 @@ import Testing
         packets, allowTCP: seed % 7 != 3, allowUDP: seed % 7 != 4)
       joined += packets.count - groups.count
     }
-    // A joiner that never joins would pass.
+    // Without this, a joiner that never joins would pass.
     #expect(seed % 7 == 3 || seed % 7 == 4 || joined > 60)
   }
 
@@ -323,7 +323,7 @@ import Testing
     var packets = run(3, isTCP: false).map(\.bytes)
     for index in packets.indices {
       packets[index][25] -= 1
-      // As a receiver verifies it: over as many bytes as the length says.
+      // The checksum is right for the whole packet, so that only the length is wrong.
       var model = PacketModel(packets[index])!
       model.updateChecksums()
       packets[index] = model.bytes

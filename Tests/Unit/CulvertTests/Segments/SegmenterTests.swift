@@ -66,7 +66,7 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
     }
   }
 
-  // MARK: Named
+  // MARK: Named cases
 
   @Test func sizesOfSegments() {
     #expect(cut(packet(payloadByteCount: 3000), 1000)?.map(\.count) == [1040, 1040, 1040])
@@ -225,7 +225,8 @@ func cutPacket(_ bytes: [UInt8], _ offload: PacketOffload) -> [[UInt8]]? {
   @Test func headersLongerThanTheScratch() {
     var packet = packet(isIPv4: false, payloadByteCount: 300)
     packet.tcpOptions = [UInt8](repeating: 1, count: 40)
-    // 40 + 28 + 60 would fit; the length of extension headers is a multiple of eight.
+    // There is room for 28 bytes of extension headers, whose length is a multiple of 8: 24 fit, 32
+    // do not.
     packet.networkOptions = [2] + [UInt8](repeating: 0, count: 22)
     #expect(cut(packet, 50) == PacketModel(packet.bytes)?.segments(of: 50))
     packet.networkOptions = [3] + [UInt8](repeating: 0, count: 30)

@@ -110,7 +110,7 @@ import Testing
     }
     let found = digest.finish()
     #expect(found == SelftestGroup.reassembly.expected)
-    // A stream that never reaches a verdict proves nothing about it.
+    // A verdict that the stream never reaches is untested.
     let verdicts: [FragmentVerdict] = [
       .held, .reassembled, .duplicate, .badLength, .poisoned, .overlap, .differentEnd, .beyondEnd,
       .brokenCongestionMark, .evicted, .expired, .timeExceededSent, .tooLarge,
@@ -136,7 +136,7 @@ import Testing
     #expect(packets.outbound.nanoseconds > packets.seal.nanoseconds)
     #expect(packets.inbound.nanoseconds > packets.open.nanoseconds)
     #expect(Bench.x25519(memory: memory, duration: 3000, now: now).count > 0)
-    // If any were lost, there would be no figure.
+    // If a handshake failed, there would be no figure.
     #expect(Bench.handshakes(memory: memory, duration: 20_000, now: now).count > 3)
     for fragments in [2, 7] {
       for isReversed in [false, true] {

@@ -59,7 +59,7 @@ struct Emission {
   var isTransportData: Bool { type == 4 }
   var isKeepalive: Bool { isTransportData && bytes.count == WireGuard.keepaliveByteCount }
 
-  /// Of transport data.
+  /// Counter of a transport data message.
   var counter: UInt64 { little(at: 8, as: UInt64.self) }
   var receiver: UInt32 { little(at: type == 2 ? 8 : 4, as: UInt32.self) }
 

@@ -1,7 +1,7 @@
 @testable import Culvert
 
-/// A host's kernel on a network of its own, the slow way: reassembles fragments, takes UDP out of
-/// packets and puts it into packets. And a router that fragments. Shares no code with the core.
+/// A naive model of a host's kernel, which reassembles fragments and sends and receives UDP, and of
+/// a router that fragments. Shares no code with the core.
 struct HostModel {
   struct Datagram: Equatable {
     var payload: [UInt8]
@@ -17,7 +17,7 @@ struct HostModel {
     var isLast: Bool
   }
 
-  /// By addresses and identification.
+  /// Received fragments, by addresses and identification.
   private var parts: [[UInt8]: [Part]] = [:]
   private var nextIdentification: UInt32 = 1
 
@@ -32,9 +32,10 @@ struct HostModel {
     return IPAddress(ipv6High: word(bytes[..<half]), low: word(bytes[half...]))
   }
 
-  // MARK: In
+  // MARK: Receiving
 
-  /// Takes a packet without options or extensions; nil for an invalid or incomplete one.
+  /// Receives a packet without options or extensions; nil if it is invalid or its datagram
+  /// incomplete.
   mutating func receive(_ packet: [UInt8]) -> Datagram? {
     guard let model = PacketModel(packet) else { return nil }
     let isIPv4 = model.isIPv4
@@ -89,9 +90,9 @@ struct HostModel {
       destination: end(addresses[half...], 2), trafficClass: trafficClass)
   }
 
-  // MARK: Out
+  // MARK: Sending
 
-  /// A datagram in packets of at most `mtu` bytes.
+  /// The packets of a datagram, at most `mtu` bytes each.
   mutating func packets(of datagram: Datagram, mtu: Int) -> [[UInt8]] {
     var model = ChannelPacket(
       source: datagram.source.address, destination: datagram.destination.address)
@@ -106,7 +107,7 @@ struct HostModel {
     return whole.count <= mtu ? [whole] : model.fragments((mtu - (isIPv4 ? 20 : 48)) & ~7)
   }
 
-  // MARK: On the way
+  // MARK: Routing
 
   enum Routed {
     case packets([[UInt8]])

@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What is true of a tunnel between any two calls.
+/// What must hold for a tunnel between any two calls.
 struct TunnelInvariants {
   private static let verdicts = (0..<Verdict.count).compactMap(Verdict.init(rawValue:))
   private var counters = [UInt64](repeating: 0, count: verdicts.count)

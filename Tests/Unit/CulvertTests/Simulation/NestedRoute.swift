@@ -10,11 +10,11 @@ import Testing
 final class NestedRoute {
   private let seed: UInt64
   private let client: TunnelNode
-  /// The innermost tunnel's first.
+  /// The server of the innermost tunnel first.
   private let servers: [TunnelNode]
   private var hosts: [HostModel]
   private let families: [IPAddress.Family]
-  /// Of the links between the servers.
+  /// MTUs of the links between the servers.
   private let mtus: [Int]
   private var network: SimulatedNetwork
   private let options: SimulationOptions
@@ -74,7 +74,7 @@ final class NestedRoute {
     Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 51_820)
   }
 
-  /// Where it delivers packets to the server's host, and packets for the server's tunnel.
+  /// Where the network delivers packets to the server's host, and packets for the server's tunnel.
   private static func host(_ hop: Int) -> Endpoint {
     Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 1)
   }
@@ -83,7 +83,7 @@ final class NestedRoute {
     Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 2)
   }
 
-  /// Address of a server behind another one, as everyone but the network knows it.
+  /// The address of a server behind another one, as everyone but the simulated network knows it.
   private func address(ofServer hop: Int) -> Endpoint {
     Endpoint(address: TunnelPair.address(hop + 1, 2, families[hop]), port: 51_820)
   }
@@ -144,7 +144,7 @@ final class NestedRoute {
     }
   }
 
-  /// Time passes, with a packet about every `interval` milliseconds.
+  /// Lets time pass, with a packet about every `interval` milliseconds.
   private func pass(_ duration: UInt64, sending interval: UInt64?, hasTrouble: Bool) {
     let end = now.advanced(by: duration)
     var nextPacket = interval == nil ? end : now
@@ -199,7 +199,7 @@ final class NestedRoute {
     }
   }
 
-  // MARK: The way
+  // MARK: Routing
 
   private func settle() {
     receive()
@@ -235,8 +235,8 @@ final class NestedRoute {
     launch(Emission(bytes: packet, path: Path(to: target), trafficClass: 0), from: target)
   }
 
-  /// Nothing arrives at the instant of sending, since arrivals that nobody has taken are dropped
-  /// then.
+  /// Nothing arrives at the instant of sending, since arrivals that nobody has received are dropped
+  /// at the end of that instant.
   private func launch(_ emission: Emission, from source: Endpoint) {
     network.send(emission, from: source, at: now.advanced(by: 1))
   }

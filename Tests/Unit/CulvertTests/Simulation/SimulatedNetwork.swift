@@ -1,6 +1,6 @@
 @testable import Culvert
 
-/// The datagrams in flight, and what the seed does to them.
+/// The datagrams in flight, and the faults that the seed decides.
 struct SimulatedNetwork {
   private struct Flight {
     var due: Instant
@@ -17,7 +17,7 @@ struct SimulatedNetwork {
   private var past: [Flight] = []
   private var generator: SeededGenerator
   private let options: SimulationOptions
-  /// Whether the network has become a perfect one.
+  /// Whether the network no longer has faults.
   var isHealed = false
   /// Two ports between which nothing passes.
   var partitioned: (UInt16, UInt16)?
@@ -57,7 +57,7 @@ struct SimulatedNetwork {
     past.append(flight)
     if past.count > 300 { past.removeFirst(150) }
     if happens(options.replay), var old = past.randomElement(using: &generator) {
-      // The attacker has an address of its own.
+      // Sometimes the attacker sends it from its own address.
       if generator.next() % 2 == 0 { old.source = Endpoint(address: ipv4(203, 0, 113, 1), port: 6) }
       launch(old, at: now)
     }
@@ -70,7 +70,7 @@ struct SimulatedNetwork {
     flights.insert(flight, at: count(dueBy: flight.due))
   }
 
-  /// Takes out what has arrived at `target`, in order of arrival.
+  /// Removes and returns the datagrams that have arrived at `target`, in order of arrival.
   mutating func arrivals(at target: Endpoint, now: Instant) -> [Arrival] {
     let arrived = flights[..<count(dueBy: now)]
     guard arrived.contains(where: { $0.target == target }) else { return [] }
@@ -80,7 +80,7 @@ struct SimulatedNetwork {
     return arrivals
   }
 
-  /// How many flights arrive at or before an instant; found by halving.
+  /// How many flights arrive at or before an instant, found by binary search.
   private func count(dueBy now: Instant) -> Int {
     var (low, high) = (0, flights.count)
     while low < high {
@@ -90,7 +90,7 @@ struct SimulatedNetwork {
     return low
   }
 
-  /// Drops what has arrived at places that nobody is at any more.
+  /// Drops datagrams that have arrived at endpoints that no node uses any more.
   mutating func dropStray(now: Instant) {
     flights.removeFirst(count(dueBy: now))
   }
@@ -106,7 +106,7 @@ struct SimulationOptions {
   var replay: UInt64
   var corruption: UInt64
   var truncation: UInt64
-  /// Of each datagram, random, up to this.
+  /// Upper limit of each datagram's random delay.
   var maximumDelay: UInt64
   /// Chances out of 1000, for each second.
   var partition: UInt64
@@ -123,7 +123,7 @@ struct SimulationOptions {
   /// Datagrams arrive coalesced, and packets are written joined.
   var gluesDatagrams: Bool
   var joinsPackets: Bool
-  /// Of the cipher; see `TransportCipher`.
+  /// Stride of the cipher; see `TransportCipher`.
   var stride: Int
 
   init(seed: UInt64) {

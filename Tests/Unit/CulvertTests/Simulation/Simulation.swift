@@ -3,8 +3,8 @@ import Testing
 
 @testable import Culvert
 
-/// Tunnels, each with its own memory, that all know each other; a network; and programs that talk.
-/// One seed decides everything, so a failing run can be repeated.
+/// Tunnels, each with its own memory, that all know each other; a network; and programs that
+/// exchange packets. One seed decides everything, so a failing run can be repeated.
 final class Simulation {
   private let seed: UInt64
   private let options: SimulationOptions
@@ -105,7 +105,8 @@ final class Simulation {
     return (deadlines + [network.nextArrival].compactMap { $0 }).min().map { max($0, now) }
   }
 
-  /// Delivers what has arrived and runs every control path that is due at this instant.
+  /// Delivers all datagrams that have arrived, and runs every control path that is due at this
+  /// instant.
   private func settle() {
     for index in nodes.indices {
       var arrivals = network.arrivals(at: nodes[index].endpoint, now: now)
@@ -129,7 +130,7 @@ final class Simulation {
     for emission in emissions {
       if !nodes[index].tunnel.isUp { fail("a datagram from an interface that is down", index) }
       if emission.isTransportData {
-        // The receiver's index stands for the key: each nonce is used for one message.
+        // The receiver's index identifies the key: each nonce must be used for one message only.
         let nonce = [UInt64(index), UInt64(emission.receiver), emission.counter]
         if !nonces.insert(nonce).inserted { fail("a nonce was used twice", index) }
       }

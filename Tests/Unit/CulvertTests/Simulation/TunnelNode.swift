@@ -9,7 +9,7 @@ final class TunnelNode {
   let memory: TestArena
   let limits: Limits
   private let end: TunnelEnd
-  /// Of the innermost tunnel.
+  /// Private key of the innermost tunnel.
   let privateKey: [UInt8]
   /// Where the network finds this node.
   var endpoint: Endpoint
@@ -17,14 +17,14 @@ final class TunnelNode {
   var replies: [[UInt8]] = []
   /// Packets written to the TUN.
   var delivered: [[UInt8]] = []
-  /// Whether packets that continue each other are written joined, and what was written so.
+  /// Whether packets that continue each other are written joined, and those writes.
   var joins = false
   var writes: [TunWrite] = []
   /// Indices of the datagrams of a batch that the kernel refuses.
   var refuses: (Int) -> Bool = { _ in false }
-  /// Looks at, or does something to, what each round of `seal` has made, before it is sent.
+  /// Inspects or changes the output of each round of `seal` before it is sent.
   var inspect: (inout OutboundBatch) -> Void = { _ in }
-  /// What another thread might do while a batch is between two steps.
+  /// Called between two steps of a batch, to do what another thread might do then.
   var betweenSteps: () -> Void = {}
   /// Removals of peers by hop, as seen by `forgetRemovedSenders`.
   private var seenRemovals: [UInt64]
@@ -71,7 +71,7 @@ final class TunnelNode {
   /// Memory of the tunnels, batches and channels themselves, without their tables and buffers.
   var values: UnsafeRawBufferPointer { end.values }
 
-  /// Of the innermost hop, which is all that a node with one tunnel has.
+  /// The tunnel of the innermost hop, which is the only hop of a node with one tunnel.
   var tunnel: Tunnel {
     unsafeAddress { UnsafePointer(end.innermost.tunnelAddress) }
     unsafeMutableAddress { end.innermost.tunnelAddress }
@@ -90,7 +90,7 @@ final class TunnelNode {
 
   func count(_ verdict: Verdict) -> UInt64 { innermost.count(verdict) }
 
-  /// The peer's state, for a look inside.
+  /// A copy of the peer's state.
   func state(_ id: PeerID) -> Peer { tunnel.peer(id)!.pointee }
 
   func status(of id: PeerID) -> Tunnel.PeerStatus? { tunnel.status(of: id) }
@@ -118,7 +118,7 @@ final class TunnelNode {
     try innermost.addPeer(key, allowed: allowed, endpoint: endpoint)
   }
 
-  /// The cipher of each hop: they must work together, whatever they are.
+  /// Sets the cipher of each hop. All ciphers must interoperate.
   func setCiphers(_ strides: [Int]) {
     for (index, hop) in hops.enumerated() {
       let stride = strides[index % strides.count]
@@ -128,7 +128,7 @@ final class TunnelNode {
 
   // MARK: Outbound
 
-  /// Packets that a program writes, in as many batches as they need.
+  /// Sends packets that a program writes, in as many batches as they need.
   ///
   /// - Parameter beforeEmit: what happens between `seal` and `emit` of each batch.
   @discardableResult
@@ -138,7 +138,7 @@ final class TunnelNode {
     send(packets.map { TunPacket($0) }, at: now, beforeEmit: beforeEmit)
   }
 
-  /// The same with packets that are still to be cut.
+  /// The same with packets that may still have to be segmented.
   @discardableResult
   func send(
     _ packets: [TunPacket], at now: Instant, beforeEmit: (() -> Void)? = nil
@@ -157,18 +157,18 @@ final class TunnelNode {
     return emissions
   }
 
-  /// Plans and sends what is in the innermost hop's batch.
+  /// Plans and sends the packets in the innermost hop's batch.
   func sendBatch(at now: Instant, beforeEmit: (() -> Void)? = nil) -> [Emission] {
     tunnel.plan(&outbound, at: now)
     return record(beforeEmit) { end.send(at: now, $0) }
   }
 
-  /// One turn of the control path.
+  /// Runs the control path once.
   func advance(at now: Instant, wall: WallTime) -> [Emission] {
     record { end.runTimers(at: now, wall: wall, $0) }
   }
 
-  /// Turns of the control path until nothing is due.
+  /// Runs the control path until nothing is due.
   func settle(at now: Instant, wall: WallTime) -> [Emission] {
     var emissions: [Emission] = []
     for _ in 0..<256 {
@@ -201,7 +201,7 @@ final class TunnelNode {
     return emissions
   }
 
-  /// - Parameter sealed: datagrams of the batch that earlier rounds have made.
+  /// - Parameter sealed: the number of datagrams of the batch that earlier rounds have sealed.
   private func takeOutputs(
     of index: Int, _ emissions: inout [Emission], after sealed: inout Int
   ) {
@@ -225,7 +225,7 @@ final class TunnelNode {
     if isOutermost { sealed += hop.outbound.outputCount }
   }
 
-  /// The fragments of a removed peer are removed too (F10).
+  /// Removes the fragments of removed peers (F10).
   private func forgetRemovedSenders() {
     for index in hops.indices.dropFirst() where hops[index].tunnel.removals != seenRemovals[index] {
       let outer = hops[index]
@@ -237,8 +237,8 @@ final class TunnelNode {
 
   // MARK: Inbound
 
-  /// Datagrams that come from the network, in as many batches as they need.
-  /// - Returns: what was delivered, which also goes to `delivered`.
+  /// Receives datagrams from the network, in as many batches as they need.
+  /// - Returns: the delivered packets, which are also added to `delivered`.
   @discardableResult
   func receive(
     _ arrivals: [Arrival], at now: Instant, beforeDeliver: (() -> Void)? = nil
@@ -278,7 +278,7 @@ final class TunnelNode {
     return packets
   }
 
-  /// The packets that a kernel makes of what is written joined.
+  /// Writes the packets joined, and returns the packets that a kernel makes from them.
   private func writeJoined() -> [[UInt8]] {
     inbound.join(tcp: true, udp: true)
     var packets: [[UInt8]] = []
@@ -299,7 +299,7 @@ final class TunnelNode {
     return secret.withUnsafeBytes { secret in
       var offset = 0
       while offset + secret.count <= secrets.count {
-        // Most places differ in the first byte, which is quicker to see.
+        // Most places already differ in the first byte, which is quicker to compare.
         if start.byte(offset) == secret[0],
           memcmp(start + offset, secret.baseAddress!, secret.count) == 0
         {
@@ -339,7 +339,7 @@ extension Limits {
       rateLimiterEntries: 8, batchPackets: 16, batchByteCount: 160 * 1024, maximumMTU: 65_475)
   }
 
-  /// `roomy`, and fragments of anything that its batches hold.
+  /// `roomy`, with batches that hold all fragments of the largest packet.
   static var nested: Limits {
     var limits = Limits.roomy
     limits.batchPackets = 64

@@ -12,9 +12,9 @@ final class TunnelPair {
   private(set) var peerOfB = PeerID.none
   var now = Instant(nanoseconds: 1_000 * nanosecondsPerSecond)
   var wall = WallTime(seconds: 1_800_000_000, nanoseconds: 0)
-  /// What the network loses.
+  /// Whether the network loses a datagram.
   var loses: (Emission) -> Bool = { _ in false }
-  /// All that a or b has sent, also what was lost.
+  /// All datagrams that a or b has sent, including lost ones.
   var sentByA: [Emission] = []
   var sentByB: [Emission] = []
 
@@ -24,8 +24,8 @@ final class TunnelPair {
   static let address6OfB = address(0, 2, .ipv6)
 
   /// - Parameter hops: tunnels of each node, one inside the other.
-  /// - Parameter families: of the datagrams of each hop but the outermost inside the hop around it;
-  ///   the last one is used for all further hops.
+  /// - Parameter families: the families of the datagrams that each hop but the outermost sends
+  ///   through the hop around it; the last one is used for all further hops.
   /// - Parameter strides: of the ciphers, hop by hop; b has them in reverse order.
   init(
     hops: Int = 1, families: [IPAddress.Family] = [.ipv4], seed: UInt64 = 1, limits: Limits? = nil,
@@ -60,7 +60,7 @@ final class TunnelPair {
 
   // MARK: Addresses
 
-  /// Of a host inside the tunnel of a hop.
+  /// The address of a host inside the tunnel of a hop.
   static func address(_ hop: Int, _ host: UInt8, _ family: IPAddress.Family) -> IPAddress {
     family == .ipv4
       ? ipv4(10, UInt8(hop), 0, host) : ipv6(0xfd00 << 48 | UInt64(hop) << 32, UInt64(host))
@@ -77,7 +77,7 @@ final class TunnelPair {
     Endpoint(address: ipv4(192, 0, 2, host), port: 51_820)
   }
 
-  /// A place that neither node is at.
+  /// An endpoint that belongs to neither node.
   static var elsewhere: Endpoint { Endpoint(address: ipv4(203, 0, 113, 9), port: 9) }
 
   // MARK: Packets
@@ -105,7 +105,7 @@ final class TunnelPair {
 
   // MARK: Network
 
-  /// Carries what a has sent to b.
+  /// Carries these datagrams from a to b.
   @discardableResult
   func carryToB(_ emissions: [Emission]) -> [[UInt8]] {
     sentByA += emissions
@@ -132,7 +132,7 @@ final class TunnelPair {
   @discardableResult
   func sendFromB(_ packets: [[UInt8]]) -> [[UInt8]] { carryToA(b.send(packets, at: now)) }
 
-  /// Runs both control paths, and carries what they send, until both are at rest.
+  /// Runs both control paths, and carries what they send, until both are idle.
   func exchange() {
     for _ in 0..<64 {
       let fromA = a.settle(at: now, wall: wall)
@@ -146,7 +146,7 @@ final class TunnelPair {
 
   // MARK: Time
 
-  /// Time passes with nothing happening.
+  /// Lets time pass without running timers.
   func skip(_ duration: UInt64) {
     now = now.advanced(by: duration)
     let nanoseconds = UInt64(wall.nanoseconds) + duration
@@ -154,7 +154,7 @@ final class TunnelPair {
     wall.nanoseconds = UInt32(nanoseconds % nanosecondsPerSecond)
   }
 
-  /// Time passes, and every timer fires when it is due.
+  /// Lets time pass; every timer fires when it is due.
   func wait(_ duration: UInt64) {
     let end = now.advanced(by: duration)
     for _ in 0..<10_000 {
@@ -171,14 +171,14 @@ final class TunnelPair {
 
   func wait(seconds: UInt64) { wait(seconds * nanosecondsPerSecond) }
 
-  /// Sessions of every hop, opened by a and confirmed by b; both are at rest.
+  /// Opens a session in every hop, initiated by a and confirmed, until both nodes are idle.
   func connect() {
     sendFromA([packetFromA([0xaa])])
     exchange()
     #expect(b.delivered.last == packetFromA([0xaa]))
   }
 
-  /// Forgets what has been sent and delivered so far.
+  /// Clears the lists of sent and delivered packets.
   func forget() {
     sentByA = []
     sentByB = []
@@ -208,7 +208,7 @@ extension TunnelPair {
     return Arrival(bytes, from: a.endpoint)
   }
 
-  /// An initiation of a's, regardless of when it sent the last one.
+  /// An initiation by a, regardless of when it sent the last one.
   func initiationFromA() -> Emission? {
     let peer = a.tunnel.peer(peerOfA)!
     peer.pointee.timers.forgetInitiation()
@@ -217,7 +217,7 @@ extension TunnelPair {
     return a.settle(at: now, wall: wall).first { $0.type == 1 }
   }
 
-  /// The message with its mac1 made right for a receiver with this public key.
+  /// The message with a valid mac1 for a receiver with this public key.
   static func withMAC1(_ message: [UInt8], for receiver: Key) -> [UInt8] {
     var message = message
     var key = [UInt8](repeating: 0, count: 32)

@@ -14,7 +14,8 @@ struct FlowPacket {
   var timeToLive: UInt8 = 64
   var identification: UInt16 = 0
   var fragmentField: UInt16 = 0x4000
-  /// IPv4 options, 4 bytes each, or an IPv6 header for destination options, without its first byte.
+  /// IPv4 options, a multiple of 4 bytes, or an IPv6 destination options header without its first
+  /// byte.
   var networkOptions: [UInt8] = []
   var sequence: UInt32 = 1
   var acknowledgement: UInt32 = 77
@@ -24,7 +25,7 @@ struct FlowPacket {
   var tcpOptions: [UInt8] = []
   var payload: [UInt8] = []
 
-  /// Twelve bytes: padding and a timestamp, as in nearly every TCP segment.
+  /// A timestamp option with padding, 12 bytes, as in nearly every TCP segment.
   static func timestamp(_ value: UInt32) -> [UInt8] {
     [1, 1, 8, 10] + big(value) + big(9 as UInt32)
   }
@@ -90,7 +91,7 @@ struct FlowPacket {
       segmentByteCount: segmentByteCount)
   }
 
-  /// Any packet with a segmentation offload that a kernel may produce.
+  /// A random packet with a segmentation offload, as a kernel may produce it.
   static func random(
     payloadByteCount: Int, using random: inout some RandomNumberGenerator
   ) -> FlowPacket {

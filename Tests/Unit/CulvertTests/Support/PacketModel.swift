@@ -11,7 +11,7 @@ struct PacketModel {
   var isIPv4: Bool { bytes[0] >> 4 == 4 }
   var isTCP: Bool { transport?.number == 6 }
 
-  /// Nil unless the bytes start with an IP header with their exact length.
+  /// Nil unless the bytes start with an IP header whose length field matches their count.
   init?(_ bytes: [UInt8]) {
     guard bytes.count >= 20 else { return nil }
     self.bytes = bytes
@@ -62,14 +62,14 @@ struct PacketModel {
     return addresses + [UInt8(count >> 8), UInt8(count & 0xff), 0, transport.number]
   }
 
-  /// Of the transport header's checksum, from the start of the packet.
+  /// Offset of the transport checksum from the start of the packet.
   var checksumOffset: Int? {
     guard let transport else { return nil }
     return transport.number == 6
       ? transport.offset + 16 : transport.number == 17 ? transport.offset + 6 : nil
   }
 
-  /// Both checksums are right; UDP's must not be missing.
+  /// Whether both checksums are right. A UDP checksum must be present.
   var hasRightChecksums: Bool {
     if isIPv4, PacketModel.sum(ipv4Header) != 0xffff { return false }
     guard let transport, let checksumOffset, checksumOffset + 2 <= bytes.count else { return false }

@@ -11,7 +11,8 @@ func ipv6(_ high: UInt64, _ low: UInt64) -> IPAddress {
   IPAddress(ipv6High: high, low: low)
 }
 
-/// `#expect` for conditions that call a move-only table: the macro would copy it to show it.
+/// `#expect` for conditions that use a move-only table, which the macro would have to copy for its
+/// output.
 func expect(
   _ condition: Bool, _ comment: Comment? = nil,
   sourceLocation: SourceLocation = #_sourceLocation
@@ -37,7 +38,7 @@ final class TestArena {
 }
 
 extension Limits {
-  /// Budgets so small that tables are often full and rings often wrap.
+  /// Limits so small that tables are often full and rings often wrap.
   static func shrunken(peers: Int = 4, allowedIPs: Int = 8) -> Limits {
     Limits(
       peers: peers, allowedIPs: allowedIPs, stagedPacketsPerPeer: 2, stagingSlots: 4,

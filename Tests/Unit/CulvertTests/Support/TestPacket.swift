@@ -4,7 +4,7 @@ import Testing
 
 /// Inner packets for tests.
 enum TestPacket {
-  /// UDP's protocol number, with an arbitrary payload: nothing below looks at it.
+  /// A packet with UDP's protocol number and an arbitrary payload, which nothing parses.
   static func ipv4(
     from source: IPAddress, to destination: IPAddress, payload: [UInt8] = [],
     trafficClass: UInt8 = 0, options: [UInt8] = []
@@ -55,7 +55,7 @@ struct TunPacket {
     segments = [bytes]
   }
 
-  /// A TCP or UDP packet whose segments and checksums are left to us.
+  /// A TCP or UDP packet that the tunnel has to segment and checksum.
   init(_ flow: FlowPacket, segmentByteCount: Int) {
     self.init(
       PacketModel(flow.unfinishedBytes)!, flow.offload(segmentByteCount: segmentByteCount))
@@ -99,7 +99,7 @@ struct TunWrite {
     bytes = written
   }
 
-  /// The packets that the kernel makes of it.
+  /// The packets that the kernel would make from it.
   var packets: [[UInt8]] {
     var copy = bytes
     var scratch = [UInt8](repeating: 0, count: Segmenter.headersByteCount)

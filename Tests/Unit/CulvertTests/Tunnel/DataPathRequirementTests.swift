@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// What a session accepts, and what happens to the rest.
+/// What a session accepts, and what happens to everything else.
 @Suite struct DataPathRequirementTests {
   @Test func R1_truncatedDatagramIsCountedAndReceivingGoesOn() throws {
     let pair = try TunnelPair()
@@ -94,7 +94,7 @@ import Testing
     #expect(pair.b.count(.replayed) == 1)
     pair.b.receive([Arrival(sent[1].bytes, from: TunnelPair.elsewhere)], at: pair.now)
     #expect(endpoint() == TunnelPair.elsewhere)
-    // The answer goes there.
+    // The answer is sent there.
     let answer = pair.b.send([pair.packetFromB()], at: pair.now)
     #expect(answer.map(\.path.endpoint) == [TunnelPair.elsewhere])
   }
@@ -127,7 +127,8 @@ import Testing
     let packet = pair.packetFromA([UInt8](repeating: 0x5a, count: 40))
     let sent = try #require(pair.a.send([packet], at: pair.now).first)
     let before = pair.b.status(of: pair.peerOfB)
-    // Every byte of counter, ciphertext and tag; a change elsewhere names no session.
+    // Every byte of counter, ciphertext and tag. With a change elsewhere, no session would be
+    // found.
     for index in 8..<sent.bytes.count {
       var forged = sent.bytes
       forged[index] ^= 0x80
@@ -136,7 +137,7 @@ import Testing
         [Arrival(forged, from: TunnelPair.elsewhere)], at: pair.now
       ) {
         #expect(pair.b.inbound.packets[0].kind == .sealed)
-        // Where the text would be.
+        // The place of the decrypted packet.
         let start = pair.b.inbound.texts.baseAddress! + BatchLayout.headroom
         text = (0..<packet.count).map { start.byte($0) }
       }
@@ -148,7 +149,7 @@ import Testing
     let after = pair.b.status(of: pair.peerOfB)
     #expect(after?.receivedByteCount == before?.receivedByteCount)
     #expect(after?.endpoint == pair.a.endpoint)
-    // None of the forged counters was taken.
+    // None of the forged counters was recorded as received.
     #expect(pair.carryToB([sent]) == [packet])
   }
 

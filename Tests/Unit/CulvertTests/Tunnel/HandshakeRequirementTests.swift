@@ -2,7 +2,7 @@ import Testing
 
 @testable import Culvert
 
-/// Who is answered, when, and how often.
+/// Which handshake messages are answered, when, and how often.
 @Suite struct HandshakeRequirementTests {
   @Test func R5_anEighthOfTheRingMeansLoadForASecondLonger() throws {
     let pair = try TunnelPair()

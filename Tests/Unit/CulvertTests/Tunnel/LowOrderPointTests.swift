@@ -95,7 +95,7 @@ import Testing
       withUnsafeBytes(of: pair.a.publicKey) {
         noise.encryptAndHash($0.baseAddress!, byteCount: 32, into: message.encryptedStatic)
       }
-      // ss, which a stores behind the preshared key.
+      // ss, which a stores after the preshared key.
       _ = noise.mixPrecomputed(pair.a.state(pair.peerOfA).handshake.presharedKey + 32)
       noise.encryptAndHash(
         [UInt8](repeating: 0x40, count: 12), byteCount: 12, into: message.encryptedTimestamp)

@@ -30,7 +30,7 @@ import Testing
     TestPacket.ipv4(from: TunnelPair.addressOfA, to: TunnelPair.addressOfB, payload: [number])
   }
 
-  /// Whole messages, with padding to 16 that stays within the MTU (R7).
+  /// Size of a sealed message: padded to a multiple of 16, but not beyond the MTU (R7).
   static func sealedByteCount(_ byteCount: Int, mtu: Int = 1420) -> Int {
     32 + max(byteCount, min((byteCount + 15) / 16 * 16, mtu))
   }
@@ -40,7 +40,7 @@ import Testing
     (packet[0] >> 4 == 4 ? packet[1] : packet[1] >> 4) & 3
   }
 
-  /// Sends, and checks that every segment has a message, a counter and padding of its own.
+  /// Sends, and checks that every segment has its own message, counter and padding.
   private func check(
     _ pair: TunnelPair, _ packets: [TunPacket], mtu: Int = 1420,
     sourceLocation: SourceLocation = #_sourceLocation
@@ -156,7 +156,7 @@ import Testing
     #expect(pair.a.count(.malformedInner) == 1)
   }
 
-  // MARK: Refused
+  // MARK: Refusals
 
   @Test func offloadsThatDoNotFitAreMalformed() throws {
     let pair = try SegmentsTests.pair(batchPackets: 16)
@@ -237,7 +237,7 @@ import Testing
     #expect(pair.b.delivered == packet.segments.suffix(4))
   }
 
-  /// Behind staged packets, although there is a session: nothing overtakes them.
+  /// Segments stay behind staged packets, although there is a session.
   @Test func segmentsDoNotOvertakeStagedPackets() throws {
     var limits = Limits.roomy
     limits.batchPackets = 2

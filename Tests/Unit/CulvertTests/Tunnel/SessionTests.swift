@@ -40,7 +40,7 @@ import Testing
     pair.skip(nanosecondsPerSecond)
     pair.sendFromB([pair.packetFromB([2]), pair.packetFromB([3])])
     #expect(pair.a.settle(at: pair.now, wall: pair.wall).filter { $0.type == 1 }.count == 1)
-    // Once is enough.
+    // It renews only once.
     pair.skip(5 * nanosecondsPerSecond)
     pair.a.tunnel.peer(pair.peerOfA)!.pointee.timers.forgetInitiation()
     pair.sendFromB([pair.packetFromB([4])])
@@ -54,7 +54,7 @@ import Testing
     pair.skip(170 * nanosecondsPerSecond)
     pair.sendFromB([pair.packetFromB([1])])
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
-    // No end sends on a session that is 180 s old.
+    // Neither end sends on a session that is 180 s old.
     pair.skip(10 * nanosecondsPerSecond)
     #expect(pair.b.send([pair.packetFromB([2])], at: pair.now).isEmpty)
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
@@ -146,7 +146,7 @@ import Testing
     pair.forget()
     pair.wait(seconds: 100)
     #expect(pair.sentByA.isEmpty)
-    // Data postpones it; going up sends one at once.
+    // Data postpones it; setting the tunnel up sends one at once.
     pair.a.tunnel.setPersistentKeepalive(25, of: pair.peerOfA, at: pair.now)
     pair.exchange()
     // b would reject two initiations at the same time.
@@ -203,7 +203,7 @@ import Testing
       _ = pair.b.settle(at: pair.now, wall: pair.wall)
       // Each has answered, and dropped its own initiation and its index.
       #expect(pair.a.indexCount == 1 && pair.b.indexCount == 1)
-      // The next try of one of them, up to 2 s after the rekey timeout.
+      // One of them tries again, up to 2 s after the rekey timeout.
       pair.wait(seconds: 8)
       #expect(pair.b.delivered == [pair.packetFromA([1])])
       #expect(pair.a.delivered == [pair.packetFromB([2])])

@@ -33,7 +33,7 @@ import Testing
     let toThird = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(10, 0, 0, 3))
     pair.a.send([toThird, toThird, toThird], at: pair.now)
     #expect(pair.a.freeStagingSlots == 0)
-    // Handshakes have a pool of their own and continue; in such a small ring each message counts as
+    // Handshakes have their own pool and continue; in such a small ring each message counts as
     // load, so both ends ask for cookies first.
     pair.wait(seconds: 20)
     #expect(pair.b.delivered == [packet(8), packet(9)])
@@ -77,8 +77,8 @@ import Testing
     pair.sendFromA([packet(1), packet(2), packet(3)])
     pair.carryToB(pair.a.settle(at: pair.now, wall: pair.wall))
     pair.carryToA(pair.b.settle(at: pair.now, wall: pair.wall))
-    // The first turn completes the session and sends two of the three; the new packet stays behind
-    // the third, although it could be sent.
+    // The first run of the control path completes the session and sends two of the three; the new
+    // packet stays behind the third, although it could be sent.
     pair.carryToB(pair.a.advance(at: pair.now, wall: pair.wall))
     #expect(pair.b.delivered == [packet(1), packet(2)])
     pair.sendFromA([packet(4)])
@@ -109,7 +109,7 @@ import Testing
       count += 1
     }
     #expect(count == 4)
-    // The limit in bytes: two of the largest fit into 160 KiB, and an empty one behind them.
+    // The limit in bytes: two of the largest fit into 160 KiB, and an empty one after them.
     node.outbound.reset()
     for _ in 0..<2 {
       expect(node.outbound.room(for: 65_475) != nil)

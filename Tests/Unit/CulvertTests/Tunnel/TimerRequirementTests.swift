@@ -15,7 +15,7 @@ import Testing
     setCounter(1 << 33)
     #expect(pair.sendFromA([pair.packetFromA([1])]) == [pair.packetFromA([1])])
     #expect(pair.sentByA.map(\.counter) == [1 << 33])
-    // Up to the limit and no further: the rest waits for a new session.
+    // Counters are used up to the limit; the remaining packets wait for a new session.
     setCounter(WireGuard.rejectAfterMessages - 2)
     let packets = (2...6).map { pair.packetFromA([$0]) }
     let sent = pair.a.send(packets, at: pair.now)
@@ -36,7 +36,7 @@ import Testing
     pair.connect()
     pair.wait(seconds: 20)
     pair.forget()
-    // Either end does so: here the responder.
+    // Either end renews the session; here it is the responder.
     let peer = pair.b.tunnel.peer(pair.peerOfB)!
     peer.pointee.keypairs.setSendCounterForTesting(WireGuard.rekeyAfterMessages - 1)
     pair.sendFromB([pair.packetFromB()])
@@ -71,7 +71,8 @@ import Testing
       pair.sentByB = []
     }
     #expect(pair.now.since(start) == 25 * nanosecondsPerSecond)
-    // Data at 0, 3, 6, 9, 12 ...: due 10 s after that of 0, and then after that of 12.
+    // Data at 0, 3, 6, 9, 12 ... s: a keepalive is due 10 s after the data at 0 s, then after that
+    // at 12 s.
     #expect(keepalives == [10, 22])
   }
 
@@ -114,8 +115,9 @@ import Testing
     pair.loses = { _ in true }
     pair.sendFromA([pair.packetFromA([1])])
     pair.wait(seconds: 400)
-    // At once, since the session is older than 120 s. After 15 s without an answer the count starts
-    // again (whitepaper 6.5), with the retry that is due then as its first: 3 and 17.
+    // The first try is sent at once, since the session is older than 120 s. After 15 s without an
+    // answer (whitepaper 6.5) the count starts again with the retry that is then due: 3 and 17
+    // tries.
     #expect(pair.sentByA.filter { $0.type == 1 }.count == 20)
   }
 
@@ -143,7 +145,7 @@ import Testing
       _ = pair.a.advance(at: pair.now, wall: pair.wall)
       _ = pair.b.advance(at: pair.now, wall: pair.wall)
     }
-    // Back to the present, the tunnel works.
+    // With the clock back at the present, the tunnel works.
     pair.now = start
     pair.wall = WallTime(seconds: 1_800_000_000, nanoseconds: 0)
     let peers = [(pair.a, pair.peerOfA), (pair.b, pair.peerOfB)]
@@ -165,7 +167,7 @@ import Testing
       let packet = pair.packetFromA([UInt8](repeating: 3, count: byteCount - 20))
       #expect(pair.sendFromA([packet]) == [packet])
     }
-    // Staged as well, since there is no session.
+    // The same sizes with staged packets, since there is no session.
     pair.a.tunnel.setUp(false, at: pair.now)
     pair.a.tunnel.setUp(true, at: pair.now)
     pair.forget()

@@ -65,7 +65,7 @@ import Testing
     }
   }
 
-  /// As `Tunnel.expire` does, without the tunnel.
+  /// As `Tunnel.expireTimers` does, without the tunnel.
   private func expire(_ timers: inout Timers, _ model: inout TimersModel, at now: Instant) {
     let due = timers
     if due.retransmitHandshake.isDue(at: now) {
@@ -194,7 +194,7 @@ import Testing
     withExtendedLifetime(memory) {}
   }
 
-  /// The rest comes out in order, each peer once.
+  /// Checks that the remaining entries come out in order, each peer once.
   private func drain(_ schedule: inout Schedule, _ model: [UInt32: UInt64]) {
     var times: [UInt64] = []
     var peers: Set<UInt32> = []
@@ -304,7 +304,7 @@ struct TimersModel {
     return deadline
   }
 
-  /// Each interval after the last authenticated packet in either direction.
+  /// One interval after the last authenticated packet in either direction, or the last expiry.
   var persistentKeepalive: Deadline {
     let start = history.last { $0.event == .traversal || $0.event == .persistentExpired }
     guard let start, interval > 0 else { return .never }

@@ -28,7 +28,7 @@ import Testing
   @Test func theSamePrivateKeyAgainChangesNothing() throws {
     let pair = try TunnelPair()
     pair.connect()
-    // As configured, which is unclamped, and as stored.
+    // The key as configured, which is not clamped, and the key as stored.
     #expect(pair.a.privateKey[0] & 7 != 0 || pair.a.privateKey[31] & 0xc0 != 0x40)
     let kept = pair.a.bytes(at: pair.a.tunnel.identity.privateKey)
     for key in [pair.a.privateKey, kept] {
@@ -66,7 +66,7 @@ import Testing
     #expect(pair.a.count(.sourceNotAllowed) == 1)
     let packet6 = TestPacket.ipv6(from: TunnelPair.address6OfB, to: TunnelPair.address6OfA)
     #expect(pair.sendFromB([packet6]) == [packet6])
-    // Back again, by the removal of the new owner and a new assignment.
+    // The prefix moves back: the new owner is removed, and the old one gets it again.
     pair.a.tunnel.removePeer(id)
     #expect(pair.sendFromB([pair.packetFromB([3])]).isEmpty)
     try pair.a.addPeer(pair.b.publicKey, allowed: [prefix])
@@ -126,7 +126,7 @@ import Testing
     #expect(pair.a.nextDeadline(at: pair.now) == .never)
     #expect(pair.a.send([pair.packetFromA([3])], at: pair.now).isEmpty)
     #expect(pair.a.count(.noPeerForDestination) == 1)
-    // Once more does nothing.
+    // A second removal does nothing.
     pair.a.tunnel.removePeer(pair.peerOfA)
     expect(pair.a.tunnel.peerCount == 0)
   }

@@ -42,7 +42,8 @@ import Testing
     #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
   }
 
-  /// The bytes before it are another tunnel's datagram, still to be sealed.
+  /// No error is written before a packet outside the batch: those bytes are another tunnel's
+  /// datagram, which is still to be sealed.
   @Test func aPacketThatStandsElsewhereIsNotAnswered() throws {
     let pair = try TunnelPair()
     let packets = [

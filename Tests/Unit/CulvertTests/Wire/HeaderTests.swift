@@ -7,7 +7,8 @@ private let target4 = ipv4(10, 0, 0, 2)
 private let source6 = ipv6(0x2001_0db8_0000_0000, 1)
 private let target6 = ipv6(0x2001_0db8_0000_0000, 2)
 
-/// A whole IPv4 packet: `optionByteCount` is a multiple of 4.
+/// A whole IPv4 packet. `payload`, `options` and `padding` are byte counts; `options` is a multiple
+/// of 4.
 private func ipv4Packet(payload: Int, options: Int = 0, padding: Int = 0) -> PacketBuffer {
   let packet = PacketBuffer(byteCount: 20 + options + payload + padding)
   let header = IPv4Header.write(
@@ -152,7 +153,7 @@ private func ipv6Packet(payload: Int, padding: Int = 0) -> PacketBuffer {
       let view = try #require(UDPHeader(at: datagram.start, byteCount: datagram.byteCount))
       #expect(view.source == 51820 && view.destination == 53 && view.payloadByteCount == 5)
       #expect(view.hasIntactChecksum(source: source, destination: target))
-      // Bytes behind the datagram are ignored.
+      // Bytes after the datagram are ignored.
       datagram[14] ^= 1
       #expect(view.hasIntactChecksum(source: source, destination: target))
       datagram[12] ^= 1

@@ -9,7 +9,7 @@ private let target6 = ipv6(0x2001_0db8_0000_0000, 9)
 private let headroom = ICMPError.headroomByteCount
 
 @Suite struct ICMPErrorTests {
-  /// A packet behind the headroom; its payload counts up from 0x30.
+  /// A packet after the headroom; its payload counts up from 0x30.
   private func packet4(
     _ byteCount: Int = 60, protocol number: UInt8 = 17, source: IPAddress = source4,
     destination: IPAddress = target4, fragmentField: UInt16 = 0
@@ -150,7 +150,8 @@ private let headroom = ICMPError.headroomByteCount
       #expect(write(.noRoute, packet6(destination: address)) == nil)
       #expect(write(.noRoute, packet6(), source: address) == nil)
     }
-    // RFC 4443 section 2.4(e.3): except that a multicast may be too big, if someone can say so.
+    // RFC 4443 section 2.4(e.3): "packet too big" may answer a multicast, but the error must have a
+    // unicast source.
     let group = ipv6(0xff0e_0000_0000_0000, 1)
     #expect(write(.packetTooBig(mtu: 1280), packet6(destination: group)) == nil)
     #expect(

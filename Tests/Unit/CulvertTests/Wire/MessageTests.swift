@@ -48,7 +48,7 @@ import Testing
     }
   }
 
-  /// Whitepaper section 5.4.2: every field is filled with a number of its own; together they must
+  /// Whitepaper section 5.4.2: every field is filled with a different number; together they must
   /// cover the message without gap or overlap.
   @Test func initiationLayout() throws {
     let datagram = PacketBuffer(byteCount: 148)
@@ -188,7 +188,7 @@ import Testing
     expectContent(extensions, headerByteCount: 312)
   }
 
-  /// Fragments have no complete transport header; not even a single IPv6 fragment counts.
+  /// Fragments have no complete transport header; an atomic IPv6 fragment is refused too.
   @Test func fragmentsAreRefused() {
     for family in families {
       for fragment in model(family, [UInt8](repeating: 1, count: 100)).fragments(48) {
