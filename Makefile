@@ -87,7 +87,7 @@ install: static ## install the static binary (PREFIX=/usr/local, DESTDIR=)
 docs: deps-unit ## the library's documentation, with docc: build/docs/Culvert.doccarchive
 	@Toolchain/make-docs
 
-# --- showing
+# --- demo and benchmarks
 
 .PHONY: demo
 demo: static deps-system peers ## run a real tunnel against wireguard-go and pass traffic through it
@@ -108,7 +108,7 @@ microbench: deps-bench ## instructions per operation against a baseline (BASELIN
 
 # --- testing
 
-# What a system test is told: K='wg*' runs those whose name matches.
+# Options of the system tests: K='wg*' runs those whose name matches.
 K ?=
 SYSTEM := Tests/System/run
 FILTERED = $(if $(K),-k '$(K)')
@@ -135,7 +135,7 @@ models: ## the reassembler beside a naive model, a million seeded streams (STREA
 	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
 .PHONY: embedding
-embedding: deps-unit ## the programs of the library's documentation, built and run
+embedding: deps-unit ## build and run the programs of the library's documentation
 	@$(SYSTEM) embedding
 
 .PHONY: interop
@@ -175,7 +175,7 @@ test-boards: boards deps-boards deps-system peers ## each board's binary under q
 	@$(SYSTEM) boards $(if $(BOARD),--boards $(BOARD)) $(FILTERED)
 
 .PHONY: reproducible
-reproducible: deps-build ## SDK and binary of each board, built twice: the same bytes (BOARD=armv6)
+reproducible: deps-build ## build each board's SDK and binary twice, compare bytes (BOARD=armv6)
 	@$(SYSTEM) reproducible $(if $(BOARD),-k $(BOARD))
 
 .PHONY: test-static-sdk
@@ -218,5 +218,5 @@ flash: ## install Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 
 .PHONY: test-packages
-test-packages: boards deps-packages ## packages: made, installed, started, flashed, purged
+test-packages: boards deps-packages ## packages: build, install, start, flash, purge
 	@$(SYSTEM) packages $(FILTERED)

@@ -2,7 +2,7 @@
 """Debian's archive as apt is configured to reach it on this machine.
 
 The project names no mirror: apt's own sources, proxies, credentials and keys are used, with package
-lists and caches of our own, so that the system's stay as they are. Neither root nor an earlier
+lists and caches of our own, so that the system's are not changed. Neither root nor an earlier
 `apt-get update` is needed.
 
     apt_sources.py archives
@@ -55,7 +55,7 @@ RELEASES = {
     *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
     *("oldoldstable", "oldstable", "stable", "testing", "unstable", "experimental"),
 }
-# What an entry says about how its archive is trusted is kept, what it selects from it is not.
+# Fields that select parts of an archive are dropped; the others say how it is trusted.
 SELECTING = {
     *("types", "uris", "suites", "components", "enabled", "architectures", "languages", "targets"),
     *("arch", "lang", "target"),
@@ -63,12 +63,12 @@ SELECTING = {
 
 
 class AptError(Exception):
-    """Something could not be had from the configured sources; the text says what."""
+    """The configured sources lack something; the message says what."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """One configured archive: its address as apt has it, and how it is trusted."""
+    """One configured archive: its address in apt's configuration, and how it is trusted."""
 
     uri: str
     is_security: bool
@@ -76,7 +76,7 @@ class Archive:
 
     @property
     def order(self) -> tuple[bool, bool]:
-        """Last are archives with another key or address: they may be other projects."""
+        """Archives with another key or address sort last: they may be of other projects."""
         key = dict(self.options).get("signed-by", "")
         has_own_key = key.startswith("/") and "debian-archive" not in key
         return has_own_key, not self.uri.endswith("/debian")
@@ -145,7 +145,7 @@ def configured_files() -> list[pathlib.Path]:
 
 
 def configured() -> list[Archive]:
-    """The Debian archives that apt is configured with, the likeliest first."""
+    """The Debian archives that apt is configured with, the most likely one first."""
     found: dict[tuple[str, bool], Archive] = {}
     for path in configured_files():
         read = stanzas if path.suffix == ".sources" else lines
@@ -222,7 +222,7 @@ class Apt:
         secured = [suite for suite in self.suites if suite.endswith("-security")]
         others = [suite for suite in self.suites if suite not in secured]
         known = configured()
-        # Where the machine is configured without security updates, there are none here either.
+        # If this machine is configured without security updates, do not use them here either.
         security = [it for it in known if it.is_security and secured][:1]
         failures = []
         for archive in known:

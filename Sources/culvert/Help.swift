@@ -70,7 +70,7 @@ enum Help {
       --max-allowed-ips N    allowed IPs, all peers together
       --max-staged N         packets per peer that wait for a handshake
       --staging-slots N      2 KB slots for these packets, all peers together
-      --handshake-ring N     queued handshake messages; above one eighth, cookies are required
+      --handshake-ring N     queued handshake messages; at one eighth or more, cookies are required
       --batch-packets N      packets per batch
 
     environment:

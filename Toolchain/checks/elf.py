@@ -12,11 +12,11 @@ SHN_UNDEF = 0
 
 
 class Failure(Exception):
-    """What is wrong with the file."""
+    """The file fails a check; the message says why."""
 
 
 class Program:
-    """The parts of an ELF file that are looked at."""
+    """The parts of an ELF file that the checks read."""
 
     def __init__(self, content: bytes):
         if content[:4] != b"\x7fELF" or content[5] != 1:
@@ -52,7 +52,7 @@ class Program:
         return found
 
     def symbols(self, wanted: int) -> list[int]:
-        """The section of each symbol but the first, which is always empty, in such a table."""
+        """The section index of each symbol in tables of this type, without the empty first one."""
         found = []
         for index in range(self.section_count):
             at = self.sections_at + index * self.section_size

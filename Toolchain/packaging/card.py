@@ -1,4 +1,4 @@
-"""A mounted card: its processor, and its files, with links followed as the device follows them."""
+"""A mounted card: its processor, and its files, with links resolved as on the device."""
 
 import os
 import pathlib
@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contents import PackagingError
 
 MAXIMUM_LINKS = 40
-# One of these is on every card; a static program needs nothing of it but the processor.
+# Every card has one of these files. It shows the processor, which is all that a static program
+# depends on.
 SHELLS = (
     *("bin/sh", "usr/bin/sh", "bin/busybox"),
     *("lib/ld-linux-armhf.so.3", "lib/ld-linux-aarch64.so.1", "lib64/ld-linux-x86-64.so.2"),
@@ -22,7 +23,7 @@ MACHINES = {
     (1, 0x03): "i386",
     (1, 0xF3): "riscv32",
 }
-# Of any class.
+# In ELF files of 32 or 64 bits.
 OLD_MACHINES = {0x08: "mips", 0x14: "powerpc", 0x15: "powerpc"}
 EF_ARM_ABI_FLOAT_HARD = 0x400
 
@@ -88,14 +89,14 @@ class Card:
         return "".join(f"/{part}" for part in resolved)
 
     def at(self, path: str) -> pathlib.Path:
-        """Where that is on this machine."""
+        """The path on this machine."""
         return self.root / self.resolve(path).lstrip("/")
 
     def has(self, path: str) -> bool:
         return self.at(path).exists()
 
     def value(self, path: str, key: str) -> str:
-        """A value of a file of assignments, or nothing."""
+        """The value of a key in a file of assignments, or an empty string."""
         if not self.has(path):
             return ""
         for line in self.at(path).read_text(errors="replace").splitlines():
@@ -138,7 +139,7 @@ class Card:
         return None
 
     def has_tun(self) -> bool:
-        """Whether its kernel has the module, or cannot be looked at."""
+        """Whether the card's kernel has the module tun; true if that cannot be determined."""
         modules = self.at("/lib/modules")
         if not modules.is_dir() or any(modules.rglob("tun.ko*")):
             return True
@@ -150,7 +151,7 @@ class Card:
 
 
 class Writer:
-    """Writes files, folders and links of a card, or in a dry run only says so."""
+    """Writes files, folders and links of a card; a dry run only prints them."""
 
     def __init__(self, card: Card, is_dry: bool, say: Callable[[str, str], None]):
         self.card = card
@@ -160,8 +161,8 @@ class Writer:
     def folder(self, path: str, mode: int = 0o755) -> pathlib.Path:
         """A folder of the card, made if it is missing.
 
-        A link to what is not on the card may lead to another partition of the device: nothing is
-        created there.
+        A link whose target is not on the card may lead to another partition of the device, so
+        nothing is created there.
         """
         steps = path.strip("/").split("/")
         parent = self.card.root
@@ -184,10 +185,10 @@ class Writer:
         return parent
 
     def put(self, mode: int, path: str, content: bytes | None) -> None:
-        """A file of the card. None stands for content that a dry run does not have yet.
+        """A file of the card. None is content that a dry run does not have yet.
 
-        It is written beside the target and renamed: nobody finds half of it, and a link in its
-        place is replaced, not followed.
+        It is written beside the target and renamed, so the target is never incomplete, and a link
+        in its place is replaced, not followed.
         """
         folder, _, name = path.rpartition("/")
         target = self.folder(folder) / name
@@ -235,7 +236,7 @@ class Writer:
         self.say("enable", f"{path} -> {to}")
 
     def finish(self) -> None:
-        """Waits until all of it is on the card."""
+        """Waits until everything has been written to the card."""
         if shutil.which("sync"):
             subprocess.run(["sync", "-f", self.card.root], check=False)
         else:

@@ -17,7 +17,7 @@ VERSION = re.compile(r'var version: StaticString { "([^"]*)" }')
 
 
 class PackagingError(Exception):
-    """Why no package can be made; the text says what to do."""
+    """No package can be made; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Item:
 
 
 def items(system: str) -> list[Item]:
-    """The files that are installed on such a system, in the order of the list."""
+    """The files that are installed on this kind of system, in the order of the list."""
     found = []
     for line in (PACKAGE / "files").read_text().splitlines():
         words = line.split()
@@ -58,7 +58,7 @@ def last_commit(form: str) -> str:
 class Board:
     """A board's program, and the version and date that its packages get.
 
-    VERSION in the environment replaces the program's own, to try an upgrade.
+    VERSION in the environment replaces the program's own, to test an upgrade.
     SOURCE_DATE_EPOCH replaces the commit's date.
     """
 
@@ -114,7 +114,7 @@ def run(*command: str, **options) -> bytes:
 
 
 def compressed(content: bytes) -> bytes:
-    # gzip itself: zlib would compress to other bytes from one version to the next.
+    # gzip itself, because the output of zlib changes from version to version.
     return run("gzip", "-9n", input=content)
 
 

@@ -5,6 +5,6 @@ race       rounds in which the programs take turns at each step
 steps      what one program does in a step, and its figures;  nests  the same with tunnels nested
 measures   the name of each figure, its unit, and whether more is better
 results    the figures of all rounds: median, spread, ratio
-limits     what --check demands
-report, plots, machine    what is written at the end
+limits     the limits that --check enforces
+report, plots, machine    the documents written at the end
 """

@@ -17,14 +17,14 @@ from race.results import Results, Spread
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The facts that a reader needs to judge the figures, and each program's."""
+    """Facts about the machine and each program, which a reader needs to judge the figures."""
 
     facts: dict
     programs: dict[str, dict]
 
     @classmethod
     def look(cls, options: argparse.Namespace, results: Results) -> "Machine":
-        """This machine at present."""
+        """This machine in its current state."""
         congestion = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
         facts = {
             "date": datetime.date.today().isoformat(),
@@ -94,6 +94,6 @@ def busy_percent(seconds: float) -> float:
 
 
 def processor_times() -> list[int]:
-    """Clock ticks of all processors by what they did; guests' time is part of the user's."""
+    """Clock ticks of all processors by state; the time of guests is included in user time."""
     line = pathlib.Path("/proc/stat").read_text().partition("\n")[0]
     return [int(it) for it in line.split()[1:9]]

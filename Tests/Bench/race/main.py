@@ -12,7 +12,7 @@ from race.machine import Machine
 from race.race import Race
 from race.results import Results
 
-BUSY = 15  # percent of the processors; other work above this is reported
+BUSY = 15  # percent of the processors; more load by other work is reported
 
 
 def run(chosen: argparse.Namespace) -> int:

@@ -3,13 +3,13 @@
 import dataclasses
 
 PEER_COUNTS = (1, 10, 100, 1000)
-OFFERED = 250_000  # packets a second that iperf3 offers in the UDP steps: more than can pass
+OFFERED = 250_000  # packets per second that iperf3 sends in the UDP steps: an overload
 SIZES = (1200, 200)  # bytes of UDP payload
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One figure. `group` is what ONLY= selects; `digits` is how many follow the point."""
+    """One figure. ONLY= selects by `group`; `digits` is the number of decimals."""
 
     key: str
     group: str
@@ -17,7 +17,7 @@ class Measure:
     unit: str
     digits: int
     more_is_better: bool = False
-    is_share: bool = False  # is itself a ratio
+    is_share: bool = False  # the figure itself is a ratio
 
 
 WAYS = {"up": "from the initiator", "down": "to the initiator"}
@@ -95,5 +95,5 @@ NESTED += [
 ]
 ALL = [*TCP, *UDP, *PING, *START, *MEMORY, *IDLE, *PEERS, *NESTED]
 BY_KEY = {it.key: it for it in ALL}
-# What ONLY= selects; memory is measured wherever there is traffic.
+# The groups for ONLY=; memory is measured in every step with traffic.
 GROUPS = tuple(dict.fromkeys(it.group for it in ALL if it not in MEMORY))

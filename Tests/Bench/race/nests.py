@@ -25,8 +25,8 @@ class Nest:
 class Stack(Chain):
     """A chain whose client may also be one process for each hop, with all offloads.
 
-    The suite starts such programs without, because of what they do with datagrams that do not fit
-    into the tunnel before. Here they all fit.
+    The tests start such programs without offloads, because they mishandle datagrams that do not
+    fit into the outer tunnel. Here all datagrams fit.
     """
 
     def start_stack(self) -> None:
@@ -78,10 +78,10 @@ def place(node: Node, tunnel: int, number: int) -> None:
 
 
 def chain(lab: Lab, program: Program) -> Nest:
-    """A client with both hops, and a server for each, the first of which forwards to the second.
+    """A client with both hops, and a server for each; the first server forwards to the second.
 
-    Of Culvert the client is one process; of others it is one for each hop, and the kernel routes
-    the inner one's datagrams into the outer one.
+    With Culvert the client is one process. With other programs it is one process for each hop, and
+    the kernel routes the datagrams of the inner tunnel into the outer one.
     """
     built = Stack(lab, program, program, Shape())
     built.start_client()
@@ -90,7 +90,7 @@ def chain(lab: Lab, program: Program) -> Nest:
     return Nest(Pair(built.client, built.exit, built.client, built.exit), [*ends, *built.servers])
 
 
-# By the names in the figures.
+# Keyed by the names that the figures use.
 ARRANGEMENTS = {"single": single, "twins": twins, "chain": chain}
 
 
@@ -98,20 +98,20 @@ ARRANGEMENTS = {"single": single, "twins": twins, "chain": chain}
 
 
 class NestedRun:
-    """One program's part of a round: its arrangements, which exist side by side, take turns."""
+    """One program's part of a round: its arrangements exist at the same time and take turns."""
 
     def __init__(self, program: Program):
         self.program, self.lab = program, Lab()
         self.nests: dict[str, Nest] = {}
-        self.megabits: dict[str, dict[str, float]] = {}  # by arrangement and way
+        self.megabits: dict[str, dict[str, float]] = {}  # by arrangement and direction
 
     @property
     def possible(self) -> list[str]:
-        """The arrangements that a program can have: only Culvert nests by itself."""
+        """The arrangements that a program supports: only Culvert nests tunnels itself."""
         return [it for it in ARRANGEMENTS if it != "twins" or self.program.is_culvert]
 
     def build(self, name: str) -> None:
-        """Start it, with sessions in all its tunnels."""
+        """Start an arrangement, and establish sessions in all of its tunnels."""
         self.nests[name] = ARRANGEMENTS[name](self.lab, self.program)
 
     def tcp(self, name: str, seconds: float) -> Figures:

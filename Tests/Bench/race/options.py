@@ -9,8 +9,8 @@ import shlex
 from harness.settings import CULVERT, DEBIAN12, NEWEST, REPOSITORY, Program, check_programs
 from race.measures import GROUPS, PEER_COUNTS
 
-LATEST = REPOSITORY / "docs" / "benchmarks"  # for a whole run
-SCRATCH = REPOSITORY / "build" / "benchmarks"  # for a part of one
+LATEST = REPOSITORY / "docs" / "benchmarks"  # written by a whole run
+SCRATCH = REPOSITORY / "build" / "benchmarks"  # written by a part of a run
 QUICK = {"rounds": 2, "seconds": 2.0}
 FULL = {"rounds": 4, "seconds": 5.0}
 
@@ -67,7 +67,7 @@ def parse(description: str) -> argparse.Namespace:
 
 
 def find_reference(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
-    """The one given, else the newest wireguard-go, or without it the first program."""
+    """The given one, else the newest wireguard-go, else the first program."""
     names = [it.name for it in options.programs]
     if options.reference and options.reference not in names:
         parser.error(f"--reference: no program is called {options.reference}")
@@ -89,16 +89,16 @@ def find_programs(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     return programs
 
 
-# Programs given by name and command line, and both wireguard-go.
+# Programs given by name and command line, and the two versions of wireguard-go.
 
 NAMED = re.compile(r"([\w.+-]+)=(.+)", re.DOTALL)
 REFERENCE = "wireguard-go newest"  # what ratios refer to
 
 
 def parse_program(text: str) -> Program:
-    """`[NAME=]COMMAND`; the interface's name comes last, after -f, or replaces {} in the command.
+    """`[NAME=]COMMAND`; `-f` and the interface's name are appended, or the name replaces {}.
 
-    Raises FileNotFoundError when the command's first word is no program.
+    Raises FileNotFoundError if the command's first word is not a program.
     """
     found = NAMED.fullmatch(text.strip())
     name, command = found.groups() if found else ("", text.strip())
@@ -107,7 +107,7 @@ def parse_program(text: str) -> Program:
 
 
 def parse_list(text: str) -> list[Program]:
-    """Several of them, separated by `;` or line ends."""
+    """Several programs, separated by `;` or newlines."""
     return [parse_program(part) for part in re.split(r"[;\n]", text) if part.strip()]
 
 
@@ -117,7 +117,7 @@ def fetched() -> list[Program]:
 
 
 def version(program: Program) -> str:
-    """The program's own version line; of a fetched one the package's version."""
+    """The program's own version line; for a fetched program the version of its package."""
     note = pathlib.Path(f"{program.path}.version")
     return f"package {note.read_text().strip()}" if note.is_file() else program.version
 

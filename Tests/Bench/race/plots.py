@@ -22,7 +22,7 @@ SETTINGS = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-# File name, title, axis, whether by powers of ten, and per figure the label below its bars.
+# File name, title, axis, whether the axis is logarithmic, and the label of each figure's bars.
 CHARTS = (
     (
         "throughput",
@@ -87,7 +87,7 @@ CHARTS = (
 
 
 def draw(folder: pathlib.Path, results: Results) -> tuple[list[str], str]:
-    """Write an SVG per chart that has figures; their names, and the reason if there are none."""
+    """Write an SVG for each chart that has figures; return their names, or why there are none."""
     os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / "build" / "matplotlib"))
     try:
         import matplotlib
@@ -113,7 +113,7 @@ def draw_chart(
     groups: dict[str, str],
     results: Results,
 ) -> None:
-    """Bars in groups, one of each program, with whiskers from the least to the greatest value."""
+    """Groups of bars, one bar per program, with whiskers from the minimum to the maximum."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -150,7 +150,7 @@ def draw_chart(
 
 
 def use_powers_of_ten(axes, results: Results, groups: dict[str, str]) -> None:
-    """A logarithmic axis from the power of ten below all values, with plain numbers."""
+    """A logarithmic axis that starts at the power of ten below all values; plain numbers."""
     spreads = (results.spread(name, key) for name in results.values for key in groups)
     least = min(it.least for it in spreads if it)
     axes.set_yscale("log")

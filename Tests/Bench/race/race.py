@@ -1,7 +1,7 @@
-"""Rounds in which the programs take turns, so that other work of the machine affects all alike.
+"""Rounds in which the programs take turns, so that other load on the machine affects all of them.
 
-In each round every program has a tunnel, and each step is done by all of them in turn before the
-next step begins. Who is first changes from round to round.
+In each round every program has a tunnel, and all programs take turns at a step before the next
+step begins. The program that is first changes from round to round.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from race.steps import handshakes, peers, quiet_pair, start, wake_ups
 
 STARTS = 3  # of each program in a round
 WATCHED = 10  # seconds of idleness
-LISTENED = 0.5  # seconds for which other work is measured before a round
+LISTENED = 0.5  # seconds before a round in which the load by other work is measured
 Step = tuple[str, Callable[[Pair], steps.Figures]]
 
 
@@ -77,7 +77,7 @@ class Race:
         return found
 
     def run_round(self, number: int) -> None:
-        """All steps, each by all programs in turn."""
+        """All steps; the programs take turns at each."""
         labs: dict[Program, Lab] = {}
         pairs: dict[Program, Pair] = {}
         order, label = self.order(number), self.label(number)
@@ -108,7 +108,7 @@ class Race:
         """Each arrangement of the program under test and of the reference, in turn."""
         wanted = self.programs[0].name, self.options.reference
         runs = [NestedRun(it) for it in self.order(number) if it.is_culvert or it.name in wanted]
-        # The first one alternates here as well.
+        # Here the order alternates as well.
         names = [*ARRANGEMENTS] if number % 2 == 0 else [*reversed(ARRANGEMENTS)]
         turns = [(run, it) for it in names for run in runs if it in run.possible]
         seconds = self.options.seconds
@@ -127,7 +127,7 @@ class Race:
                     self.results.note(run.program.name, complaint)
 
     def run_peers(self) -> None:
-        """Each number of peers every second round, with half the usual time of traffic."""
+        """Each number of peers in every second round, with half of the usual time of traffic."""
         seconds = max(1, self.options.seconds / 2)
         for number in range(max(1, self.options.rounds // 2)):
             for count in self.options.peer_counts:
@@ -155,7 +155,7 @@ class Race:
         return self.attempt(program, "afterwards", lambda: pair.handshake(10) or True) is True
 
     def attempt(self, program: Program, name: str, action: Callable):
-        """The result of the action; a failure is noted, and the others continue."""
+        """The result of the action; a failure is recorded, and the other programs continue."""
         try:
             return action()
         except (AssertionError, OSError, ValueError, KeyError) as error:
@@ -170,7 +170,7 @@ class Race:
             self.tell(label, f"{program.name}: {told(figures)}")
 
     def run_idle(self) -> None:
-        """All programs at once, without traffic."""
+        """All programs at the same time, without traffic."""
         labs = {program: Lab() for program in self.programs}
         try:
             pairs = {
@@ -193,7 +193,7 @@ class Race:
 
 
 def told(figures: steps.Figures) -> str:
-    """The figures in short."""
+    """A short text of the figures."""
     words = []
     for key, value in figures.items():
         measure = BY_KEY[key]

@@ -104,6 +104,6 @@ def write(
         "notes": results.notes,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
-    # The values of a figure on one line.
+    # Put the values of a figure on one line.
     text = re.sub(r"\[[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
     (folder / "latest.json").write_text(text + "\n")

@@ -6,7 +6,7 @@ import statistics
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """The median of some values, the least and the greatest."""
+    """Median, minimum and maximum of some values."""
 
     median: float
     least: float
@@ -18,24 +18,24 @@ class Spread:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The least value that at least that share (0 to 1) of the values does not exceed."""
+    """The smallest value that at least this share (0 to 1) of the values does not exceed."""
     ordered = sorted(values)
     rank = -(-share * len(ordered) // 1)  # rounded up
     return ordered[max(0, min(len(ordered), int(rank)) - 1)]
 
 
 def rounded(value: float) -> float:
-    """Round to six digits."""
+    """Round to six significant digits."""
     return float(f"{value:.6g}")
 
 
 class Results:
-    """Per program and figure the values of all rounds, and the failures."""
+    """The values of all rounds by program and figure, and the failures."""
 
     def __init__(self, names: list[str]):
         self.values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
         self.notes: list[tuple[str, str]] = []  # (program, what happened)
-        self.busy: list[float] = []  # percent of the processors; other work before each round
+        self.busy: list[float] = []  # percent of the processors; load by others before each round
 
     def add(self, name: str, figures: dict[str, float]) -> None:
         for key, value in figures.items():
@@ -50,10 +50,10 @@ class Results:
         return Spread.of(values) if values else None
 
     def ratio(self, name: str, reference: str, key: str) -> float | None:
-        """The median of each value's ratio to the reference's of the same turn.
+        """The median of the ratios of each value to the reference's value of the same turn.
 
-        So the machine's other work, which changes from round to round, falls on both alike. Where
-        a turn is missing, the ratio of the medians; None where the reference's median is 0.
+        Other load on the machine, which changes from round to round, then affects both. If a turn
+        is missing, it is the ratio of the medians; None if the reference's median is 0.
         """
         own, other = self.values[name].get(key, []), self.values[reference].get(key, [])
         if not own or not other or not statistics.median(other):

@@ -44,7 +44,7 @@ def tcp(pair: Pair, seconds: float, flows: int, direction: str) -> Figures:
 
 
 def cpu_seconds(node: Node) -> float:
-    """Of the program, and of its children if it is a script."""
+    """CPU time of the program, and of its children if it is a script."""
     return sum(procfs.cpu_seconds(pid) for pid in procfs.family(node.pid))
 
 
@@ -62,7 +62,7 @@ def run_tcp(pair: Pair, seconds: float, flows: int = 1, reverse: bool = False) -
 
 
 def udp(pair: Pair, seconds: float, size: int) -> Figures:
-    """More packets than can pass; what arrives is counted at the far end."""
+    """An overload of packets; the far end counts those that arrive."""
     rate = f"{OFFERED * size * 8}"
     run = iperf(pair.ours, pair.theirs, pair.theirs.inner4, seconds, rate, size)
     return {f"udp{size}_rate": run.packets_per_second, f"udp{size}_loss": run.lost_percent}
@@ -96,7 +96,7 @@ def ping_load(pair: Pair, seconds: float) -> Figures:
 
 
 def ping_times(pair: Pair, count: int, interval: float) -> list[float]:
-    """Milliseconds of each answered request, by ping(8), which has the kernel's time stamps."""
+    """Milliseconds of each answered request, by ping(8), which uses the kernel's timestamps."""
     command = ["ping", "-n", "-c", str(count), "-i", str(interval), "-W", "1"]
     output = pair.ours.namespace.attempt(*command, pair.theirs.inner4, seconds=60).stdout
     times = [float(it) for it in re.findall(r"time=([\d.]+) ms", output)]
@@ -106,7 +106,7 @@ def ping_times(pair: Pair, count: int, interval: float) -> list[float]:
 
 
 def memory(pair: Pair) -> Figures:
-    """The larger end's peak so far, in MB."""
+    """The peak of the end that uses more, in MB."""
     return {"rss": max(map(peak_memory, pair.nodes))}
 
 
@@ -116,9 +116,9 @@ READY_INTERVAL = 0.001  # seconds between checks whether the program accepts con
 
 
 def start(program: Program) -> Figures:
-    """Start one end against another that waits for it; milliseconds.
+    """Start one end while the other end waits for it; milliseconds.
 
-    The configuration by wg(8) and ip(8) is part of it and takes alike with all programs.
+    This includes the configuration by wg(8) and ip(8), which takes the same time for all programs.
     """
     lab = Lab()
     try:
@@ -139,7 +139,7 @@ def start(program: Program) -> Figures:
 
 
 def waiting_end(lab: Lab, program: Program) -> tuple[Node, Node]:
-    """(ours, theirs): theirs runs and has ours as its peer; ours is not started."""
+    """(ours, theirs): theirs runs with ours as its peer; ours is not started."""
     left, right = lab.namespace("ours"), lab.namespace("theirs")
     lab.connect(left, right)
     ours, theirs = lab.node(left, program, "ours"), lab.node(right, program, "theirs")
@@ -168,17 +168,17 @@ Endpoint = {theirs.endpoint()}
     return str(path)
 
 
-# The time of a handshake, as seen by the packet that waits for it.
+# The time for which a packet waits for a handshake.
 
 COUNT = 40
-# Seconds between two; responders refuse more than 50 a second of one peer.
+# Seconds between two handshakes; responders refuse more than 50 per second from one peer.
 SPACE = 0.05
 
 
 def handshakes(pair: Pair) -> Figures:
-    """The initiator removes its peer and adds it again; the next echo request makes a session.
+    """The initiator removes its peer and adds it again; the next echo request starts a handshake.
 
-    Milliseconds from the request to its answer, the median of those that needed no second try.
+    Milliseconds from the request to its answer: the median of those that needed no retry.
     """
     lines = peer_lines(pair)
     remove = [lines[0], "remove=true"]
@@ -209,14 +209,14 @@ SETTLE = 28
 
 
 def quiet_pair(lab: Lab, program: Program) -> Pair:
-    """A tunnel with a session, without IPv6 on the hosts, which sends multicasts unasked."""
+    """A tunnel with a session; the hosts have no IPv6, which would send multicasts by itself."""
     pair = build_pair(lab, program, program, level="error", peer_level="error", host_ipv6=False)
     pair.handshake(20)
     return pair
 
 
 def wake_ups(pairs: dict[Program, Pair], seconds: float) -> dict[Program, int]:
-    """Of both ends in that time without traffic, once the session's timers have run out."""
+    """Wake-ups of both ends in that time without traffic, after the session's timers expired."""
     time.sleep(SETTLE)
     before = {program: count(pair) for program, pair in pairs.items()}
     time.sleep(seconds)
@@ -229,7 +229,7 @@ def count(pair: Pair) -> int:
     return sum(procfs.wake_ups(pid) for pid in pids)
 
 
-# The effect of many configured peers on the one that is used.
+# The effect of many configured peers on the speed of the one that is used.
 
 PINGS = 200
 STANDARD_PEERS = 256  # the most that Culvert allows without a larger profile
@@ -257,7 +257,7 @@ def peers(program: Program, count: int, seconds: float) -> Figures:
 
 
 def configuration_file(pair: Pair, count: int) -> str:
-    """The path of a file for `wg setconf`; each peer has an address of 10.128.0.0/9 of its own."""
+    """The path of a file for `wg setconf`; each peer has its own address in 10.128.0.0/9."""
     ours, theirs = pair.nodes
     lines = ["[Interface]", f"PrivateKey = {ours.keys.private}", f"ListenPort = {ours.port}"]
     for number in range(count - 1):

@@ -23,7 +23,7 @@ FAMILIES = (4, 6)
 
 
 def each(**choices: tuple) -> Callable:
-    """Make a test method one test per combination of the choices, which it takes by name."""
+    """Expand a test method into one test per combination of choices, its keyword arguments."""
 
     def mark(function: Callable) -> Callable:
         function.choices = choices
@@ -40,7 +40,7 @@ def trait(name: str) -> Callable:
     return mark
 
 
-# quick: part of the short run. long: started first, as it waits for a long timer.
+# quick: part of the short run (--quick). long: started first, as it waits for a long timer.
 # heavy: needs a processor to itself. culvert_only: other programs need not pass it.
 quick, long, heavy = trait("quick"), trait("long"), trait("heavy")
 culvert_only = trait("culvert_only")
@@ -57,7 +57,7 @@ def needs(what: str) -> Callable:
 
 
 class InteropCase(unittest.TestCase):
-    """A test with a lab of its own, which is taken down and checked for leftovers."""
+    """A test with its own lab, which is closed and checked for leftovers at the end."""
 
     settings: ClassVar[Settings]
 
@@ -85,7 +85,7 @@ class InteropCase(unittest.TestCase):
         return 0 if "fwmark" in self.settings.program.lacks else value
 
     def pair(self, role: str = "initiator", **options) -> Pair:
-        """The program under test in the given role, with the peer at the other end."""
+        """Two nodes: the program under test in the given role, and the peer."""
         return build_pair(self.lab, self.settings.program, self.settings.peer, role, **options)
 
     def node(self, role: str = "ours") -> Node:
@@ -111,7 +111,7 @@ def expand(cls: type, name: str, function: Callable) -> None:
 
 
 def label(key: str, value: object) -> str:
-    """A choice as it is written in a test's name: the word itself, or e.g. outer6, with_psk."""
+    """A choice as part of a test's name: the word itself, or for example outer6, with_psk."""
     if isinstance(value, bool):
         return f"{'with' if value else 'without'}_{key}"
     if isinstance(value, enum.Enum):
@@ -119,7 +119,7 @@ def label(key: str, value: object) -> str:
     return (value or "empty") if isinstance(value, str) else f"{key}{value}"
 
 
-# The base of the tests that use the configuration protocol by raw socket.
+# The base of the tests that speak the configuration protocol directly on a socket.
 
 EINVAL, EPROTO = -errno.EINVAL, -errno.EPROTO
 ZERO_KEY = "00" * 32
@@ -172,8 +172,8 @@ IPV4_AND_ICMP, IPV6_AND_ICMP = 28, 48
 class NestingCase(InteropCase):
     """A client whose tunnels run through a chain of servers.
 
-    Where the program under test is not Culvert, the client is one program for each hop and the
-    kernel's routes: that shows what belongs to the chain and what to the nesting.
+    If the program under test is not Culvert, the client is one process for each hop, connected by
+    the kernel's routes. That distinguishes failures of the chain from failures of the nesting.
     """
 
     def chain(
@@ -221,7 +221,7 @@ class NestingCase(InteropCase):
         return send_datagrams(source, target, target.inner4, count, sizes, rate=2000)
 
     def check_arrivals(self, arrivals: Arrivals, least: float = 1.0) -> None:
-        """None is changed, doubled or late, and at least this share of them has arrived."""
+        """No datagram is changed, doubled or late, and at least this share has arrived."""
         wrong = arrivals.changed, arrivals.doubled, arrivals.late
         self.assertEqual(wrong, (0, 0, 0), f"changed, doubled, late: {arrivals}")
         self.assertGreaterEqual(arrivals.received, least * arrivals.sent, arrivals)

@@ -1,4 +1,4 @@
-"""Running commands whose output matters only if they fail, and checks made of such steps."""
+"""Runs commands whose output matters only if they fail, and checks that consist of these."""
 
 import argparse
 import fnmatch
@@ -23,7 +23,7 @@ class SkipError(Exception):
 def output_of(
     *command: str | pathlib.Path, cwd: pathlib.Path = REPOSITORY, **environment: str
 ) -> str:
-    """What a command prints, standard and error output; CheckError with it unless it succeeds."""
+    """The output of a command, standard and error; if it fails, a CheckError contains it."""
     result = attempt(*command, cwd=cwd, **environment)
     if result.returncode != 0:
         words = " ".join(str(word) for word in command[:4])
@@ -34,7 +34,7 @@ def output_of(
 def attempt(
     *command: str | pathlib.Path, cwd: pathlib.Path = REPOSITORY, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Run a command whose failure may be what is wanted."""
+    """Run a command that may be expected to fail."""
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -48,7 +48,7 @@ def attempt(
 
 
 def run_checks(arguments: list[str], description: str, checks: dict[str, Callable[[], str]]) -> int:
-    """A suite of checks, which return what there is to say about them; the exit status."""
+    """Run a suite of checks, each of which returns a remark; the exit status."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-k", dest="pattern", help="only checks whose name matches (*, ?)")
     parser.add_argument("--list", action="store_true", help="print the names only")

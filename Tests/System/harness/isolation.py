@@ -1,8 +1,8 @@
-"""Runs a suite in namespaces of its own, so that nothing outlives it.
+"""Runs a suite in its own namespaces, so that nothing outlives it.
 
-The mounts, the process ids and the network of a run are private. When the run ends for whatever
-reason, SIGKILL included, the kernel takes down the processes, then the network namespaces, their
-interfaces, /run with its sockets and /var/lib: there is no cleaning up that a crash could skip.
+The mounts, process ids and network of a run are private. When the run ends for any reason, even
+SIGKILL, the kernel removes the processes, then the network namespaces, their interfaces, /run with
+its sockets, and /var/lib. No cleanup code is needed that a crash could skip.
 """
 
 import ctypes
@@ -54,7 +54,7 @@ def run_isolated(body: Callable[[], int]) -> int:
 
 
 def wait_for(child: int) -> int:
-    """Wait for the first process; on a signal, end it, and with it all of its processes."""
+    """Wait for the first process; a signal ends it, and with it all processes of the run."""
 
     def end(number, _frame):
         os.kill(child, signal.SIGKILL)

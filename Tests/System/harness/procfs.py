@@ -19,7 +19,7 @@ def peak_memory(pid: int) -> int:
 
 
 def anonymous_memory(pid: int) -> int:
-    """Resident memory without that of files, in bytes."""
+    """Resident memory without mapped files, in bytes."""
     return status_field(pid, "RssAnon") * 1024
 
 

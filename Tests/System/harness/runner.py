@@ -35,7 +35,7 @@ def find_tests(folder: str) -> list[unittest.TestCase]:
 
 
 def matching(tests: list, pattern: str | None) -> list:
-    """The tests whose name has the pattern in it, where * and ? stand for other characters."""
+    """The tests whose name contains the pattern; * and ? are wildcards."""
     if not pattern:
         return tests
     return [test for test in tests if fnmatch.fnmatch(short_name(test), f"*{pattern}*")]
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def chosen(
     parser: argparse.ArgumentParser, options: argparse.Namespace, tests: list
 ) -> list[unittest.TestCase]:
-    """The tests that the options ask for; none is an error. With --list, print them and exit."""
+    """The tests that the options select; none is an error. With --list, print them and exit."""
     found = matching(tests, options.pattern)
     if not found:
         parser.error(f"no test matches '{options.pattern or 'these options'}'")
@@ -82,8 +82,8 @@ def run_one(test: unittest.TestCase, report: Report, reason: str | None = None) 
 def run_all(tests: list[InteropCase], settings: Settings, jobs: int) -> int:
     """Run the tests on `jobs` threads; the exit status.
 
-    Tests that wait for long timers start first, as they decide when the run ends. Of the heavy
-    tests one runs at a time beside the others, and one for each processor when those are through.
+    Tests that wait for long timers start first, because they determine when the run ends. One heavy
+    test runs at a time beside the others; when those are done, one for each processor.
     """
     InteropCase.settings = settings
     report = Report(len(tests))

@@ -11,10 +11,10 @@ PLACE = "{}"  # the place of the interface's name in a custom command line
 
 
 class Program:
-    """A program started as `PROGRAM [-f] INTERFACE`, with further words in between.
+    """A program started as `PROGRAM [-f] INTERFACE`, with further arguments in between.
 
-    `arguments` may hold "{}", which then stands for the interface's name: nothing is added.
-    `lacks` names what the system under the program does not have ("fwmark"), and why.
+    If `arguments` contain "{}", the interface's name replaces it, and nothing is appended.
+    `lacks` names features that the program's system does not have ("fwmark"), with the reason.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Program:
 
     @property
     def is_static(self) -> bool:
-        """Whether it runs without a dynamic linker, whose path would be in the first page."""
+        """Whether it runs without a dynamic linker, whose path the first page would contain."""
         with self.path.open("rb") as file:
             return b"/ld-linux" not in file.read(4096)
 
@@ -47,8 +47,8 @@ class Program:
     def ask_version(self) -> str:
         """The first line of `PROGRAM --version`.
 
-        Should a program take the word for an interface's name, the bad descriptor ends it before
-        it has made one.
+        If a program takes the word for an interface's name, the invalid descriptor ends it before
+        it creates one.
         """
         environment = dict(os.environ, WG_TUN_FD="none", WG_PROCESS_FOREGROUND="1")
         try:
@@ -80,7 +80,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 PEERS = REPOSITORY / "build" / "peers"
 NEWEST = PEERS / "wireguard-go-newest"
 CULVERT = os.environ.get("CULVERT") or str(REPOSITORY / ".build" / "release" / "culvert")
-# The tools that the tests use, and Debian's packages of them.
+# The tools that the tests use, and the Debian packages that contain them.
 TOOLS = {
     "wg": "wireguard-tools",
     "wg-quick": "wireguard-tools",
@@ -100,7 +100,7 @@ class Settings:
 
     program: Program
     peer: Program
-    # Also run the tests that only Culvert must pass, to see how another program differs.
+    # Also run the tests that only Culvert must pass, to see how other programs differ.
     strict: bool = False
 
 

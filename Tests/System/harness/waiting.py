@@ -16,7 +16,7 @@ def wait_until(
 ) -> Value:
     """The first true value of `condition`, or a DeadlineError naming `what`.
 
-    The condition is asked once more after the deadline: a pause of the machine decides nothing.
+    The condition is checked once more after the deadline, in case the machine paused.
     """
     end = time.monotonic() + seconds
     while True:

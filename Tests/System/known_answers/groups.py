@@ -131,8 +131,8 @@ def timers_group(digest: Digest, random: Random) -> None:
             case _:
                 due[peer] = min(due.get(peer, deadline), deadline)
         digest.add(min(due.values(), default=LONG))
-    # Whitepaper 6.1 and 6.3: a try, then another after five seconds and jitter, 18 in all; then
-    # the peer is given up, and after nine minutes its keys are erased. Sent: one each, 0.
+    # Whitepaper 6.1 and 6.3: an attempt, then another after five seconds and jitter, 18 in all;
+    # then the tunnel gives up, and after nine minutes it erases the keys. Sent: one each, 0.
     now, retry = (1 << 63) + 1, 5 * SECOND + 0x8887868584838281 % (1 << 29)
     for _ in range(18):
         digest.add(now, 1)
@@ -255,7 +255,7 @@ def fragments_group(digest: Digest, random: Random) -> None:
         count = random.below(4096) % (4096 - 40)
         mtu = (60 if is_ipv4 else 1270) + random.below(1024)
         identification = random.word() & WORD
-        # The bytes that a header overwrites stay changed for the following packets.
+        # The bytes that a header overwrites stay overwritten for the following packets.
         if is_ipv4:
             may_not = random.below(8) == 0
             total = 20 + count
@@ -293,7 +293,7 @@ def decode_base64(text: bytes) -> bytes | None:
         key = base64.b64decode(text, validate=True)
     except binascii.Error:
         return None
-    # Python accepts unused bits that are set; then a key would have two encodings.
+    # Python ignores the unused bits of the last character; a key would have two encodings.
     return key if len(key) == 32 and base64.b64encode(key) == text else None
 
 
@@ -383,7 +383,7 @@ def digests() -> dict[str, str]:
 
 
 def total(values: list[str]) -> str:
-    """The digest over those of all groups, in their order: a chain that starts at 0."""
+    """The digest over those of all groups, in order: a chain that starts at 0."""
     chain = 0
     for value in values:
         link = struct.pack("<QQ", chain, int(value, 16))

@@ -1,4 +1,4 @@
-"""The primitives, written from their specifications, and slow.
+"""The primitives, written from their specifications, without regard to speed.
 
 Nothing here uses libsodium, OpenSSL or Culvert: only hashlib's BLAKE2s, and whole numbers.
 """
@@ -181,7 +181,7 @@ def counter_nonce(counter: int) -> bytes:
 
 
 def check_published() -> None:
-    """The RFCs' own vectors: a mistake here would be one in the expected digests."""
+    """Check the RFCs' vectors: a mistake here would be a mistake in the expected digests."""
     known = bytes.fromhex
     published = (
         (

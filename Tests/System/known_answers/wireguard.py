@@ -110,7 +110,7 @@ def handshake(digest, preshared: bytes) -> None:
         return add_macs(message, two.public, cookie), noise
 
     first, _ = initiation(None)
-    # It is received twice, and each is answered with a cookie.
+    # It is received twice; each copy is answered with a cookie.
     cookie = blake2s(ENDPOINT, 16, two.secret)
     sealed = xseal(blake2s(b"cookie--" + two.public), two.nonce, cookie, first[-32:-16])
     reply = b"\3\0\0\0" + one.index + two.nonce + sealed

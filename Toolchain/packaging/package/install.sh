@@ -2,8 +2,8 @@
 # install.sh [--root DIR] [--system systemd|openrc|openwrt]: installs Culvert from this folder.
 # install.sh --remove: removes it; the files in /etc/culvert stay.
 #
-# It needs only a shell such as BusyBox's, cp, mkdir, chmod and mv. It keeps your changes below
-# /etc, and starts nothing: the last lines tell you how to.
+# It needs only a shell and basic tools such as BusyBox's. It keeps your changes below /etc, and
+# starts nothing: its last lines tell you how to.
 
 set -eu
 umask 022
@@ -50,7 +50,7 @@ case $system in
 esac
 [ -n "$root" ] || [ "$(id -u)" -eq 0 ] || die "needs root, or --root DIR"
 
-# In a checkout there is no program beside this file, and on the wrong device it does not start.
+# In a checkout there is no program beside this file; on the wrong device it does not start.
 [ -f "$here/culvert" ] || die "the program culvert is missing here"
 if [ -z "$root" ] && [ "$is_removing" = no ]; then
     "$here/culvert" version >/dev/null 2>&1 ||
@@ -107,7 +107,7 @@ if [ "$is_removing" = yes ]; then
     exit 0
 fi
 
-# Before it contains private keys.
+# Restrict access before the folder contains private keys.
 if [ ! -d "$root/etc/culvert" ]; then
     mkdir -p "$root/etc/culvert"
     chmod 700 "$root/etc/culvert"

@@ -1,12 +1,12 @@
-"""A client, a chain of servers one behind the other, and the client's tunnels through them.
+"""A client, a chain of servers, and the client's tunnels through them.
 
     client -- entry -- [more hops] -- exit
 
-Each line is a leg, a pair of interfaces of which the client knows the first only. The tunnel to the
-entry runs on that leg, the tunnel to the next server runs inside it, and so on. The servers forward
-what comes out of their tunnel to the next leg, and back.
+Each line is a leg: a pair of interfaces. The client is connected only to the first leg. The tunnel
+to the entry runs on that leg, the tunnel to the next server runs inside it, and so on. The servers
+forward between their tunnel and the next leg.
 
-Lists are in the order of the way: the entry first, the exit last.
+Lists are in the order of the path: the entry first, the exit last.
 
     leg n      198.51.(101+n).1 and .2, 2001:db8:(101+n)::1 and ::2, the client's side first
     tunnel n   10.(71+n).0.1 and .2, fd(71+n)::1 and ::2, the client first
@@ -39,9 +39,9 @@ class Shape:
 
     families: tuple[int, ...] = (4, 4)
     mtus: tuple[int, ...] = ()
-    # Legs with a BadLink, by number.
+    # Numbers of the legs that have a BadLink.
     bad: tuple[int, ...] = ()
-    # The exit sends packets that do not fit into the tunnels before it.
+    # The exit sends packets that do not fit into the outer tunnels.
     large: bool = False
     # The innermost tunnel has IPv6 even if its packets are then too large for the others.
     ipv6: bool = False
@@ -55,9 +55,9 @@ class Shape:
 
     @property
     def tunnel_mtus(self) -> list[int]:
-        """The largest packets of each tunnel that need no fragments in the tunnel before.
+        """The largest packets of each tunnel that need no fragments in the next outer tunnel.
 
-        The server, whose own MTU is larger, pads to 16 bytes: so these are multiples of it.
+        They are multiples of 16, because the server, whose own MTU is larger, pads to 16 bytes.
         """
         found = [min(LARGEST_TUNNEL, self.mtu_of(0) - OVERHEAD[self.families[0]])]
         for family in self.families[1:]:
@@ -103,7 +103,7 @@ class Chain:
         return self.servers[-1]
 
     def inner_addresses(self, number: int, side: int) -> tuple[str, str]:
-        """Of both ends of a tunnel; Linux has no IPv6 on an interface whose MTU is too small."""
+        """Addresses of one end; Linux has no IPv6 on an interface whose MTU is too small."""
         has_ipv6 = self.shape.tunnel_mtus[number] >= IPV6_MINIMUM
         return f"10.{71 + number}.0.{side}", f"fd{71 + number}::{side}" if has_ipv6 else ""
 
@@ -136,7 +136,7 @@ class Chain:
             namespace.ip(f"route replace fd{70 + number}::/64 via 2001:db8:{leg}::1")
 
     def start_server(self, number: int) -> None:
-        """Start a server, also after it ended, with its one peer, which has to initiate."""
+        """Start a server, or restart it, with its only peer, which has to initiate."""
         server = self.servers[number]
         if self.shape.has_fragments and not server.program.is_culvert:
             start_on_plain_tun(server)
@@ -163,7 +163,7 @@ class Chain:
             self.route_back(number)
 
     def kill_server(self, number: int) -> None:
-        """End it as a crash does, without a message or cleaning up."""
+        """End it like a crash, without a message or cleanup."""
         kill(self.servers[number])
 
     # The client
@@ -192,7 +192,7 @@ class Chain:
     def start_client(self, options: tuple[str, ...] = (), **lines: tuple[str, ...]) -> None:
         """Start the client with a file for each hop.
 
-        `lines` are further ones of the innermost tunnel's sections, see wg_file.
+        `lines` are additional lines for the sections of the innermost tunnel, see wg_file.
         """
         if not self.program.is_culvert:
             self.start_stack()
@@ -206,7 +206,7 @@ class Chain:
         lengthen_queue(self.client)
 
     def words(self, paths: list[str]) -> list[str]:
-        """The options that name the files, given from the entry to the exit."""
+        """The options for these files, which are in the order from entry to exit."""
         *outward, inner = paths
         found = ["--config", inner]
         for path in reversed(outward):
@@ -229,7 +229,7 @@ class Chain:
     def start_stack(self) -> None:
         """A process for each hop; the kernel routes the datagrams of one into the next.
 
-        Nothing is nested then: it shows that the chain itself works, with any program.
+        Then nothing is nested: this shows that the chain itself works, with any program.
         """
         for number, end in enumerate(self.ends):
             start_on_plain_tun(end)
@@ -267,7 +267,7 @@ class Chain:
     def handshake(self, seconds: float = 15) -> None:
         """Ping the exit until it answers through all tunnels.
 
-        In both families: the kernel may take its time until an IPv6 address is of use.
+        In both families, because the kernel may need a while until an IPv6 address is usable.
         """
         for address in filter(None, (self.exit.inner4, self.exit.inner6)):
             wait_until(
@@ -278,7 +278,7 @@ class Chain:
 
 
 def lengthen_queue(node: Node) -> None:
-    """A pause of the machine must not lose packets, as the tests count them."""
+    """Tests count packets, so a pause of the machine must not lose any."""
     node.namespace.ip(f"link set {node.interface} txqueuelen {QUEUED}")
 
 

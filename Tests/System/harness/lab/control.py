@@ -1,4 +1,4 @@
-"""The configuration protocol by raw socket, and configuration files."""
+"""The configuration protocol on a socket, and configuration files."""
 
 import pathlib
 import socket
@@ -72,8 +72,8 @@ def wg_file(
 ) -> str:
     """The path of a configuration file for a node's end of its tunnel with another.
 
-    With `address` and `port` the file tells the node's own; `interface` and `peer` are further
-    lines of the two sections.
+    With `address` and `port` the file has the node's addresses and port; `interface` and `peer` are
+    additional lines for the two sections.
     """
     lines = ["[Interface]", f"PrivateKey = {node.keys.private}"]
     addresses = [it for it in (node.inner4 and f"{node.inner4}/24",

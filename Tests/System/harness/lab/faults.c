@@ -4,13 +4,13 @@
 //   CALL   sendmsg (one datagram), segments (sendmsg with UDP_SEGMENT), sendmmsg, recvmsg,
 //          recvmmsg, set-gro, set-segment (setsockopt), vnet (TUNSETIFF with IFF_VNET_HDR),
 //          offload (TUNSETOFFLOAD with anything), uso (with USO), writev
-//   PORT   only what is sent to it
-//   ERROR  a name of errno; or, for sendmmsg, PARTIAL: half of the messages go out
+//   PORT   only datagrams to this port
+//   ERROR  an errno name; or, for sendmmsg, PARTIAL: half of the messages are sent
 //   WHEN   always, first, nth/N (that call alone), every/N (each Nth)
-// CULVERT_FAULTS_REPORT   a file that the counts are kept in, as `struct count` for each CALL
+// CULVERT_FAULTS_REPORT   the file for the counts, a `struct count` for each CALL
 //
-// A datagram that a failing call carried is counted as well: where the program does not send it
-// again, it is lost.
+// The datagrams in a failing call are counted as well: they are lost unless the program sends them
+// again.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -65,7 +65,7 @@ struct rule {
   _Atomic uint64_t seen;
 };
 
-// What happened to the calls of a kind. The packets are those in calls that failed.
+// Calls of one kind. The packets are those in calls that failed.
 struct count {
   _Atomic uint64_t calls, failures, packets;
 };
@@ -74,7 +74,7 @@ enum { MOST_RULES = 16, MOST_PORTS = 65536 };
 
 static struct rule rules[MOST_RULES];
 static int rule_count;
-// Of each kind of call, then of the segmented sends to each port.
+// One for each kind of call, then one for the segmented sends to each port.
 static struct count nowhere[CALLS + MOST_PORTS];
 static struct count *counts = nowhere;
 
@@ -145,7 +145,7 @@ static int fault(enum call call, uint16_t port, uint64_t packets) {
   return 0;
 }
 
-// The function that this one stands in front of.
+// The function that this library interposes.
 #define NEXT(function) ((typeof(&function))dlsym(RTLD_NEXT, #function))
 
 static int refuse(int error) {
@@ -170,7 +170,7 @@ static int is_udp(int socket) {
   return (domain == AF_INET || domain == AF_INET6) && type == SOCK_DGRAM;
 }
 
-// Of UDP_SEGMENT; 0 where there is none.
+// The segment size of UDP_SEGMENT; 0 if there is none.
 static uint16_t segment_of(const struct msghdr *header) {
   struct msghdr copy = *header;
   for (struct cmsghdr *item = CMSG_FIRSTHDR(&copy); item; item = CMSG_NXTHDR(&copy, item)) {
@@ -191,7 +191,7 @@ ssize_t sendmsg(int socket, const struct msghdr *header, int flags) {
   return error ? refuse(error) : NEXT(sendmsg)(socket, header, flags);
 }
 
-// Culvert calls the kernel itself for it.
+// Culvert calls sendmmsg through syscall().
 long syscall(long number, ...) {
   long words[6];
   va_list list;
@@ -200,7 +200,7 @@ long syscall(long number, ...) {
   va_end(list);
   if (number == SYS_sendmmsg) {
     const struct mmsghdr *messages = (const struct mmsghdr *)words[1];
-    // Only the first is refused: it is tried alone afterwards.
+    // Only the first datagram counts as refused: the program then sends it alone.
     int error = fault(SENDMMSG, port_of(&messages[0].msg_hdr), 1);
     if (error > 0) return refuse(error);
     if (error < 0 && words[2] > 1) words[2] /= 2;
@@ -248,7 +248,7 @@ int ioctl(int file, unsigned long request, ...) {
 // The interface
 
 ssize_t writev(int file, const struct iovec *pieces, int count) {
-  // A piece for each packet; Culvert writes nothing else with it.
+  // One piece for each packet; Culvert uses writev only for packets.
   int error = fault(WRITEV, 0, (uint64_t)count);
   return error ? refuse(error) : NEXT(writev)(file, pieces, count);
 }

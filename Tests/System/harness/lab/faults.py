@@ -23,7 +23,7 @@ numbers = itertools.count(1)
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """Calls of one kind; packets are those that the failed ones carried."""
+    """Calls of one kind; the packets are those in calls that failed."""
 
     calls: int
     failures: int
@@ -109,7 +109,7 @@ class Counters:
         return self.values[name]
 
     def since(self, earlier: "Counters") -> "Counters":
-        # Some of the kernel's lines appear with their first count.
+        # Some lines of the kernel appear only when they are first counted.
         return Counters(
             {name: value - earlier.values.get(name, 0) for name, value in self.values.items()}
         )

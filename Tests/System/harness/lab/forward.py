@@ -35,7 +35,7 @@ def at(address: str, port: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Mapping:
-    """One `--udp`."""
+    """The value of one `--udp`."""
 
     local: str
     local_port: int
@@ -47,16 +47,16 @@ class Mapping:
 
 
 class Forward:
-    """The program in a namespace: to the lab like a Node, but without an interface."""
+    """The program in a namespace; the lab treats it like a Node, but it has no interface."""
 
     def __init__(self, namespace: Namespace, program: Program):
         self.namespace, self.program, self.role = namespace, program, "forward"
-        # Unique in the run, as all share one /var/lib.
+        # Unique in the run, because all share one /var/lib.
         self.name = f"fwd{next(numbers)}"
         self.interface = ""
         self.inner4, self.inner6 = "10.7.0.1", "fd07::1"
         self.keys = KeyPair.generate()
-        # Of the tunnel around it, if any.
+        # The keys of the outer tunnel, if any.
         self.around_keys = KeyPair.generate()
         self.log_path = LOGS / f"{self.name}.log"
         self.state = pathlib.Path("/var/lib", self.name)
@@ -139,7 +139,7 @@ class Forward:
         return []
 
     def counters(self) -> dict[str, int]:
-        """What SIGUSR1 prints, by name."""
+        """The counters that SIGUSR1 prints, by name."""
         before = len(self.log)
         self.process.send_signal(signal.SIGUSR1)
         # The lines are written one by one.
@@ -163,7 +163,7 @@ class Forward:
 
 
 def counters_in(text: str) -> dict[str, int]:
-    """Lines of a name and a number, of the innermost tunnel if there are several."""
+    """Counters from lines of a name and a number; those of the innermost tunnel."""
     found: dict[str, int] = {}
     for line in text.splitlines():
         words = line.split()
@@ -278,7 +278,7 @@ class EchoServer:
         self.socket.bind((node.inner4 if family == 4 else node.inner6, port))
         self.socket.settimeout(0.1)
         self.askers: list[tuple] = []
-        # Sent instead of the answer, and by which socket; for tests of what must not arrive.
+        # Replaced by tests that send something else, or from another socket.
         self.answer = lambda data, asker: self.socket.sendto(data, asker)
         self.is_running = True
         self.thread = threading.Thread(target=self.run, daemon=True)

@@ -1,4 +1,4 @@
-"""The namespaces and nodes of one test, and their orderly end."""
+"""The namespaces and nodes of one test, and their removal."""
 
 import re
 
@@ -8,7 +8,7 @@ from harness.settings import Program
 
 
 class Lab:
-    """What a test builds. close() removes it and returns what the programs left behind."""
+    """Everything a test builds. close() removes it and reports what the programs left behind."""
 
     def __init__(self) -> None:
         self.namespaces: list[Namespace] = []
@@ -39,7 +39,7 @@ class Lab:
         )
 
     def close(self) -> list[str]:
-        """End all programs; what went wrong, in words."""
+        """End all programs; returns a description of each problem."""
         complaints = []
         for node in self.nodes:
             if node.is_running:
@@ -62,7 +62,7 @@ def end(node: Node) -> list[str]:
 
 
 def tail(text: str, lines: int = 60) -> str:
-    """The last lines of a log, runs of lines that differ in their digits only cut to one."""
+    """The last lines of a log; runs of lines that differ only in digits become one line."""
     squashed: list[tuple[str, int]] = []
     for line in text.splitlines():
         if squashed and shape(squashed[-1][0]) == shape(line):

@@ -32,14 +32,14 @@ class Namespace:
         self.descriptor = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
         self.processes: list[subprocess.Popen] = []
         self.has_ipv6 = True
-        # Addresses are usable at once; nobody else could have taken them.
+        # Addresses are then usable at once; no other host could have them.
         for scope in ("all", "default"):
             self.set_sysctl(f"net/ipv6/conf/{scope}/accept_dad", "0")
         self.run("ip", "link", "set", "lo", "up")
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is inside the namespace, and so is what it opens or starts meanwhile."""
+        """Put this thread, and everything that it opens or starts, into the namespace."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             isolation.check(isolation.libc.setns(self.descriptor, CLONE_NEWNET), "setns")
@@ -77,7 +77,7 @@ class Namespace:
         return subprocess.CompletedProcess(command, process.returncode, output, complaint)
 
     def start(self, *command: str, **options) -> subprocess.Popen:
-        """Start a process inside; the namespace's close() ends it at the latest."""
+        """Start a process inside; close() ends it if nothing else does."""
         options.setdefault("stdin", subprocess.DEVNULL)
         with self.entered():
             process = subprocess.Popen(command, **options)

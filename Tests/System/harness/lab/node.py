@@ -93,7 +93,7 @@ class Node:
     ) -> None:
         """Start the program in the foreground and wait until interface and socket exist.
 
-        `interval` is in seconds, between looks whether they are.
+        `interval` is the polling interval in seconds.
         """
         environment = dict(os.environ, LOG_LEVEL=level, **popen.pop("environment", {}))
         environment.update(self.program.environment)
@@ -135,7 +135,7 @@ class Node:
         return self.wait(seconds)
 
     def wait(self, seconds: float = 15) -> int:
-        """The exit status of a program that ends by itself."""
+        """Wait for a program that ends by itself; its exit status."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -153,11 +153,11 @@ class Node:
     # Configuration
 
     def wg(self, *arguments: str, text: str | None = None, seconds: float = 30) -> str:
-        """Run wg(8) in the namespace, its output."""
+        """Run wg(8) in the namespace; its output."""
         return self.namespace.run("wg", *arguments, text=text, seconds=seconds)
 
     def set(self, *arguments: str, secrets: dict[str, str] | None = None) -> None:
-        """`wg set INTERFACE ...`; each of `secrets` (option to key) goes through a file."""
+        """`wg set INTERFACE ...`; each of `secrets` (option to key) is passed in a file."""
         words = list(arguments)
         for option, key in (secrets or {}).items():
             path = LOGS / f"{self.interface}.{option}"
@@ -200,7 +200,7 @@ class Node:
             lines.append(f"addr add {self.inner6}/64 dev {self.interface} nodad")
         self.namespace.ip(*lines)
         if self.inner6:
-            # On a busy machine the kernel adds the local route late.
+            # On a busy machine the kernel may add the local route late.
             wait_until(
                 lambda: self.namespace.run(
                     "ip", "-6", "route", "show", "table", "local", self.inner6
@@ -212,7 +212,7 @@ class Node:
         """The endpoint by which others reach this node."""
         return f"{self.outer4}:{self.port}" if outer == 4 else f"[{self.outer6}]:{self.port}"
 
-    # Questions to wg(8)
+    # State from wg(8)
 
     def show(self, field: str) -> dict[str, str]:
         """A per-peer field of `wg show`, by public key."""
@@ -231,7 +231,7 @@ class Node:
         return procfs.peak_memory(self.pid)
 
 
-# One process with nested tunnels, one for each hop.
+# One process with nested tunnels, and a node for each hop.
 
 # "wg0-1 sent 17"; with one tunnel the name of the interface is left out.
 COUNTER_LINE = re.compile(r"(?:(\S+) )?([a-z0-9-]+) (\d+)")
@@ -241,7 +241,7 @@ QUIET = 0.15  # seconds without another line
 class NestedNode(Node):
     """The end of the innermost tunnel, the only one that has an interface.
 
-    `hops[0]` is the end of the tunnel around it, as `wg show IFNAME-1` tells it, and so on outward.
+    `hops[0]` is the end of the next outer tunnel, as in `wg show IFNAME-1`, and so on outward.
     """
 
     def __init__(self, namespace, program, role):
@@ -281,6 +281,6 @@ class NestedNode(Node):
         return {(owner or self.interface, name): int(count) for owner, name, count in found}
 
     def count(self, name: str, hop: int = 0) -> int:
-        """One counter, of the innermost tunnel or of the one so many hops further out."""
+        """One counter, of the innermost tunnel or of the tunnel that is `hop` hops further out."""
         owner = self.hops[hop - 1].interface if hop else self.interface
         return self.counters().get((owner, name), 0)

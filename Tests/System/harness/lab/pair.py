@@ -25,7 +25,7 @@ class Pair:
         return self.ours, self.theirs
 
     def handshake(self, seconds: float = 10) -> None:
-        """Send from the initiator until there is a session."""
+        """Ping from the initiator until there is a session."""
         wait_until(
             lambda: ping(self.initiator, self.responder.inner4, count=1).received == 1,
             "an answer through the tunnel",
@@ -49,7 +49,7 @@ def build_pair(
 ) -> Pair:
     """Two started, configured nodes; `role` is that of the program under test.
 
-    Only the initiator is told an endpoint: the responder has to learn it.
+    Only the initiator is given an endpoint: the responder has to learn it.
     """
     left, right = lab.namespace("ours"), lab.namespace("theirs")
     if not host_ipv6:
@@ -116,7 +116,7 @@ def build_tunnel(
     introduce(*nodes, outer, preshared_key() if psk else None)
     for node in nodes:
         node.bring_up(mtu)
-        # A pause of the machine must not lose packets, as the tests count them.
+        # Tests count packets, so a pause of the machine must not lose any.
         node.namespace.ip(f"link set {node.interface} txqueuelen {QUEUED}")
     pair = Pair(*nodes, *nodes)
     pair.handshake()

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""bad_bridge.py LEFT RIGHT: carries packets between two interfaces; may lose, delay, double them.
+"""bad_bridge.py LEFT RIGHT: forwards packets between two interfaces; may lose, delay, double them.
 
-Each line on standard input, "LOSS JITTER DOUBLE", says from then on which share of the packets is
-lost, how many seconds the others are late at most, and which share is sent twice. When it is
-closed, a line of JSON tells what became of them. A process of its own, for it is to be fast.
+Each line on standard input, "LOSS JITTER DOUBLE", sets the share of packets that is lost, the
+maximum delay of the others in seconds, and the share that is sent twice. When standard input is
+closed, it prints its counts as a line of JSON. It is a separate process for speed.
 """
 
 import heapq
@@ -35,7 +35,7 @@ class Bridge:
         self.highest = dict.fromkeys(self.ends, -1)
 
     def run(self) -> None:
-        """Until standard input is closed."""
+        """Run until standard input is closed."""
         print("ready", flush=True)
         inputs = [*self.ends, sys.stdin]
         while True:
@@ -75,7 +75,7 @@ class Bridge:
             try:
                 end.send(packet)
             except OSError:
-                self.lost += 1  # no room, or the interface is down
+                self.lost += 1  # the queue is full, or the interface is down
                 continue
             self.passed += 1
             self.late += number < self.highest[end]

@@ -1,7 +1,7 @@
 """A link that loses packets and changes their order, between two namespaces.
 
-Unlike relay.py it knows nothing of datagrams: it carries packets of both families, and so
-loses single fragments. For kernels that have no netem.
+Unlike relay.py it handles packets of both families, not datagrams, and therefore loses single
+fragments. It also works with kernels that have no netem.
 """
 
 import ctypes
@@ -52,7 +52,7 @@ class BadLink:
         assert self.process.stdout.readline() == "ready\n", "the link did not start"
 
     def worsen(self, loss: float = 0.0, jitter: float = 0.0, double: float = 0.0) -> None:
-        """From now on: the share that is lost, the maximum delay in seconds, the share doubled."""
+        """Set the share that is lost, the maximum delay in seconds, and the share doubled."""
         self.process.stdin.write(f"{loss} {jitter} {double}\n")
         self.process.stdin.flush()
 
@@ -62,7 +62,7 @@ class BadLink:
 
 
 def send_plain_packets(namespace: Namespace, interface: str) -> None:
-    """Send the interface's packets with checksums and unjoined, as on a real wire."""
+    """Disable offloads: packets then have checksums and are not joined, as on a real wire."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for command in (ETHTOOL_SGSO, ETHTOOL_STXCSUM):
             value = ctypes.create_string_buffer(struct.pack("=II", command, 0), 8)

@@ -1,4 +1,4 @@
-"""Packets as they pass an interface."""
+"""Captures the packets of an interface."""
 
 import dataclasses
 import socket
@@ -13,7 +13,7 @@ ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 ETHERNET_HEADER = 14
 # Of <asm-generic/socket.h>; the control message has the number of the option and two int64.
 SO_TIMESTAMPNS_NEW, SO_RCVBUFFORCE = 64, 33
-BUFFER = 16 << 20  # bytes; for the time in which this process does not run
+BUFFER = 16 << 20  # bytes; enough while this process does not run
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 
 
@@ -21,7 +21,7 @@ INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 class Packet:
     """An IP packet; `payload` is what follows the IP header (IPv6: the fixed one).
 
-    `time` is when the kernel saw it, in seconds since the epoch: what reads late reads no other.
+    `time` is the kernel's timestamp in seconds since the epoch, even if the packet is read late.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Packet:
 
 
 def parse(packet: bytes, time: float = 0.0) -> Packet | None:
-    """The parts of an IP packet, or None if it is none."""
+    """The parts of an IP packet, or None if it is not an IP packet."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         source, target = (socket.inet_ntop(socket.AF_INET, packet[i : i + 4]) for i in (12, 16))
         # "More fragments" and the offset, but not "don't fragment".
@@ -67,7 +67,7 @@ def parse(packet: bytes, time: float = 0.0) -> Packet | None:
 
 
 class Capture:
-    """What passes an interface in both directions while the `with` block runs."""
+    """The packets of an interface in both directions while the `with` block runs."""
 
     def __init__(self, namespace: Namespace, interface: str, has_ethernet: bool = True):
         self.skip = ETHERNET_HEADER if has_ethernet else 0
@@ -82,7 +82,7 @@ class Capture:
         self.thread = threading.Thread(target=self.receive, daemon=True)
 
     def receive(self) -> None:
-        """Read until `end`, and then what has been queued before."""
+        """Read until `end`, then read the packets that were queued before."""
         seen = 0.0
         while seen < self.end:
             try:
@@ -114,7 +114,7 @@ class Capture:
         ]
 
     def settle(self, kind: int, seconds: float = 1.5) -> None:
-        """Wait until no WireGuard message of a type has passed for so long."""
+        """Wait until no WireGuard message of a type has passed for this long."""
         started = time.time()
 
         def is_quiet() -> bool:

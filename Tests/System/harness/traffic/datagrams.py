@@ -25,7 +25,7 @@ class Arrivals:
     changed: int = 0  # other bytes or another length
     late: int = 0  # after one with a higher number
     doubled: int = 0
-    joined: int = 0  # receive calls that returned several at once
+    joined: int = 0  # receive calls that returned several datagrams
     highest: int = -1
     lost: list = dataclasses.field(default_factory=list)  # runs: [first, count]
     latest: list = dataclasses.field(default_factory=list)  # some of the late: [number, highest]
@@ -66,7 +66,7 @@ class Datagrams:
         return self.sender.poll() is None
 
     def finish(self, seconds: float = 120) -> Arrivals:
-        """Wait until the sender ends, and for datagrams in flight."""
+        """Wait for the sender to end, and for the datagrams in flight."""
         told, _ = self.sender.communicate(timeout=seconds)
         counted, _ = self.receiver.communicate(timeout=seconds)
         return Arrivals(**json.loads(told), **json.loads(counted))
@@ -82,7 +82,7 @@ class Datagrams:
 
 @contextlib.contextmanager
 def datagrams(*arguments, **options) -> Iterator[Datagrams]:
-    """A stream for the length of a block."""
+    """A stream that runs during a `with` block."""
     running = Datagrams(*arguments, **options)
     try:
         yield running
@@ -91,6 +91,6 @@ def datagrams(*arguments, **options) -> Iterator[Datagrams]:
 
 
 def send_datagrams(*arguments, **options) -> Arrivals:
-    """A whole stream."""
+    """Run a whole stream."""
     with datagrams(*arguments, **options) as running:
         return running.finish()

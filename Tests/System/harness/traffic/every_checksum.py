@@ -1,6 +1,6 @@
 """every_checksum.py ADDRESS PORT: datagrams with every value of one 16-bit word, as segments.
 
-One of them has a checksum that comes out as zero, which must be written as 0xffff (RFC 768).
+The computed checksum of one of them is zero, which must be written as 0xffff (RFC 768).
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""A numbered stream of UDP datagrams, to see which ones a change of configuration loses."""
+"""A numbered stream of UDP datagrams, to find those that a change of configuration loses."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from harness.lab.node import Node
 from harness.waiting import wait_until
 
 FIRST_PORT = 5401
-SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; for the time in which this process does not run
+SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; enough while this process does not run
 
 
 class Flow:
@@ -55,7 +55,7 @@ class Flow:
             self.received.add(number)
 
     def finish(self, grace: float = 2.5) -> None:
-        """Stop sending, and wait until nothing has arrived for so many seconds."""
+        """Stop sending, and wait until nothing has arrived for `grace` seconds."""
         if not self.receiving:
             return
         self.sending = False

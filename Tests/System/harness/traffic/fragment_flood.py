@@ -1,9 +1,9 @@
 """fragment_flood.py TARGET SOURCE SECONDS RATE: datagrams of a first and a last fragment only.
 
-Nothing of what is sent can ever be put together (Rose's attack, requirement F4). SOURCE is an
-address to send from, one's own or not, or "random" for another one with each datagram. RATE is
-datagrams a second, 0 for as many as go. Ends with a line that says how many fragments were sent. A
-process of its own, for it is to be fast.
+None of these datagrams can ever be reassembled (Rose's attack, requirement F4). SOURCE is the
+source address, possibly forged, or "random" for a different one in each datagram. RATE is in
+datagrams per second; 0 is as fast as possible. At the end it prints the number of fragments sent.
+It is a separate process for speed.
 """
 
 import random
@@ -16,7 +16,7 @@ IPV4, IPV6 = struct.Struct(">BBHHHBBH4s4s"), struct.Struct(">IHBB16s16s")
 FRAGMENT = struct.Struct(">BBHI")
 MORE_IPV4, MORE_IPV6 = 0x2000, 1
 PREPARED = 8192  # datagrams
-AT_ONCE = 32  # datagrams between two looks at the clock
+AT_ONCE = 32  # datagrams between two readings of the clock
 FARTHEST = 1400  # bytes; the largest offset of a last fragment
 SO_SNDBUFFORCE, BUFFER = 32, 8 << 20
 
@@ -80,7 +80,7 @@ def make_ipv6(source: bytes, target: bytes, chance: random.Random) -> tuple[byte
 
 
 def contents(chance: random.Random) -> tuple[bytes, bytes, int]:
-    """The data of a first and a last fragment, and where the last one begins, beyond a gap."""
+    """The data of a first and a last fragment, and the offset of the last one, after a gap."""
     length = 8 * chance.randint(1, 4)
     ports = struct.pack(">HHHH", chance.getrandbits(16), chance.getrandbits(16), FARTHEST, 0)
     first = ports + chance.randbytes(length - 8)

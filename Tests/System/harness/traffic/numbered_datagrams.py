@@ -1,13 +1,13 @@
 #!/usr/bin/python3
-"""One end of a numbered stream of UDP datagrams: a process of its own, to be fast.
+"""One end of a numbered stream of UDP datagrams, in a separate process for speed.
 
     numbered_datagrams.py receive ADDRESS PORT gro|plain
     numbered_datagrams.py send ADDRESS PORT segments|options|plain SIZE-SIZE COUNT RATE
 
 "options" is plain, with a record route in each IPv4 header.
 
-The receiver says "ready", and after its standard input was closed and nothing came for a while, a
-line of JSON; the sender says such a line at its end. See datagrams.py.
+The receiver prints "ready". When its standard input has been closed and nothing has arrived for a
+while, it prints its counts as a line of JSON; so does the sender at its end. See datagrams.py.
 """
 
 import json
@@ -24,7 +24,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE, BUFFER = 32, 33, 64 << 20
 HEADER = struct.Struct(">QHI")  # number, length, checksum of both and of the payload
 MOST = 1 << 16
 SILENCE = 0.5  # seconds
-SEGMENTS, SEGMENT_BYTES = 64, 60_000  # the most that one send takes
+SEGMENTS, SEGMENT_BYTES = 64, 60_000  # the most that one send accepts
 RECORD_ROUTE = bytes([7, 11, 4]) + bytes(9)  # room for two addresses, and the end of the options
 CONTENT = random.Random(7).randbytes(1 << 17)
 
@@ -136,7 +136,7 @@ class Sender:
         self.sent = self.refused = 0
 
     def run(self, count: int, rate: float) -> None:
-        """`count` datagrams, `rate` a second; 0: as fast as possible."""
+        """Send `count` datagrams, `rate` per second; 0 is as fast as possible."""
         start = time.monotonic()
         while self.sent < count:
             if rate:
@@ -155,7 +155,7 @@ class Sender:
         print(json.dumps({"sent": self.sent, "refused": self.refused}), flush=True)
 
     def send_segments(self, count: int) -> None:
-        """Some of one size and a last that may be shorter, in one call."""
+        """Send several datagrams of one size, and a last one that may be shorter, in one call."""
         size = self.random.randint(*self.sizes)
         most = min(SEGMENTS, SEGMENT_BYTES // size, count - self.sent)
         total = self.random.randint(1, max(1, most))

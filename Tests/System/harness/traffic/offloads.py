@@ -1,8 +1,8 @@
-"""Starting a program on an interface that was made for it, without offloads.
+"""Starts a program on an existing interface without offloads.
 
-wireguard-go sends what one read brought as one batch of segments, and loses the batch where the
-segments are larger than the link's MTU. Of an interface without a packet header it reads one packet
-at a time, which the kernel then sends in fragments.
+wireguard-go sends the packets of one read as one batch of segments, and loses the batch if the
+segments are larger than the link's MTU. From an interface without a packet header it reads one
+packet at a time, which the kernel then sends in fragments.
 """
 
 import io
@@ -30,14 +30,14 @@ def open_tun(node: Node) -> io.RawIOBase:
     return tun
 
 
-# A small set of combinations in which any two choices meet, always the same.
+# A small set of combinations that contains every pair of choices.
 
 
 def pairwise(**factors: tuple) -> list[dict]:
-    """Rows that hold every pair of values of any two factors at least once; always the same rows.
+    """Rows that contain every pair of values of any two factors; always the same rows.
 
-    Greedy: each row starts with the first pair that is still missing and takes, factor by factor,
-    the value that makes the most missing pairs; of equal ones, the one used least so far.
+    Greedy: each row starts with the first pair that is still missing and adds, factor by factor,
+    the value that covers the most missing pairs; of equal ones, the one used least so far.
     """
     names = list(factors)
     missing = {

@@ -1,7 +1,7 @@
 """Echo requests through a tunnel, counted one by one.
 
-ping(8) ends two round trips after the last request, so that on a busy machine it takes late
-answers for lost ones. This waits for each answer until its time is up, and not longer.
+ping(8) ends two round trips after the last request, so on a busy machine it counts late answers as
+lost. This one waits for each answer until its timeout, and not longer.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def request(family: socket.AddressFamily, identifier: int, number: int, size: in
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071; 65535 divides the difference of what is added with and without carries."""
+    """RFC 1071; sums with and without end-around carries are equal modulo 65535."""
     padded = data + bytes(len(data) % 2)
     total = int.from_bytes(padded, "big") % 65535
     return 65535 - total

@@ -11,7 +11,7 @@ import time
 from harness.lab.namespace import Namespace
 
 PORT = 51900
-SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; for the time in which this process does not run
+SO_RCVBUFFORCE, BUFFER = 33, 8 << 20  # bytes; enough while this process does not run
 
 
 class Relay:
@@ -68,7 +68,7 @@ class Relay:
                 try:
                     out.sendto(datagram, target)
                 except OSError:
-                    pass  # an end that was closed
+                    pass  # the receiving end was closed
 
     def receive(self, end: socket.socket) -> None:
         try:

@@ -46,7 +46,7 @@ def iperf(
 ) -> Throughput:
     """A run of iperf3 between two namespaces; UDP at `udp_rate` (as iperf3 writes it), else TCP.
 
-    With `byte_count` it ends after so many bytes instead of some seconds.
+    With `byte_count` it ends after that many bytes instead of some seconds.
     """
     listener = server.namespace.start(
         "iperf3", "-s", "-1", "-p", str(IPERF_PORT), stdout=subprocess.DEVNULL
@@ -71,10 +71,10 @@ def iperf(
 
 
 def paced_udp(client: Node, server: Node, address: str) -> Throughput:
-    """4 Mbit/s of UDP for a second; the best of five runs: a busy machine loses some.
+    """4 Mbit/s of UDP for a second; the best of five runs, because a busy machine loses some.
 
-    417 packets: after a pause of the machine iperf3 sends all that it missed at once, and that
-    must fit into the interface's queue of 500.
+    These are 417 packets: after a pause of the machine iperf3 sends all overdue packets at once,
+    and these must fit into the interface's queue of 500.
     """
 
     def rank(run: Throughput) -> tuple[bool, float]:
@@ -146,11 +146,11 @@ def transfer(source: Node, target: Node, address: str, byte_count: int = 1 << 20
         raise AssertionError(f"{byte_count} bytes to {address} arrived changed or not at all")
 
 
-# TCP transfers of random bytes, compared by SHA-256, with what can be set for a connection.
+# TCP transfers of random bytes, compared by SHA-256, with options of the connection.
 
 PORT = 5301
 CHUNK = 1 << 20  # bytes made and sent at a time
-PATIENCE = 60.0  # seconds in which something must move
+PATIENCE = 60.0  # seconds within which there must be progress
 
 
 def stream(
@@ -164,8 +164,8 @@ def stream(
 ) -> None:
     """Send random bytes and compare; AssertionError if they differ.
 
-    `max_segment` is the MSS of both ends (0: the kernel's); with `write_up_to` each write is of its
-    own random size up to that, and is sent at once.
+    `max_segment` is the MSS of both ends (0: the kernel's). With `write_up_to` each write has a
+    random size up to that, and is sent at once.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     received, arrived = hashlib.sha256(), [0]

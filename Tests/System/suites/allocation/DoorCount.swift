@@ -1,5 +1,5 @@
-// A million random and mutated datagrams and a million configuration lines, with every call that
-// takes memory counted: the worlds of Tests/Unit/CulvertTests/Door, release build. Run by ./run.
+// A million random and mutated datagrams and a million configuration lines, with every allocation
+// counted: the worlds of Tests/Unit/CulvertTests/Door in a release build. build.py compiles it.
 
 @_silgen_name("allocation_count") private func allocationCount() -> UInt64
 @_silgen_name("free_count") private func freeCount() -> UInt64

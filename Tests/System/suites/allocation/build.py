@@ -1,4 +1,4 @@
-"""Builds the programs of the count: interposer, door program, counted static binary."""
+"""Builds the programs that count allocations: interposer, door program, static binary."""
 
 import os
 import pathlib

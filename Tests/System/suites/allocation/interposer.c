@@ -1,12 +1,12 @@
-// Counts the calls that take memory and give it back. Three uses, one file:
+// Counts the calls that allocate and free memory. This file has three uses:
 //
-// - preloaded into the ordinary build (LD_PRELOAD): the names below stand before libc's;
-// - linked into a test variant of the static build, with the linker's --wrap: there are no other
-//   names for libc's own functions in a static program (-DWRAPPED);
-// - linked into a test program, which asks `allocation_count` itself.
+// - preloaded into the ordinary build (LD_PRELOAD): the functions below replace libc's;
+// - linked into a test variant of the static build with the linker's --wrap (-DWRAPPED), because
+//   nothing can be preloaded into a static program;
+// - linked into a test program, which calls `allocation_count` itself.
 //
-// The counts lie in a page shared through the file named by ALLOCATION_COUNTS, so that whoever
-// looks on needs no help from the program. Nothing here allocates.
+// The counts are in a page that is shared through the file named by ALLOCATION_COUNTS, so that
+// another process can read them at any time. Nothing here allocates.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,15 +19,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/// Read by counts.py as six little-endian 64-bit words.
+/// Read by tunnel.py (CountPage) as six little-endian 64-bit words.
 struct counts {
   _Atomic uint64_t magic;
   /// malloc, calloc, realloc, posix_memalign, aligned_alloc, memalign.
   _Atomic uint64_t allocations;
   _Atomic uint64_t frees;
   _Atomic uint64_t bytes;
-  /// Return address of the last allocation, to look for with addr2line; and where this file's
-  /// code lies, as a point of reference.
+  /// The return address of the last allocation, for addr2line, and the address of a function in
+  /// this file as a reference.
   _Atomic uint64_t last_caller;
   _Atomic uint64_t reference;
 };
@@ -86,8 +86,8 @@ LIBC(void, free, (void *));
 LIBC(int, posix_memalign, (void **, size_t, size_t));
 LIBC(void *, aligned_alloc, (size_t, size_t));
 
-// glibc's dlsym may ask for memory to report an error; there is none to report, but calloc is
-// kept out of its way all the same: malloc and a wipe do the same.
+// glibc's dlsym may call calloc to report an error. To avoid recursion in any case, this calloc
+// does not look up libc's: it calls malloc and clears the memory.
 void *DOOR(calloc)(size_t number, size_t size) {
   size_t whole;
   if (__builtin_mul_overflow(number, size, &whole)) {
@@ -101,7 +101,7 @@ void *DOOR(calloc)(size_t number, size_t size) {
 }
 
 #ifdef WRAPPED
-// The names by which musl's own functions (locales, time zones, atexit) ask for memory.
+// The names by which musl's own functions (locales, time zones, atexit) allocate memory.
 LIBC(void *, __libc_malloc, (size_t));
 LIBC(void *, __libc_calloc, (size_t, size_t));
 

@@ -26,7 +26,7 @@ from harness.traffic.streams import stream
 from harness.waiting import wait_until
 from suites.allocation.tunnel import CountPage, Memory, waits_for_work
 
-# Over this leg the exit's datagrams are fragmented; the client's exceed the outer tunnel's MTU.
+# This leg fragments the exit's datagrams; those of the client exceed the outer tunnel's MTU.
 LEG_MTU, INNER_MTU = 576, 2000
 LARGE = 1900  # bytes of a ping that needs fragments both ways
 RECONFIGURATIONS = 30  # of each hop
@@ -225,7 +225,7 @@ class NestedScenario:
         self.chain.home.ip(f"link set {self.client.interface} mtu {INNER_MTU}")
 
     def send_noise(self, source: Node, end: Node) -> None:
-        """Send datagrams that are no messages to a hop's port; large ones are fragmented."""
+        """Send datagrams that are not messages to a hop's port; large ones are fragmented."""
         port = int(end.wg("show", end.interface, "listen-port"))
         outer = "198.51.101.1" if end is self.chain.ends[0] else end.outer4
         with source.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -234,7 +234,7 @@ class NestedScenario:
                 sender.sendto(head + os.urandom(number), (outer, port))
 
     def flood(self) -> None:
-        """Fragments of incomplete datagrams, beside complete ones; memory stays within limits."""
+        """Fragments of incomplete datagrams beside complete ones; memory stays in its limits."""
         with self.flooding() as running:
             while running.poll() is None:
                 ping(self.exit, self.client.inner4, size=LARGE, wait=0.2)
@@ -247,7 +247,7 @@ class NestedScenario:
         self.handshake()
 
     def fill(self) -> None:
-        """Fill every slot with a datagram of the largest size that lacks one fragment."""
+        """Fill every slot with a datagram of the largest size of which one fragment is missing."""
         before = procfs.anonymous_memory(self.client.pid)
         addresses = [socket.inet_aton(it) for it in (STRANGER, self.client.outer4)]
         kind = socket.IPPROTO_UDP
@@ -288,7 +288,7 @@ class NestedScenario:
             running.stdout.close()
 
     def check_resident(self) -> None:
-        """Resident memory is within what `culvert budget` prints for so many hops."""
+        """Resident memory is at most what `culvert budget` prints for this number of hops."""
         program, pid = self.client.program, self.client.pid
         command = [str(program.path), "budget", "--through", "x"]
         ledger = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

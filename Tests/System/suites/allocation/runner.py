@@ -1,8 +1,8 @@
-"""Counts what Culvert allocates after startup: nothing.
+"""Counts allocations of Culvert after startup; there must be none.
 
 Eight views, each of which can be run alone with --only:
 
-  proof     the Embedded compiler, with -no-allocations, refuses any code in the core that does
+  proof     the Embedded compiler, with -no-allocations, rejects code in the core that allocates
   door      a million bad datagrams and a million configuration lines, in process
   ordinary  the ordinary build in a real tunnel, with malloc(3) and the like interposed
   static    the static build, its allocators wrapped by the same counter in the linker
@@ -37,7 +37,7 @@ from suites.allocation.tunnel import Scenario
 def count_R12_in_a_tunnel(
     path: pathlib.Path, interposer: str | None, is_nested: bool, options: argparse.Namespace
 ) -> int:
-    """Run the scenario; 0 if nothing was allocated. `interposer` None: ask only the kernel."""
+    """Run the scenario; 0 if nothing was allocated. Without interposer, only the kernel counts."""
     lab = Lab()
     kind = NestedScenario if is_nested else functools.partial(Scenario, packets=options.packets)
     try:
@@ -64,7 +64,7 @@ def count_R12_in_a_tunnel(
 def isolated(
     path: pathlib.Path, interposer: str | None, is_nested: bool, options: argparse.Namespace
 ) -> int:
-    """Run in a new process, as a process can get namespaces of its own only once."""
+    """Run in a new process, because a process can enter private namespaces only once."""
     sys.stdout.flush()
     child = os.fork()
     if child:

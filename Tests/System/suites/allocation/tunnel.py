@@ -1,4 +1,4 @@
-"""Memory of a program as the interposer and the kernel count it, and a stress run of a tunnel."""
+"""Memory of a program, from the interposer and the kernel, and a stress run of a tunnel."""
 
 import dataclasses
 import itertools
@@ -67,16 +67,16 @@ class Memory:
 
     @property
     def problem(self) -> str:
-        """What of this difference is an allocation; resident memory may grow within mappings."""
+        """The allocations in this difference; resident memory may grow within existing mappings."""
         names = ("allocations", "frees", "mapped", "data")
         taken = [f"{name} {getattr(self, name):+d}" for name in names if getattr(self, name)]
         return ", ".join(taken)
 
 
 def waits_for_work(pid: int) -> bool:
-    """Whether the program has reached its loop, so that the arena is sealed.
+    """Whether the program has reached its event loop; the arena is then sealed.
 
-    Then one of its workers sleeps in epoll, not always the first.
+    At that point one of its workers, not always the first, waits in epoll.
     """
     calls = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/syscall")]
     return any(call.split(" ", 1)[0].strip() in EPOLL_CALLS for call in calls)
@@ -168,7 +168,7 @@ class Scenario:
         return stats["rx"]["packets"], stats["tx"]["packets"]
 
     def send(self, packets: int) -> None:
-        """Send small datagrams until half of the packets have been carried each way."""
+        """Send small datagrams until half of the packets have passed in each direction."""
         end = time.monotonic() + PATIENCE
         start = self.counted_packets()
         for number in itertools.count():
@@ -285,7 +285,7 @@ class Scenario:
         self.handshake()
 
     def send_noise(self) -> None:
-        """Send datagrams that are no messages to the outer port."""
+        """Send datagrams that are not messages to the outer port."""
         with self.theirs.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for number in range(20_000):
                 head = bytes([number % 6, 0, 0, 0])

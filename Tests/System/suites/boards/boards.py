@@ -1,4 +1,4 @@
-"""The boards, and how this machine runs the program of each."""
+"""The boards, and how this machine runs their programs."""
 
 import dataclasses
 import pathlib
@@ -21,7 +21,7 @@ class Board:
     name: str
     emulator: str
     cpu: str = ""
-    # In bytes, of a counter in the program's heap: see guest.py.
+    # Bytes of a counter in the program's heap: see guest.py.
     word_size: int = 8
 
     @property

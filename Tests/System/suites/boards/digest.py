@@ -1,4 +1,4 @@
-"""`culvert selftest`: all boards compute the same."""
+"""`culvert selftest`: all boards compute the same results."""
 
 import pathlib
 import subprocess
@@ -13,7 +13,7 @@ EXPECTED = REPOSITORY / "Tests" / "System" / "known_answers" / "expected"
 
 class DigestTests(InteropCase):
     def selftest(self, program: pathlib.Path) -> str:
-        # A program without this command would take the word for the name of an interface.
+        # A program without this command would take the word for an interface's name.
         if "culvert selftest" not in self.output(program, "--help"):
             self.skipTest(f"{program} has no selftest")
         return self.output(program, "selftest")

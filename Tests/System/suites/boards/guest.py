@@ -1,9 +1,9 @@
-"""The mappings and the heap of an emulated program, seen from outside.
+"""The mappings and the heap of an emulated program, read from outside.
 
-The program is static and stripped, so nothing can be put in front of posix_memalign. But its heap
-(Sources/CLinux/allocation.c) counts each call that takes or gives memory, and keeps the count and
-its marks behind a name that is found in the program's data. Larger memory comes from system calls.
-So the count and the system calls together tell whether there was any.
+The program is static and stripped, so posix_memalign cannot be interposed. However, its heap
+(Sources/CLinux/allocation.c) counts each call that allocates or frees memory, and keeps the counter
+and its bounds behind a marker in the program's data. Larger blocks are allocated by system calls.
+The counter and the system calls together therefore reveal any allocation.
 """
 
 import dataclasses

@@ -12,9 +12,9 @@ from suites.boards.boards import BOARDS, Board
 from suites.boards.guest import MEMORY_CALL, Account, resident
 
 TRACED_PACKETS, PACKETS = 2_000, 10_000
-# Besides its file and the arena: stack, zeroed variables, heap allocated at startup.
+# Memory beyond the file and the arena: stack, zeroed variables, heap allocated at startup.
 REST = 128 << 10
-LEAST = 200 << 10  # tables that are written at startup, and the program
+LEAST = 200 << 10  # the program, and the tables that are written at startup
 
 
 class MemoryTests(InteropCase):
@@ -65,7 +65,7 @@ class MemoryTests(InteropCase):
 
     @heavy
     def test_R12_what_is_resident_was_taken_at_start(self) -> None:
-        """With more packets: the program, its stack and at most its budget are resident."""
+        """With more packets, only program, stack and at most the budget are resident."""
         scenario = self.start(self.settings.program, PACKETS)
         self.check_day(scenario)
         used = resident(scenario.ours.pid, self.board.path)

@@ -1,4 +1,4 @@
-"""Runs every board's tests in a process and namespaces of its own, some boards at a time."""
+"""Runs each board's tests in a separate process with its own namespaces, some in parallel."""
 
 import argparse
 import collections
@@ -20,7 +20,7 @@ from suites.boards.boards import BOARDS, NATIVE
 from suites.boards.selection import FULL_BOARDS, digest_tests, tests_of, tests_of_pairs
 from suites.boards.tunnels import find_lacks
 
-PAIRS = "pairs"  # stands for a board where each is tested against each
+PAIRS = "pairs"  # instead of a board: the part that tests each board against each other
 AT_ONCE = 2
 COUNTS = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped in .*")
 STARTED = re.compile(r"running \d+ tests")
@@ -73,13 +73,13 @@ def parts_of(boards: list[str]) -> list[str]:
 
 
 def cannot_run(boards: list[str]) -> str:
-    """What is missing on this machine; empty when nothing is."""
+    """What this machine lacks; empty if nothing is missing."""
     reasons = [missing_tools(), *(BOARDS[name].missing for name in boards)]
     return "; ".join(dict.fromkeys(filter(None, [*reasons, missing_rights()])))
 
 
 def missing_rights() -> str:
-    """Tried in a process of its own, as a process can have namespaces of its own only once."""
+    """Tried in a child, because a process can enter private namespaces only once."""
     child = os.fork()
     if child == 0:
         try:
@@ -102,7 +102,7 @@ def chosen(part: str, boards: list[str], options: argparse.Namespace) -> list[In
 
 
 def run_part(part: str, boards: list[str], options: argparse.Namespace) -> int:
-    # However the run ends, its parts end with it.
+    # The parts end with the run, for whatever reason it ends.
     isolation.libc.prctl(isolation.PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     tests = chosen(part, boards, options)
     if not tests:
@@ -110,7 +110,7 @@ def run_part(part: str, boards: list[str], options: argparse.Namespace) -> int:
         return 0
 
     def body() -> int:
-        # In the namespaces, as find_lacks makes an interface.
+        # In the namespaces, because find_lacks creates an interface.
         board = BOARDS[boards[0] if part == PAIRS else part]
         lacks = {} if options.digests else find_lacks(board.program())
         settings = Settings(board.program(lacks), Program(NEWEST))
@@ -155,7 +155,7 @@ class Parts:
                 elif line.strip() and not STARTED.fullmatch(line.strip()):
                     self.print_line(labelled(line.rstrip(), name))
         with self.lock:
-            # Without counts it ended in the middle.
+            # Without counts, it ended before its tests did.
             self.statuses.append(process.returncode if seen else process.returncode or 1)
         self.print_line(f"{name} ended after {time.monotonic() - start:.0f} s")
 
@@ -169,7 +169,7 @@ class Parts:
 
 
 def labelled(line: str, name: str) -> str:
-    """The line with the board's name in it: after the verdict, so that lines begin alike."""
+    """The line with the board's name after the verdict, so that all lines start alike."""
     head, body = line[:15], line[15:]
     if line.startswith(("ok ", "skip ", "FAIL ")):
         return f"{head}{name} {body}"

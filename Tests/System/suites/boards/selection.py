@@ -1,8 +1,8 @@
-"""Which of the interoperability tests a board runs.
+"""The selection of interoperability tests for each board.
 
-Every board runs what depends on the processor, the word size or the kernel's interfaces as the
-emulator passes them on. Command lines, error texts and the like are the same on all boards: one
-64-bit and one 32-bit board run those as well.
+Every board runs the tests that depend on the processor, the word size or the emulated system calls.
+Command lines, error texts and the like are the same on all boards; only one 64-bit and one 32-bit
+board run those tests.
 """
 
 import fnmatch
@@ -50,7 +50,7 @@ FULL_BOARDS = ("aarch64", "armv6")
 
 
 def tests_of(board: str) -> list[InteropCase]:
-    """The board's share of the interoperability tests, and those that only boards need."""
+    """The interoperability tests of the board, and the tests that exist only for boards."""
     patterns = CORE + (REST if board in FULL_BOARDS else ())
     tests = {short_name(test): test for test in find_tests("interop")}
     names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Tunnels between boards, and what the program reports about an emulator that lacks something."""
+"""Tunnels between boards, and the program's reports if the emulator lacks something."""
 
 import itertools
 
@@ -20,7 +20,7 @@ NO_SUCH_OPTION = "(ENOPROTOOPT)"
 
 class LackingTests(InteropCase):
     def test_a_mark_that_cannot_be_set_is_reported(self) -> None:
-        """The request fails, the log has a line, and the tunnel goes on; or the mark is set."""
+        """The request fails, the log has a line, and the tunnel still works; or the mark is set."""
         pair = self.pair()
         pair.handshake()
         with UAPIConnection(pair.ours.socket_path) as connection:
@@ -54,7 +54,7 @@ FwMark = 77
             self.assertNotIn(REFUSED, node.log)
 
     def test_a_plain_start_reports_nothing(self) -> None:
-        """The emulator has everything that the program needs; otherwise the log had an error."""
+        """The emulator has everything that the program needs, or the log would have an error."""
         pair = self.pair()
         pair.handshake()
         self.assertNotIn("ERROR", pair.ours.log)
@@ -62,7 +62,7 @@ FwMark = 77
 
 
 def find_lacks(program: Program) -> dict[str, str]:
-    """What the system under the program lacks, by the program's own log."""
+    """Features that the program's system lacks, according to the program's log."""
     lab = Lab()
     try:
         node = lab.node(lab.namespace("probe"), program, "probe")

@@ -1,9 +1,9 @@
-"""The programs of the library's documentation, exactly as they are printed there.
+"""The programs in the library's documentation, exactly as printed there.
 
 `hello` is extracted from the article Embedding.md (each code block whose first line is a comment
 with a file's name) and built in build/embedding as a package that depends on this one; two
-instances of it talk over UDP on loopback. `nested` is Examples/nested. What they print is compared
-with what the documentation says.
+instances of it communicate over UDP on loopback. `nested` is Examples/nested. Their output is
+compared with the output in the documentation.
 """
 
 import difflib
@@ -21,7 +21,7 @@ OUTPUT = REPOSITORY / "build" / "embedding"
 FILES = ("Package.swift", "Sources/hello/main.swift")
 RUN = "$ swift run hello"
 MOST_LINES = 79  # the documentation says: under 80
-# The article cannot know where its reader has put this package.
+# The article does not know the location of this package.
 DEPENDENCY = 'path: "../culvert"'
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # The key pairs of RFC 7748, section 6.1.

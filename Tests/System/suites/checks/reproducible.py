@@ -1,9 +1,9 @@
-"""Same inputs, same bytes: SDK and binary of each board, built twice from nothing.
+"""Same inputs, same bytes: SDK and binary of each board, built twice from scratch.
 
-Everything that must not matter differs between the two: the path and its length, the temporary
-folder, the home, the time zone, the permissions of new files, and how many compilers run at a
-time. Sources are those of this checkout, committed or not; downloads are shared, as make-sdk
-checks the sum of each.
+Everything that must not affect the result differs between the two builds: the path and its length,
+the temporary folder, the home folder, the time zone, the permissions of new files, and the number
+of parallel compilers. The sources are those of this checkout, committed or not. Downloads are
+shared, because make-sdk verifies the checksum of each.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ SHOWN = 48  # bytes of a difference
 
 @dataclasses.dataclass(frozen=True)
 class Checkout:
-    """A copy of this checkout, and what is different about it."""
+    """A copy of this checkout, and the conditions of its build."""
 
     path: pathlib.Path
     jobs: int
@@ -81,7 +81,7 @@ class Checkout:
 
 
 def listing(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
-    """Each path in it with its mode, and the sum of its content or the target of a link."""
+    """Each path in it with its mode, and the hash of its content or the target of a link."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -95,7 +95,7 @@ def listing(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
 
 
 def difference(board: str, first: pathlib.Path, second: pathlib.Path) -> str:
-    """Where two files differ, in words; both are kept."""
+    """A description of where two files differ; both files are kept."""
     one, other = first.read_bytes(), second.read_bytes()
     offset = next((at for at, pair in enumerate(zip(one, other)) if pair[0] != pair[1]), None)
     folder = KEPT / board
@@ -133,7 +133,7 @@ def reproducible(checkouts: tuple[Checkout, Checkout], board: str) -> str:
 
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
-        # Paths that have nothing in common below the first folder, nor their length.
+        # Paths with different lengths and nothing in common below the first folder.
         scratch = pathlib.Path(name)
         checkouts = (
             Checkout(scratch / "a", 1, "UTC", 0o022),

@@ -2,18 +2,18 @@
 
 from harness.command import CheckError, attempt, output_of, run_checks
 
-# An operation takes ten to thirty times as long as without a sanitizer.
+# Under a sanitizer, an operation takes ten to thirty times as long.
 SHORTENED = {"CULVERT_SIMULATION_SEEDS": "6", "REASSEMBLY_STREAMS": "800"}
-# LeakSanitizer cannot tell what Swift's runtime keeps on purpose.
+# LeakSanitizer cannot distinguish leaks from memory that Swift's runtime keeps on purpose.
 ADDRESS = {"ASAN_OPTIONS": "detect_leaks=0"}
-# A report makes the program exit with status 66, which its test takes for a failure.
+# After a report the program exits with status 66, which its test counts as a failure.
 THREAD = {"TSAN_OPTIONS": "exitcode=66 halt_on_error=0"}
 
 
 def test_under(sanitizer: str, *options: str, **environment: str) -> str:
-    """Build and run the core's tests, in a build folder of their own."""
+    """Build and run the core's unit tests, in a separate build folder."""
     common = ("--scratch-path", f".build-{sanitizer}", f"--sanitize={sanitizer}")
-    # The linker warns of every helper that the sanitizer brings.
+    # Built separately, because the linker warns about every helper of the sanitizer.
     output_of("swift", "build", "--build-tests", *common)
     words = ("swift", "test", "--skip-build", "--quiet", *common)
     printed = output_of(
@@ -34,9 +34,9 @@ def thread() -> str:
 def workers() -> str:
     """The program with four workers.
 
-    Swift reports to the sanitizer that a mutating call on a value behind a pointer writes all of
-    that value, at its address; here each part of a value has a lock of its own. Those reports are
-    dropped (AnnotateNoOp is the sanitizer's own function); the loads and stores are still watched.
+    For a mutating call on a value behind a pointer, Swift reports to the sanitizer a write of the
+    whole value. Here each part of a value has its own lock, so those reports are dropped
+    (AnnotateNoOp is a function of the sanitizer); actual loads and stores are still checked.
     """
     output_of(
         *("swift", "build", "-c", "release", "--product", "culvert", "--sanitize=thread"),

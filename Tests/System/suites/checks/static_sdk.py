@@ -1,9 +1,9 @@
-"""What `make static-sdk` does with no official SDK, with the wrong one, with two, and with one.
+"""The behaviour of `make static-sdk` with no official SDK, with a wrong one, with two, with one.
 
 The official SDK itself is not used. A stand-in has its name and its triple, but contains our own
-sysroot without libsodium, and Embedded Swift. So this shows that the script finds the SDK, that
-libsodium's headers reach the importer and its library the linker, and that the result is examined
-and run; not that the official SDK's modules and libc build this package.
+sysroot without libsodium, and Embedded Swift. This shows that the script finds the SDK, that the
+importer finds libsodium's headers and the linker its library, and that the result is checked and
+run. It does not show that the official SDK's modules and libc build this package.
 """
 
 import json
@@ -96,7 +96,7 @@ class StandIns:
                 self.remove(version)
 
     def one(self) -> str:
-        """Builds, is static, answers selftest."""
+        """It builds a static program, which passes its selftest."""
         place = self.add(swift_version())
         output_of("Toolchain/make-sdk", "aarch64")
         self.retarget(REPOSITORY / "build" / "sdk" / "culvert.artifactbundle" / "aarch64", place)

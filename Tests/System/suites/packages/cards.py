@@ -63,7 +63,7 @@ def card(shell: bytes, system: str = "systemd", release: str = "ID=debian") -> p
 
 
 def snapshot(path: pathlib.Path) -> dict[str, tuple]:
-    """Everything that a write would change."""
+    """The state of every file, to detect any write."""
     found = {}
     for file in sorted(path.rglob("*")):
         status = file.lstat()

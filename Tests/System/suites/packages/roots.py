@@ -1,4 +1,4 @@
-"""Temporary root file systems: each test has an overlay over a common one in memory."""
+"""Temporary root file systems: each test has an in-memory overlay over a common one."""
 
 import fcntl
 import functools
@@ -16,7 +16,7 @@ from harness.settings import REPOSITORY
 ROOTS = REPOSITORY / "build" / "roots"
 ARCHITECTURES = ("amd64", "arm64")
 SUITE = "bookworm"
-# Besides the minimum: what starts the services, and what shows that they work.
+# Packages beyond the minimum: to start the services, and to test that they work.
 EXTRA = "systemd,systemd-sysv,iproute2,iputils-ping"
 # On the private /run in memory, which disappears with the namespaces of the run.
 SCRATCH = pathlib.Path("/run/packages")
@@ -34,8 +34,8 @@ def is_native(architecture: str) -> bool:
 def make(architecture: str) -> None:
     """Make build/roots/ARCHITECTURE.tar, a small Debian 12, from the archive that apt uses.
 
-    That of this machine is complete, with systemd; others are only unpacked (debootstrap
-    --foreign), as a card's files are. Made once.
+    For this machine's architecture it is complete, with systemd; others are only unpacked
+    (debootstrap --foreign), like the files of a card. An existing one is kept.
     """
     ROOTS.mkdir(parents=True, exist_ok=True)
     with (ROOTS / "lock").open("w") as lock:

@@ -8,7 +8,7 @@ from harness.report import Report
 from harness.runner import SKIPPED, add_options, chosen, load_tests, run_one
 from suites.packages import roots
 
-# In the order that finds mistakes soonest.
+# In the order that finds mistakes earliest.
 MODULES = ("texts", "deb", "service", "boot", "tarball", "flash")
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if os.geteuid() != 0:
         print("skipped: chroots and namespaces need root")
         return SKIPPED
-    # The network namespace of the tests has no way to a mirror.
+    # Now, because the network namespace of the tests cannot reach a mirror.
     for architecture in roots.ARCHITECTURES:
         if roots.missing(architecture) is None:
             try:

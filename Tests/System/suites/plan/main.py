@@ -1,4 +1,4 @@
-"""The parts of `make test`, and of `make test-rest`, which is what `make test-all` adds."""
+"""The parts of `make test` and of `make test-rest`; `make test-all` runs both."""
 
 import argparse
 import fnmatch
@@ -70,7 +70,7 @@ def digest(board: str) -> Part:
 
 
 def rest_parts() -> list[Part]:
-    """What `make test` leaves out; its builds are there."""
+    """The parts that `make test` leaves out; they use the builds of `make test`."""
     ordinary = ("ordinary build",)
     return [
         Part("ordinary build", make("build"), Lane.FIRST),

@@ -1,4 +1,4 @@
-"""Runs parts side by side, in an order that their needs allow, and prints what it is doing."""
+"""Runs parts in parallel, in an order that their needs allow, and prints the progress."""
 
 import contextlib
 import dataclasses
@@ -15,18 +15,18 @@ from harness.runner import SKIPPED
 from harness.settings import REPOSITORY
 
 LOGS = REPOSITORY / "build" / "tests"
-SILENCE = 15.0  # seconds after which a line tells what is running
+SILENCE = 15.0  # seconds after which a line names the running parts
 SHOWN = 200  # lines of a failed part
 TOTAL = re.compile(r"running (\d+) tests")
 ENDED = re.compile(r"(?:ok|skip|FAIL) ")
 
 
 class Lane(enum.Enum):
-    """What a part may run beside."""
+    """Decides which parts may run at the same time."""
 
     # Needed by the others: starts at once, at normal priority.
     FIRST = enum.auto()
-    # Only computes: runs when no other process wants the processor.
+    # Only computes: runs at the lowest priority.
     COMPUTE = enum.auto()
     # Uses network namespaces, and waits for timers most of the time.
     NETWORK = enum.auto()
@@ -43,7 +43,7 @@ class Part:
     name: str
     command: tuple[str, ...]
     lane: Lane = Lane.COMPUTE
-    # Parts that have to pass before.
+    # Parts that have to pass first.
     needs: tuple[str, ...] = ()
     # How much of its lane it takes.
     width: int = 1
@@ -86,7 +86,7 @@ class Running:
 
     @property
     def progress(self) -> str:
-        """How far it is: tests that ended if it counts them, else its time."""
+        """Progress: the number of tests that have ended if known, else the time."""
         text = self.text
         total = TOTAL.search(text)
         if not total:
@@ -120,7 +120,7 @@ class Running:
 
 
 def prepare(lane: Lane) -> None:
-    """In the child: end with the parent; a part that only computes yields to all others."""
+    """In the child: exit with the parent; a part that only computes yields to all others."""
     isolation.libc.prctl(isolation.PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if lane is Lane.COMPUTE:
         os.nice(19)
@@ -180,13 +180,13 @@ class Schedule:
     def has_room(self, part: Part) -> bool:
         lanes = [it.part.lane for it in self.running for _ in range(it.part.width)]
         if part.lane is Lane.ALONE:
-            # What can run beside others goes first.
+            # Parts that can run beside others start first.
             return not lanes and not any(it.lane is not Lane.ALONE for it in self.waiting)
         if Lane.ALONE in lanes:
             return False
         room = ROOM[part.lane]
         if part.lane is Lane.COMPUTE:
-            # A part of the first lane has a processor.
+            # A part of the first lane occupies a processor.
             room -= lanes.count(Lane.FIRST)
         return lanes.count(part.lane) + part.width <= room
 

@@ -28,7 +28,7 @@ complete -c culvert -l max-peers -x -d 'Peers'
 complete -c culvert -l max-allowed-ips -x -d 'Allowed IPs, all peers together'
 complete -c culvert -l max-staged -x -d 'Packets per peer that wait for a handshake'
 complete -c culvert -l staging-slots -x -d '2 KB slots for waiting packets, all peers together'
-complete -c culvert -l handshake-ring -x -d 'Queued handshake messages; above one eighth, cookies are required'
+complete -c culvert -l handshake-ring -x -d 'Queued handshake messages; at one eighth or more, cookies are required'
 complete -c culvert -l batch-packets -x -d 'Packets per batch'
 complete -c culvert -l udp -x -d 'Forward a local port to a destination behind the tunnel' \
     -n '__fish_seen_subcommand_from forward budget'

@@ -8,7 +8,7 @@ from harness.lab.control import UAPIConnection
 from harness.waiting import wait_until
 
 NOBODY = 65534
-LARGEST_MTU = 65475  # what a datagram can carry
+LARGEST_MTU = 65475  # the largest packet that fits into a datagram
 
 WRONG = {
     "unknown_option": (("--no-such-option", "wg0"), "--no-such-option"),
@@ -32,7 +32,7 @@ class CommandLineTests(InteropCase):
     @culvert_only
     @each(mistake=tuple(WRONG))
     def test_a_mistake_is_told_in_one_line(self, mistake: str) -> None:
-        """Exit status 2, and a line that names the mistake."""
+        """The exit status is 2, and one line names the mistake."""
         arguments, culprit = WRONG[mistake]
         result = self.call(*arguments)
         self.assertEqual((result.returncode, result.stdout), (2, ""))
@@ -43,14 +43,14 @@ class CommandLineTests(InteropCase):
     @culvert_only
     @each(mtu=(67, LARGEST_MTU + 1, 65535))
     def test_R33_an_mtu_beyond_the_buffers_is_refused(self, mtu: int) -> None:
-        """With the limit in the message."""
+        """The message contains the limit."""
         result = self.call("--mtu", str(mtu), "wg0")
         self.assertEqual(result.returncode, 2)
         self.assertIn(str(LARGEST_MTU), result.stderr)
 
     @culvert_only
     def test_R33_an_mtu_raised_beyond_the_buffers_is_told(self) -> None:
-        """The owner sets the interface's MTU, but the log has what the tunnel can carry."""
+        """The owner may set any MTU of the interface; the log has the limit of the tunnel."""
         pair = self.pair(level="error")
         pair.handshake()
         pair.ours.namespace.ip(f"link set {pair.ours.interface} mtu {LARGEST_MTU + 40}")

@@ -1,4 +1,4 @@
-"""Starting and ending: daemon or foreground, signals, a device or socket taken away."""
+"""Starting and ending: daemon or foreground, signals, a removed device or socket."""
 
 import io
 import os
@@ -46,7 +46,7 @@ class DaemonTests(InteropCase):
 
     @culvert_only
     def test_the_daemon_heeds_signals_at_once(self) -> None:
-        """It is ready when the command returns: a signal at that moment leaves nothing behind."""
+        """It is ready when the command returns: a signal at once leaves nothing behind."""
         node = self.node()
         self.assertEqual(node.namespace.attempt(*self.daemon(node)).returncode, 0)
         (pid,) = node.namespace.pids()
@@ -85,14 +85,14 @@ class ForegroundTests(InteropCase):
             node = self.node()
             node.process = node.namespace.start(*self.settings.program.command(node.interface))
             end = time.monotonic() + 15
-            # Polling would notice it too late.
+            # Without sleeping, which would notice the file too late.
             while not os.path.lexists(node.socket_path) and time.monotonic() < end:
                 pass
             self.assertEqual(node.stop(), 0)
             self.assertEqual(node.leftovers(), [])
 
     def test_wg_process_foreground(self) -> None:
-        """The environment can ask for the foreground as well as -f."""
+        """The environment can select the foreground, like -f."""
         node = self.node()
         command = self.settings.program.command(node.interface, foreground=False)
         environment = dict(os.environ, WG_PROCESS_FOREGROUND="1")
@@ -126,7 +126,7 @@ class ForegroundTests(InteropCase):
 
     @culvert_only
     def test_a_busy_interface_is_told_in_one_line(self) -> None:
-        """Also if another program made it: here ip(8) made the device."""
+        """Also if another program created it: here ip(8) creates the device."""
         node = self.node()
         node.namespace.ip(f"link add {node.interface} type veth peer name other")
         result = node.namespace.attempt(*self.settings.program.command(node.interface), seconds=15)
@@ -169,7 +169,7 @@ class ForegroundTests(InteropCase):
 class EnvironmentTests(InteropCase):
     @each(offloads=(False, True))
     def test_WG_TUN_FD_is_used(self, offloads: bool) -> None:
-        """The interface is the one behind the descriptor, made with a packet header or without."""
+        """The interface is that of the descriptor, created with or without a packet header."""
         node = self.node()
         with open_tun(node, IFF_VNET_HDR if offloads else 0) as tun:
             number = tun.fileno()
@@ -192,7 +192,7 @@ class EnvironmentTests(InteropCase):
     @culvert_only
     @each(name=("WG_TUN_FD", "WG_UAPI_FD"))
     def test_a_bad_descriptor_is_refused(self, name: str) -> None:
-        """A number that is not open, or is no number, ends the program with status 1."""
+        """A closed descriptor, or text that is not a number, ends the program with status 1."""
         for value in ("977", "x"):
             node = self.node()
             environment = dict(os.environ, **{name: value})

@@ -19,7 +19,7 @@ class RaceFigureTests(InteropCase):
 
     @quick
     def test_spreads_and_ratios(self) -> None:
-        """Ratios are those of the turns if all have one; there is none for a divisor of zero."""
+        """Ratios are those of the turns if all have one; a divisor of zero gives no ratio."""
         subject = {"a": [3, 1, 2], "b": [1, 1, 1], "c": [6, 8]}
         results = self.results(subject, {"a": [4, 4, 100], "b": [0, 0, 1], "c": [1, 2, 3]})
         self.assertEqual(results.spread(SUBJECT, "a"), Spread(2, 1, 3))
@@ -32,7 +32,7 @@ class RaceFigureTests(InteropCase):
 
     @quick
     def test_limits_hold_at_their_bound_and_not_beyond(self) -> None:
-        """Each is kept exactly at the bound and broken just past it."""
+        """Each limit holds exactly at its bound and fails just past it."""
         reference = {"tcp1_up": [100], "cpu_both": [10], "rss": [9], "retransmits1": [10]}
         kept = {"tcp1_up": [130], "cpu_both": [7], "rss": [8], "retransmits1": [50]}
         broken = {"tcp1_up": [129], "cpu_both": [7.1], "rss": [8.1], "retransmits1": [51]}
@@ -44,7 +44,7 @@ class RaceFigureTests(InteropCase):
 
     @quick
     def test_programs_are_given_by_name_and_command(self) -> None:
-        """The interface's name comes last after -f, or at its place in the command."""
+        """The interface's name is appended after -f, or replaces its placeholder."""
         path = self.settings.program.path
         first, second = options.parse_list(f"a={path} --x 'y z'; {path} --on {{}} --now")
         self.assertEqual(first.name, "a")

@@ -43,10 +43,10 @@ class KeyChangeTests(InteropCase):
             flow.await_progress(50)
         self.assertEqual(flow.lost, [])
         self.assertEqual(ours.latest_handshake(theirs), before)
-        # The peer forgets its session; only the new key can make another.
+        # The peer forgets its session; only the new key allows another one.
         theirs.set("peer", ours.keys.public, "remove")
         theirs.add_peer(ours, ours.endpoint() if role == "responder" else None, None, key)
-        # Our end, when it initiates, notices after 15 s without an answer (whitepaper 6.5).
+        # If our end initiates, it notices after 15 s without an answer (whitepaper 6.5).
         source, target = pair.initiator, pair.responder
         wait_until(lambda: ping(source, target.inner4, 1).received, "an answer", 40)
 
@@ -69,7 +69,7 @@ class PeerTests(InteropCase):
             back.await_progress()
 
     def await_silence(self, *flows: Flow) -> None:
-        """Wait until a hundred more datagrams of each flow have been sent and none has arrived."""
+        """Wait until each flow has sent a hundred more datagrams and none has arrived."""
 
         def is_silent() -> bool:
             received, sent = ([len(it.received) for it in flows], [it.sent for it in flows])

@@ -38,7 +38,7 @@ class SelftestTests(InteropCase):
     @quick
     @culvert_only
     def test_every_answer_is_what_the_specifications_say(self) -> None:
-        """The digests are those that known_answers computes independently."""
+        """The digests equal those that known_answers computes independently."""
         result = self.call("selftest")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result.stdout)
         with tempfile.NamedTemporaryFile("w", suffix=".selftest") as file:
@@ -88,7 +88,7 @@ class SelftestTests(InteropCase):
     @heavy
     @culvert_only
     def test_bench_tells_what_it_measures(self) -> None:
-        """Each line is a number and its meaning; the last is that of the slower lane."""
+        """Each line is a number and its meaning; the last line is for the slower lane."""
         result = self.call("bench", "--seconds", "1")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         lines = result.stdout.splitlines()
@@ -101,7 +101,7 @@ class SelftestTests(InteropCase):
         self.assertLess(max(map(len, lines)), 100)
         slower = min(numbers[8:10])
         self.assertAlmostEqual(numbers[10], slower * 1420 * 8 // 10**6, delta=1)
-        # Fragments in order or not, more of them take longer.
+        # In order or not, more fragments take longer.
         self.assertGreater(min(numbers[6:8]), min(numbers[4:6]))
 
     @quick

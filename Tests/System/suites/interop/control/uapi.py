@@ -1,4 +1,4 @@
-"""The configuration protocol by raw socket: file, commands, rules and errors."""
+"""The configuration protocol on its socket: file, commands, rules and errors."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ class UAPISocketTests(InteropCase):
 
     @culvert_only
     def test_directory_mode_0700(self) -> None:
-        """In a mount namespace of its own, where the directory does not exist before."""
+        """In a separate mount namespace, where the directory does not exist yet."""
         node = self.node()
         command = " ".join(self.settings.program.command(node.interface))
         script = f"mount -t tmpfs none /run && exec {command}"
@@ -121,7 +121,7 @@ class UAPICommandTests(UAPICase):
         self.assertIn(("fwmark", "7"), replies[2])
 
     def test_a_command_may_arrive_byte_by_byte(self) -> None:
-        """Lines count, not the writes that they arrive in."""
+        """Lines may be split into writes in any way."""
         for character in f"set=1\npublic_key={self.peer}\nallowed_ip=10.1.0.0/24\n\n":
             self.uapi.send(character)
         self.assertEqual(self.uapi.reply(), [("errno", "0")])
@@ -212,7 +212,7 @@ class UAPIRuleTests(UAPICase):
         self.assertEqual(self.peers(), {})
 
     def test_update_only(self) -> None:
-        """An unknown peer is not made; a known one is changed."""
+        """An unknown peer is not created; a known one is changed."""
         self.apply(f"public_key={self.peer}", "update_only=true", "allowed_ip=10.1.0.0/24")
         self.assertEqual(self.peers(), {})
         self.apply(f"public_key={self.peer}")
@@ -275,7 +275,7 @@ class UAPIErrorTests(UAPICase):
 
     @quick
     def test_what_cannot_be_parsed_answers_einval(self) -> None:
-        """Each bad value of a device key and of a peer key, one by one."""
+        """One bad value at a time, of a device key or of a peer key."""
         device = ["private_key=ab", f"private_key={'zz' * 32}", "listen_port=65536"]
         device += ["listen_port=-1", "listen_port=a", "listen_port=", "fwmark=4294967296"]
         device += ["fwmark=x", "replace_peers=false", "nonsense=1", f"private_key={'ab' * 33}"]

@@ -63,7 +63,7 @@ class WgToolTests(InteropCase):
         def counted(node: Node, other: Node) -> list[int]:
             return list(map(int, node.show("transfer")[other.keys.public].split()))
 
-        # A keepalive may be in flight while they are asked.
+        # A keepalive may be in flight between the two queries.
         wait_until(
             lambda: counted(ours, theirs) == counted(theirs, ours)[::-1],
             "equal counts at both ends",
@@ -143,7 +143,7 @@ class WgToolTests(InteropCase):
         return f"{mark:#x}" if mark else "off"
 
     def configured(self) -> Pair:
-        """A pair with a session, our end having a value in every field."""
+        """A pair with a session; our end has a value in every field."""
         pair = self.pair()
         ours, theirs = pair.nodes
         self.key = preshared_key()
@@ -216,7 +216,7 @@ class WgQuickTests(InteropCase):
         self.wg_quick(ours, "down", path)
 
     def build(self) -> tuple[Node, Node]:
-        """Our end unstarted with default routes outside; theirs running with far addresses."""
+        """Our end, not started, with default routes; their end, running, with far addresses."""
         left, right = self.lab.namespace("ours"), self.lab.namespace("theirs")
         self.lab.connect(left, right)
         ours = self.lab.node(left, self.settings.program, "ours")
@@ -228,7 +228,7 @@ class WgQuickTests(InteropCase):
         theirs.add_peer(ours)
         theirs.bring_up()
         right.ip(f"addr add {FAR4}/32 dev lo", f"addr add {FAR6}/128 dev lo")
-        # The far addresses answer only through the tunnel, so that a leak would show.
+        # The far addresses answer only through the tunnel; a leak is therefore detected.
         right.nft(f"""
             table inet guard {{
                 chain input {{
@@ -256,7 +256,7 @@ Endpoint = {theirs.endpoint(outer)}
 
     @property
     def everything(self) -> str:
-        """In halves if the system has no marks: wg-quick(8) marks packets for a default route."""
+        """Two halves if the system has no marks, which wg-quick(8) needs for a default route."""
         marks = self.firewall_mark(1)
         return "0.0.0.0/0, ::/0" if marks else "0.0.0.0/1, 128.0.0.0/1, ::/1, 8000::/1"
 

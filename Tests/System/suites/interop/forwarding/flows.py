@@ -20,7 +20,7 @@ class ClientTests(ForwardCase):
     @quick
     @culvert_only
     def test_each_client_gets_its_own_answer(self) -> None:
-        """Fifty at once, on two mappings, each with the same port of its own on both."""
+        """Fifty at once, on two mappings; each uses the same local port on both."""
         lab = self.lab_with((7000, ECHO), (7001, ECHO + 1))
         first, second = lab.mapping(7000, 0), lab.mapping(7001, 0)
         with EchoServer(lab.theirs, ECHO), EchoServer(lab.theirs, ECHO + 1):
@@ -41,7 +41,7 @@ class ClientTests(ForwardCase):
     @quick
     @culvert_only
     def test_answers_come_from_the_address_that_was_asked(self) -> None:
-        """On a socket for all addresses one client may use two of them."""
+        """A client may use two of the addresses of a socket that listens on all."""
         lab = build_forward(self.lab, self.settings.program, self.settings.peer)
         mapping = Mapping("0.0.0.0", 7000, lab.theirs.inner4, ECHO)
         lab.forward.start([mapping])
@@ -87,7 +87,7 @@ class ClientTests(ForwardCase):
 class FlowTests(ForwardCase):
     @culvert_only
     def test_an_unreachable_port_ends_the_flow(self) -> None:
-        """The client's next datagram opens another, which has another port inside."""
+        """The client's next datagram opens a new flow with a new port inside."""
         lab = self.lab_with((7000, ECHO))
         with Client(lab.forward, lab.mapping(7000, 0)) as client:
             client.send(b"nobody listens")
@@ -139,7 +139,7 @@ class FlowTests(ForwardCase):
     @quick
     @culvert_only
     def test_a_thousand_clients_in_turn(self) -> None:
-        """In 256 flows, a hundred at a time: each gets its answer."""
+        """A hundred at a time in 256 flows: each gets its answer."""
         lab = self.lab_with((7000, ECHO))
         answered = 0
         with EchoServer(lab.theirs, ECHO):
@@ -155,7 +155,7 @@ class FlowTests(ForwardCase):
 
     @culvert_only
     def test_a_thousand_clients_at_once(self) -> None:
-        """Only evicted flows lose datagrams, and those refused while no flow could be evicted."""
+        """Datagrams are lost only if their flow is evicted, or refused as none can be evicted."""
         lab = self.lab_with((7000, ECHO))
         with EchoServer(lab.theirs, ECHO):
             with Client(lab.forward, lab.mapping(7000, 0)) as client:
@@ -171,7 +171,7 @@ class FlowTests(ForwardCase):
         self.assertEqual(counters["forward-sent"] + refused + dropped, 1001)
 
     def ask_all(self, lab: ForwardLab, numbers: range) -> int:
-        """How many of `count` new clients get their own answer."""
+        """How many of the new clients with these numbers get their own answer."""
         # Ports that the kernel does not assign, so that each client is a new one.
         mapping = lab.mapping(7000, 0)
         clients = [Client(lab.forward, mapping, port=20_000 + number) for number in numbers]
@@ -181,7 +181,7 @@ class FlowTests(ForwardCase):
         for number, client in zip(numbers, clients):
             answer = client.receive(wait)
             if answer is None:
-                # The others have had as long.
+                # The other clients have already waited this long.
                 wait = 0.001
             else:
                 self.assertEqual(answer[0], str(number).encode(), "somebody else's answer")

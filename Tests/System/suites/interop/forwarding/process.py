@@ -20,7 +20,7 @@ class ProcessTests(ForwardCase):
     @quick
     @culvert_only
     def test_it_has_no_rights_and_no_interface(self) -> None:
-        """A process of the user nobody; the system's configuration is unchanged."""
+        """It runs as nobody, and does not change the system's configuration."""
         lab = self.lab_with((7000, ECHO))
         self.assertEqual(procfs.status_field(lab.forward.pid, "Uid"), NOBODY)
         with open(f"/proc/{lab.forward.pid}/status") as status:
@@ -45,7 +45,7 @@ class ProcessTests(ForwardCase):
 
     @culvert_only
     def test_it_comes_up_again(self) -> None:
-        """The peer knows its last handshake; the state directory is its user's."""
+        """The peer remembers its last handshake; the state directory belongs to its user."""
         lab = self.lab_with((7000, ECHO))
         with EchoServer(lab.theirs, ECHO):
             for _ in range(2):
@@ -94,7 +94,7 @@ class ProcessTests(ForwardCase):
                     answered += answer is not None and answer[0] == data
             for client in clients:
                 client.socket.close()
-        # Some may be lost on a busy machine, none may be changed.
+        # A busy machine may lose some datagrams, but none may be changed.
         self.assertGreater(answered, 1500)
 
 
@@ -133,7 +133,7 @@ class CommandLineTests(ForwardCase):
     @quick
     @culvert_only
     def test_what_the_file_lacks_is_told(self) -> None:
-        """An address of the destination's family, allowed IPs that cover it, a free port."""
+        """No address of the destination's family, no allowed IP that covers it, no free port."""
         lab = build_forward(self.lab, self.settings.program, self.settings.peer)
         path = lab.forward.state / f"{lab.forward.name}.conf"
         whole = path.read_text()

@@ -1,4 +1,4 @@
-"""`culvert forward`: datagrams that go through a tunnel."""
+"""`culvert forward`: datagrams through a tunnel."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ from harness.lab.node import Node
 from harness.waiting import wait_until
 from suites.interop.forwarding.case import DNS, ECHO, ForwardCase
 
-# The largest payload within the MTU of 1420, and one byte more.
+# The largest payload for the MTU of 1420, and one byte more.
 WHOLE, IN_TWO = 1392, 1393
 SIZES = (0, 1, 8, 1372, 1373, WHOLE, IN_TWO, 4000, 8000, 60_000)
 LARGEST = 65_507
@@ -47,7 +47,7 @@ class NameServerTests(ForwardCase):
     @culvert_only
     @each(listen=FAMILIES, inner=FAMILIES)
     def test_dig_is_answered(self, listen: int, inner: int) -> None:
-        """Over both families, and from one to the other."""
+        """Over both families, and from one family to the other."""
         lab = self.lab_with((5353, DNS, listen, inner))
         self.serve(lab.theirs)
         answer = self.dig(lab.forward, listen, 5353, "+short", "host.test", "A")
@@ -89,7 +89,7 @@ class DatagramTests(ForwardCase):
     @culvert_only
     @each(inner=FAMILIES)
     def test_all_sizes_both_ways(self, inner: int) -> None:
-        """Whole, and in fragments from the MTU of 1420 on."""
+        """Whole up to the MTU of 1420, and in fragments above."""
         lab = self.lab_with((7000, ECHO, 4, inner))
         mapping = lab.mapping(7000, ECHO)
         with EchoServer(lab.theirs, ECHO, inner), Client(lab.forward, mapping) as client:

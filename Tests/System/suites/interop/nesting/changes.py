@@ -25,7 +25,7 @@ class ChangeCase(NestingCase):
     ) -> Iterator[tuple[Flow, Flow]]:
         """A stream each way, both of which have begun to arrive.
 
-        At the end nothing more is awaited after `grace` seconds of silence.
+        At the end each stops sending and waits for `grace` seconds of silence.
         """
         with Flow(chain.client, chain.exit, interval) as there:
             with Flow(chain.exit, chain.client, interval, BACK_PORT) as back:
@@ -43,7 +43,7 @@ class RoamingTests(ChangeCase):
     @quick
     @each(server=tuple(HOPS))
     def test_a_server_told_by_its_new_address(self, server: str) -> None:
-        """`wg set` of only that hop: its session stays, and so do those inside it."""
+        """With `wg set` of only that hop, its session and those inside it stay."""
         chain = self.chain()
         number = HOPS[server]
         end, roaming = chain.ends[number], chain.servers[number]
@@ -81,7 +81,7 @@ class RoamingTests(ChangeCase):
     @quick
     @each(hop=tuple(HOPS))
     def test_a_listen_port_changed(self, hop: str) -> None:
-        """Each tunnel has one; an inner tunnel's is a port of its address in the outer tunnel."""
+        """Each tunnel has one; that of an inner tunnel is a port inside the outer tunnel."""
         chain = self.chain()
         end, server = chain.ends[HOPS[hop]], chain.servers[HOPS[hop]]
         with self.flows(chain) as flows:
@@ -99,7 +99,7 @@ class RoamingTests(ChangeCase):
         number = HOPS[hop]
         end, server = chain.ends[number], chain.servers[number]
         handshakes = self.handshakes(chain)
-        # Nothing may be returned meanwhile: the newest packet of either end decides for both.
+        # Traffic in one direction only: the newest packet of either end decides for both.
         with Flow(chain.client, chain.exit) as flow:
             flow.await_progress()
             for family, address in ((6, end.outer6), (4, end.outer4)):
@@ -117,7 +117,7 @@ class PeerTests(ChangeCase):
     @quick
     @each(hop=tuple(HOPS))
     def test_a_peer_removed_and_added_again(self, hop: str) -> None:
-        """Without it nothing passes, not even in the other tunnel; then everything passes again."""
+        """Without it nothing passes, also in the other tunnel; afterwards everything does again."""
         chain = self.chain()
         number = HOPS[hop]
         end, server = chain.ends[number], chain.servers[number]
@@ -130,7 +130,7 @@ class PeerTests(ChangeCase):
 
     @each(hop=tuple(HOPS))
     def test_a_keepalive_keeps_the_tunnel_busy(self, hop: str) -> None:
-        """Without any traffic something arrives every second, at the end of that hop too."""
+        """Without any other traffic a keepalive arrives every second at the end of that hop."""
         chain = self.chain()
         end, server = chain.ends[HOPS[hop]], chain.servers[HOPS[hop]]
         before = self.received(server, end)
@@ -140,7 +140,7 @@ class PeerTests(ChangeCase):
         wait_until(lambda: self.received(server, end) >= before + 3 * 32, "three keepalives")
 
     def test_a_key_replaced(self) -> None:
-        """Of the middle hop, while the inner session stays."""
+        """The middle hop's key is replaced; the inner session stays."""
         chain = self.chain()
         end, server = chain.ends[0], chain.entry
         inner = chain.client.latest_handshake(chain.exit)
@@ -158,7 +158,7 @@ class PeerTests(ChangeCase):
         )
 
     def await_silence(self, *flows: Flow) -> None:
-        """Wait until fifty more datagrams of each flow have been sent and none has arrived."""
+        """Wait until each flow has sent fifty more datagrams and none has arrived."""
 
         def is_silent() -> bool:
             received, sent = [len(it.received) for it in flows], [it.sent for it in flows]
@@ -194,9 +194,9 @@ class RekeyTests(ChangeCase):
         self.assertEqual((there.duplicates, back.duplicates), (0, 0))
 
     def check_losses(self, chain: Chain, there: Flow, back: Flow) -> None:
-        """None, except for those that the peer itself breaks."""
+        """No datagram is lost, except for those that the peer itself damages."""
         self.assertEqual(there.lost, [])
-        # One UDP checksum in 65,536 is zero. wireguard-go forwards it so to the next hop, which
+        # One UDP checksum in 65,536 is computed as zero. wireguard-go forwards it unchanged, which
         # IPv6 forbids (RFC 8200 8.1).
         faults = 0 if chain.entry.program.is_culvert else min(chain.wrong_checksums, 2)
         self.assertLessEqual(len(back.lost), faults, back.lost)
@@ -206,7 +206,7 @@ class DeathTests(ChangeCase):
     @long
     @each(server=tuple(HOPS))
     def test_a_server_dies_and_comes_back(self, server: str) -> None:
-        """By SIGKILL, and with the same keys: traffic resumes without any change at the client."""
+        """After SIGKILL and a restart, traffic resumes without any change at the client."""
         chain = self.chain()
         number = HOPS[server]
         before = chain.ends[0].latest_handshake(chain.entry)
@@ -225,7 +225,7 @@ class DeathTests(ChangeCase):
 
     @quick
     def test_the_client_dies_and_comes_back(self) -> None:
-        """The socket files that it left are replaced, and new sessions made at once."""
+        """The stale socket files are replaced, and new sessions are established at once."""
         chain = self.chain()
         chain.kill_client()
         chain.start_client()

@@ -1,4 +1,4 @@
-"""An inner tunnel's datagrams that arrive in fragments are reassembled, under a flood as well."""
+"""Fragmented datagrams of an inner tunnel are reassembled, even during a flood."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ class LinkTests(FragmentCase):
     def test_a_link_too_small_for_the_datagrams(self, link: str, server: str) -> None:
         """Between the servers: both ends receive fragments.
 
-        Over IPv4 the entry cuts what the client sends, over IPv6 it tells the client to do so.
+        Over IPv4 the entry fragments the client's datagrams, over IPv6 the client has to.
         """
         family, mtu = SMALL_LINKS[link]
         program = getattr(self.settings, server)
@@ -67,17 +67,17 @@ class LinkTests(FragmentCase):
 
     @each(exit=FAMILIES)
     def test_packets_larger_than_the_tunnel_before(self, exit: int) -> None:
-        """Also with ordinary links, if the exit sends as much as its own MTU allows."""
+        """Even with ordinary links, if the exit sends packets of its own MTU."""
         chain = self.chain(4, exit, large=True)
         self.check_put_together(chain)
         self.check_bytes(chain)
 
     @each(mtu=(1280, 576))
     def test_fragments_that_a_router_makes(self, mtu: int) -> None:
-        """The entry fragments what it sends into its tunnel, as the exit allows."""
+        """The entry fragments the packets that it sends into its tunnel, as the exit allows."""
         chain = self.chain(large=True)
         chain.exit.namespace.set_sysctl("net/ipv4/ip_no_pmtu_disc", "1")
-        chain.exit.set("listen-port", "0")  # new sockets take the setting
+        chain.exit.set("listen-port", "0")  # new sockets use the setting
         chain.exit.set("listen-port", str(chain.exit.port))
         chain.entry.namespace.ip(f"link set {chain.entry.interface} mtu {mtu}")
         with Capture(chain.exit.namespace, "outer") as leg:
@@ -94,7 +94,7 @@ class DeepTests(FragmentCase):
         self.check_put_together(chain)
         counters = chain.client.counters()
         counts = [counters.get((end.interface, REASSEMBLED), 0) for end in chain.ends]
-        # The kernel delivers the outermost tunnel's datagrams, and reassembles them itself.
+        # The kernel itself reassembles the outermost tunnel's datagrams.
         self.assertEqual(counts[0], 0)
         self.assertGreaterEqual(min(counts[1:]), DATAGRAMS)
 
@@ -117,19 +117,19 @@ class DeepTests(FragmentCase):
 
 # A flood of fragments of incomplete datagrams, from behind the entry (F1, F4).
 #
-# INTEROP_FLOOD_SECONDS (10) is its duration.
+# INTEROP_FLOOD_SECONDS sets its duration (default 10).
 
 PROGRAM = pathlib.Path(fragment_flood.__file__)
 SECONDS = float(os.environ.get("INTEROP_FLOOD_SECONDS", "10"))
 SMALLEST_LINK = {4: 576, 6: 1280}
-FLOOD_SIZES = (1200, 1300)  # of datagrams that arrive in fragments over either
-# Datagrams a second that the rest of the path carries without loss, which is the limit of the
-# kernel's own reassembly.
+FLOOD_SIZES = (1200, 1300)  # of datagrams that arrive in fragments over either family
+# Datagrams per second that the rest of the path forwards without loss; the kernel's own reassembly
+# is the limit.
 PACED = 5000
 SLOW = 300  # datagrams a second beside a flood at full speed
 FRAGMENT_TIMEOUT = 30  # seconds, RFC 791
 MEMORY_NOISE = 64 << 10  # bytes; a few pages that are touched for the first time
-# The entry sends packets of the exit first, so that its queues are not tested.
+# The entry sends packets of the exit first, because its queues are not under test.
 EXIT_FIRST = """
 table inet flood {
   chain forward {
@@ -144,9 +144,9 @@ class FloodTests(NestingCase):
     @heavy
     @culvert_only
     def test_F1_F4_a_flood_takes_no_memory_and_starves_nobody(self) -> None:
-        """At full speed: many of the exit's datagrams still arrive, and afterwards all at once.
+        """At full speed many of the exit's datagrams still arrive; afterwards all do, immediately.
 
-        Linux itself puts nothing together any more at a fifth of that rate.
+        At a fifth of that rate, Linux itself no longer reassembles anything.
         """
         chain = self.fragmented(4)
         pid, count = chain.client.pid, int(SLOW * SECONDS)
@@ -170,7 +170,7 @@ class FloodTests(NestingCase):
     @culvert_only
     @each(exit=FAMILIES, source=("stranger", "exit", "random"))
     def test_F4_a_flood_beside_a_transfer(self, exit: int, source: str) -> None:
-        """From one address, from the exit's own, forged, and from another with each datagram."""
+        """From one address, from the exit's address, forged, and from random addresses."""
         chain = self.fragmented(exit)
         before = chain.reassembled
         with self.flood(chain, source, 30, PACED) as running:
@@ -190,7 +190,7 @@ class FloodTests(NestingCase):
         return chain
 
     def check_share(self, chain: Chain, count: int, least: float) -> None:
-        """The large datagrams that arrive; the best of three, as a busy machine loses some."""
+        """At least this share arrives; the best of three, because a busy machine loses some."""
         best = 0
         for _ in range(3):
             arrivals = self.send(chain.exit, chain.client, count, FLOOD_SIZES)
@@ -201,9 +201,9 @@ class FloodTests(NestingCase):
         self.assertGreater(best, least * count, "datagrams that arrived")
 
     def await_after(self, chain: Chain) -> None:
-        """Fragments that the flood left in the slots obstruct nothing.
+        """Fragments that the flood left in the slots cause no loss.
 
-        But for one identification in a thousand, where it carried the exit's own address.
+        The exception is one identification in a thousand, if the flood had the exit's own address.
         """
         for source, target in self.ways(chain):
             self.await_large(source, target, FLOOD_SIZES[1])
@@ -218,7 +218,7 @@ class FloodTests(NestingCase):
     ) -> Iterator[subprocess.Popen]:
         """Fragments to the client's address in the outer tunnel, from a host beside the entry.
 
-        `source` says which address they carry; `rate` is datagrams a second, 0 as many as go.
+        `source` is their source address; `rate` is in datagrams per second, 0 is unlimited.
         """
         entry, stranger = chain.entry.namespace, self.lab.namespace("stranger")
         join(entry, stranger, "stranger", "outer")

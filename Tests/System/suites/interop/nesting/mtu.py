@@ -46,7 +46,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_ipv6_keeps_what_it_needs(self) -> None:
-        """An interface with an IPv6 address has an MTU of 1280 at least, through four hops too."""
+        """An interface with an IPv6 address has an MTU of at least 1280, even through four hops."""
         chain = self.chain(4, 4, 4, 4, ipv6=True)
         self.assertEqual(self.mtu(chain), 1280)
 
@@ -58,7 +58,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_a_large_first_link(self) -> None:
-        """Beyond the first link no more than 1500 is assumed."""
+        """Links after the first are assumed to have an MTU of at most 1500."""
         chain = self.chain(mtus=(9000, 1500))
         self.assertEqual(self.mtu(chain), chain.shape.tunnel_mtus[-1])
 
@@ -89,7 +89,7 @@ class MTUTests(NestingCase):
     @culvert_only
     @each(hop=("entry", "exit"))
     def test_an_endpoint_that_changes_its_family(self, hop: str) -> None:
-        """Both ways; the interface has the new MTU at once, within the first link's 1460."""
+        """In both directions; the interface has the new MTU at once, for the first link's 1460."""
         chain = self.chain(4, 4, mtus=(1460, 1500))
         number = 0 if hop == "entry" else 1
         end, server = chain.ends[number], chain.servers[number]
@@ -102,7 +102,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_a_first_link_that_changes(self) -> None:
-        """Its MTU is watched: smaller, and larger again."""
+        """The tunnel follows its MTU: smaller, and larger again."""
         chain = self.chain()
         for first in (1400, 1500):
             for namespace, name in ((chain.home, "onward"), (chain.entry.namespace, "outer")):
@@ -113,7 +113,7 @@ class MTUTests(NestingCase):
 
     @culvert_only
     def test_an_mtu_set_by_hand_stays(self) -> None:
-        """If it is set with ip(8), changes outside no longer change it."""
+        """After it is set with ip(8), changes of the path no longer affect it."""
         chain = self.chain(4, 4, mtus=(1460, 1500))
         chain.home.ip(f"link set {chain.client.interface} mtu 1290")
         public = chain.exit.keys.public
@@ -126,16 +126,16 @@ class MTUTests(NestingCase):
     @culvert_only
     @needs("fwmark")
     def test_a_default_route_through_itself(self) -> None:
-        """As wg-quick(8) does it. The mark of the innermost tunnel is the sockets', and who looks
-        for the way to the entry does not find the tunnel itself."""
+        """As with wg-quick(8): the sockets have the mark of the innermost tunnel, so a route lookup
+        for the entry does not find the tunnel itself."""
         chain = self.chain()
         before = self.mtu(chain)
         chain.client.set("fwmark", "51820")
         chain.home.ip(f"route add default dev {chain.client.interface} table 51820")
         chain.home.ip("rule add not fwmark 51820 table 51820")
         for mtu in (65000, 64000, 63000):
-            chain.home.ip(f"link set lo mtu {mtu}")  # an event of a link that is not ours
-            time.sleep(1.2)  # one look a second
+            chain.home.ip(f"link set lo mtu {mtu}")  # an event of another link
+            time.sleep(1.2)  # the route is looked up at most once per second
         self.assertEqual(self.mtu(chain), before)
         self.check_answers(chain)
 

@@ -16,7 +16,7 @@ from harness.traffic.datagrams import datagrams
 from harness.waiting import wait_until
 
 LONGEST_NAME = 13  # with "-1" to "-9" it is still a valid interface name
-QUIET, WATCHED = 60, 8  # seconds until the timers of all hops have run out, and then
+QUIET, WATCHED = 60, 8  # seconds until the timers of all hops have expired; seconds of watching
 
 
 class SocketTests(NestingCase):
@@ -64,7 +64,7 @@ class SocketTests(NestingCase):
     @culvert_only
     @each(what=("interface", "inner_socket", "outer_socket"))
     def test_R25_what_is_deleted_ends_the_process(self, what: str) -> None:
-        """Of all hops, and cleanly."""
+        """It ends cleanly, with all hops."""
         chain = self.chain()
         if what == "interface":
             chain.home.ip(f"link del {chain.client.interface}")
@@ -76,7 +76,7 @@ class SocketTests(NestingCase):
 
     @culvert_only
     def test_a_second_process_is_refused(self) -> None:
-        """Without harm, whether the interface exists or only one of the outer names."""
+        """Without harm to the first, if the interface or only one of the outer names exists."""
         chain = self.chain()
         command = [str(self.settings.program.path), *chain.words(self.files(chain)), "-f"]
         again = chain.home.attempt(*command, chain.client.interface, seconds=15)
@@ -94,7 +94,7 @@ class SocketTests(NestingCase):
 
     @culvert_only
     def test_the_daemon_is_ready_when_the_command_returns(self) -> None:
-        """All sockets exist then, and a signal leaves none of them."""
+        """All sockets exist by then, and a signal removes them all."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         name = chain.client.interface
         command = [str(self.settings.program.path), *chain.words(self.files(chain)), name]
@@ -130,7 +130,7 @@ class ConfigurationTests(NestingCase):
     @quick
     @culvert_only
     def test_the_innermost_tunnel_configured_by_wg(self) -> None:
-        """Without --config it is as empty as any new interface."""
+        """Without --config it is empty, like any new interface."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         entry, client = chain.ends[0], chain.client
         path = wg_file(entry, chain.entry, chain.endpoint(0), chain.preshared[0])
@@ -144,7 +144,7 @@ class ConfigurationTests(NestingCase):
 
     @culvert_only
     def test_files_as_vpn_providers_write_them(self) -> None:
-        """Comments, any case, settings of wg-quick, and no spaces."""
+        """With comments, in any case, with settings of wg-quick, and without spaces."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
         entry, client = chain.ends[0], chain.client
         outward = write_file(
@@ -202,7 +202,7 @@ Endpoint={chain.endpoint(0)}
     def test_idle_tunnels_never_wake(self) -> None:
         """Once the timers of all hops have run out."""
         chain = Chain(self.lab, self.settings.program, self.settings.peer, Shape())
-        # IPv6 sends multicasts unasked.
+        # IPv6 would send multicasts by itself.
         chain.home.disable_ipv6()
         for node in (*chain.ends, *chain.servers):
             node.inner6 = ""
@@ -210,7 +210,7 @@ Endpoint={chain.endpoint(0)}
         chain.handshake()
         time.sleep(QUIET)
         pid = chain.client.pid
-        # Another test's `wg show all` asks this process as well, which wakes it up.
+        # The `wg show all` of another test also queries this process and wakes it up.
         for _ in range(3):
             with Capture(chain.home, "onward") as outside:
                 before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
@@ -225,7 +225,7 @@ KEY = "mJGmnCKkJaZL0PrT4kZgqE1pGfh6Y0kYjaGUQgnJ+3E="
 PEER = f"[Peer]\nPublicKey = {KEY}\nAllowedIPs = {EVERYTHING}\n"
 INTERFACE = f"[Interface]\nPrivateKey = {KEY}\n"
 ADDRESS, ENDPOINT = "Address = 10.1.0.1/32\n", "Endpoint = 198.51.100.2:51820\n"
-# Mistakes in the file of the outer hop, and its text.
+# Mistakes in the outer hop's file, and the text of each such file.
 WRONG_FILES = {
     "without_address": INTERFACE + PEER + ENDPOINT,
     "without_peer": INTERFACE + ADDRESS,

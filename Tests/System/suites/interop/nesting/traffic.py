@@ -40,7 +40,7 @@ class TrafficTests(NestingCase):
 
     @each(hops=(3, 4))
     def test_more_hops(self, hops: int) -> None:
-        """One process, any number of tunnels."""
+        """One process with several tunnels."""
         chain = self.chain(*FAMILIES_OF_HOPS[hops])
         self.assertEqual(len(chain.servers), hops)
         self.check_answers(chain)
@@ -71,7 +71,7 @@ class TrafficTests(NestingCase):
 
         where = f"{address}, reverse: {reverse}"
         self.assertGreater(run(byte_count=BULK).megabits, SLOWEST, where)
-        # A busy machine loses some now and then.
+        # A busy machine sometimes loses some.
         lost = 100.0
         for _ in range(4):
             paced = run(udp_rate="10M", length=1200, byte_count=PACED)
@@ -90,7 +90,7 @@ class TwinTests(NestingCase):
     @heavy
     @each(outer=FAMILIES, inner=FAMILIES)
     def test_both_ends_nested(self, outer: int, inner: int) -> None:
-        """The inner datagrams pass from channel to channel."""
+        """Inner datagrams are sent and received by channels."""
         self.check_both(self.twins(outer, inner))
 
     @culvert_only
@@ -110,7 +110,7 @@ class TwinTests(NestingCase):
                 stream(source, target, address, 2 << 20)
 
     def twins(self, outer: int, inner: int, *lines: str) -> Pair:
-        """Both have the other's endpoints; the addresses contain the tunnel's number."""
+        """Both ends have each other's endpoints; the addresses contain the tunnel's number."""
         left, right = self.lab.namespace("left"), self.lab.namespace("right")
         self.lab.connect(left, right)
         nodes = [self.nested(it, role) for it, role in ((left, "left"), (right, "right"))]
@@ -123,8 +123,8 @@ class TwinTests(NestingCase):
         keys = preshared_key(), preshared_key()
         for node, other in (nodes, nodes[::-1]):
             hop, other_hop = node.hops[0], other.hops[0]
-            # Not for all addresses: Linux sends router solicitations at once, and the handshakes
-            # for them fail until both have started.
+            # Not all addresses: Linux sends router solicitations at once, and the handshakes for
+            # them would fail until both ends have started.
             inward = wg_file(
                 node, other, other.endpoint(inner), keys[0], other.allowed_ips, port=True,
                 interface=lines)  # fmt: skip
@@ -166,7 +166,7 @@ class BadNetworkTests(NestingCase):
         for source, target in self.ways(chain):
             arrivals = self.send(source, target, DATAGRAMS, SIZES)
             self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
-            # Of three fragments, each may be lost.
+            # Each of three fragments may be lost.
             self.assertGreater(arrivals.received, 0.85 * DATAGRAMS, arrivals)
         self.check_bytes(chain, 1 << 18)
         self.assertGreater(chain.reassembled, before)
@@ -175,7 +175,7 @@ class BadNetworkTests(NestingCase):
 
     @long
     def test_handshakes_succeed_in_spite_of_loss(self) -> None:
-        """One packet in seven is lost on both legs; sessions are made nevertheless."""
+        """Both legs lose one packet in seven; sessions are established nevertheless."""
         chain = Chain(
             self.lab, self.settings.program, self.settings.peer, Shape((4, 6), bad=(0, 1))
         )

@@ -1,6 +1,6 @@
-"""Several workers carry packets through all hops like one, whatever changes at each hop.
+"""Several workers carry packets through all hops as correctly as one, despite changes at each hop.
 
-Tests/sanitize runs this file as well, see workers.py.
+See also tunnels/workers.py.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from harness.traffic.streams import stream
 
 WORKERS = ("--workers", "4")
 ALLOWED = EVERYTHING.replace(" ", "")
-# With "fragments" a small leg fragments the exit's datagrams, and the client its own.
+# With "fragments", a small leg fragments the exit's datagrams, and the client fragments its own.
 LEG_MTU, INNER_MTU = 576, 2000
 DATAGRAMS, SIZES, RATE = 30_000, (64, 1390), 4000
 LATE = DATAGRAMS // 1000
@@ -38,7 +38,8 @@ class NestedWorkersTests(NestingCase):
             for running in flows:
                 arrivals = running.finish()
                 self.assertEqual((arrivals.changed, arrivals.doubled), (0, 0), arrivals)
-                # Each of two CPUs queues what it forwards; without order it is thousands.
+                # Each of two CPUs has its own forwarding queue, so a few may be late; without
+                # ordering, thousands would be.
                 self.assertLess(arrivals.late, LATE, arrivals)
                 self.assertGreater(arrivals.received, DATAGRAMS // 20, arrivals)
 
@@ -93,7 +94,7 @@ class NestedWorkersTests(NestingCase):
 
     @contextlib.contextmanager
     def traffic(self, chain: Chain, least_bytes: int = 1 << 20):
-        """Datagrams both ways, and TCP of both families beside it; the two flows of datagrams."""
+        """Datagrams both ways, beside TCP of both families; yields the two flows of datagrams."""
         failures, threads = [], []
 
         def run(source, target) -> None:
@@ -128,7 +129,7 @@ class NestedWorkersTests(NestingCase):
                 break
 
     def changes(self, chain: Chain):
-        """One after the other, at alternating hops."""
+        """Changes one after the other, at alternating hops."""
         stranger = KeyPair.generate().public
         for number in itertools.count():
             for end, server in zip(chain.ends, chain.servers):
@@ -151,7 +152,7 @@ class NestedWorkersTests(NestingCase):
             )
 
     def renew(self, chain: Chain, number: int, end: NestedNode, server) -> None:
-        """One change, so that the last of them does not leave the hop without its peer."""
+        """A single change, so that the last one does not leave the hop without its peer."""
         end.set("peer", server.keys.public, "remove")
         time.sleep(0.3)
         end.add_peer(server, chain.endpoint(number), ALLOWED, chain.preshared[number])

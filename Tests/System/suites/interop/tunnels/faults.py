@@ -1,4 +1,4 @@
-"""If the kernel refuses an offload, it is disabled; only what was refused is lost."""
+"""If the kernel refuses an offload, it is disabled; only the refused packets are lost."""
 
 from harness.case import FAMILIES, InteropCase, culvert_only, each
 from harness.lab.faults import Counters, Faults
@@ -11,7 +11,7 @@ from harness.traffic.streams import stream
 from harness.waiting import wait_until
 
 REFUSED = "the kernel refuses the offload"
-# The queues in front of the tunnel hold all of them: only faults lose any.
+# The queues in front of the tunnel have room for all datagrams: only faults lose any.
 DATAGRAMS, RATE, SIZES = 4000, 8000, (900, 1300)
 MEGABYTE = 1 << 20
 OLD_KERNELS = (
@@ -30,19 +30,19 @@ class FaultCase(InteropCase):
             self.skipTest("a static program has its own system calls")
 
     def tunnel(self, *rules: str, options: tuple[str, ...] = (), **shape) -> tuple[Pair, Faults]:
-        """A tunnel whose first end, ours, has system calls that fail by the rules."""
+        """A tunnel; the system calls of our end fail by the rules."""
         faults = Faults(*rules)
         ours = End(self.settings.program, options, faults.environment)
         return build_tunnel(self.lab, ours, End(self.settings.program), **shape), faults
 
     def send(self, source: Node, target: Node, segments: bool = True) -> Arrivals:
-        """Numbered datagrams, which the application may send as segments for our end to cut."""
+        """Numbered datagrams, which the application may send as segments for our end to split."""
         return send_datagrams(
             source, target, target.inner4, DATAGRAMS, SIZES, RATE, segments, segments
         )
 
     def check_flow(self, pair: Pair) -> None:
-        """TCP both ways; each byte arrives."""
+        """TCP in both directions; each byte arrives."""
         for source, target in (pair.nodes, pair.nodes[::-1]):
             stream(source, target, target.inner6, 4 * MEGABYTE)
 
@@ -52,7 +52,7 @@ class FaultCase(InteropCase):
         self.assertEqual(arrivals.lost_count, lost, arrivals)
 
     def check_told(self, pair: Pair, *offloads: str) -> None:
-        """Each failure is logged once, and no other."""
+        """Each of these failures is logged once, and no others are."""
         lines = [line for line in pair.ours.log.splitlines() if REFUSED in line]
         for name in offloads:
             told = [line for line in lines if f"{REFUSED} {name};" in line]
@@ -64,9 +64,9 @@ class SendingTests(FaultCase):
     @culvert_only
     @each(error=("EIO", "ENOPROTOOPT", "EOPNOTSUPP"), when=("start", "later"))
     def test_R20_segments_refused_for_good(self, error: str, when: str) -> None:
-        """Not one datagram is lost, and no more segments are tried.
+        """No datagram is lost, and no more segments are tried.
 
-        At the start what refuses is the proof over loopback; later, the network.
+        At startup the test over loopback fails; later, sending to the network.
         """
         port = "@51002" if when == "later" else ""
         pair, faults = self.tunnel(f"segments{port}:{error}:always")
@@ -93,7 +93,7 @@ class SendingTests(FaultCase):
     @culvert_only
     @each(error=("ENOBUFS", "EAGAIN", "EPERM"), call=("segments", "sendmsg", "sendmmsg"))
     def test_R20_sends_refused_now_and_then(self, error: str, call: str) -> None:
-        """What that call carried is lost or retransmitted, nothing else; no offload is disabled."""
+        """Only the datagrams in that call are lost or retransmitted; no offload is disabled."""
         ways = {"segments": (), "sendmsg": ("--no-offload",), "sendmmsg": ("--offload", "mmsg")}
         pair, faults = self.tunnel(f"{call}:{error}:every/20", options=ways[call])
         before = faults[call]
@@ -101,7 +101,7 @@ class SendingTests(FaultCase):
         counted = faults[call]
         lost = counted.packets - before.packets
         self.assertGreater(counted.failures, before.failures, counted)
-        # The first one is then sent alone, which succeeds.
+        # The first datagram is then sent alone, which succeeds.
         self.check_arrivals(arrivals, 0 if call == "sendmmsg" else lost)
         self.check_flow(pair)
         self.assertGreater(faults[call].calls, counted.calls + 10)
@@ -126,7 +126,7 @@ class SendingTests(FaultCase):
         self.check_told(pair)
 
     def triangle(self, faults: Faults) -> tuple[Pair, Node]:
-        """Our end with two peers, the second behind a link of its own and with port 51003."""
+        """Our end with two peers; the second is behind a separate link and has port 51003."""
         ours = End(self.settings.program, (), faults.environment)
         pair = build_tunnel(self.lab, ours, End(self.settings.program))
         third = self.lab.node(self.lab.namespace("third"), self.settings.program, "third")
@@ -152,7 +152,7 @@ class ReceivingTests(FaultCase):
         pair, faults = self.tunnel("recvmmsg:ENOSYS:always", options=("--offload", "mmsg"))
         self.check_arrivals(self.send(*pair.nodes[::-1]), 0)
         self.check_flow(pair)
-        # Each of the two sockets finds it out once.
+        # Each of the two sockets tries it once.
         self.assertLessEqual(faults["recvmmsg"].calls, 2)
         self.check_told(pair, "mmsg")
 
@@ -197,7 +197,7 @@ class WritingTests(FaultCase):
     @culvert_only
     @each(kind=("tso", "uso"))
     def test_joined_packets_refused(self, kind: str) -> None:
-        """Those of that call are lost; from then on each is sent alone."""
+        """The packets of that call are lost; from then on each is written alone."""
         pair, faults = self.tunnel("writev:EINVAL:always")
         lost = 0
         for _ in range(2):
@@ -215,7 +215,7 @@ class WritingTests(FaultCase):
 
     @culvert_only
     def test_joined_packets_refused_now_and_then(self) -> None:
-        """An error that is unrelated to joining: only what was written is lost."""
+        """An error that is unrelated to joining: only the packets of that write are lost."""
         pair, faults = self.tunnel("writev:ENOBUFS:every/10")
         arrivals = self.send(*pair.nodes[::-1])
         self.assertGreater(faults["writev"].failures, 0)

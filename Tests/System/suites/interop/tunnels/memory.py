@@ -41,8 +41,8 @@ class IdleTests(InteropCase):
     @culvert_only
     @long
     def test_an_idle_tunnel_with_a_session_never_wakes(self) -> None:
-        """No thread wakes up in ten seconds, once the session's own timers have run out."""
-        pair = self.pair(host_ipv6=False)  # IPv6 sends multicasts unasked
+        """No thread wakes up for ten seconds, after the session's own timers have expired."""
+        pair = self.pair(host_ipv6=False)  # IPv6 would send multicasts by itself
         pair.handshake()
         time.sleep(QUIET)
         self.check_asleep(pair.ours.pid)
@@ -69,7 +69,7 @@ MANY = 130_561
 
 class CapacityTests(InteropCase):
     def test_forty_peers_with_52_allowed_ips_each(self) -> None:
-        """`wg setconf` accepts all, `wg show` prints all, and the peer that exists works."""
+        """`wg setconf` accepts all, `wg show` prints all, and the only peer that exists works."""
         pair = self.pair()
         ours, theirs = pair.nodes
         expected = {
@@ -89,7 +89,7 @@ class CapacityTests(InteropCase):
 
     @heavy
     def test_130561_allowed_ips_on_one_peer(self) -> None:
-        """A gateway's routing table, set and printed in whole, with traffic by its last entry."""
+        """A gateway's routing table is set and printed; traffic matches its last entry."""
         pair = self.pair(profile="gateway")
         ours, theirs = pair.nodes
         first = int(ipaddress.ip_address("100.64.0.0"))
@@ -110,7 +110,7 @@ class CapacityTests(InteropCase):
         lines = ["[Interface]", f"PrivateKey = {ours.keys.private}", f"ListenPort = {ours.port}"]
         for key, ips in peers.items():
             lines += ["[Peer]", f"PublicKey = {key}"]
-            # wg(8) reads lines of any length; shorter ones are readable.
+            # wg(8) reads lines of any length; short ones are easier to read.
             chunks = [ips[start : start + 20] for start in range(0, len(ips), 20)]
             lines += [f"AllowedIPs = {', '.join(chunk)}" for chunk in chunks]
             if key == theirs.keys.public:
@@ -125,7 +125,7 @@ class CapacityTests(InteropCase):
 
 
 def addresses(number: int) -> list[str]:
-    """Half of them IPv4 networks, half IPv6, each of one peer only."""
+    """Half of them are IPv4 networks, half IPv6; each belongs to one peer only."""
     half = IPS_PER_PEER // 2
     return [f"172.{16 + index % 16}.{number}.{index * 4}/30" for index in range(half)] + [
         f"fd99:{number + 1:x}:{index + 1:x}::/48" for index in range(half)

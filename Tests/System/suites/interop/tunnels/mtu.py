@@ -57,7 +57,7 @@ class MTUTests(InteropCase):
             self.check_sizes(pair, mtu)
 
     def test_R24_R33_extreme_mtus_never_trap(self) -> None:
-        """The smallest and the largest that the interface accepts; some may be refused by name."""
+        """The smallest and the largest MTU that the interface accepts; some may be refused."""
         pair = self.pair()
         pair.handshake()
         for mtu in (68, 1279, 65535, 1420):
@@ -74,7 +74,7 @@ class MTUTests(InteropCase):
                 transfer(source, target, address, 1 << 20)
 
     def check_pings(self, pair: Pair, mtu: int) -> None:
-        """One byte less than the MTU, the MTU itself, and not one byte more."""
+        """Pings of the MTU and of one byte less pass; one byte more does not."""
         pair.handshake()
         for source, target in (pair.nodes, pair.nodes[::-1]):
             for address, overhead in self.addresses(target, mtu):

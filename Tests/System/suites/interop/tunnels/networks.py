@@ -28,9 +28,9 @@ class BadNetworkTests(InteropCase):
 
     @each(role=ROLES)
     def test_doubled_and_reordered_datagrams(self, role: str) -> None:
-        """Each arrives once: the replay window accepts late ones and drops copies."""
+        """Each datagram arrives once: the replay window accepts late ones and drops copies."""
         pair = self.pair(role)
-        # The datagrams of a second, 250, fit into every queue on the path.
+        # The 250 datagrams of a second fit into every queue on the path.
         with self.relay(pair, jitter=0.2, duplicate=0.5):
             pair.handshake()
             with Flow(*pair.nodes, 0.004) as there, Flow(*pair.nodes[::-1], 0.004, 5402) as back:
@@ -42,7 +42,7 @@ class BadNetworkTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_handshakes_succeed_in_spite_of_loss(self, role: str) -> None:
-        """A third of everything is lost; a session is made nevertheless, and carries TCP."""
+        """With a third of all datagrams lost, a session is established and carries TCP."""
         pair = self.pair(role)
         with self.relay(pair, loss=0.33, seed=5) as relay:
             wait_until(
@@ -54,7 +54,7 @@ class BadNetworkTests(InteropCase):
             transfer(pair.ours, pair.theirs, pair.theirs.inner4, 100_000)
 
     def relay(self, pair: Pair, **options) -> Relay:
-        """A relay beside the responder; the initiator only knows the relay's port."""
+        """A relay beside the responder; the initiator knows only the relay's port."""
         target = pair.responder.outer4, pair.responder.port
         endpoint = f"{pair.responder.outer4}:{PORT}"
         pair.initiator.set("peer", pair.responder.keys.public, "endpoint", endpoint)
@@ -63,7 +63,7 @@ class BadNetworkTests(InteropCase):
 
 # A node behind network address translation stays reachable.
 
-# Seconds; the NAT forgets soon, to keep the test short; some keepalives may be late.
+# Seconds after which the NAT forgets: short, but some keepalives may be late.
 TRANSLATION_TIMEOUT = 4
 AS_60000 = "meta l4proto udp masquerade to :60000-60100"
 
@@ -97,8 +97,8 @@ class NATTests(InteropCase):
         before = public.endpoint_of(private)
         self.router.run("nft", *"add rule ip nat post oifname public".split(), *AS_60000.split())
         self.router.run("nft", *f"delete rule ip nat post handle {self.first_rule()}".split())
-        # Nothing may pass for a while, or the old translation stays; a passive keepalive
-        # is due 10 s after the last packet received.
+        # Nothing may pass for a while, or the old translation stays. A passive keepalive is
+        # due 10 s after the last packet received.
         time.sleep(14 + TRANSLATION_TIMEOUT)
         wait_until(lambda: ping(private, public.inner4, 1).received, "an answer")
         self.assertNotEqual(public.endpoint_of(private), before)
@@ -190,7 +190,7 @@ class RoamingTests(InteropCase):
             self.assertEqual(ping(source, target.inner4).received, 3)
 
 
-# Programs inside are told at once that there is no route, instead of waiting.
+# Programs get an error at once if there is no route, instead of waiting.
 
 QUICK = 0.9  # seconds; the second SYN is sent after one
 STRANGERS = ("10.7.0.99", "fd07::99")
@@ -207,7 +207,7 @@ class UnreachableTests(InteropCase):
     @culvert_only
     @each(family=(4, 6))
     def test_a_peer_without_an_endpoint(self, family: int) -> None:
-        """A peer without an endpoint: the same answer."""
+        """The same answer as for an address without a peer."""
         pair = self.pair("responder")  # has no endpoint, and received no handshake
         self.check_unreachable(pair.ours, self.target(pair, family))
 

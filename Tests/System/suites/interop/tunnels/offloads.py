@@ -1,7 +1,7 @@
 """With any offloads at either end, data arrives unchanged, and the kernel counts no error.
 
-The combinations are pairwise: any two choices meet in some row. Each row moves INTEROP_MEGABYTES
-(16) by TCP; with 21 all rows together move a gigabyte.
+The combinations are pairwise: some row contains any two choices. Each row transfers
+INTEROP_MEGABYTES (default 16) by TCP; with 21, all rows together transfer a gigabyte.
 """
 
 import os
@@ -28,9 +28,9 @@ COMMON = {"mtu": MTUS, "outer": FAMILIES, "inner": FAMILIES, "style": STYLES,
 BETWEEN_OURS = pairwise(tun=TUN, udp=UDP, their_tun=TUN, their_udp=UDP, **COMMON)
 WITH_OTHERS = pairwise(tun=TUN, udp=UDP, **COMMON)
 DATAGRAMS, DATAGRAM_RATE = 4000, 10_000
-# TCP finds its speed by loss in the tunnel's queues; more than this is lost by the tunnel.
+# TCP finds its speed by loss in the tunnel's queues; a larger share means loss in the tunnel.
 MOST_RETRANSMITTED = 0.1
-# Below it wireguard-go drops large packets of the kernel: it has room for 128 segments.
+# With a smaller MSS wireguard-go drops large packets of the kernel: it has room for 128 segments.
 PEERS_LEAST_MSS = 536
 # One in a hundred of the datagrams with transport data.
 LOSS = """
@@ -92,7 +92,7 @@ class ExactnessTests(InteropCase):
             stream(source, target, address, 1 << 20, int(style[3:]), port=5302)
 
     def check_datagrams(self, source: Node, target: Node, choice: dict) -> None:
-        """All sizes up to the MTU; in segments, as many as 64 KB hold."""
+        """Datagrams of all sizes up to the MTU; segmented sends have up to 64 KB."""
         address = target.inner4 if choice["inner"] == 4 else target.inner6
         largest = choice["mtu"] - (28 if choice["inner"] == 4 else 48)
         arrivals = send_datagrams(
@@ -104,9 +104,9 @@ class ExactnessTests(InteropCase):
     @culvert_only
     @each(inner=FAMILIES)
     def test_bytes_over_a_link_that_loses(self, inner: int) -> None:
-        """Segments with others missing between them are not joined; TCP fills the holes.
+        """Segments with a gap between them are not joined; TCP retransmits what is missing.
 
-        Without gso, for the link would lose all that was sent in one call.
+        Without gso, because the link would lose all datagrams of one call.
         """
         end = End(self.settings.program, words("checksum,tso,uso", "mmsg"))
         pair = build_tunnel(self.lab, end, end)
@@ -121,7 +121,7 @@ class ExactnessTests(InteropCase):
 
     @culvert_only
     def test_packets_with_ip_options_between_others(self) -> None:
-        """They are neither cut nor joined, and change no other packet."""
+        """They are neither split nor joined, and other packets do not change."""
         end = End(self.settings.program)
         pair = build_tunnel(self.lab, end, end)
         before = [Counters.of(node.namespace) for node in pair.nodes]
@@ -150,8 +150,8 @@ class ExactnessTests(InteropCase):
         for node, other, earlier in zip(pair.nodes, pair.nodes[::-1], before):
             counted = Counters.of(node.namespace).since(earlier)
             wrong = counted.wrong
-            # One UDP checksum in 65,536 is zero, and wireguard-go leaves it so when it cuts
-            # segments, which IPv6 forbids.
+            # One UDP checksum in 65,536 is computed as zero. wireguard-go leaves it so when it
+            # splits segments, which IPv6 forbids.
             if not other.program.is_culvert and wrong.get("Udp6InCsumErrors", 0) <= 3:
                 wrong.pop("Udp6InCsumErrors", None)
             self.assertEqual(wrong, {}, f"{node.role}: packets that were wrong")

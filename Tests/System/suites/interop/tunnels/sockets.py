@@ -22,9 +22,9 @@ LOW, HIGH = 40000, 40009
 
 class PortTests(InteropCase):
     def test_R22_a_port_free_in_one_family_only_is_not_taken(self) -> None:
-        """Half of ten ports are in use in IPv6; the program always finds a port free in both.
+        """Five of ten ports are in use in IPv6; the program always finds one that is free in both.
 
-        Each of the eight choices would fail half of the time without another try.
+        Without another try, each of the eight choices would fail half of the time.
         """
         node = self.node()
         node.namespace.set_sysctl("net/ipv4/ip_local_port_range", f"{LOW} {HIGH}")
@@ -44,7 +44,7 @@ class PortTests(InteropCase):
                 self.assertEqual(len(procfs.udp_sockets(node.pid)), 2)
 
     def test_a_port_in_use_is_told_and_the_program_goes_on(self) -> None:
-        """`wg set` fails with the reason; once another port is set, traffic passes."""
+        """`wg set` fails with the reason; after another port is set, traffic passes."""
         pair = self.pair()
         pair.handshake()
         with pair.ours.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -86,7 +86,7 @@ class FamilyTests(InteropCase):
 class SendErrorTests(InteropCase):
     @each(error=("ENETUNREACH", "EPERM", "EHOSTUNREACH"))
     def test_R20_failing_sends_are_survived(self, error: str) -> None:
-        """Two seconds of sends that fail; afterwards traffic passes as before."""
+        """All sends fail for two seconds; afterwards traffic passes as before."""
         pair = self.pair()
         pair.handshake()
         self.make_sends_fail(pair, error)
@@ -141,14 +141,14 @@ class SourceAddressTests(InteropCase):
     def test_answers_come_from_the_address_addressed(self, outer: int) -> None:
         """A host with two addresses answers from the one that the initiator used.
 
-        wireguard-go of 2022 does, that of 2025 does not over IPv4.
+        wireguard-go of 2022 does so, but that of 2025 does not over IPv4.
         """
         pair = self.pair("responder", outer=outer)
         ours, theirs = pair.nodes
         second = "198.51.100.99" if outer == 4 else "2001:db8::99"
         length = 24 if outer == 4 else "64 nodad"
         first = ours.outer4 if outer == 4 else ours.outer6
-        # The kernel prefers another source address than the one that was addressed.
+        # By default the kernel would choose a source address other than the one addressed.
         ours.namespace.ip(f"addr add {second}/{length} dev outer")
         self.prefer(ours, first, outer)
         endpoint = f"{second}:{ours.port}" if outer == 4 else f"[{second}]:{ours.port}"
@@ -229,13 +229,13 @@ class NamespaceMoveTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_the_outer_socket_stays_in_the_birth_namespace(self, role: str) -> None:
-        """The confined namespace has only the tunnel, and wg(8) works from both."""
+        """The other namespace contains only the tunnel, and wg(8) works from both."""
         pair = self.pair(role)
         pair.handshake()
         birth, confined = self.move(pair)
         self.assertEqual(confined.interfaces(), {"lo", pair.ours.interface})
-        # Our end was down for a moment and may have forgotten the session; the peer, when it
-        # initiates, notices after 15 s without an answer (whitepaper 6.5).
+        # Our end was down for a moment and may have forgotten the session. If the peer initiates,
+        # it notices after 15 s without an answer (whitepaper 6.5).
         pair.handshake(40)
         for source, target in (pair.nodes, pair.nodes[::-1]):
             # The first packet of a family may be sent before its routes are complete.

@@ -12,9 +12,9 @@ from harness.waiting import wait_until
 EMPTY = 8 + 16 + 16  # UDP header, data header, tag: a keepalive
 KEEPALIVE_TIMEOUT, REKEY_TIMEOUT = 10, 5  # seconds, whitepaper 6.1
 JITTER = 0.334
-LATE = 0.15  # seconds; most timers of a busy machine are less late
+LATE = 0.15  # seconds; on a busy machine, most timers are less late
 PAUSE = 1.1  # seconds for which the machine may pause at any moment
-TRIES = range(18, 21)  # the kernel sends 20 within 90 s and some, R17 speaks of 18
+TRIES = range(18, 21)  # the kernel sends 20 in slightly over 90 s; R17 requires 18
 
 
 class KeepaliveTests(InteropCase):
@@ -31,13 +31,13 @@ class KeepaliveTests(InteropCase):
             later = wire.messages(DATA)[before:]
         self.assertEqual({len(it.payload) for it in later}, {EMPTY})
         ours = [it for it in later if it.source == pair.ours.outer4]
-        # Two answers received close to each other are worth two keepalives (whitepaper 6.5), and
-        # a peer that repeats its handshake gets another.
+        # Two answers received in quick succession cause two keepalives (whitepaper 6.5), and a
+        # peer that repeats its handshake gets another one.
         self.assertIn(len(ours), range(1, 4) if role == "initiator" else (0,))
 
     @long
     def test_R16_the_passive_timer_runs_from_the_first_received_data(self) -> None:
-        """Constant data is answered every ten seconds: it does not restart the timer."""
+        """Constant data is answered every ten seconds, because it does not restart the timer."""
         pair = self.pair()
         pair.handshake()
         ours, theirs = pair.nodes
@@ -52,7 +52,7 @@ class KeepaliveTests(InteropCase):
 class RetryTests(InteropCase):
     @long
     def test_R17_retries_are_jittered_and_end(self) -> None:
-        """Every five seconds and up to a third more, some 18 tries, then nothing until traffic."""
+        """Every 5 s plus up to a third of a second, about 18 tries, then nothing until traffic."""
         pair = self.pair()
         ours, theirs = pair.nodes
         ours.set("peer", theirs.keys.public, "endpoint", f"{theirs.outer4}:9")  # a closed port
@@ -80,15 +80,15 @@ class RetryTests(InteropCase):
         self.check_gaps([later - earlier for earlier, later in zip(times, times[1:])])
 
     def has_ended(self, times: list[float]) -> bool:
-        """Nothing for longer than two gaps, or more tries than there may be."""
+        """No try for longer than two gaps, or more tries than allowed."""
         is_silent = bool(times) and time.time() - times[-1] > 2 * (REKEY_TIMEOUT + JITTER) + PAUSE
         return is_silent or len(times) > TRIES[-1]
 
     def check_gaps(self, gaps: list[float]) -> None:
-        """Each from 5 to 5.334 s, evenly spread, except after pauses of the machine.
+        """Each gap has 5 to 5.334 s, evenly distributed, except after pauses of the machine.
 
-        A pause between a try's clock reading and its sending makes one gap longer and the next
-        shorter, so the bounds of all gaps forgive one, and the quartiles are held to the rule.
+        A pause between reading the clock and sending makes one gap longer and the next one shorter.
+        The bounds for all gaps therefore allow for one pause, but the quartiles must be exact.
         """
         told = " ".join(f"{gap:.3f}" for gap in gaps)
         self.assertGreater(min(gaps), REKEY_TIMEOUT - PAUSE, told)
@@ -98,8 +98,8 @@ class RetryTests(InteropCase):
         low, _, high = statistics.quantiles(gaps, n=4)
         self.assertGreater(low, REKEY_TIMEOUT - 0.02, told)
         self.assertLess(high, REKEY_TIMEOUT + JITTER + LATE, told)
-        # Of gaps of one length alone the quartiles lie within milliseconds; of 17 that are spread
-        # evenly over 334 ms, they are closer than 30 ms less than once in 100,000 times.
+        # Without jitter the quartiles differ by milliseconds. Those of 17 gaps that are evenly
+        # distributed over 334 ms differ by less than 30 ms in fewer than 1 of 100,000 runs.
         self.assertGreater(high - low, 0.03, f"no jitter: {told}")
 
 
@@ -112,7 +112,7 @@ class RekeyTests(InteropCase):
     @long
     @each(role=ROLES)
     def test_a_rekey_loses_nothing(self, role: str) -> None:
-        """After 120 s the initiator makes a new handshake; every datagram arrives, both ways."""
+        """After 120 s the initiator starts a handshake; every datagram arrives, both ways."""
         pair = self.pair(role, psk=True)
         pair.handshake()
         first = pair.ours.latest_handshake(pair.theirs)

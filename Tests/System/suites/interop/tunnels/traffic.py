@@ -28,7 +28,7 @@ class PingTests(InteropCase):
     @quick
     @each(role=ROLES)
     def test_a_wrong_preshared_key_keeps_packets_out(self, role: str) -> None:
-        """Without the same key nothing passes, and nothing breaks."""
+        """With different keys nothing passes, and both programs continue."""
         pair = self.pair(role, psk=True)
         pair.handshake()
         pair.ours.set("peer", pair.theirs.keys.public, "remove")
@@ -111,8 +111,8 @@ class DataPathTests(InteropCase):
 
     @quick
     def test_R7_padding_to_sixteen_bytes_but_not_beyond_the_mtu(self) -> None:
-        """Lengths on the wire: multiples of 16, and the MTU itself at the top."""
-        pair = self.pair(mtu=1420)  # no multiple of 16
+        """Lengths on the wire are multiples of 16, except that the MTU is the maximum."""
+        pair = self.pair(mtu=1420)  # not a multiple of 16
         pair.handshake()
         expected = {0: 32, 1: 32, 5: 48, 56: 96, 1391: 1420, 1392: 1420}
         for size, padded in expected.items():

@@ -1,7 +1,7 @@
-"""Several workers carry packets like one: in order, through every change, to a clean end.
+"""Several workers carry packets as correctly as one: in order, during changes, to a clean end.
 
-Tests/sanitize runs this file with a program that the thread sanitizer watches; its findings make
-the program end with status 66, which the end of a test reports.
+`Tests/System/run sanitize` runs this file with a program under the thread sanitizer. After a
+finding the program exits with status 66, which fails the test.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from harness.traffic.streams import stream
 from harness.waiting import wait_until
 
 WORKERS = ("--workers", "4")
-# The workers of ours that a datagram passes.
+# Which of our ends a datagram passes.
 ROUTES = ("both", "sending", "receiving")
 WAYS = {"all": (), "plain": ("--no-offload",), "mmsg": ("--offload", "mmsg")}
 DATAGRAMS, SIZES = 50_000, (64, 1392)
@@ -36,7 +36,7 @@ class WorkersCase(InteropCase):
 
     @contextlib.contextmanager
     def streaming(self, source: Node, target: Node, megabytes: int = 16):
-        """A TCP flow beside what the block does; it must arrive unchanged."""
+        """A TCP flow while the block runs; it must arrive unchanged."""
         failures = []
 
         def run() -> None:
@@ -54,7 +54,7 @@ class WorkersCase(InteropCase):
         self.assertEqual(failures, [])
 
     def check_order(self, arrivals: Arrivals, least: int) -> None:
-        """Loss is allowed, nothing else."""
+        """Datagrams may be lost, but not changed, doubled or late."""
         wrong = arrivals.changed, arrivals.doubled, arrivals.late
         self.assertEqual(wrong, (0, 0, 0), f"changed, doubled, late: {arrivals}")
         self.assertGreater(arrivals.received, least, arrivals)
@@ -120,7 +120,7 @@ class ChangeTests(WorkersCase):
     @culvert_only
     @heavy
     def test_sessions_that_are_made_anew_while_traffic_flows(self) -> None:
-        """A peer that is removed and added again makes a handshake and a session."""
+        """A peer that is removed and added again establishes a new session."""
         pair = self.tunnel()
         with datagrams(*pair.nodes, pair.theirs.inner4, 60_000, SIZES, rate=15_000) as there:
             for _ in range(10):
@@ -166,7 +166,7 @@ class ChangeTests(WorkersCase):
     def port_changes(self, pair: Pair):
         for number in itertools.count():
             yield pair.ours, ("listen-port", str(51100 + number % 20))
-            # Set, because both may change at once, and then neither could find the other.
+            # Set explicitly: both ends may change at once, and then neither could find the other.
             endpoint = f"{pair.ours.outer4}:{51100 + number % 20}"
             yield pair.theirs, ("peer", pair.ours.keys.public, "endpoint", endpoint)
 

@@ -26,7 +26,7 @@ STEPS = {
     "enable": "systemctl enable culvert@wg0",
     "peer": PEER,
     "start": "systemctl start culvert@wg0",
-    # All of it has to be complete when `start` returns.
+    # All of this must be complete when `start` returns.
     "address": "ip -brief address show dev wg0",
     "ping": "ping -c 3 -W 2 10.9.0.2 && ping -c 3 -W 2 fd09::2",
     "status": f"grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/{PID}/status",

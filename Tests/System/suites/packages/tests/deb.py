@@ -118,7 +118,7 @@ class Life(PackageCase):
         if action == "-i":
             shutil.copy(what, self.chroot.path / "tmp")
             what = f"/tmp/{what.name}"
-        # A question would be an error: no one can answer it.
+        # A question would be an error, because nobody can answer it.
         return self.inside(self.chroot, "dpkg", action, str(what))
 
     def test_life_without_systemd(self):

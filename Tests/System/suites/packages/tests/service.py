@@ -25,7 +25,7 @@ class Service(PackageCase):
         self.config.chmod(0o600)
 
     def test_systemd_understands_every_word(self):
-        # It prints nothing about a good unit, and continues after what it does not know.
+        # It prints nothing about a valid unit, and continues after settings that it does not know.
         said = self.inside(
             self.chroot, "systemd-analyze", "verify", "--man=no", "culvert@wg0.service"
         )

@@ -87,7 +87,7 @@ class Install(PackageCase):
             (root / "etc/culvert/wg0.conf").write_text("key")
             self.install("--root", root, "--remove")
             left = {name for name in tree(root) if "culvert" in name}
-            # Its settings file, if it has one, is meant to be changed.
+            # The settings file, if there is one, belongs to the administrator.
             left -= {"etc/default/culvert", "etc/conf.d/culvert"}
             self.assertEqual(left, {"etc/culvert/example.conf", "etc/culvert/wg0.conf"}, kind)
 
