@@ -1,5 +1,5 @@
-// The heap of the static binary. Everything is allocated once at start and kept, so a bump
-// allocator is enough, and the 7 KB of musl's allocator are not linked. Other builds use libc's.
+// The heap of the static binary. All memory is allocated once at startup and kept, so a bump
+// allocator is enough. It saves the 7 KB of musl's allocator. Other builds use the libc's heap.
 
 #ifdef CULVERT_MARK_HEAP
 
@@ -14,18 +14,20 @@ enum { CHUNK = 64 * 1024 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/// The heap's state. Tests find it in a running program by its name, and see from the count that
-/// nothing was allocated or freed; `used`, or the linker would keep only parts of it.
+/// The heap's state. Tests find it in a running program by its name, and check from the count that
+/// nothing was allocated or freed. Without `used`, the compiler would keep only parts of it.
 __attribute__((used)) static struct {
   char name[8];
   size_t calls;
-  /// Free memory of the current chunk. Each block is preceded by the mark before its allocation.
+  /// The free part of the current chunk. Before each block is the mark as it was before the block's
+  /// allocation.
   uintptr_t mark, end;
-  /// The last block allocated, the only one that can be freed; 0 if it has been.
+  /// The newest block, which is the only one that can be freed; 0 if it has been freed.
   uintptr_t newest;
 } heap = {.name = {'m', 'a', 'r', 'k', 'h', 'e', 'a', 'p'}};
 
-/// The first place for a block above the mark. No overflow: a mark lies inside a mapping.
+/// The lowest address for a block above the mark. It cannot overflow, because the mark is inside a
+/// mapping.
 static uintptr_t place(size_t alignment) {
   return (heap.mark + sizeof(uintptr_t) + alignment - 1) & ~(uintptr_t)(alignment - 1);
 }
@@ -38,7 +40,7 @@ int posix_memalign(void **block, size_t alignment, size_t byte_count) {
   heap.calls++;
   uintptr_t start = place(alignment);
   if (start > heap.end || byte_count > heap.end - start) {
-    // The rest of the old chunk stays unused: untouched pages take no memory.
+    // The rest of the old chunk stays unused. Untouched pages take no memory.
     size_t chunk = (byte_count + 2 * CHUNK) & ~(size_t)(CHUNK - 1);
     void *memory = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
@@ -58,7 +60,8 @@ done:
   return error;
 }
 
-/// Frees the newest block; the memory of any other is lost, a few hundred bytes in all at most.
+/// Frees the newest block. The memory of any other block is lost: at most a few hundred bytes in
+/// total.
 void free(void *block) {
   if (block == NULL) return;
   pthread_mutex_lock(&lock);

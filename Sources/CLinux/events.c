@@ -83,7 +83,7 @@ int clinux_timer_open(int *is_boottime) {
   *is_boottime = 1;
   int timer = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
   if (timer < 0 && errno == EINVAL) {
-    // Before Linux 3.15. This timer stops while the machine sleeps.
+    // Linux before 3.15. This timer does not advance while the machine sleeps.
     *is_boottime = 0;
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
   }
@@ -96,7 +96,7 @@ int clinux_timer_arm(int timer, int is_boottime, uint64_t nanoseconds) {
     nanoseconds = nanoseconds > now ? nanoseconds - now : 0;
   }
   uint64_t seconds = nanoseconds / 1000000000u;
-  // 68 years, which also fit a 32-bit time_t.
+  // 68 years, which fits a 32-bit time_t.
   if (seconds > INT32_MAX) seconds = INT32_MAX;
   struct itimerspec when = {0};
   when.it_value.tv_sec = (time_t)seconds;

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 int clinux_file_close(int descriptor) {
-  // Linux closes the descriptor even if it returns EINTR.
+  // Linux closes the descriptor even if close fails with EINTR.
   return close(descriptor) == 0 || errno == EINTR ? 0 : -errno;
 }
 
@@ -47,7 +47,7 @@ int clinux_file_adopt(int descriptor) {
   return fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
 }
 
-// The permission bits of the directory of `path`, or 0.
+// The mode of the directory that contains `path`; 0 on failure.
 static mode_t mode_of_parent(const char *path) {
   char parent[4096];
   size_t length = strnlen(path, sizeof parent);
@@ -125,7 +125,7 @@ int clinux_state_write(
     const char *directory, const char *name, const void *bytes, size_t byte_count) {
   static const char suffix[] = ".new";
   char temporary[256];
-  // Without snprintf, which is 10 KB of a static binary.
+  // Avoids snprintf, which adds 10 KB to a static binary.
   size_t length = strlen(name);
   if (length + sizeof suffix > sizeof temporary) return -ENAMETOOLONG;
   memcpy(temporary, name, length);
@@ -134,8 +134,8 @@ int clinux_state_write(
   int parent = open_directory(directory);
   if (parent < 0) return parent;
 
-  // A state file belongs to one process (its name contains the interface's), so the temporary name
-  // needs no randomness; a file that a crash left behind is overwritten.
+  // A state file belongs to one process, because it is named after the interface. The temporary
+  // name therefore needs no randomness. A file that a crash left behind is overwritten.
   int file = openat(
       parent, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
   int error = file < 0 ? -errno : write_whole(file, bytes, byte_count);

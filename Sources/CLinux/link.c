@@ -17,12 +17,12 @@ _Static_assert(IFNAMSIZ == CLINUX_NAME_BYTE_COUNT, "interface name");
 _Static_assert(sizeof(struct clinux_link) == 28, "link");
 
 int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol) {
-  // A namespace belongs to the thread, so this must be the thread's own, not the process's.
+  // Each thread has its own namespace, so this must be the thread's entry, not the process's.
   int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
   if (home < 0) return -errno;
   int result;
   struct stat ours, theirs;
-  // Entering a namespace needs CAP_SYS_ADMIN, even if we are in it already.
+  // setns needs CAP_SYS_ADMIN even for the current namespace, so it is skipped for that one.
   if (fstat(home, &ours) == 0 && fstat(network_namespace, &theirs) == 0 &&
       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino) {
     result = socket(domain, type, protocol);
@@ -32,15 +32,15 @@ int clinux_socket_in_namespace(int network_namespace, int domain, int type, int 
   } else {
     result = socket(domain, type, protocol);
     if (result < 0) result = -errno;
-    // This cannot be handled as an error: in the wrong namespace, packets would leave through the
-    // wrong network.
+    // There is no safe way to continue: in the wrong namespace, packets would be sent to the wrong
+    // network.
     if (setns(home, CLONE_NEWNET) != 0) abort();
   }
   close(home);
   return result;
 }
 
-// A socket in a namespace, or in this thread's own for -1.
+// Opens a socket in a namespace; -1 means this thread's own.
 static int open_socket(int network_namespace, int domain, int type, int protocol) {
   if (network_namespace >= 0)
     return clinux_socket_in_namespace(network_namespace, domain, type, protocol);
@@ -51,7 +51,7 @@ static int open_socket(int network_namespace, int domain, int type, int protocol
 // MARK: Interface ioctls
 
 int clinux_link_open(int network_namespace) {
-  // A unix socket takes interface ioctls like any other, and exists without IPv4.
+  // A unix socket accepts interface ioctls like any other, and does not need IPv4.
   return open_socket(network_namespace, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 }
 
@@ -59,7 +59,7 @@ static int request(int control, unsigned long operation, const char *name, struc
   size_t length = strnlen(name, IFNAMSIZ);
   if (length == IFNAMSIZ) return -ENAMETOOLONG;
   memcpy(ifr->ifr_name, name, length);
-  // musl's ioctl takes an int, glibc's an unsigned long; none of these numbers reaches bit 31.
+  // musl's ioctl takes an int and glibc's an unsigned long. No number used here has bit 31 set.
   return ioctl(control, operation, ifr) == 0 ? 0 : -errno;
 }
 
@@ -119,7 +119,7 @@ static void append(struct route_request *request, uint16_t type, const void *byt
   request->header.nlmsg_len = (uint32_t)(start + RTA_LENGTH(count));
 }
 
-// The answer to a request: 0 or -errno. The kernel writes it before sendto returns.
+// Reads the answer to a request: 0 or -errno. The kernel queues it before sendto returns.
 static int read_acknowledgement(int netlink) {
   _Alignas(struct nlmsghdr) uint8_t answer[1024];
   ssize_t count;
@@ -133,7 +133,7 @@ static int read_acknowledgement(int netlink) {
   return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
 }
 
-// Sends a request in a namespace, or this thread's for -1. Returns the socket or -errno.
+// Sends a request in a namespace; -1 means this thread's own. Returns the socket or -errno.
 static int send_request(struct route_request *request, int network_namespace) {
   int netlink =
       open_socket(network_namespace, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -197,7 +197,8 @@ int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu) {
 
 // MARK: Routes
 
-// The routing table's entry for a destination: the interface, and the route's own MTU or 0.
+// The routing table's entry for a destination: the interface index, and the route's MTU, 0 if it
+// has none.
 struct route {
   uint32_t index;
   uint32_t mtu;
@@ -225,7 +226,7 @@ static int find_route(const struct clinux_datagram *target, uint32_t mark, struc
       .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.route),
           .nlmsg_type = RTM_GETROUTE,
           .nlmsg_flags = NLM_F_REQUEST},
-      // The table's entry, without what ICMP has added to it, which anybody can forge.
+      // Requests the table's entry itself, without MTUs learned from ICMP, which anybody can forge.
       .body.route = {.rtm_family = target->family == 4 ? AF_INET : AF_INET6,
           .rtm_dst_len = target->family == 4 ? 32 : 128,
           .rtm_flags = RTM_F_FIB_MATCH}};
@@ -305,7 +306,8 @@ static void read_message(struct nlmsghdr *message, uint32_t index, struct clinux
   if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return;
   if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct ifinfomsg))) return;
   struct ifinfomsg *body = NLMSG_DATA(message);
-  // Other families than AF_UNSPEC are about bridge ports and the like, not about the interface.
+  // Messages of families other than AF_UNSPEC describe bridge ports and the like, not the
+  // interface.
   if (body->ifi_family != AF_UNSPEC || (uint32_t)body->ifi_index != index) return;
   if (message->nlmsg_type == RTM_DELLINK) {
     link->event = CLINUX_LINK_DELETED;
@@ -317,7 +319,7 @@ static void read_message(struct nlmsghdr *message, uint32_t index, struct clinux
 }
 
 int clinux_netlink_next(int netlink, uint32_t index, struct clinux_link *link) {
-  // A link's message has 1-2 KB; a truncated one counts as lost.
+  // A link message has 1-2 KB. A truncated message counts as lost.
   _Alignas(struct nlmsghdr) uint8_t buffer[8192];
   struct sockaddr_nl sender = {0};
   struct iovec vector = {buffer, sizeof buffer};

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 void *clinux_memory_map(size_t byte_count, int *error) {
-  // Without MAP_NORESERVE, so that a lack of memory is found at start and not at a packet.
+  // No MAP_NORESERVE, so that a lack of memory is detected at startup and not by a later packet.
   void *start = mmap(
       NULL, byte_count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   *error = start == MAP_FAILED ? -errno : 0;

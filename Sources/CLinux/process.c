@@ -14,7 +14,8 @@ int clinux_process_prepare(void) {
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return -errno;
   for (int descriptor = 0; descriptor <= 2; descriptor++) {
     if (fcntl(descriptor, F_GETFD) >= 0) continue;
-    // open returns the lowest free number, and all below are open by now. Not close-on-exec.
+    // open returns the lowest free number, which is this one, because all below it are open. Not
+    // close-on-exec.
     if (open("/dev/null", O_RDWR) < 0) return -errno;
   }
   return 0;
@@ -23,7 +24,7 @@ int clinux_process_prepare(void) {
 int clinux_process_forbid_dumps(void) {
   struct rlimit none = {0, 0};
   int error = prlimit(0, RLIMIT_CORE, &none, NULL) == 0 ? 0 : -errno;
-  // A core_pattern with a pipe ignores the limit, so the attribute is needed as well.
+  // A core_pattern with a pipe ignores the limit, so the process attribute is needed too.
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) error = -errno;
   return error;
 }
@@ -34,12 +35,12 @@ const char *clinux_process_environment(const char *name) { return getenv(name); 
 
 // MARK: Daemon
 
-// The parent: waits until the child runs or has failed, and exits with the status it reports.
+// The parent waits until the child is running or has failed, and exits with the reported status.
 static _Noreturn void follow(pid_t child, int report) {
   uint8_t status = 0;
   intptr_t count = clinux_file_read(report, &status, 1);
   if (count == 1 && status == 0) _exit(0);
-  // The child has failed, or died without a report. Wait until it has ended.
+  // The child has failed, or has died without a report. Wait until it has exited.
   int outcome = 0;
   pid_t ended;
   do {
@@ -76,7 +77,7 @@ int clinux_daemon_fork(void) {
 int clinux_daemon_report(int report, int status, int keeps_output) {
   int error = 0;
   if (status == 0) {
-    // Before the report, so that the caller's pipes are closed when its command returns.
+    // Done before the report, so that the caller's pipes are closed when its command returns.
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) error = -errno;
     int last = keeps_output ? 0 : 2;

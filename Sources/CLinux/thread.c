@@ -18,7 +18,7 @@ void clinux_lock_acquire(struct clinux_lock *lock) { pthread_mutex_lock(mutex_of
 void clinux_lock_release(struct clinux_lock *lock) { pthread_mutex_unlock(mutex_of(lock)); }
 
 struct turnstile {
-  // Written under the mutex; read without it by a thread whose turn it may be already. It counts
+  // Written under the mutex, but also read without it, to check whether a turn has come. It counts
   // modulo 2^32, because every board has 32-bit atomics.
   _Atomic uint32_t turn;
   uint32_t waiting;
@@ -58,7 +58,7 @@ void clinux_turnstile_leave(struct clinux_turnstile *turnstile) {
   pthread_mutex_lock(&self->mutex);
   uint32_t next = atomic_load_explicit(&self->turn, memory_order_relaxed) + 1;
   atomic_store_explicit(&self->turn, next, memory_order_release);
-  // Each thread waits for a number of its own, so all have to look.
+  // Each thread waits for a different number, so all of them must wake up and check.
   if (self->waiting > 0) pthread_cond_broadcast(&self->moved);
   pthread_mutex_unlock(&self->mutex);
 }
@@ -87,7 +87,7 @@ void clinux_thread_join(uint64_t thread) {
 int clinux_cpu_count(void) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  // Fails on a machine with more than 1024 CPUs.
+  // This fails on a machine with more than 1024 CPUs.
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
   int count = CPU_COUNT(&set);
   return count > 0 ? count : 1;

@@ -6,15 +6,15 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-// After net/if.h, whose names it does not redefine.
+// Must follow net/if.h, whose names it then does not redefine.
 #include <linux/if_tun.h>
 
-// Headers older than Linux 5.2 lack it.
+// Missing in headers older than Linux 5.2.
 #ifndef TUNGETDEVNETNS
 #define TUNGETDEVNETNS _IO('T', 227)
 #endif
 
-// Headers older than Linux 6.2 lack them.
+// Missing in headers older than Linux 6.2.
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
@@ -30,9 +30,9 @@ int clinux_tun_open(const char *name, uint32_t features) {
 
   int tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (tun < 0) return -errno;
-  // Without IFF_TUN_EXCL: a tunnel without CAP_NET_ADMIN attaches to a persistent interface that
-  // "ip tuntap add" made for its user. If another process is attached to it, this still fails with
-  // EBUSY, because only one queue was requested.
+  // IFF_TUN_EXCL is not set, so that a process without CAP_NET_ADMIN can attach to a persistent
+  // interface that "ip tuntap add" created for its user. If another process is attached to it, this
+  // still fails with EBUSY, because only one queue is requested.
   if (ioctl(tun, TUNSETIFF, &ifr) != 0) {
     int error = -errno;
     close(tun);
@@ -63,14 +63,14 @@ int clinux_tun_header_byte_count(int tun) {
 int clinux_tun_set_offloads(int tun, uint32_t offloads) {
   unsigned long flags = 0;
   if (offloads & CLINUX_TUN_CHECKSUM) flags |= TUN_F_CSUM;
-  // TCP with congestion marks included: the mark is in the segments' own headers.
+  // TSO_ECN too: segments may carry congestion marks, which are in their own headers.
   if (offloads & CLINUX_TUN_TSO) flags |= TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
   if (offloads & CLINUX_TUN_USO) flags |= TUN_F_USO4 | TUN_F_USO6;
   return ioctl(tun, TUNSETOFFLOAD, flags) == 0 ? 0 : -errno;
 }
 
 int clinux_tun_namespace(int tun) {
-  // The kernel opens it close-on-exec.
+  // The kernel sets close-on-exec on this descriptor.
   int descriptor = ioctl(tun, TUNGETDEVNETNS, 0);
   return descriptor < 0 ? -errno : descriptor;
 }

@@ -16,7 +16,7 @@ static int make_path(const char *directory, const char *name, struct sockaddr_un
   size_t used = 0;
   memset(address, 0, sizeof *address);
   address->sun_family = AF_UNIX;
-  // Without snprintf, which is 10 KB of a static binary.
+  // Avoids snprintf, which adds 10 KB to a static binary.
   for (size_t part = 0; part < sizeof parts / sizeof parts[0]; part++) {
     size_t length = strlen(parts[part]);
     if (length >= sizeof address->sun_path - used) return -ENAMETOOLONG;
@@ -26,7 +26,7 @@ static int make_path(const char *directory, const char *name, struct sockaddr_un
   return 0;
 }
 
-// 1 if somebody listens, 0 if nobody does, -errno if that cannot be determined.
+// 1 if a process listens on the socket, 0 if none does, -errno if that cannot be determined.
 static int is_live(const struct sockaddr_un *address) {
   int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (probe < 0) return -errno;
@@ -40,15 +40,16 @@ static int is_live(const struct sockaddr_un *address) {
 }
 
 static int bind_privately(int listener, const struct sockaddr_un *address) {
-  // bind creates the file with 0777 minus the umask; a chmod afterwards would leave a gap. 0177
-  // gives 0600.
+  // bind creates the file with mode 0777 minus the umask, so 0177 gives 0600. With a chmod
+  // afterwards, others could connect in between.
   mode_t before = umask(0177);
   int error = bind(listener, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : -errno;
   umask(before);
   return error;
 }
 
-// Remembers the file's identity and watches it. Without inotify the file can still be compared.
+// Records the file's identity and watches the file. Without inotify, its identity can still be
+// compared.
 static int watch_file(const struct sockaddr_un *address, struct clinux_uapi *uapi) {
   struct stat status;
   if (lstat(address->sun_path, &status) != 0) return -errno;
@@ -59,7 +60,8 @@ static int watch_file(const struct sockaddr_un *address, struct clinux_uapi *uap
     uapi->watch = -1;
     return 0;
   }
-  // An unlinked socket file exists while it is bound: IN_ATTRIB reports its link count.
+  // After an unlink, the inode exists as long as the socket is bound. IN_ATTRIB reports the change
+  // of the link count.
   uint32_t mask = IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF;
   if (inotify_add_watch(uapi->watch, address->sun_path, mask) < 0) {
     close(uapi->watch);
@@ -107,7 +109,7 @@ int clinux_uapi_adopt(
   if (error == 0) error = make_path(directory, name, &address);
   if (error != 0) return error;
   *uapi = (struct clinux_uapi){.listener = listener, .watch = -1};
-  // The socket's file may be elsewhere; then nothing is watched or removed.
+  // The socket's file may be elsewhere. Then nothing is watched or removed.
   watch_file(&address, uapi);
   return 0;
 }
@@ -130,7 +132,7 @@ int clinux_uapi_is_present(
     const struct clinux_uapi *uapi, const char *directory, const char *name) {
   struct sockaddr_un address;
   _Alignas(struct inotify_event) uint8_t events[512];
-  // The events are only a signal to look at the file itself.
+  // The content of the events does not matter: they only trigger the check of the file below.
   while (uapi->watch >= 0 && clinux_file_read(uapi->watch, events, sizeof events) > 0) {
   }
   // An adopted socket may have no file.

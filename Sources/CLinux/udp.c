@@ -15,7 +15,7 @@
 _Static_assert(sizeof(struct clinux_datagram) == 48, "datagram");
 _Static_assert(offsetof(struct clinux_datagram, port) == 40, "datagram.port");
 
-// Headers older than Linux 5.0 lack them.
+// Missing in headers older than Linux 5.0.
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
@@ -59,7 +59,8 @@ static struct in6_addr v6_of(uint64_t high, uint64_t low) {
   return address;
 }
 
-// Writes the address, port and scope of `datagram` to `address`, which is zero. Returns its length.
+// Writes the address, port and scope of `datagram` to `address`, which must be zeroed. Returns the
+// length of the socket address.
 static socklen_t write_address(union address *address, const struct clinux_datagram *datagram) {
   if (datagram->family == 4) {
     address->v4.sin_family = AF_INET;
@@ -82,13 +83,13 @@ static int set(int udp, int level, int option, int value) {
 
 enum { MAX_SEND_BUFFER = 1 << 20 };
 
-// Options that the tunnel can do without if the kernel refuses them (as qemu-user does).
+// Sets options that are not essential. The kernel may refuse them, as qemu-user does.
 static void set_optional(int udp, int family, int buffer_byte_count) {
-  // FORCE may exceed net.core.rmem_max, with CAP_NET_ADMIN.
+  // With CAP_NET_ADMIN, FORCE may exceed net.core.rmem_max.
   if (set(udp, SOL_SOCKET, SO_RCVBUFFORCE, buffer_byte_count) != 0)
     set(udp, SOL_SOCKET, SO_RCVBUF, buffer_byte_count);
-  // A long send queue delays all packets. A long receive queue bridges the pauses of a busy CPU, in
-  // which datagrams would otherwise be lost.
+  // A long send queue delays all packets, so it is limited. A long receive queue keeps datagrams
+  // that would otherwise be lost while the CPU is busy.
   if (buffer_byte_count > MAX_SEND_BUFFER) buffer_byte_count = MAX_SEND_BUFFER;
   if (set(udp, SOL_SOCKET, SO_SNDBUFFORCE, buffer_byte_count) != 0)
     set(udp, SOL_SOCKET, SO_SNDBUF, buffer_byte_count);
@@ -108,7 +109,7 @@ static void set_optional(int udp, int family, int buffer_byte_count) {
 int clinux_udp_set_gro(int udp, int is_on) { return set(udp, IPPROTO_UDP, UDP_GRO, is_on); }
 
 int clinux_udp_has_segmentation(int udp) {
-  // Sets the default segment size, to none.
+  // Sets the default segment size to 0, which means none.
   return set(udp, IPPROTO_UDP, UDP_SEGMENT, 0);
 }
 
@@ -156,7 +157,7 @@ static void read_sender(const union address *sender, struct clinux_datagram *dat
     datagram->address_high = load64(sender->v6.sin6_addr.s6_addr);
     datagram->address_low = load64(sender->v6.sin6_addr.s6_addr + 8);
     datagram->port = ntohs(sender->v6.sin6_port);
-    // The kernel sets it for link-local addresses only.
+    // The kernel sets the scope for link-local addresses only.
     datagram->scope = sender->v6.sin6_scope_id;
   }
 }
@@ -166,7 +167,7 @@ static void read_ancillary(const struct cmsghdr *item, struct clinux_datagram *d
   if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_PKTINFO) {
     struct in_pktinfo information;
     memcpy(&information, data, sizeof information);
-    // The address to answer from, which for a broadcast is not the destination.
+    // The address to answer from. For a broadcast it differs from the destination.
     datagram->source_high = high_of(information.ipi_spec_dst);
     datagram->interface = (uint32_t)information.ipi_ifindex;
   } else if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_TOS) {
@@ -174,7 +175,7 @@ static void read_ancillary(const struct cmsghdr *item, struct clinux_datagram *d
   } else if (item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == IPV6_PKTINFO) {
     struct in6_pktinfo information;
     memcpy(&information, data, sizeof information);
-    // A multicast group cannot be answered from.
+    // A multicast address cannot be the source of an answer.
     if (IN6_IS_ADDR_MULTICAST(&information.ipi6_addr)) return;
     datagram->source_high = load64(information.ipi6_addr.s6_addr);
     datagram->source_low = load64(information.ipi6_addr.s6_addr + 8);
@@ -274,7 +275,7 @@ static void *begin(struct cmsghdr *item, int level, int type, size_t byte_count)
   return CMSG_DATA(item);
 }
 
-// Fills `ancillary`, which is zero. Returns how many bytes of it are used.
+// Fills `ancillary`, which must be zeroed. Returns the number of bytes used.
 static size_t write_ancillary(
     const struct clinux_datagram *datagram, uint16_t segment, union ancillary *ancillary) {
   struct cmsghdr *item = (struct cmsghdr *)ancillary;
@@ -288,8 +289,8 @@ static size_t write_ancillary(
   } else if (datagram->source_high | datagram->source_low) {
     struct in6_pktinfo information = {
         .ipi6_addr = v6_of(datagram->source_high, datagram->source_low)};
-    // Only a link-local address needs its interface. Other routes may move to another interface
-    // while the address stays valid, so it is left out, as in the kernel's WireGuard.
+    // Only a link-local address needs its interface. Other addresses stay valid when the route
+    // moves to another interface, so it is left out for them, as in the kernel's WireGuard.
     if (IN6_IS_ADDR_LINKLOCAL(&information.ipi6_addr))
       information.ipi6_ifindex = datagram->interface;
     memcpy(begin(item, IPPROTO_IPV6, IPV6_PKTINFO, sizeof information), &information,
@@ -311,7 +312,7 @@ static size_t write_ancillary(
   return used;
 }
 
-// What the messages of one send call have in common.
+// The parts that all messages of one send call share.
 struct transmission {
   union address target;
   union ancillary ancillary;
@@ -364,7 +365,7 @@ int clinux_udp_send_many(
   }
   long sent;
   do {
-    // musl's function makes a call for each message, in case padding is not zero; here it is.
+    // musl's sendmmsg makes one call per message, because padding may not be zero. Here it is zero.
     sent = syscall(SYS_sendmmsg, udp, messages, (unsigned)count, 0);
   } while (sent < 0 && errno == EINTR);
   return sent < 0 ? -errno : (int)sent;
@@ -372,8 +373,8 @@ int clinux_udp_send_many(
 
 // MARK: Sockets of `culvert forward`
 
-// Received datagrams report the local address and the traffic class. Answers larger than a link's
-// MTU are fragmented rather than refused.
+// The kernel reports the local address and the traffic class of received datagrams. Answers that
+// exceed a link's MTU are fragmented, not refused.
 static int set_options_v4(int udp) {
   set(udp, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
   set(udp, IPPROTO_IP, IP_RECVTOS, 1);
@@ -392,7 +393,7 @@ int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_cou
   int domain = is_v4 ? AF_INET : AF_INET6;
   int udp = socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
   if (udp < 0) return -errno;
-  // Up to net.core.rmem_max and wmem_max, which needs no capability.
+  // Limited to net.core.rmem_max and wmem_max; this needs no capability.
   set(udp, SOL_SOCKET, SO_RCVBUF, buffer_byte_count);
   set(udp, SOL_SOCKET, SO_SNDBUF, buffer_byte_count);
   int error = is_v4 ? set_options_v4(udp) : set_options_v6(udp);
@@ -411,7 +412,7 @@ int clinux_resolve_open(const struct clinux_datagram *target) {
   socklen_t length = write_address(&address, target);
   int udp = socket(address.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
   if (udp < 0) return -errno;
-  // The kernel chooses a random local port, and then delivers only datagrams from that address.
+  // The kernel chooses a random local port, and then only delivers datagrams from the target.
   if (connect(udp, &address.any, length) == 0) return udp;
   int error = -errno;
   close(udp);

@@ -1,5 +1,6 @@
-// libsodium's functions for Swift: bytes are `void *`, so that raw pointers need no cast, and sizes
-// are size_t. Only casts, and one function that Swift cannot express, which overwrites the stack.
+// libsodium's functions for Swift: bytes are `void *`, so that raw pointers need no casts, and
+// sizes are size_t. There are only casts here, and one function that Swift cannot express, which
+// overwrites the stack.
 #ifndef CSODIUM_SHIM_H
 #define CSODIUM_SHIM_H
 
@@ -9,7 +10,7 @@
 
 #pragma clang assume_nonnull begin
 
-/// 0, or 1 if it was called before; -1 on failure.
+/// 0 on success, 1 if it was called before, -1 on failure.
 static inline int csodium_init(void) {
   return sodium_init();
 }
@@ -18,12 +19,12 @@ static inline void csodium_wipe(void *bytes, size_t count) {
   sodium_memzero(bytes, count);
 }
 
-/// 0 if the bytes are equal; in constant time.
+/// 0 if the bytes are equal. In constant time.
 static inline int csodium_compare(const void *a, const void *b, size_t count) {
   return sodium_memcmp(a, b, count);
 }
 
-/// 1 if all bytes are zero; in constant time.
+/// 1 if all bytes are zero. In constant time.
 static inline int csodium_is_zero(const void *bytes, size_t count) {
   return sodium_is_zero((const unsigned char *)bytes, count);
 }
@@ -39,8 +40,8 @@ static inline void csodium_random(void *bytes, size_t count) {
   randombytes_buf(bytes, count);
 }
 
-/// ChaCha20-Poly1305, RFC 8439: `count` bytes of ciphertext and 16 of tag to `output`, which may
-/// be `text`. `nonce` is 12 bytes, `key` 32.
+/// ChaCha20-Poly1305, RFC 8439: writes `count` bytes of ciphertext and a 16-byte tag to `output`,
+/// which may be `text`. `nonce` has 12 bytes, `key` 32.
 static inline void csodium_aead_seal(
     void *output, const void *text, size_t count,
     const void *_Nullable additional, size_t additional_count,
@@ -51,8 +52,8 @@ static inline void csodium_aead_seal(
       (const unsigned char *)nonce, (const unsigned char *)key);
 }
 
-/// The reverse: `count` bytes to `output`, which may be `message`; the 16 bytes of tag follow the
-/// message's `count`. 0, or -1 on a wrong tag, and then `output` is zeroed.
+/// The reverse: writes `count` bytes to `output`, which may be `message`. The 16-byte tag follows
+/// the `count` bytes of the message. 0, or -1 on a wrong tag; `output` is then zeroed.
 static inline int csodium_aead_open(
     void *output, const void *message, size_t count,
     const void *_Nullable additional, size_t additional_count,
@@ -64,8 +65,8 @@ static inline int csodium_aead_open(
       (const unsigned char *)nonce, (const unsigned char *)key);
 }
 
-/// ChaCha20, RFC 8439: `count` bytes of `input` XOR the key stream from its block 0 to `output`.
-/// `nonce` is 12 bytes, `key` 32.
+/// ChaCha20, RFC 8439: writes `count` bytes of `input` XOR the key stream, from block 0 on, to
+/// `output`. `nonce` has 12 bytes, `key` 32.
 static inline void csodium_chacha20(
     void *output, const void *input, size_t count, const void *nonce, const void *key) {
   (void)crypto_stream_chacha20_ietf_xor_ic(
@@ -73,14 +74,14 @@ static inline void csodium_chacha20(
       (const unsigned char *)nonce, 0, (const unsigned char *)key);
 }
 
-/// Poly1305: 16 bytes to `tag`, which may be in `bytes`, under a one-time key of 32 bytes.
+/// Poly1305: writes 16 bytes to `tag`, which may lie within `bytes`, with a 32-byte one-time key.
 static inline void csodium_poly1305(
     void *tag, const void *bytes, size_t count, const void *key) {
   (void)crypto_onetimeauth_poly1305(
       (unsigned char *)tag, (const unsigned char *)bytes, count, (const unsigned char *)key);
 }
 
-/// 0 if `tag` is the Poly1305 of the bytes, otherwise -1; in constant time.
+/// 0 if `tag` is the Poly1305 tag of the bytes, otherwise -1. In constant time.
 static inline int csodium_poly1305_verify(
     const void *tag, const void *bytes, size_t count, const void *key) {
   return crypto_onetimeauth_poly1305_verify(
@@ -111,7 +112,8 @@ static inline int csodium_xaead_open(
       (const unsigned char *)nonce, (const unsigned char *)key);
 }
 
-/// X25519, all three 32 bytes. 0, or -1 for a point of low order; `output` is then unspecified.
+/// X25519; each argument has 32 bytes. 0, or -1 for a point of low order; `output` is then
+/// unspecified.
 static inline int csodium_x25519(void *output, const void *secret, const void *point) {
   return crypto_scalarmult_curve25519(
       (unsigned char *)output, (const unsigned char *)secret, (const unsigned char *)point);
@@ -122,7 +124,7 @@ static inline void csodium_x25519_base(void *output, const void *secret) {
       (unsigned char *)output, (const unsigned char *)secret);
 }
 
-/// SipHash-2-4: 8 bytes to `output`, under a key of 16.
+/// SipHash-2-4: writes 8 bytes to `output`, with a 16-byte key.
 static inline void csodium_siphash(
     void *output, const void *bytes, size_t count, const void *key) {
   (void)crypto_shorthash_siphash24(

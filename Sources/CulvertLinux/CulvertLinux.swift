@@ -1,8 +1,8 @@
-// The map of the shell: its flows, and the file that holds each step. This file has no code.
+// A map of the shell: its flows, and the file that contains each step. This file has no code.
 //
-// The shell connects the core (../Culvert/Culvert.swift) to Linux: TUN, UDP sockets, netlink, the
-// configuration socket. Loop/Driver is what all workers share, Loop/EventLoop what only the leader
-// touches, and Hops/Hops the tunnels, one inside the other (mostly one). Lanes/Gates has the locks.
+// The shell connects the core (../Culvert/Culvert.swift) to Linux: TUN, UDP sockets, netlink and
+// the configuration socket. Loop/Driver is shared by all workers, and Loop/EventLoop is used only
+// by the leader. Hops/Hops contains the nested tunnels (usually one), and Lanes/Gates the locks.
 //
 //   start-up                                       called by culvert/CulvertMain
 //     Start/Process          Daemon.fork            goes into the background; the caller waits
@@ -14,8 +14,8 @@
 //     Loop/EventLoop         start                  registers descriptors with epoll
 //     Hops/Hops+Configuration                       applies the files (ConfigFile/ConfigFile,
 //                                                   Resolver/Resolver)
-//     Loop/Worker            start, run             threads; the arena is sealed, and from here on
-//                                                   nothing is allocated
+//     Loop/Worker            start, run             threads; the arena is sealed, and nothing is
+//                                                   allocated afterwards
 //
 //   event loop                                      Loop/Worker, by the worker that leads
 //     Loop/Worker            serveEvents            one round: timers, wait, control, lanes
@@ -30,16 +30,16 @@
 //     Lanes/OutboundLane     read                   leader: fills the batch (Devices/TunDevice)
 //     Lanes/OutboundLane     plan                   tunnel's lock: Tunnel/Tunnel+Outbound
 //     Loop/EventLoop         outboundTicket         the batch's place in the order (Lanes/Gates)
-//     Lanes/OutboundLane     send                   loop over the hops: seal without a lock, in
+//     Lanes/OutboundLane     send                   loop over the hops: seal without a lock; in
 //                                                   ticket order send (Lanes/DatagramSender,
-//                                                   Devices/UDPSockets), emit with the lock
+//                                                   Devices/UDPSockets), then emit with the lock
 //
 //   inbound  network -> TUN                         Loop/Worker serveSocket
 //     Lanes/InboundLane      receive                leader: fills the batch (Devices/UDPSockets)
 //     Lanes/InboundLane      accept                 tunnel's lock: Tunnel/Tunnel+Inbound
 //     Loop/EventLoop         inboundTicket
-//     Lanes/InboundLane      deliver                loop over the hops: open without a lock, in
-//                                                   ticket order deliver with the lock; then write
+//     Lanes/InboundLane      deliver                loop over the hops: open without a lock; in
+//                                                   ticket order deliver with the lock, then write
 //                                                   (Devices/TunDevice) or answer clients
 //
 //   forward  clients <-> tunnel, without a TUN      Loop/Worker serveClients
@@ -58,7 +58,7 @@
 //     Events/Signals         next                   end, or counters
 //
 //   shutdown                                        Loop/EventLoop stop
-//     Loop/Worker            run                    each worker ends when it comes to lead; joined
+//     Loop/Worker            run                    each worker ends when it gets the lead; joined
 //     Loop/Driver            run, destroy           stores the handshake timestamps
 //                                                   (Devices/StateFile); removes the sockets' files
 //

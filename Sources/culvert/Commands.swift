@@ -82,7 +82,7 @@ enum BudgetCommand {
     }
     row(budget.total, "total of the arena, mapped once at startup")
     row(lockedByteCount, "of this locked in RAM (keys)")
-    // The kernel doubles the buffer size that a socket asks for.
+    // The kernel doubles the buffer size that a socket requests.
     row(
       2 * (2 + UInt64(options.forwardCount)) * UInt64(options.socketBuffer),
       options.isForwarding

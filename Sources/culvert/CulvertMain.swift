@@ -7,8 +7,8 @@ import CulvertLinux
 public func culvertMain(
   _ count: Int32, _ arguments: UnsafePointer<UnsafePointer<CChar>?>
 ) -> Int32 {
-  // Descriptors 0-2 are open from here on. Otherwise a socket could become descriptor 1 and receive
-  // log lines.
+  // Makes sure that descriptors 0-2 are open. Otherwise a socket could become descriptor 1 and
+  // receive log lines.
   _ = try? Hardening.prepare()
   guard Sodium.start() else {
     return Exit.fail(1) { $0.append("cannot initialize libsodium: no source of randomness") }
@@ -30,7 +30,7 @@ public func culvertMain(
   }
 }
 
-/// Reports an error in one line that says what went wrong and what to do.
+/// Reports an error in one line that explains what went wrong and what to do.
 enum Exit {
   /// The command line is wrong.
   static let usage: Int32 = 2

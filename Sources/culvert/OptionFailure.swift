@@ -1,6 +1,6 @@
 import CulvertLinux
 
-/// Why a command line is wrong, reported in one line that says what to do.
+/// Why a command line is invalid, reported in one line that explains what to do.
 struct OptionFailure {
   enum Reason {
     case noName

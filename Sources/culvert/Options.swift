@@ -71,7 +71,7 @@ struct Options {
   var isForwarding: Bool { !forwards.isEmpty }
   var forwardCount: Int { forwards.count }
 
-  /// The settings of `culvert IFNAME`.
+  /// The settings for `culvert IFNAME`.
   func service(_ name: InterfaceName) -> ServiceOptions {
     var service = ServiceOptions(name, limits: limits)
     service.isForeground = isForeground
@@ -87,7 +87,7 @@ struct Options {
     return service
   }
 
-  /// The settings of `culvert forward`.
+  /// The settings for `culvert forward`.
   var forwardService: ServiceOptions {
     var service = service(ForwardName.make(of: config, hasHops: !through.isEmpty))
     service.isForeground = true
@@ -129,7 +129,7 @@ struct Options {
     return Argument.isText(word, "forward")
   }
 
-  /// `culvert forward`, or the option that it lacks.
+  /// The command `culvert forward`, or a failure if an option is missing.
   private var forwardCommand: Result {
     if config == nil { return .failure(OptionFailure(.noConfig, nil)) }
     if forwards.isEmpty { return .failure(OptionFailure(.noForward, nil)) }
@@ -156,7 +156,7 @@ struct Options {
     return .command(.run(name))
   }
 
-  /// An option with a value, as `--name value` or `--name=value`. Nil on success.
+  /// Parses an option with a value, `--name value` or `--name=value`. Nil on success.
   private mutating func parseOption(
     _ argument: UnsafePointer<CChar>, _ arguments: inout Arguments
   ) -> OptionFailure? {
@@ -306,9 +306,9 @@ enum Argument {
   }
 }
 
-/// The name of a tunnel without an interface, used in the log and in the state directory. It is
-/// the name of the configuration file, so that the tunnel shares the handshake timestamp of an
-/// interface configured from the same file.
+/// The name of a tunnel without an interface, for the log and the state directory. It is the name
+/// of the configuration file, so that the tunnel shares its handshake timestamp with an interface
+/// that is configured from the same file.
 enum ForwardName {
   /// - Parameter hasHops: whether the name must leave room for the suffix of outer tunnels.
   static func make(of path: UnsafePointer<CChar>?, hasHops: Bool) -> InterfaceName {

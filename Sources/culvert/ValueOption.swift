@@ -53,10 +53,11 @@ enum ValueOption: CaseIterable {
     case .maximumStaged: 1...1024
     // A packet of the largest size must fit.
     case .stagingSlots: 33...65_536
-    // Above one eighth cookies are required; a few peers that connect at once must not cause that.
+    // Cookies are required from one eighth on. A few peers that connect at once must not cause
+    // that.
     case .handshakeRing: 64...16_384
-    // At least the datagrams that one system call receives, and more than the handshake replies of
-    // one turn: otherwise a flood of handshakes would delay the timers.
+    // At least the number of datagrams that one system call receives, and more than the handshake
+    // replies of one round: otherwise a flood of handshakes would delay the timers.
     case .batchPackets: 64...1024
     case .socketBuffer: 4096...67_108_864
     case .workers: 1...64

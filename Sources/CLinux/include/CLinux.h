@@ -1,10 +1,10 @@
-// Everything that Culvert needs from Linux, as plain C types, so that Swift imports the same
-// declarations from glibc and from musl. The rules of every function here:
+// Everything that Culvert needs from Linux, with plain C types, so that Swift imports the same
+// declarations with glibc and with musl. Rules for every function here:
 //
-// - A failure is returned as -errno, read right after the call that failed. Success is 0, a
-//   descriptor or a byte count.
+// - A failure is returned as -errno. errno is read right after the call that failed. Success is 0,
+//   a descriptor or a byte count.
 // - Descriptors are opened close-on-exec, and non-blocking unless the comment says otherwise.
-// - Addresses are two 64-bit words in host order, left-aligned as Culvert's IPAddress: an IPv4
+// - Addresses are two 64-bit words in host order, left-aligned like Culvert's IPAddress: an IPv4
 //   address fills the upper 32 bits of `high`.
 // - No function allocates. GNU-only calls and macros stay in the .c files.
 #ifndef CLINUX_H
@@ -52,9 +52,9 @@ enum {
 
 // error.c
 
-/// The text of strerror(3). Static.
+/// The text of strerror(3), in static memory.
 const char *clinux_error_text(int error_number);
-/// "EPERM" and the like; NULL for a number that is not in the list above.
+/// The symbolic name, such as "EPERM"; NULL for a number that is not in the list above.
 const char *clinux_error_name(int error_number);
 
 // memory.c
@@ -67,7 +67,7 @@ int clinux_memory_lock(void *start, size_t byte_count);
 /// madvise(MADV_DONTDUMP). `start` is page-aligned.
 int clinux_memory_exclude_from_dumps(void *start, size_t byte_count);
 
-/// Makes one page inaccessible, so that an overflow into it is a fault.
+/// Makes one page inaccessible, so that a stack overflow into it causes a fault.
 int clinux_memory_guard(void *start);
 
 // thread.c
@@ -91,32 +91,32 @@ void clinux_turnstile_prepare(struct clinux_turnstile *turnstile);
 void clinux_turnstile_enter(struct clinux_turnstile *turnstile, uint64_t ticket);
 /// 1 if `enter` would not wait, else 0.
 int clinux_turnstile_is_open(struct clinux_turnstile *turnstile, uint64_t ticket);
-/// Ends the turn of the current ticket.
+/// Ends the turn of the current ticket, so that the next one may enter.
 void clinux_turnstile_leave(struct clinux_turnstile *turnstile);
 
 /// Starts a thread on a stack that the caller provides and keeps until `join`. Writes the thread's
-/// identity to `thread`, 8 bytes.
+/// identifier to `thread`.
 int clinux_thread_start(
     void *stack, size_t stack_byte_count, void *(*body)(void *), void *context, uint64_t *thread);
 void clinux_thread_join(uint64_t thread);
-/// CPUs that this process may run on; at least 1.
+/// The number of CPUs that this thread may run on; at least 1.
 int clinux_cpu_count(void);
 
 // process.c
 
-/// Makes sure that descriptors 0, 1 and 2 are open (with /dev/null), so that no socket gets one of
-/// these numbers, and ignores SIGPIPE. To be called before anything is opened.
+/// Opens /dev/null for each of the descriptors 0, 1 and 2 that is closed, so that no socket gets
+/// one of these numbers, and ignores SIGPIPE. Call it before anything is opened.
 int clinux_process_prepare(void);
-/// PR_SET_DUMPABLE 0 and RLIMIT_CORE 0.
+/// Sets PR_SET_DUMPABLE and RLIMIT_CORE to 0.
 int clinux_process_forbid_dumps(void);
-/// Sleeps. Only used at start.
+/// Sleeps. Only used during startup.
 void clinux_process_pause(int milliseconds);
 /// The value of an environment variable, or NULL.
 const char *clinux_process_environment(const char *name);
 
-/// Forks. The parent never returns: it exits with the byte that the child reports, or with the
-/// child's own status if that dies without a report. The child is in a session of its own and gets
-/// the descriptor to report on (blocking).
+/// Forks. Does not return in the parent, which exits with the byte that the child reports, or with
+/// the child's exit status if it ends without a report. Returns the (blocking) descriptor for the
+/// report in the child, which is in a new session.
 int clinux_daemon_fork(void);
 /// Reports `status` to the parent and closes `report`. With status 0, stdin and, unless
 /// `keeps_output`, stdout and stderr become /dev/null.
@@ -145,11 +145,12 @@ enum {
   CLINUX_FILE_DIRECTORY = 1,
   /// Can be read more than once.
   CLINUX_FILE_SEEKABLE = 2,
-  /// Readable by everybody, in a directory that everybody may enter.
+  /// Other users have a permission on the file that they also have on its directory: the condition
+  /// of the warning in wg-quick(8).
   CLINUX_FILE_EXPOSED = 4,
 };
 
-/// Opens a file of the user's for reading, blocking, and reports its traits.
+/// Opens a file for reading, blocking, and reports its traits.
 int clinux_file_open(const char *path, uint32_t *traits);
 /// Seeks to the first byte.
 int clinux_file_rewind(int descriptor);
@@ -157,8 +158,8 @@ int clinux_file_rewind(int descriptor);
 /// Reads a small file completely. Returns its byte count, or -EMSGSIZE if it does not fit.
 intptr_t clinux_state_read(
     const char *directory, const char *name, void *bytes, size_t capacity);
-/// Replaces a small file so that a crash leaves the old or the new one, never a mixture. Creates
-/// the last component of `directory` (0700) if it is missing. Waits for the disk.
+/// Replaces a small file atomically: after a crash, it has either the old or the new contents.
+/// Creates the last component of `directory` (0700) if it is missing. Waits for the disk.
 int clinux_state_write(
     const char *directory, const char *name, const void *bytes, size_t byte_count);
 
@@ -176,13 +177,14 @@ enum {
   CLINUX_WRITABLE = 2,
   /// Error or hang-up; always reported.
   CLINUX_FAILED = 4,
-  /// Interest only: report the next event, then none until the entry is modified.
+  /// Only as interest: report one event, then none until the entry is modified.
   CLINUX_ONCE = 8,
-  /// Interest only: report changes, not states.
+  /// Only as interest: report changes of readiness (edge-triggered), not the state.
   CLINUX_EDGE = 16,
 };
 
-/// One ready descriptor. `struct epoll_event` is packed on one architecture only; this is not.
+/// One ready descriptor. Unlike `struct epoll_event`, which is packed on x86-64, it has the same
+/// layout on every architecture.
 struct clinux_event {
   uint64_t token;
   uint32_t readiness;
@@ -193,14 +195,14 @@ int clinux_epoll_open(void);
 int clinux_epoll_add(int epoll, int descriptor, uint32_t interest, uint64_t token);
 int clinux_epoll_modify(int epoll, int descriptor, uint32_t interest, uint64_t token);
 int clinux_epoll_remove(int epoll, int descriptor);
-/// Waits up to `timeout_milliseconds`, -1 without limit. Returns the number of events; 0 also after
-/// a signal.
+/// Waits up to `timeout_milliseconds`; -1 means without limit. Returns the number of events, at
+/// most 32; also 0 after a signal.
 int clinux_epoll_wait(
     int epoll, struct clinux_event *events, int capacity, int timeout_milliseconds);
 
 /// A timer on CLOCK_BOOTTIME, or on CLOCK_MONOTONIC (`is_boottime` 0) if that is missing.
 int clinux_timer_open(int *is_boottime);
-/// Fires once at an instant of `clinux_clock_boottime`, or at once if that has passed.
+/// Fires once at a time of `clinux_clock_boottime`, or immediately if that has passed.
 int clinux_timer_arm(int timer, int is_boottime, uint64_t nanoseconds);
 int clinux_timer_disarm(int timer);
 /// Clears the expiry. Returns 1 if the timer had fired, else 0.
@@ -214,10 +216,10 @@ enum {
   CLINUX_SIGNAL_USER1 = 4,
 };
 
-/// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and those it starts, and returns a
-/// descriptor that reports them.
+/// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and in threads that it starts, and
+/// returns a descriptor that reports them.
 int clinux_signals_open(void);
-/// Only blocks them; they stay pending until a descriptor reports them.
+/// Only blocks these signals. They stay pending until a descriptor reports them.
 int clinux_signals_hold(void);
 /// Whether SIGTERM or SIGINT is pending: for code that cannot wait on descriptors.
 int clinux_signals_is_end_pending(void);
@@ -226,13 +228,14 @@ int clinux_signals_next(int signals);
 
 // link.c
 
-/// Opens a socket in another network namespace and returns to this one. Needs CAP_SYS_ADMIN.
+/// Opens a socket in another network namespace and switches back. Needs CAP_SYS_ADMIN, unless it is
+/// this thread's own namespace.
 int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol);
 
-/// Bytes of an interface name with its terminating NUL.
+/// Bytes of an interface name, including its terminating NUL.
 #define CLINUX_NAME_BYTE_COUNT 16
 
-/// A socket for the ioctls below, in the namespace of a descriptor, or in this thread's for -1.
+/// A socket for the ioctls below, in the namespace of a descriptor; -1 means this thread's own.
 int clinux_link_open(int network_namespace);
 int clinux_link_index(int control, const char *name, uint32_t *index);
 int clinux_link_mtu(int control, const char *name, uint32_t *mtu);
@@ -241,15 +244,15 @@ int clinux_link_set_mtu(int control, const char *name, uint32_t mtu);
 int clinux_link_is_up(int control, const char *name);
 int clinux_link_set_up(int control, const char *name, int is_up);
 
-/// Adds an address of family 4 or 6, and with it the route to its network, to interface `index` of
-/// a namespace, this thread's for -1. -EEXIST if the interface has it.
+/// Adds an address of family 4 or 6, and thus the route to its network, to interface `index` of a
+/// namespace; -1 means this thread's own. -EEXIST if the interface already has the address.
 int clinux_link_add_address(int network_namespace, uint32_t index, int family, uint64_t high,
     uint64_t low, uint8_t prefix_length);
 /// Sets the MTU, unless it is 0, and brings the interface up, in one request.
 int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu);
 struct clinux_datagram;
-/// The MTU of the route to `target` for datagrams with this mark, regardless of ICMP errors about
-/// the path. -ENETUNREACH if there is no route, or only one over the interface `skipped_index`.
+/// The MTU of the route to `target` for datagrams with this mark, ignoring path MTUs learned from
+/// ICMP. -ENETUNREACH if there is no route, or if it uses the interface `skipped_index`.
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
 
@@ -266,8 +269,8 @@ struct clinux_link {
   char name[CLINUX_NAME_BYTE_COUNT];
 };
 
-/// A route netlink socket for events of links, in the namespace of a descriptor, or in this
-/// thread's for -1.
+/// A route netlink socket for link events, in the namespace of a descriptor; -1 means this thread's
+/// own.
 int clinux_netlink_open(int network_namespace);
 /// Reads one datagram and summarises what it reports about interface `index`. 1 if a datagram was
 /// read, 0 if there is none, -ENOBUFS if events were lost.
@@ -283,13 +286,13 @@ enum {
   CLINUX_TUN_MULTI_QUEUE = 16,
 };
 
-/// Attaches to the TUN `name` or creates it (the kernel replaces a "%d" in the name by a number).
-/// `features` may hold CLINUX_TUN_VNET_HDR. -EBUSY if another process is attached to it.
+/// Attaches to the TUN `name`, or creates it (the kernel replaces "%d" in the name with a number).
+/// `features` may contain CLINUX_TUN_VNET_HDR. -EBUSY if another process is attached to the TUN.
 int clinux_tun_open(const char *name, uint32_t features);
 /// Writes the current name, CLINUX_NAME_BYTE_COUNT bytes, and the CLINUX_TUN flags. -EBADFD if the
 /// interface was deleted.
 int clinux_tun_identify(int tun, char *name, uint32_t *flags);
-/// Bytes of the virtio header before each packet of a TUN that has them: 10-16.
+/// Bytes of the virtio header before each packet, for a TUN that has these headers: 10-16.
 int clinux_tun_header_byte_count(int tun);
 
 enum {
@@ -300,15 +303,15 @@ enum {
   CLINUX_TUN_USO = 4,
 };
 
-/// Sets which work the kernel may leave to the reader of a TUN with virtio headers. -EINVAL if it
-/// does not know one of these.
+/// Sets the offloads, that is the work that the kernel may leave to the reader of a TUN with virtio
+/// headers. -EINVAL if the kernel does not know one of them.
 int clinux_tun_set_offloads(int tun, uint32_t offloads);
 /// A descriptor of the interface's network namespace (Linux 5.0 and later; CAP_NET_ADMIN).
 int clinux_tun_namespace(int tun);
 
 // udp.c
 
-/// The metadata of a datagram: its path, and more.
+/// The metadata of a datagram: its path, traffic class and more.
 struct clinux_datagram {
   uint64_t address_high, address_low;
   /// Local address; zero leaves the choice to the routing table.
@@ -323,7 +326,7 @@ struct clinux_datagram {
   uint8_t family;
   /// TOS or traffic class.
   uint8_t traffic_class;
-  /// Received datagrams only: it was longer than the buffer.
+  /// Received datagrams only: the datagram was longer than the buffer.
   uint8_t is_truncated;
   uint8_t reserved;
   /// Received datagrams only: the buffer holds several datagrams of this size, the last of which
@@ -331,9 +334,9 @@ struct clinux_datagram {
   uint16_t segment_byte_count;
 };
 
-/// A bound socket of family 4 or 6 (IPv6 only, never mapped IPv4). Port 0 is any free one. `mark` 0
-/// sets none. The receive buffer is raised to `buffer_byte_count` if that is allowed, and the send
-/// buffer as well, but to at most a megabyte.
+/// A bound socket of family 4 or 6 (family 6 never carries mapped IPv4). Port 0 means any free
+/// port, and `mark` 0 means none. The receive buffer is set to `buffer_byte_count`, and the send
+/// buffer to the same, but to at most a megabyte; the system's limits apply without CAP_NET_ADMIN.
 int clinux_udp_open(int family, uint16_t port, uint32_t mark, int buffer_byte_count);
 /// The bound port, in host order.
 int clinux_udp_port(int udp);
@@ -347,13 +350,13 @@ intptr_t clinux_udp_receive(
 int clinux_udp_send(
     int udp, const void *bytes, size_t byte_count, const struct clinux_datagram *datagram);
 /// Sends the buffer as datagrams of `segment_byte_count` bytes each, the last one with the rest, in
-/// one call (UDP_SEGMENT): all or none. Up to 64 datagrams and 65,487 bytes.
+/// one call (UDP_SEGMENT). All are sent or none. Up to 64 datagrams and 65,487 bytes.
 int clinux_udp_send_segments(
     int udp, const void *bytes, size_t byte_count, uint16_t segment_byte_count,
     const struct clinux_datagram *datagram);
 
 enum {
-  /// The most datagrams of one call of the next two.
+  /// The most datagrams in one call of the next two functions.
   CLINUX_MESSAGES_PER_CALL = 32,
 };
 
@@ -362,27 +365,27 @@ enum {
 int clinux_udp_receive_many(
     int udp, void *bytes, size_t stride, size_t capacity, int count,
     struct clinux_datagram *datagrams, uint32_t *byte_counts);
-/// Sends up to `count` (1-32) datagrams on one path (sendmmsg). Returns how many went out, at
-/// least 1, or -errno of the first.
+/// Sends up to `count` (1-32) datagrams on one path (sendmmsg). Returns how many were sent, at
+/// least 1, or -errno for the first.
 int clinux_udp_send_many(
     int udp, const struct clinux_slice *datagrams, int count,
     const struct clinux_datagram *datagram);
 
-/// A UDP socket that sends to one address and receives only from there, from a random port. Reads
-/// the address, scope, port and family of `target`. The error is that of the route: -ENETUNREACH if
-/// there is none.
+/// A UDP socket on a random port that is connected to `target`: it sends to, and receives from,
+/// that address only. Uses the address, scope, port and family of `target`. -ENETUNREACH if there
+/// is no route.
 int clinux_resolve_open(const struct clinux_datagram *target);
-/// 1 if something can be received, which may be an error; 0 after the timeout or a signal.
+/// 1 if a datagram or an error can be received; 0 after the timeout or a signal.
 int clinux_resolve_wait(int udp, int timeout_milliseconds);
 
 /// A socket bound to one address and port: the datagram's `family`, `address_high`, `address_low`,
-/// `port` and, for link-local IPv6, `scope`. Needs no capability unless the port does. The
-/// functions above receive and send with it.
+/// `port` and, for link-local IPv6, `scope`. Needs no capability unless the port does. Use the
+/// functions above to receive and send.
 int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_count);
 
 // uapi.c
 
-/// A listening UAPI socket, and the identity of its file, which somebody may replace.
+/// A listening UAPI socket, and the identity of its file, which another process may replace.
 struct clinux_uapi {
   uint64_t device;
   uint64_t inode;
@@ -391,15 +394,15 @@ struct clinux_uapi {
   int32_t watch;
 };
 
-/// Listens on DIRECTORY/NAME.sock, replacing a socket that nobody listens on. -EADDRINUSE if
-/// somebody does.
+/// Listens on DIRECTORY/NAME.sock. Replaces a socket on which no process listens; -EADDRINUSE if
+/// one does.
 int clinux_uapi_open(const char *directory, const char *name, struct clinux_uapi *uapi);
-/// Takes over a listening socket; its file is DIRECTORY/NAME.sock, if that exists.
+/// Takes over a listening socket. Its file is assumed to be DIRECTORY/NAME.sock, if that exists.
 int clinux_uapi_adopt(
     int listener, const char *directory, const char *name, struct clinux_uapi *uapi);
 /// A connection, or -EAGAIN.
 int clinux_uapi_accept(int listener);
-/// Drains the watch. 1 while the file is the one that was bound, else 0.
+/// Drains the watch. 1 if the file is still the one that was bound, else 0.
 int clinux_uapi_is_present(
     const struct clinux_uapi *uapi, const char *directory, const char *name);
 /// Unlinks the file if it is still the one that was bound.

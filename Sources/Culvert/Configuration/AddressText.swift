@@ -1,11 +1,11 @@
-/// IP addresses, prefixes and endpoints as text. Parsing accepts what inet_pton(3) accepts (RFC
-/// 4291 section 2.2, four decimal fields without leading zeros for IPv4); formatting is canonical
-/// (RFC 5952). No resolver: a name is not an address and gives nil.
+/// IP addresses, prefixes and endpoints as text. Parsing accepts what inet_pton(3) accepts (IPv6 as
+/// in RFC 4291 section 2.2; IPv4 as four decimal fields without leading zeros). Formatting is
+/// canonical (RFC 5952). Names are not resolved and give nil.
 public enum AddressText {
   /// The longest endpoint that `append` writes:
   /// [xxxx:xxxx:xxxx:xxxx:xxxx:xxxx:255.255.255.255%4294967295]:65535.
   public static let longestEndpointByteCount = 64
-  /// Longest interface name, IFNAMSIZ of Linux without its NUL.
+  /// The longest interface name: Linux's IFNAMSIZ without the NUL.
   static let longestZoneByteCount = 15
 
   /// An address with its zone (RFC 4007 section 11).
@@ -27,15 +27,15 @@ public enum AddressText {
 
   // MARK: Parsing
 
-  /// `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1`. A zone gives nil.
+  /// Parses `192.0.2.1`, `2001:db8::1` or `::ffff:192.0.2.1`. Nil if there is a zone.
   public static func address(_ text: UnsafeRawBufferPointer) -> IPAddress? {
     guard text.firstPosition(of: colon) == nil else { return ipv6(text) }
     guard let bits = ipv4Bits(text) else { return nil }
     return IPAddress(ipv4: bits)
   }
 
-  /// As `address`, and after an IPv6 address also `%3` or `%eth0`. Digits alone are an index, as in
-  /// getaddrinfo(3) if no interface has that name.
+  /// As `address`, but also accepts `%3` or `%eth0` after an IPv6 address. Digits are always an
+  /// index; getaddrinfo(3) does the same if no interface has that name.
   public static func zonedAddress(_ text: UnsafeRawBufferPointer) -> Zoned? {
     guard let percent = text.firstPosition(of: UInt8(ascii: "%")) else {
       guard let address = address(text) else { return nil }
@@ -50,8 +50,8 @@ public enum AddressText {
     return Zoned(address: address, scope: scope)
   }
 
-  /// `address/length`, or `address` for its full length. Host bits are cleared. Leading zeros in
-  /// the length and zones are refused.
+  /// Parses `address/length`, or `address` for its full length. Host bits are cleared. Zones and
+  /// leading zeros in the length are refused.
   public static func prefix(_ text: UnsafeRawBufferPointer) -> IPPrefix? {
     guard let slash = text.firstPosition(of: UInt8(ascii: "/")) else {
       guard let address = address(text) else { return nil }
@@ -65,8 +65,8 @@ public enum AddressText {
     return IPPrefix(address, length: Int(length))
   }
 
-  /// `192.0.2.1:51820` or `[2001:db8::1%3]:51820`: brackets for IPv6 and only for IPv6. Ports are 0
-  /// to 65535, as in wireguard-go.
+  /// Parses `192.0.2.1:51820` or `[2001:db8::1%3]:51820`. IPv6 must have brackets, IPv4 must not.
+  /// Ports are 0 to 65535, as in wireguard-go.
   public static func endpoint(_ text: UnsafeRawBufferPointer) -> ZonedEndpoint? {
     guard let separator = text.lastPosition(of: colon),
       let port = text.text(from: separator + 1).number(maximum: 65535)
@@ -96,7 +96,7 @@ public enum AddressText {
         digits = 0
         dots += 1
       } else {
-        // A leading zero would be octal to some and decimal to others.
+        // A field with a leading zero is ambiguous: some programs read it as octal.
         guard byte.isDigit, digits == 0 || field > 0 else { return nil }
         field = field * 10 + UInt32(byte - UInt8(ascii: "0"))
         guard field <= 255 else { return nil }
@@ -108,7 +108,7 @@ public enum AddressText {
   }
 
   private static func ipv6(_ text: UnsafeRawBufferPointer) -> IPAddress? {
-    // The groups before `::`, nil until it was seen, and the groups since.
+    // The groups before `::` (nil until it is found), and the groups after it.
     var head: Groups?
     var groups = Groups()
     var index = 0
@@ -168,7 +168,8 @@ public enum AddressText {
     }
   }
 
-  /// An interface name as Linux allows it, without brackets, which belong to the endpoint.
+  /// Whether Linux allows this interface name. Brackets are excluded, as they belong to the
+  /// endpoint's syntax.
   private static func isZone(_ text: UnsafeRawBufferPointer) -> Bool {
     guard text.count > 0, text.count <= longestZoneByteCount else { return false }
     for index in 0..<text.count {

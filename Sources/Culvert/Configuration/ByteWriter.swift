@@ -1,5 +1,5 @@
-/// Writes text into a buffer of fixed size. An append that does not fit writes nothing and sets
-/// `hasOverflowed`, after which all further appends write nothing.
+/// Writes text into a buffer of fixed size. If an append does not fit, it and all further appends
+/// write nothing, and `hasOverflowed` is set.
 public struct ByteWriter: ~Copyable {
   private let buffer: UnsafeMutableRawBufferPointer
   /// How many bytes have been written.
@@ -16,8 +16,8 @@ public struct ByteWriter: ~Copyable {
     UnsafeRawBufferPointer(start: buffer.baseAddress, count: count)
   }
 
-  /// Wipes everything from byte `start` on, and forgets the overflow. A `start` beyond `count`
-  /// leaves the bytes as they are.
+  /// Wipes everything from byte `start` on, and clears `hasOverflowed`. A `start` beyond `count`
+  /// wipes nothing.
   public mutating func rewind(to start: Int = 0) {
     hasOverflowed = false
     guard start >= 0, start < count, let base = buffer.baseAddress else { return }

@@ -1,11 +1,11 @@
-/// Configuration files of wg(8) and wg-quick(8) as a state machine over lines, without I/O
-/// (wg(8), "CONFIGURATION FILE FORMAT"; wg-quick(8), "CONFIGURATION"; what these leave open is as
-/// in wg of 2021).
+/// Parses configuration files of wg(8) and wg-quick(8): a state machine over lines, without I/O
+/// (wg(8), "CONFIGURATION FILE FORMAT"; wg-quick(8), "CONFIGURATION"; what these leave open is done
+/// as in the wg of 2021).
 ///
-/// The caller's loop: `begin` with each line, then take statements from `next` until it returns
-/// nil; at the end of the file `finish`. After a failure there are no more statements.
+/// The caller passes each line to `begin`, then takes statements from `next` until it returns nil.
+/// At the end of the file it calls `finish`. After a failure there are no more statements.
 ///
-/// As in wg(8), blanks are ignored everywhere, and so is the case of keys. The differences:
+/// As in wg(8), blanks are ignored everywhere, and keys are case-insensitive. The differences:
 ///
 /// - Refused here, accepted by wg(8): a key twice in one section if it can only have one value; a
 ///   file without a private key; a port above 65535, which wg wraps, and port 0 in an endpoint;
@@ -27,10 +27,10 @@ package struct ConfigParser: ~Copyable {
 
   private var section = Section.none
   private var step = Step.nothing
-  /// The line, or what is left of its list.
+  /// The line, or the rest of its list.
   private var rest = UnsafeRawBufferPointer(start: nil, count: 0)
   private var isOverlong = false
-  /// The keys seen under [Interface], and in this peer's section.
+  /// The keys seen so far under [Interface], and in this peer's section.
   private var interfaceKeys: UInt32 = 0
   private var peerKeys: UInt32 = 0
   private var hasPrivateKey = false
@@ -49,8 +49,9 @@ package struct ConfigParser: ~Copyable {
   /// given by name; otherwise empty. Valid until the next call.
   package private(set) var name = UnsafeRawBufferPointer(start: nil, count: 0)
 
-  /// The key of the failed line, as it was written; valid as long as the line. Empty if there is
-  /// none or if it is longer than any key: then it is part of a broken line and may be a secret.
+  /// The key of the failed line, as it was written; valid as long as the line. Empty if the line
+  /// has no key or if it is longer than any key: it is then part of a broken line and may be a
+  /// secret.
   package private(set) var key = UnsafeRawBufferPointer(start: nil, count: 0)
 
   /// More than the longest value: an endpoint's name, brackets, a colon and a port.
@@ -112,7 +113,8 @@ package struct ConfigParser: ~Copyable {
     }
   }
 
-  /// Ends the file. Nil if it is complete. Wipes what the parser holds.
+  /// Ends the file, and wipes the parser's memory. Nil if the file is complete, or if it has failed
+  /// before.
   package mutating func finish() -> ConfigError? {
     forgetStatement()
     guard !hasFailed else { return nil }
@@ -219,8 +221,8 @@ package struct ConfigParser: ~Copyable {
     }
   }
 
-  /// The value without the blanks in it. A value that does not fit into the buffer cannot be valid
-  /// and is returned as it is.
+  /// The value without its blanks. A value that does not fit into the buffer cannot be valid, and
+  /// is returned unchanged.
   private mutating func compact(_ value: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
     guard value.hasBlanks else { return value }
     var count = 0
@@ -234,7 +236,7 @@ package struct ConfigParser: ~Copyable {
     return UnsafeRawBufferPointer(start: compacted, count: count)
   }
 
-  /// Decodes into the secret's buffer, public keys too; the next call wipes it.
+  /// Decodes a key, secret or public, into the secret's buffer, which the next call wipes.
   private mutating func decodeKey(_ value: UnsafeRawBufferPointer) -> Bool {
     holdsSecret = true
     return Base64.decodeKey(value, into: secret)

@@ -1,8 +1,8 @@
 /// A statement of a configuration file: a line, or one element of a list.
 package enum ConfigStatement: Equatable, Sendable {
-  /// A peer's section begins, and the peer before it is complete.
+  /// A peer's section begins. The peer before it, if any, is complete.
   case beginPeer
-  /// The interface's section begins or continues, and a peer before it is complete.
+  /// The interface's section begins or continues. The peer before it, if any, is complete.
   case beginInterface
   /// `privateKey`, `listenPort` or `fwmark`.
   case device(DeviceSetting)
@@ -17,7 +17,7 @@ package enum ConfigStatement: Equatable, Sendable {
   case peer(PeerSetting)
   /// The port of an endpoint whose host name is in `ConfigParser.name`.
   case namedEndpoint(port: UInt16)
-  /// The file is wrong; nothing follows.
+  /// The file is invalid. This is the last statement.
   case failure(ConfigError)
 }
 
@@ -29,11 +29,11 @@ package enum ConfigKey: UInt8, Sendable, BitwiseCopyable {
   case privateKey, listenPort, fwMark
   // [Interface], from wg-quick(8)
   case address, mtu
-  // [Interface], from wg-quick(8): what needs a shell
+  // [Interface], from wg-quick(8): keys that need a shell
   case dns, table, preUp, postUp, preDown, postDown, saveConfig
 
   package static let count = saveConfig.rawValue + 1
-  /// The longest name below, with some room for typing errors.
+  /// More than the longest name below, with some room for typing errors.
   static let longestByteCount = 24
 
   /// Nil if the key is unknown. Case and blanks are ignored.
@@ -83,8 +83,8 @@ package enum ConfigKey: UInt8, Sendable, BitwiseCopyable {
   package var bit: UInt32 { 1 << UInt32(rawValue) }
 }
 
-/// An interface's address with the prefix length of its network (`Address = 10.0.0.2/24`). Unlike
-/// an `IPPrefix` it keeps its host bits.
+/// An interface's address with the prefix length of its network (`Address = 10.0.0.2/24`). It keeps
+/// its host bits, unlike an `IPPrefix`.
 package struct ConfigAddress: Hashable, Sendable, BitwiseCopyable {
   package let address: IPAddress
   /// Bits, 0-32 or 0-128.
@@ -126,9 +126,10 @@ package enum ConfigHostName {
   package static let longestByteCount = 253
   static let longestLabelByteCount = 63
 
-  /// The name without a trailing dot. Nil if it is no host name: bytes that are not ASCII (an
-  /// internationalised name is written as xn--...), a label that is empty or begins or ends with a
-  /// hyphen, and anything whose last label is a number, which was meant as an address.
+  /// The name without a trailing dot. Nil if it is not a host name: if it has other characters than
+  /// letters, digits, hyphens, underscores and dots (an internationalised name must be written as
+  /// xn--...), if a label is empty or begins or ends with a hyphen, or if the last label is a
+  /// number (then it was meant as an address).
   package static func name(_ text: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
     var name = text
     if name.count > 1, name[name.count - 1] == dot { name = name.text(0, name.count - 1) }
@@ -183,7 +184,7 @@ package struct ConfigError: Error, Equatable, Sendable, BitwiseCopyable {
     case badPrivateKey, badListenPort, badFwMark, badAddress, badMTU
     case badPublicKey, badPresharedKey, badAllowedIP, badKeepalive, badHost, badPort
 
-    /// A clause that tells the user what to do. It never quotes a value, which may be a secret.
+    /// The message for the user. It never quotes a value, which may be a secret.
     package var text: StaticString {
       switch self {
       case .overlongLine: "the line is too long; a list may go on under the same key in a new line"
@@ -215,7 +216,7 @@ package struct ConfigError: Error, Equatable, Sendable, BitwiseCopyable {
   }
 
   package let reason: Reason
-  /// From 1; 0 for the file as a whole.
+  /// Counted from 1; 0 for the file as a whole.
   package let line: UInt32
 
   package init(_ reason: Reason, line: UInt32) {

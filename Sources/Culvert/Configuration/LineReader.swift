@@ -1,15 +1,15 @@
-/// Splits a stream into lines within one buffer of fixed size. The lines do not depend on the
-/// pieces in which the bytes arrive. Only an unfinished line is ever copied, to the buffer's start.
+/// Splits a stream into lines within one buffer of fixed size, however the bytes are divided on
+/// arrival. Only an unfinished line is ever copied, to the start of the buffer.
 ///
-/// The stream carries private keys, so the buffer belongs in locked memory, and used bytes are
-/// wiped whenever room is made.
+/// The stream carries private keys, so the buffer must be in locked memory, and used bytes are
+/// wiped whenever `makeRoom` is called.
 ///
 /// The caller's loop: read into `makeRoom()`, call `didReceive`, take lines until `incomplete`.
 public struct LineReader: ~Copyable {
   public enum Line {
     /// A line without its newline; valid until the next call to this reader.
     case line(UnsafeRawBufferPointer)
-    /// The end of a line that was longer than the buffer, its newline included.
+    /// The end of a line that, with its newline, was longer than the buffer.
     case overlong
     /// There is no further complete line.
     case incomplete
@@ -18,20 +18,21 @@ public struct LineReader: ~Copyable {
   private let buffer: UnsafeMutableRawBufferPointer
   private var start = 0
   private var end = 0
-  /// There is no newline between `start` and here.
+  /// There is no newline between `start` and this index.
   private var searched = 0
   private var isOverlong = false
 
-  /// - Parameter buffer: at least one byte; the longest line is one byte less.
+  /// - Parameter buffer: at least one byte. The longest line is one byte shorter than the buffer.
   public init(buffer: UnsafeMutableRawBufferPointer) {
     precondition(buffer.count > 0)
     self.buffer = buffer
   }
 
-  /// True if everything received has been taken as lines.
+  /// True if all received bytes have been returned as lines.
   public var isEmpty: Bool { start == end && !isOverlong }
 
-  /// Where the next bytes of the stream go. Never empty once `next` has returned `incomplete`.
+  /// The space for the next bytes of the stream. Never empty after `next` has returned
+  /// `incomplete`.
   public mutating func makeRoom() -> UnsafeMutableRawBufferPointer {
     let base = buffer.baseAddress!
     if start > 0 {
@@ -45,7 +46,7 @@ public struct LineReader: ~Copyable {
     return UnsafeMutableRawBufferPointer(start: base + end, count: buffer.count - end)
   }
 
-  /// Takes the first `byteCount` bytes of `makeRoom()` as the stream's next.
+  /// The caller has written the next `byteCount` bytes of the stream to the start of `makeRoom()`.
   public mutating func didReceive(byteCount: Int) {
     guard byteCount > 0 else { return }
     end += min(byteCount, buffer.count - end)
@@ -67,7 +68,7 @@ public struct LineReader: ~Copyable {
       return .line(line)
     }
     if start == 0, end == buffer.count {
-      // There is no room left for a newline: drop the bytes and wait for the newline.
+      // The line does not fit: drop these bytes, and the rest up to the newline.
       isOverlong = true
       start = end
     }

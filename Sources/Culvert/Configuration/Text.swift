@@ -1,20 +1,19 @@
-/// Text as it arrives: ASCII bytes behind a pointer, not a String, which would allocate.
+/// Text as ASCII bytes behind a pointer. A String would allocate.
 extension UnsafeRawBufferPointer {
-  /// True where these bytes are exactly `text`.
+  /// True if these bytes are exactly `text`.
   func isText(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     for index in 0..<count where self[index] != text.utf8Start[index] { return false }
     return true
   }
 
-  /// The bytes from `start` up to, not including, `end`. The caller has proved
-  /// 0 <= start <= end <= count.
+  /// The bytes in `start..<end`. The caller has checked that 0 <= start <= end <= count.
   func text(_ start: Int, _ end: Int) -> UnsafeRawBufferPointer {
     guard let base = baseAddress else { return self }
     return UnsafeRawBufferPointer(start: base + start, count: end - start)
   }
 
-  /// The bytes from `start` on. The caller has proved 0 <= start <= count.
+  /// The bytes from `start` on. The caller has checked that 0 <= start <= count.
   func text(from start: Int) -> UnsafeRawBufferPointer {
     text(start, count)
   }
@@ -35,8 +34,8 @@ extension UnsafeRawBufferPointer {
     return nil
   }
 
-  /// These bytes as an unsigned number in `radix` 10 or 16. Nil if they are empty, hold another
-  /// character, or exceed `maximum`. Leading zeros are allowed, signs and spaces are not.
+  /// These bytes as an unsigned number in `radix` 10 or 16. Nil if they are empty, contain another
+  /// character, or exceed `maximum`. Leading zeros are allowed; signs and spaces are not.
   func number(radix: UInt64 = 10, maximum: UInt32) -> UInt32? {
     guard count > 0 else { return nil }
     var value: UInt64 = 0
@@ -50,7 +49,7 @@ extension UnsafeRawBufferPointer {
     return UInt32(value)
   }
 
-  /// A firewall mark as wg(8) has it: decimal, or hexadecimal after `0x`.
+  /// These bytes as a firewall mark, as in wg(8): decimal, or hexadecimal after `0x`.
   var mark: UInt32? {
     guard count > 2, self[0] == UInt8(ascii: "0"), self[1].lowercased == UInt8(ascii: "x") else {
       return number(maximum: .max)
@@ -59,10 +58,9 @@ extension UnsafeRawBufferPointer {
   }
 }
 
-/// Text as wg(8) reads it from a configuration file: blanks are ignored everywhere, and so is the
-/// case of letters.
+/// Text comparison as in wg(8)'s configuration files: blanks and case are ignored everywhere.
 extension UnsafeRawBufferPointer {
-  /// Without the blanks at both ends.
+  /// These bytes without leading and trailing blanks.
   var trimmed: UnsafeRawBufferPointer {
     var start = 0
     var end = count
@@ -102,7 +100,7 @@ extension UInt8 {
   /// A to Z, and a to z.
   var isLetter: Bool { lowercased >= UInt8(ascii: "a") && lowercased <= UInt8(ascii: "z") }
 
-  /// Set in the small letters of ASCII only.
+  /// Of ASCII letters, only the lower-case ones have this bit.
   static let caseBit: UInt8 = 1 << 5
 
   var lowercased: UInt8 {
@@ -110,9 +108,8 @@ extension UInt8 {
   }
 }
 
-/// Keys as hexadecimal text, as the UAPI has them (wireguard.com/xplatform, "Configuration
-/// Protocol"). Secrets pass through here, so there is no table, no branch and no early exit that
-/// depends on a digit.
+/// Keys as hexadecimal text, as in the UAPI (wireguard.com/xplatform, "Configuration Protocol").
+/// Secrets pass through this code, so no table lookup, branch or early exit depends on a digit.
 public enum Hex {
   /// Characters of a 32-byte key.
   public static let keyCharacterCount = 64
@@ -131,7 +128,7 @@ public enum Hex {
         key.storeByte(UInt8(truncatingIfNeeded: high << 4 | low), index)
       }
     }
-    // Only wrong digits are negative, so the sign tells whether there was one.
+    // Only wrong digits have negative values, so the sign shows whether there was one.
     guard wrong >= 0 else {
       Secret.wipe(key, byteCount: WireGuard.keyByteCount)
       return false
@@ -151,22 +148,22 @@ public enum Hex {
   /// The lower-case digit of a value from 0 to 15.
   @inline(__always)
   static func character(of value: UInt8) -> UInt8 {
-    // What separates `a` from the character after `9`.
+    // The distance from the character after `9` to `a`.
     let gap = UInt8(ascii: "a") - UInt8(ascii: "9") - 1
     let letters = UInt8(truncatingIfNeeded: ~mask(Int32(value), upTo: 9)) & gap
     return UInt8(ascii: "0") &+ value &+ letters
   }
 
-  /// All ones if 0 <= value <= limit, otherwise 0, without a branch: out of range one of the two
-  /// terms is negative.
+  /// All ones if 0 <= value <= limit, otherwise 0, without a branch: if the value is out of range,
+  /// one of the two terms is negative.
   @inline(__always)
   static func mask(_ value: Int32, upTo limit: Int32) -> Int32 {
     ~((value | (limit &- value)) >> 31)
   }
 }
 
-/// Keys as base64 text, as wg(8) has them: 32 bytes as 43 characters and one `=` (RFC 4648
-/// section 4). Secrets pass through here, so as in `Hex` only arithmetic depends on a character.
+/// Keys as base64 text, as in wg(8): 32 bytes as 43 characters and one `=` (RFC 4648 section 4).
+/// Secrets pass through this code, so only arithmetic depends on a character, as in `Hex`.
 public enum Base64 {
   /// Characters of a 32-byte key.
   public static let keyCharacterCount = 44
@@ -191,7 +188,7 @@ public enum Base64 {
     let a = value(of: text[40])
     let b = value(of: text[41])
     let c = value(of: text[42])
-    // 18 bits for 16: the last two must be clear, or several texts would mean the same key.
+    // 18 bits encode 16. The last two must be clear, or several texts would mean the same key.
     wrong |= a | b | c | (0 &- (c & 3))
     let bits = a << 10 | b << 4 | c >> 2
     key.storeByte(UInt8(truncatingIfNeeded: bits >> 8), 30)
@@ -221,7 +218,7 @@ public enum Base64 {
     writer.append(UInt8(ascii: "="))
   }
 
-  /// 24 bits from four characters; negative where one of them is wrong.
+  /// 24 bits from four characters; negative if one of them is wrong.
   @inline(__always)
   private static func decodeGroup(_ text: UnsafeRawBufferPointer, at index: Int) -> Int32 {
     let a = value(of: text[index])

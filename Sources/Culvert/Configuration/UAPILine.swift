@@ -10,16 +10,16 @@ public enum UAPILine: Equatable, Sendable {
   case failure(UAPIError)
   /// Nothing to do: a line after a failure, or a blank line between requests.
   case skipped
-  /// The reply is the state, then errno 0.
+  /// Reply with the state, then errno 0.
   case endGet
-  /// The reply is errno 0, if the last peer's section could be applied.
+  /// Reply with errno 0, if the last peer's section could be applied.
   case endSet
-  /// The reply is this errno alone.
+  /// Reply with this errno only.
   case endFailed(UAPIError)
 }
 
-/// Why a UAPI request failed, as the errno that the reply carries negated (`errno=-22`). The
-/// numbers are those of the generic Linux ABI, which all boards share.
+/// Why a UAPI request failed: an errno, which the reply carries negated (`errno=-22`). The numbers
+/// are those of the generic Linux ABI, which all boards share.
 public enum UAPIError: Int32, Error, Sendable {
   /// EIO: the request could not be read or applied.
   case inputOutput = 5
@@ -49,7 +49,7 @@ public enum DeviceSetting: Equatable, Sendable {
 
 /// A line of a peer's section of a `set` request.
 public enum PeerSetting: Equatable, Sendable {
-  /// Ends the section before it and begins this peer's.
+  /// Ends the previous section and begins this peer's.
   case publicKey(Key)
   case remove
   /// Changes the peer if it exists, and does not create it.

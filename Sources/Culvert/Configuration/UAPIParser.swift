@@ -1,10 +1,9 @@
-/// The request side of the UAPI as a state machine over lines, without I/O
-/// (wireguard.com/xplatform, "Configuration Protocol"; what that leaves open is as in
-/// wireguard-go).
+/// Parses UAPI requests: a state machine over lines, without I/O (wireguard.com/xplatform,
+/// "Configuration Protocol"; what that leaves open is done as in wireguard-go).
 ///
-/// One deviation: wireguard-go replies at the first wrong line and reads the following lines as new
-/// operations, which ends the connection. Here the rest of the request is skipped and the reply
-/// follows its blank line, so that the connection stays usable.
+/// One deviation: wireguard-go replies at the first wrong line and treats the following lines as
+/// new operations, which ends the connection. This parser skips the rest of the request, and the
+/// reply is sent after the blank line that ends it, so that the connection stays usable.
 public struct UAPIParser: ~Copyable {
   private enum State {
     /// Between requests.
@@ -23,8 +22,8 @@ public struct UAPIParser: ~Copyable {
   private let secret: UnsafeMutableRawPointer
   private var holdsSecret = false
 
-  /// The zone of the endpoint just parsed if it was given by name, otherwise empty. Points into the
-  /// parsed line and is valid as long as that is.
+  /// The zone of the endpoint just parsed, if it was given by name; otherwise empty. Points into
+  /// the parsed line, and is valid as long as that line.
   public private(set) var zoneName = UnsafeRawBufferPointer(start: nil, count: 0)
 
   /// - Parameter secret: 32 bytes of locked memory that outlive the parser. They hold a private or
@@ -41,7 +40,7 @@ public struct UAPIParser: ~Copyable {
     case .overlong:
       forgetLine()
       if state == .failed { return .skipped }
-      // No operation is this long; within a request it is a value out of range.
+      // No operation is this long. Within a request, the value is out of range.
       return refuse(state == .idle ? .wrongOrder : .invalid)
     }
   }
@@ -62,8 +61,8 @@ public struct UAPIParser: ~Copyable {
     }
   }
 
-  /// The caller could not apply the line just parsed: the rest of the request is skipped and
-  /// answered with `error`. The first failure of a request counts.
+  /// Reports that the caller could not apply the line just parsed. The rest of the request is
+  /// skipped, and the reply is `error`, or the first error if there are several.
   public mutating func fail(_ error: UAPIError) {
     switch state {
     case .idle, .failed: break
@@ -180,7 +179,7 @@ public struct UAPIParser: ~Copyable {
     return holdsSecret
   }
 
-  /// The secret buffer is borrowed for the 32 bytes and wiped with the next line, as for a secret.
+  /// Uses the secret buffer for the 32 bytes; it is wiped with the next line, as for a secret.
   private mutating func publicKey(_ value: UnsafeRawBufferPointer) -> Key? {
     secretKey(value) ? Key(at: secret) : nil
   }

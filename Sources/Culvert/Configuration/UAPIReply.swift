@@ -2,12 +2,12 @@
 /// with the omissions of wireguard-go: device, then each peer and its allowed IPs, then the errno.
 ///
 /// Each function writes its part completely and returns true, or writes nothing and returns false.
-/// So a reply of any size streams through a small buffer: if a part does not fit, send what is
-/// written, `rewind`, and write the part again. The buffer carries keys: it belongs in locked
-/// memory, and `rewind` wipes it.
+/// A reply of any size can thus pass through a small buffer: if a part does not fit, send what has
+/// been written, `rewind`, and write the part again. The buffer carries keys, so it must be in
+/// locked memory; `rewind` wipes it.
 public enum UAPIReply {
-  /// Bytes of a buffer that holds any part. The longest is a peer with all numbers at their
-  /// maximum.
+  /// The size of a buffer that can hold any part. The longest part is a peer with all numbers at
+  /// their maximum.
   public static let longestPartByteCount = 512
 
   /// The device's part.

@@ -31,7 +31,7 @@ enum AEAD {
   /// to `output`, which is `text` itself or does not overlap it.
   ///
   /// - Parameter sender: the nonce's first four bytes, little-endian (RFC 8439 section 2.8,
-  ///   "fixed-common part"): zero in WireGuard, other values only in the RFC's test vectors.
+  ///   "fixed-common part"). Zero in WireGuard; only the RFC's test vectors use other values.
   static func seal(
     into output: UnsafeMutableRawPointer, text: UnsafeRawPointer, byteCount: Int,
     additionalData: UnsafeRawPointer?, additionalByteCount: Int, counter: UInt64,

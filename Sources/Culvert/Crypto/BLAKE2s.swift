@@ -1,14 +1,14 @@
 /// BLAKE2s (RFC 7693), plain or keyed, with 1 to 32 bytes of output: WireGuard's HASH and MAC
 /// (whitepaper section 5.4). libsodium only has BLAKE2b.
 ///
-/// An unfinished hash may hold key material: it cannot be copied, and `finish` wipes it.
+/// An unfinished hash may hold key material, so it cannot be copied, and `finish` wipes it.
 struct BLAKE2s: ~Copyable {
   static let digestByteCount = 32
   static let keyByteCountMaximum = 32
 
   private var state: BLAKE2sState
   private var block = BLAKE2sBlock()
-  /// Bytes of input in `block`. A full block waits until there is more input, because the last
+  /// Bytes of input in `block`. A full block is kept until more input arrives, because the last
   /// block is compressed differently.
   private var waitingByteCount = 0
   private var byteCount: Int
@@ -59,8 +59,8 @@ struct BLAKE2s: ~Copyable {
     update(start, byteCount: input.count)
   }
 
-  /// Writes the digest and wipes the hash, which cannot be used any more. `digest` may overlap the
-  /// input.
+  /// Writes the digest and wipes the hash, which cannot be used afterwards. `digest` may overlap
+  /// the input.
   mutating func finish(into digest: UnsafeMutableRawPointer) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -73,7 +73,7 @@ struct BLAKE2s: ~Copyable {
     waitingByteCount = 0
   }
 
-  /// Copies input into the waiting block; the caller has made room.
+  /// Copies input into `block`. The caller has made sure that it fits.
   private mutating func append(_ input: UnsafeRawPointer, byteCount: Int) {
     let waiting = waitingByteCount
     withUnsafeMutableBytes(of: &block) {
@@ -109,7 +109,7 @@ extension BLAKE2s {
 
 /// The chain value of BLAKE2s and its compression function F (RFC 7693 section 3.2).
 ///
-/// Words are in memory order, which is the RFC's little-endian order on every board.
+/// Words are in memory order. Every board is little-endian, like the RFC's words.
 struct BLAKE2sState: BitwiseCopyable {
   private var h0, h1, h2, h3, h4, h5, h6, h7: UInt32
   /// Bytes compressed so far, the RFC's t.
@@ -131,8 +131,8 @@ struct BLAKE2sState: BitwiseCopyable {
     h7 = 0x5be0_cd19
   }
 
-  /// The word schedule, SIGMA of RFC 7693 section 2.7: 16 words for each of ten rounds, `@` for
-  /// word 0 to `O` for word 15. A string, because an array would be built at run time.
+  /// The word schedule, SIGMA of RFC 7693 section 2.7: 16 words for each of ten rounds, from `@`
+  /// for word 0 to `O` for word 15. It is a string because an array would be built at run time.
   private static var schedule: StaticString {
     """
     @ABCDEFGHIJKLMNO\
@@ -150,8 +150,9 @@ struct BLAKE2sState: BitwiseCopyable {
 
   /// Compresses one block, of which `byteCount` bytes are input and the rest zeros.
   ///
-  /// Not inlined: the rounds are large, and `Secret.burnStack` reaches only what they spill below
-  /// the caller's frame. A loop, because only handshakes hash, and unrolling takes 4 KB more.
+  /// Not inlined: the rounds are large, and `Secret.burnStack` only reaches what they spill below
+  /// the caller's frame. The rounds are a loop because only handshakes hash, and unrolling would
+  /// add 4 KB of code.
   @inline(never)
   mutating func compress(_ m: BLAKE2sBlock, byteCount: Int, isLast: Bool) {
     self.byteCount &+= UInt64(truncatingIfNeeded: byteCount)
@@ -243,7 +244,7 @@ struct BLAKE2sBlock: BitwiseCopyable {
     (w8, w9, w10, w11, w12, w13, w14, w15) = (0, 0, 0, 0, 0, 0, 0, 0)
   }
 
-  /// Reads 64 bytes, aligned or not; the caller has proved that they are there.
+  /// Reads 64 bytes, aligned or not. The caller has checked the length.
   @inline(__always)
   init(at bytes: UnsafeRawPointer) {
     self = bytes.loadUnaligned(as: BLAKE2sBlock.self)

@@ -1,17 +1,17 @@
 import CSodium
 
-/// A source of random numbers. The core has none of its own: the shell passes `Entropy.sodium`, a
-/// simulation a seed.
+/// A source of random numbers. The core has none of its own: the shell passes `Entropy.sodium`, and
+/// a simulation passes a seeded source.
 public struct Entropy {
   public typealias Fill = @convention(c) (UnsafeMutableRawPointer, Int) -> Void
 
   private let source: Fill?
-  /// Unused with a source.
+  /// Only used if `source` is nil.
   private var stream: SplitMix64
 
   /// A source that is fit for keys.
   ///
-  /// - Parameter fill: writes the requested number of random bytes, and cannot fail.
+  /// - Parameter fill: writes the requested number of random bytes. It must not fail.
   public static func system(fill: Fill) -> Entropy {
     Entropy(source: fill, seed: 0)
   }
@@ -63,7 +63,7 @@ public struct Entropy {
   public mutating func below(_ bound: UInt64) -> UInt64 {
     guard bound > 1 else { return 0 }
     let mask = UInt64.max >> UInt64((bound &- 1).leadingZeroBitCount)
-    // At worst half of the draws fit, so 128 misses in a row mean a broken source.
+    // In the worst case half of the draws fit, so 128 misses in a row mean a broken source.
     for _ in 0..<128 {
       let candidate = uint64() & mask
       if candidate < bound { return candidate }

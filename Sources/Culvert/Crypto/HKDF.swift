@@ -1,5 +1,5 @@
-/// WireGuard's key derivation Kdf1, Kdf2, Kdf3 (whitepaper section 5.4): HKDF (RFC 5869) of
-/// HMAC-BLAKE2s, the chaining key as salt, no info, up to three outputs of 32 bytes.
+/// WireGuard's key derivation Kdf1, Kdf2, Kdf3 (whitepaper section 5.4): HKDF (RFC 5869) with
+/// HMAC-BLAKE2s, the chaining key as salt, no info, and up to three outputs of 32 bytes.
 enum HKDF {
   /// Derives `first` and, if given, `second` and `third` (only with `second`).
   ///
@@ -58,7 +58,7 @@ enum HKDF {
 }
 
 /// HMAC-BLAKE2s (RFC 2104 over RFC 7693's plain hash), for key derivation (whitepaper section 5.4).
-/// Not the MAC of messages, which is keyed BLAKE2s.
+/// The MACs of messages use keyed BLAKE2s instead.
 enum HMAC {
   /// HMAC(key, a || b), 32 bytes, under a key of 0 to 64 bytes. `mac` may overlap key and input.
   static func authenticate(

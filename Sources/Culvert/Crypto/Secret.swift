@@ -1,7 +1,7 @@
 import CSodium
 
-/// The operations on key material. It stays behind a pointer, is compared in constant time (R35),
-/// and is wiped so that the optimiser does not remove it (R9).
+/// The operations on key material. Keys stay behind pointers, are compared in constant time (R35),
+/// and are wiped in a way that the optimiser cannot remove (R9).
 public enum Secret {
   /// Zeroes `byteCount` bytes.
   @inline(__always)
@@ -23,8 +23,8 @@ public enum Secret {
     csodium_is_zero(bytes, byteCount) == 1
   }
 
-  /// Overwrites the 2 KiB of stack below the caller's frame, where calls that have returned may
-  /// have spilled registers, which no other wipe can reach.
+  /// Overwrites the 2 KiB of stack below the caller's frame. Calls that have returned may have
+  /// spilled registers there, and no other wipe reaches them.
   @inline(__always)
   static func burnStack() {
     csodium_burn_stack()
@@ -48,7 +48,7 @@ public struct Key: Hashable, Sendable, BitwiseCopyable {
     self.word3 = word3
   }
 
-  /// Reads 32 bytes; the caller has proved that they are there.
+  /// Reads 32 bytes. The caller has checked the length.
   public init(at bytes: UnsafeRawPointer) {
     self = bytes.loadUnaligned(as: Key.self)
   }
@@ -61,12 +61,12 @@ public struct Key: Hashable, Sendable, BitwiseCopyable {
   public var isZero: Bool { word0 | word1 | word2 | word3 == 0 }
 }
 
-/// libsodium itself.
+/// The initialisation of libsodium.
 public enum Sodium {
-  /// Chooses the implementations for this CPU and opens the entropy source. To be called once,
-  /// before anything else of this module and before the process drops its privileges.
+  /// Chooses the implementations for this CPU and opens the entropy source. Call it once, before
+  /// anything else in this module and before the process drops its privileges.
   ///
-  /// - Returns: false if libsodium cannot run here; then no tunnel may start.
+  /// - Returns: false if libsodium cannot run on this system; no tunnel may start then.
   public static func start() -> Bool {
     csodium_init() >= 0
   }

@@ -4,26 +4,27 @@ import CSodium
 /// without additional data and with separate input and output.
 ///
 /// libsodium can produce the same bytes faster than with its AEAD call; see `ComposedAEAD`. Which
-/// way is fastest depends on the CPU, so it is measured at start, and a value of this type holds
-/// the choice. Texts are in buffers with room around them:
+/// method is fastest depends on the CPU, so it is measured at startup, and a value of this type
+/// holds the choice. Each text is in a buffer with room around it:
 ///
 ///     text     [headroom: read | text, padded     | tag's room, slack: read           ]
 ///     output   [headroom: kept | ciphertext       | tag | slack: overwritten          ]
 public struct TransportCipher: BitwiseCopyable, Sendable {
   /// Bytes readable before the input and writable before the output.
   public static let headroom = ComposedAEAD.blockByteCount
-  /// Bytes after the padded text and tag that are read in the input and overwritten in the output:
-  /// the stream is generated in steps of at most this size.
+  /// Bytes after the padded text and tag that are read in the input and overwritten in the output,
+  /// because the stream is generated in steps of at most this size.
   public static let slack = ComposedAEAD.grainByteCount
 
-  /// Bytes of stream that the CPU generates at a time: 64, 256 or 512; 0 for libsodium's AEAD call.
+  /// Bytes of key stream that the CPU generates at a time: 64, 256 or 512. 0 means libsodium's AEAD
+  /// call.
   let stride: Int
 
   /// libsodium's AEAD call.
   static var whole: TransportCipher { TransportCipher(stride: 0) }
 
   /// The composed cipher for a CPU that generates `stride` bytes of stream at a time: 64, 256 or
-  /// 512. The output is the same for each, and on every CPU.
+  /// 512. The output is the same for every stride and on every CPU.
   static func composed(stride: Int) -> TransportCipher {
     precondition(stride == 64 || stride == 256 || stride == 512)
     return TransportCipher(stride: stride)
@@ -32,8 +33,9 @@ public struct TransportCipher: BitwiseCopyable, Sendable {
   /// Encrypts `byteCount` bytes at `text`, zero-padded to `paddedByteCount` (at most 15 more), to
   /// `output`, and writes the tag after them.
   ///
-  /// The two do not overlap, nor does the room around them. The input stays as it was, and so do
-  /// the `headroom` bytes before the output, which may hold the datagram before.
+  /// Input and output must not overlap, including the room around them. The input is unchanged
+  /// afterwards, and so are the `headroom` bytes before the output, where the previous datagram may
+  /// be.
   ///
   /// - Parameter sender: the nonce's first four bytes, as in `AEAD`: zero except in test vectors.
   @inline(__always)
@@ -56,8 +58,8 @@ public struct TransportCipher: BitwiseCopyable, Sendable {
 
   /// Decrypts `byteCount` bytes at `message`, which the tag follows, to `output`.
   ///
-  /// The two do not overlap, nor does the room around them. The input stays as it was; the output's
-  /// `headroom` and slack are undefined afterwards.
+  /// Input and output must not overlap, including the room around them. The input is unchanged
+  /// afterwards; the output's `headroom` and slack are undefined.
   ///
   /// - Returns: false on a wrong tag; the `byteCount` bytes of output are then zeroed (R13).
   @inline(__always)
@@ -78,7 +80,7 @@ public struct TransportCipher: BitwiseCopyable, Sendable {
   }
 }
 
-/// The choice of a cipher for this CPU, once at start.
+/// Chooses the cipher for this CPU, once at startup.
 extension TransportCipher {
   /// Bytes that `measured` needs: a packet and its output, with the room around them.
   public static var scratchByteCount: Int {
@@ -86,10 +88,11 @@ extension TransportCipher {
   }
 
   /// The fastest candidate on this CPU, by the sum of its best times for packets of 1420 and of 200
-  /// bytes, four short ones to a long one. Of two equal ones, the one that needs less of the CPU.
+  /// bytes, with four short packets for each long one. In a tie, the one with the smaller demands
+  /// on the CPU wins.
   ///
-  /// Takes half a millisecond on a PC and 50 on the slowest boards. All candidates have the same
-  /// output, so a bad measurement only costs speed.
+  /// Takes half a millisecond on a PC and 50 ms on the slowest boards. All candidates produce the
+  /// same output, so a bad measurement only costs speed.
   ///
   /// - Parameters:
   ///   - scratch: at least `scratchByteCount` bytes, which are overwritten.
@@ -103,7 +106,7 @@ extension TransportCipher {
     var long = SIMD4<UInt64>(repeating: .max)
     var short = long
     for _ in 0..<roundCount {
-      // Interleaved, so that a busy moment of the CPU affects all candidates.
+      // Interleaved, so that interference by other processes affects all candidates.
       for index in 0..<candidateCount {
         let cipher = candidate(index)
         long[index] = min(
@@ -123,14 +126,15 @@ extension TransportCipher {
 
   private static let candidateCount = 4
   private static let roundCount = 8
-  /// Packets in a measurement: enough for a clock with microseconds. The short ones take about as
-  /// long as the long ones, so that noise in one does not hide a difference in the other.
+  /// Packets in a measurement: enough for a clock with microsecond resolution. All short ones
+  /// together take about as long as the long ones, so that noise in one group does not hide a
+  /// difference in the other.
   private static let longCount = 4
   private static let shortCount = 16
   private static let longByteCount = 1420
   private static let shortByteCount = 200
 
-  /// In the order of what they need of the CPU.
+  /// The candidates, in the order of their demands on the CPU.
   private static func candidate(_ index: Int) -> TransportCipher {
     switch index {
     case 0: .whole
@@ -167,8 +171,8 @@ extension TransportCipher {
 
 /// Transport data through libsodium's AEAD call.
 enum WholeAEAD {
-  /// As `TransportCipher.seal`. The call has no padding, so the bytes of the padding are zeroed in
-  /// the input and restored afterwards.
+  /// As `TransportCipher.seal`. The AEAD call cannot pad, so the padding bytes are zeroed in the
+  /// input and restored afterwards.
   static func seal(
     _ text: UnsafeMutableRawPointer, byteCount: Int, paddedByteCount: Int,
     to output: UnsafeMutableRawPointer, counter: UInt64, sender: UInt32, key: UnsafeRawPointer
@@ -191,17 +195,18 @@ enum WholeAEAD {
 ///
 /// libsodium's AEAD call generates the one-time key with a separate stream call, and the end of the
 /// text block by block; with AVX2 each of these blocks costs half as much as eight together. Here
-/// one stream call starts a block before the text and continues after it to the end of a whole
-/// step. Then one Poly1305 call reads ciphertext, padding and lengths in a row. The lengths are
-/// written where the tag will be, so nothing is copied.
+/// one stream call starts one block before the text and runs to the end of a whole step after it.
+/// Then one Poly1305 call reads ciphertext, padding and lengths, which are contiguous: the lengths
+/// are written where the tag will be, so nothing is copied.
 enum ComposedAEAD {
   /// A block of ChaCha20.
   static let blockByteCount = 64
-  /// The length of a stream is rounded up to this if single blocks would take longer.
+  /// The length of the stream is rounded up to a multiple of this if generating the rest block by
+  /// block would take longer.
   static let grainByteCount = 256
-  /// As many blocks are faster one by one than as a grain. With AVX2 a block takes half as long as
-  /// four or eight together (105, 215 and 245 ns); with NEON and its longer latencies, nearly as
-  /// long as four (estimated: Toolchain/README.md).
+  /// Up to this many blocks at the end are faster one by one than as a whole grain. With AVX2 a
+  /// block takes half as long as four or eight together (105, 215 and 245 ns). With NEON, whose
+  /// latencies are longer, it takes nearly as long as four (estimated: Toolchain/README.md).
   #if arch(arm) || arch(arm64)
     static let looseBlockCount = 1
   #else
@@ -219,7 +224,8 @@ enum ComposedAEAD {
       block, text - blockByteCount, streamByteCount(for: paddedByteCount, stride: stride), nonce,
       key)
     revealKey(block, text - blockByteCount)
-    // The padding is encrypted as zeros, whatever it holds. Bytes after it are overwritten anyway.
+    // XORs the padding's plaintext out, so that zeros are encrypted. The bytes after the padding
+    // are overwritten anyway.
     cancel(output + byteCount, text + byteCount)
     csodium_poly1305(
       output + paddedByteCount, output,
@@ -237,7 +243,7 @@ enum ComposedAEAD {
       block, message - blockByteCount, streamByteCount(for: byteCount, stride: stride), nonce,
       key)
     revealKey(block, message - blockByteCount)
-    // The tag, and the bytes after it if the ciphertext is no multiple of 16.
+    // The tag, and the bytes after it if the ciphertext is not a multiple of 16.
     let behind = (message + byteCount).loadUnaligned(as: Behind.self)
     let isGenuine = withUnsafeBytes(of: behind) { tag in
       csodium_poly1305_verify(
@@ -249,8 +255,8 @@ enum ComposedAEAD {
     return isGenuine
   }
 
-  /// Bytes of stream to generate, including the block before the text. More blocks than
-  /// `looseBlockCount` at the end are rounded up to the next grain.
+  /// Bytes of stream to generate, including the block before the text. If more than
+  /// `looseBlockCount` blocks remain at the end, they are rounded up to the next grain.
   static func streamByteCount(for byteCount: Int, stride: Int) -> Int {
     let byteCount = blockByteCount &+ byteCount
     let rest = byteCount & (stride &- 1)
@@ -258,13 +264,13 @@ enum ComposedAEAD {
     return (byteCount &+ grain &- 1) & ~(grain &- 1)
   }
 
-  // Bytes that are restored: 64 before the output, and 32 where the lengths overwrite the tag and
-  // the next datagram.
+  // Bytes that are saved and restored: 64 before the output, and 32 where the lengths overwrite the
+  // tag and the start of the next datagram.
   private typealias Headroom = (SIMD16<UInt8>, SIMD16<UInt8>, SIMD16<UInt8>, SIMD16<UInt8>)
   private typealias Behind = (SIMD16<UInt8>, SIMD16<UInt8>)
 
-  /// Turns the block into the one-time key, block 0 of the stream (RFC 8439 section 2.6), by
-  /// removing the bytes before the text, which the stream was XORed with.
+  /// Turns the block into the one-time key, which is block 0 of the stream (RFC 8439 section 2.6).
+  /// The stream was XORed with the bytes before the text; a second XOR removes them.
   @inline(__always)
   private static func revealKey(
     _ block: UnsafeMutableRawPointer, _ source: UnsafeMutableRawPointer

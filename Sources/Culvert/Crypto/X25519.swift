@@ -4,8 +4,8 @@ import CSodium
 package enum X25519 {
   /// The shared secret of `secret` and the other side's public `point`.
   ///
-  /// - Returns: false for a point of low order or an all-zero result. Then the output is zeroed:
-  ///   such a peer contributes nothing to the secret, and its handshake must end (R31).
+  /// - Returns: false for a point of low order or an all-zero result; the output is then zeroed.
+  ///   Such a peer contributes nothing to the secret, and its handshake must fail (R31).
   package static func multiply(
     into output: UnsafeMutableRawPointer, secret: UnsafeRawPointer, point: UnsafeRawPointer
   ) -> Bool {
@@ -21,8 +21,8 @@ package enum X25519 {
     csodium_x25519_base(output, secret)
   }
 
-  /// Makes 32 random bytes a private key (RFC 7748 section 5), in the form that wg(8) prints.
-  /// Multiplication clamps a copy of the key anyway, so an unclamped key works as well.
+  /// Turns 32 random bytes into a private key (RFC 7748 section 5), in the form that wg(8) prints.
+  /// An unclamped key works too, because multiplication clamps a copy of it.
   package static func clamp(_ secret: UnsafeMutableRawPointer) {
     let bytes = secret.assumingMemoryBound(to: UInt8.self)
     bytes[0] &= 0xf8

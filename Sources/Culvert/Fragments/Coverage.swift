@@ -1,12 +1,12 @@
-/// Which 8-byte blocks of a datagram have arrived, and at which ones a fragment starts: two
-/// bitmaps, processed by words. Fragments may arrive in any order. Overlaps are found exactly,
-/// because only the last fragment may end within a block.
+/// Two bitmaps over the 8-byte blocks of a datagram: which blocks have arrived, and at which blocks
+/// a fragment starts. They are processed word by word. Fragments may arrive in any order. Overlaps
+/// are detected exactly, because only the last fragment may end within a block.
 struct Coverage: BitwiseCopyable {
-  /// The relation of a fragment to earlier ones.
+  /// How a fragment relates to earlier ones.
   enum Relation: BitwiseCopyable {
-    /// All of it is new.
+    /// None of its blocks had arrived.
     case new
-    /// It covers exactly the range of an earlier one.
+    /// It covers exactly the range of one earlier fragment.
     case same
     /// Anything else.
     case overlap
@@ -34,8 +34,8 @@ struct Coverage: BitwiseCopyable {
     words = bytes.assumingMemoryBound(to: Word.self)
   }
 
-  /// Covers `byteCount` bytes, more than zero, from `byteOffset`, a multiple of 8. After `.overlap`
-  /// the coverage can only be cleared.
+  /// Marks `byteCount` bytes (at least 1) from `byteOffset` (a multiple of 8) as arrived. After
+  /// `.overlap`, only `clear` may be called.
   @inline(__always)
   func insert(byteOffset: Int, byteCount: Int) -> Relation {
     let first = byteOffset &>> 3
@@ -65,7 +65,7 @@ struct Coverage: BitwiseCopyable {
     return .new
   }
 
-  /// Clears everything before `byteCount`, the end of the furthest fragment.
+  /// Clears the bitmaps up to `byteCount`, the end of the furthest fragment.
   @inline(__always)
   func clear(byteCount: Int) {
     var index = 0
@@ -75,8 +75,8 @@ struct Coverage: BitwiseCopyable {
     }
   }
 
-  /// Whether the blocks `first...last`, all of them covered, are those of a single fragment: one
-  /// starts with them, no other starts among them, and it does not continue after them.
+  /// Whether the blocks `first...last`, all of which have arrived, belong to exactly one fragment:
+  /// one starts at `first`, no other starts among them, and it does not continue after `last`.
   private func isOneFragment(_ first: Int, _ last: Int) -> Bool {
     let lastWord = last &>> 6
     var index = first &>> 6

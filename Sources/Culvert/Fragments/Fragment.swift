@@ -1,12 +1,13 @@
-/// A fragment of an IPv4 or IPv6 datagram, after all checks that do not need the other fragments.
+/// A fragment of an IPv4 or IPv6 datagram that has passed all checks that do not need the other
+/// fragments.
 struct Fragment: BitwiseCopyable {
   let key: FragmentKey
   let packet: UnsafeMutableRawPointer
-  /// Everything before the data, in IPv6 including the fragment header.
+  /// Bytes before the data; in IPv6 this includes the fragment header.
   let headerByteCount: Int
-  /// The place of the data in the datagram's payload: a multiple of 8.
+  /// The offset of the data in the datagram's payload: a multiple of 8.
   let byteOffset: Int
-  /// More than zero, and a multiple of 8 if more fragments follow (F7).
+  /// At least 1, and a multiple of 8 if more fragments follow (F7).
   let payloadByteCount: Int
   let isLast: Bool
   /// The ECN codepoint.
@@ -37,7 +38,7 @@ struct Fragment: BitwiseCopyable {
   }
 }
 
-/// The result of reading a packet as a fragment.
+/// The result of parsing a packet as a fragment.
 enum FragmentReading: BitwiseCopyable {
   case whole
   /// A whole IPv6 packet with a fragment header (F5).
@@ -109,15 +110,15 @@ enum FragmentReading: BitwiseCopyable {
   }
 }
 
-/// What the fragments of one datagram have in common (RFC 791 section 3.2, RFC 8200 section 4.5):
-/// source, destination, identification, in IPv4 the protocol, and the sender's number (F8).
+/// The fields that all fragments of a datagram share (RFC 791 section 3.2, RFC 8200 section 4.5):
+/// source, destination, identification, in IPv4 the protocol; and the sender's number (F8).
 struct FragmentKey: BitwiseCopyable {
-  /// The addresses in memory order: both of IPv4 in `word0`, those of IPv6 in all four words.
+  /// The addresses in memory order: two IPv4 addresses fill `word0`, two IPv6 addresses all four.
   let word0: UInt64
   let word1: UInt64
   let word2: UInt64
   let word3: UInt64
-  /// The sender, and in the lower half IPv6's identification, or IPv4's protocol and
+  /// Upper half: the sender. Lower half: IPv6's identification, or IPv4's protocol and
   /// identification.
   let tail: UInt64
   let family: IPAddress.Family
@@ -146,7 +147,7 @@ struct FragmentKey: BitwiseCopyable {
   @inline(__always)
   var sender: UInt32 { UInt32(truncatingIfNeeded: tail >> 32) }
 
-  /// The source for sharing the ring: an IPv4 address, or the first half of an IPv6 address,
+  /// The source to which a slot is charged: an IPv4 address, or the first half of an IPv6 address,
   /// because its owner can choose the second half freely.
   @inline(__always)
   var sourceWord: UInt64 {

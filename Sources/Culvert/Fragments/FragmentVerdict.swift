@@ -1,7 +1,7 @@
-/// The outcome of packets in the `Reassembler`, and of datagrams under reassembly. Every loss has a
-/// name and a counter; none is an error of the program.
+/// The outcomes of packets in the `Reassembler`, and of datagrams under reassembly. Every loss has
+/// a name and a counter. None of them is a fault of the program.
 public enum FragmentVerdict: UInt8, CountedVerdict {
-  // Packets: each packet of `Reassembler.add` counts as one of these.
+  // Packets: `Reassembler.add` counts each packet once, under one of these or of the next group.
   /// Not a fragment.
   case whole
   /// An IPv6 packet that is its only fragment (RFC 6946; F5).
@@ -16,12 +16,12 @@ public enum FragmentVerdict: UInt8, CountedVerdict {
   case malformed
   /// An IPv4 header whose checksum is wrong.
   case badChecksum
-  /// IPv6 headers that continue beyond the first fragment, are too many, or contain a second
-  /// fragment header (RFC 7112; F6).
+  /// IPv6 headers that extend beyond the first fragment, are too many, or contain a second fragment
+  /// header (RFC 7112; F6).
   case brokenHeaderChain
-  /// The headers before the fragment's data are longer than a slot has room for.
+  /// The headers before the fragment's data do not fit into a slot.
   case headersTooLong
-  /// No data, or not the last fragment and not a multiple of 8 bytes (F7).
+  /// No data, or not a multiple of 8 bytes although more fragments follow (F7).
   case badLength
   /// Header, offset and data exceed what a length field can hold (F2).
   case impossibleLength
@@ -29,7 +29,7 @@ public enum FragmentVerdict: UInt8, CountedVerdict {
   case tooLarge
   /// All slots hold completed packets that are in use.
   case noSlot
-  /// Its datagram was discarded, and the time of that is not over.
+  /// Its datagram was discarded and has not expired yet.
   case poisoned
 
   // Packets that discard their datagram.
@@ -44,8 +44,8 @@ public enum FragmentVerdict: UInt8, CountedVerdict {
   /// Some fragments support congestion marks and some do not (F12).
   case brokenCongestionMark
 
-  // Datagrams that never became whole.
-  /// The oldest of a full ring, replaced by a new one (F4).
+  // Datagrams that were never completed.
+  /// Replaced by a new datagram, because the ring was full (F4).
   case evicted
   /// It waited too long (F9).
   case expired

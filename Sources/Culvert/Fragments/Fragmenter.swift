@@ -9,7 +9,7 @@ public struct Fragmenter: BitwiseCopyable {
   /// Headers of the packet, without a fragment header.
   private let headerByteCount: Int
   private let payloadByteCount: Int
-  /// Headers of the first fragment, and of each later one, which lacks the options that are not
+  /// Headers of the first fragment and of each later one. Later ones lack the options that are not
   /// copied.
   private let firstHeaderByteCount: Int
   private let laterHeaderByteCount: Int
@@ -17,16 +17,16 @@ public struct Fragmenter: BitwiseCopyable {
   private let firstPayloadByteCount: Int
   private let laterPayloadByteCount: Int
 
-  /// The number of fragments; 1 for a packet that fits, which is then written as it is.
+  /// The number of fragments. 1 for a packet that fits and is written unchanged.
   public let count: Int
 
-  /// Nil if the bytes do not start with a valid packet, or if `mtu` is less than every link
-  /// carries: 68 for IPv4, 1280 for IPv6. Nil also if the packet is larger than `mtu` but may not
-  /// be cut: IPv4 with DF, a fragment itself, or with broken options; IPv6 with extension headers.
+  /// Nil if the bytes do not start with a valid packet, or if `mtu` is below the minimum of a link:
+  /// 68 for IPv4, 1280 for IPv6. Also nil if the packet is larger than `mtu` but cannot be cut:
+  /// IPv4 with DF, a fragment, or with broken options; IPv6 with extension headers.
   ///
   /// - Parameter mtu: bytes of the largest fragment, headers included.
-  /// - Parameter identification: one that has not been used between this source and destination for
-  ///   as long as fragments may wait. IPv4 uses its low 16 bits.
+  /// - Parameter identification: not used between this source and destination for as long as
+  ///   fragments may wait. IPv4 uses its low 16 bits.
   public init?(
     at packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
   ) {
@@ -142,10 +142,10 @@ public struct Fragmenter: BitwiseCopyable {
 private enum IPv4Options {
   private static let end: UInt8 = 0
   private static let noOperation: UInt8 = 1
-  /// In an option's type: it must be copied to every fragment.
+  /// A flag in an option's type: the option must be copied to every fragment.
   private static let copiedFlag: UInt8 = 0x80
 
-  /// Bytes of the copied options, rounded up to whole words; nil if an option has no valid length.
+  /// Bytes of the copied options, rounded up to whole words; nil if an option's length is invalid.
   static func copiedByteCount(of header: IPv4Header) -> Int? {
     var byteCount = 0
     let isIntact = forEach(of: header) { option, optionByteCount in
@@ -168,7 +168,7 @@ private enum IPv4Options {
     }
   }
 
-  /// Calls `body` with each option that has a length. False if they are broken.
+  /// Calls `body` with each option that has a length. False if the options are broken.
   private static func forEach(
     of header: IPv4Header, _ body: (UnsafeMutableRawPointer, Int) -> Void
   ) -> Bool {

@@ -1,4 +1,4 @@
-/// From a fragment to its datagram, and from the datagram to the caller.
+/// Adds fragments to their datagrams, and returns completed datagrams to the caller.
 extension Reassembler {
   @inline(__always)
   mutating func hold(_ fragment: Fragment, at now: Instant) -> Outcome {
@@ -8,7 +8,7 @@ extension Reassembler {
     while slot < Reassembler.slots, !(datagrams[slot].key == fragment.key) {
       slot = buckets.next(slot)
     }
-    // Expired but not yet removed: the identification may be that of another datagram now.
+    // Expired but not yet removed: the identification may belong to a new datagram by now.
     if slot < Reassembler.slots, datagrams[slot].isOver(at: now) {
       forget(slot, .expired)
       slot = Reassembler.slots
@@ -63,7 +63,7 @@ extension Reassembler {
     return complete(slot)
   }
 
-  /// The only copy of the data.
+  /// Copies the data to its final place: the only time that it is copied.
   @inline(__always)
   private func copy(_ fragment: Fragment, to slot: Int) {
     let target = payload(of: slot)
@@ -79,9 +79,9 @@ extension Reassembler {
     datagrams[slot].numberByteOffset = fragment.numberByteOffset
   }
 
-  /// Makes the first fragment's header that of the whole packet. It may have more options than the
-  /// other fragments, whose lengths were checked with their own headers, so the length is checked
-  /// again (F2).
+  /// Turns the first fragment's header into that of the whole packet. The length is checked again
+  /// (F2): the first fragment may have more options than the others, whose lengths were checked
+  /// with their own headers.
   @inline(__always)
   private mutating func complete(_ slot: Int) -> Outcome {
     let first = payload(of: slot) - datagrams[slot].headerByteCount
@@ -91,7 +91,7 @@ extension Reassembler {
     let lengthField = isIPv4 ? byteCount : byteCount &- IPv6Header.byteCount
     guard lengthField <= 65_535 else { return poison(slot, .impossibleLength) }
     guard byteCount <= maximumPacketByteCount else { return poison(slot, .tooLarge) }
-    // Only ECT and CE can occur beside each other here (RFC 3168 section 5.3; F12).
+    // Different marks can only be ECT and CE here (RFC 3168 section 5.3; F12).
     let isCongested = datagrams[slot].marks & 0b1000 != 0
     let start: UnsafeMutableRawPointer
     if isIPv4 {
@@ -119,7 +119,7 @@ extension Reassembler {
 
   // MARK: Slots
 
-  /// Frees the slot of a packet that was `complete`, whose memory may not be used any more.
+  /// Frees the slot of a packet that was `complete`. Its memory must not be used afterwards.
   public mutating func release(_ slot: Int) {
     precondition(slot >= 0 && slot < Reassembler.slots)
     let bit: UInt64 = 1 &<< UInt64(truncatingIfNeeded: slot)
@@ -128,8 +128,8 @@ extension Reassembler {
     free |= bit
   }
 
-  /// A slot for a new datagram, if necessary that of an old one; nil if all hold packets that are
-  /// in use.
+  /// A slot for a new datagram, which may replace an old one. Nil if all slots hold completed
+  /// packets that are still in use.
   private mutating func claim(for key: FragmentKey, bucket: Int, at now: Instant) -> Int? {
     if free == 0 {
       guard let victim = shares.oldestOfTheMost(datagrams) ?? oldest else { return nil }
@@ -153,7 +153,7 @@ extension Reassembler {
     return datagrams[ipv4].number < datagrams[ipv6].number ? ipv4 : ipv6
   }
 
-  /// Frees the slot of a datagram that never became whole; its bytes stay until the slot is reused.
+  /// Frees the slot of an incomplete datagram. Its bytes remain until the slot is reused.
   mutating func forget(_ slot: Int, _ verdict: FragmentVerdict) {
     unlink(slot)
     free |= 1 &<< UInt64(truncatingIfNeeded: slot)
@@ -179,9 +179,9 @@ struct FragmentedDatagram: BitwiseCopyable {
   /// The end of the furthest fragment.
   var extentByteCount: Int
   var fragmentCount: Int
-  /// Of the fragment with offset 0, everything before its data; 0 until it arrives.
+  /// Bytes before the data of the fragment with offset 0; 0 until that fragment arrives.
   var headerByteCount: Int
-  /// Of the fragment with offset 0, headers included.
+  /// Bytes of the fragment with offset 0, headers included.
   var firstByteCount: Int
   /// IPv6: the offset in the packet of the next-header field that names the fragment header.
   var numberByteOffset: Int
@@ -193,7 +193,7 @@ struct FragmentedDatagram: BitwiseCopyable {
   var isPoisoned: Bool
   /// When its first fragment arrived.
   var since: Instant
-  /// Counts up with every datagram, to tell which of two is older.
+  /// Counts up with every datagram: the smaller of two numbers is the older datagram's.
   var number: UInt64
 
   @inline(__always)
@@ -228,8 +228,8 @@ struct FragmentedDatagram: BitwiseCopyable {
   @inline(__always)
   func isOver(at now: Instant) -> Bool { now.since(since) >= time }
 
-  /// How `fragment` contradicts the known end of the datagram; nil if it does not. Remembers the
-  /// end.
+  /// How `fragment` contradicts the known end of the datagram; nil if it does not. A last fragment
+  /// sets the end.
   @inline(__always)
   mutating func refusal(of fragment: Fragment) -> FragmentVerdict? {
     let end = fragment.endByteOffset

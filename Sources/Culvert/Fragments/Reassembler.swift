@@ -1,36 +1,36 @@
 /// Reassembles IPv4 and IPv6 packets from fragments (RFC 791 section 3.2, RFC 8200 section 4.5) in
-/// a ring of 64 slots, each with memory of its own for one datagram of any legal size. It does not
-/// depend on the transport protocol or on the tunnel.
+/// a ring of 64 slots, each with its own memory for one datagram of up to `maximumPacketByteCount`.
+/// It does not depend on the transport protocol or on the tunnel.
 ///
-///     add       takes a packet; returns it, or a packet that it completed, or nothing
+///     add       takes a packet; returns it, or the packet that it completed, or nothing
 ///     release   frees the slot of a completed packet
 ///     expire    drops a datagram that has waited too long, with an ICMP error for its sender
 ///
-/// Nothing is allocated, the work for a fragment does not depend on what is held, and its data is
-/// copied once, to its final place. A slot's region:
+/// Nothing is allocated, the work for a fragment does not depend on how many are held, and its data
+/// is copied once, to its final place. A slot's region:
 ///
 ///     | 64 | headers of the first fragment | data, each fragment's at its offset | 1024 |
 ///
-/// The first fragment is stored there as it was received, so an ICMP error can quote it, and the
-/// whole packet only needs a few header fields set.
+/// The first fragment is stored there as it was received. An ICMP error can therefore quote it, and
+/// completing the packet only means setting a few header fields.
 ///
-/// A contradiction discards the datagram: any overlap that is no duplicate (teardrop; RFC 5722),
-/// two ends, data beyond the end. The slot then stays in use, poisoned, until the datagram's time
-/// is over, so that its other fragments cannot pass for a new datagram (F3). A duplicate covers
-/// exactly the range of one fragment with the same bytes; with other bytes, or another
-/// more-fragments flag, it is an overlap. Its header is not compared.
+/// A contradiction discards the datagram: any overlap that is not a duplicate (teardrop; RFC 5722),
+/// two different ends, or data beyond the end. The slot then stays in use, poisoned, until the
+/// datagram's time is over, so that its other fragments cannot pass for a new datagram (F3). A
+/// duplicate has exactly the range and the bytes of one earlier fragment. With other bytes, or
+/// another more-fragments flag, it is an overlap. Its header is not compared.
 ///
-/// When all slots are in use, a new datagram replaces the oldest one of the source that holds the
-/// most, if that is more than a fair share, or else the oldest of all (F4).
+/// When all slots are in use, a new datagram replaces the oldest datagram of the source that holds
+/// the most slots, if that is more than a fair share, or else the oldest of all (F4).
 public struct Reassembler: ~Copyable {
   /// Datagrams held at a time.
   public static let slots = 64
   /// Bytes that may be read and written before a packet in a slot.
   public static let headroom = 64
-  /// Bytes that may be read and written after the largest packet in a slot, for a cipher that works
-  /// in place (`TransportCipher.slack`).
+  /// Bytes that may be read and written after the largest packet in a slot, for the cipher of an
+  /// inner tunnel that opens the packet where it is; at least `TransportCipher.slack`.
   public static let slack = 1024
-  /// What every IPv4 host must be able to reassemble (RFC 791 section 3.1).
+  /// The size that every IPv4 host must be able to reassemble (RFC 791 section 3.1).
   private static let leastMaximum = 576
   /// An IPv6 header and the maximum of its length field.
   private static let greatestMaximum = 65_575
@@ -43,17 +43,17 @@ public struct Reassembler: ~Copyable {
 
   /// What became of a packet.
   public enum Outcome: BitwiseCopyable {
-    /// No fragment: the packet itself, without bytes after its end. Or an IPv6 packet that was its
-    /// only fragment: without its fragment header, in the same memory.
+    /// Not a fragment: the packet itself, without bytes after its end. Or an IPv6 packet that was
+    /// its own only fragment: in the same memory, without its fragment header.
     case whole(UnsafeMutableRawBufferPointer)
     /// A fragment was kept.
     case held
-    /// The whole packet, in a slot's memory, valid until `release(slot)`. In IPv4 the length, the
-    /// fragment field and the checksum are those of the whole packet; in IPv6 the fragment header
-    /// is removed, and the length and the next-header field before it are set.
+    /// The whole packet, in a slot's memory, valid until `release(slot)`. Its headers are those of
+    /// an unfragmented packet: in IPv4 length, fragment field and checksum are set; in IPv6 the
+    /// fragment header is removed, and the length and the next-header field before it are set.
     case complete(UnsafeMutableRawBufferPointer, slot: Int)
-    /// The packet can be dropped, for example as a duplicate. The verdict tells whether its
-    /// datagram was discarded as well.
+    /// The packet was not used, for example because it is a duplicate. The verdict shows whether
+    /// its datagram was discarded too.
     case dropped(FragmentVerdict)
   }
 
@@ -90,8 +90,8 @@ public struct Reassembler: ~Copyable {
   /// The number of the last datagram.
   var number: UInt64 = 0
   var latest = Instant(nanoseconds: 0)
-  /// For ICMP errors about datagrams that never became whole, so that their number does not depend
-  /// on what comes in (RFC 4443 section 2.4(f)).
+  /// Limits the ICMP errors about incomplete datagrams, whatever is received (RFC 4443 section
+  /// 2.4(f)).
   var errorBudget = TokenBucket(
     perSecond: Policy.timeExceededPerSecond, burst: Policy.timeExceededBurst)
 
@@ -123,7 +123,7 @@ public struct Reassembler: ~Copyable {
       .baseAddress!
   }
 
-  /// Once, before anything else.
+  /// Initializes the tables. Called once, before anything else.
   /// - Parameter seed: random.
   public mutating func start(seed: UInt64) {
     hash = TableHash(seed: seed)
@@ -139,7 +139,7 @@ public struct Reassembler: ~Copyable {
 
   // MARK: State
 
-  /// Datagrams that wait for more fragments or for the end of their time.
+  /// Datagrams that wait for more fragments, and poisoned ones that have not expired.
   public var incompleteCount: Int {
     Reassembler.slots &- free.nonzeroBitCount &- completed.nonzeroBitCount
   }
@@ -165,9 +165,9 @@ public struct Reassembler: ~Copyable {
 
   // MARK: Adding packets
 
-  /// Adds a packet, nothing of which is trusted.
-  /// - Parameter sender: the number of the peer that sent it. Fragments of different senders do not
-  ///   belong together (F8).
+  /// Adds a packet. All of its fields are checked.
+  /// - Parameter sender: the number of the peer that sent it. Fragments of different senders never
+  ///   belong to the same datagram (F8).
   public mutating func add(
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
   ) -> Outcome {
@@ -229,7 +229,7 @@ public struct Reassembler: ~Copyable {
   }
 }
 
-/// Datagrams that never become whole.
+/// The end of incomplete datagrams.
 extension Reassembler {
   /// Drops one datagram whose time is over; nil if there is none. Its sender gets an ICMP error
   /// only if the first fragment has arrived (F9), and the rate of these errors is limited.
@@ -248,7 +248,8 @@ extension Reassembler {
     return error(about: slot, at: now)
   }
 
-  /// The first fragment is as it was received, and the error's headers fit into the headroom.
+  /// The first fragment is still as it was received, so the error can quote it. The error's headers
+  /// fit into the headroom.
   private mutating func error(about slot: Int, at now: Instant) -> Expiry {
     guard
       datagrams[slot].headerByteCount != 0, !datagrams[slot].isPoisoned,
@@ -292,8 +293,8 @@ extension Reassembler {
     }
   }
 
-  /// If the clock goes back, datagrams start to wait from the new time, instead of waiting longer
-  /// (R24). So a list in order of age is always in order of deadlines.
+  /// If the clock goes backwards, datagrams wait from the new time on, so that none waits longer
+  /// (R24). A list in order of age is thus always in order of deadlines.
   @inline(__always)
   mutating func observe(_ now: Instant) {
     if now < latest { goBack(to: now) }

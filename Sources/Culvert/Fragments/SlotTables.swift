@@ -1,5 +1,5 @@
-/// How many slots each source of fragments holds, so that a source that floods the ring loses its
-/// own datagrams (F4). A source is an IPv4 address or an IPv6 /64 behind one sender.
+/// Counts the slots that each source of fragments holds, so that a source that floods the ring
+/// loses its own datagrams (F4). A source is an IPv4 address or an IPv6 /64, per sender.
 struct SourceShares: BitwiseCopyable {
   private struct Source: BitwiseCopyable {
     var word: UInt64
@@ -7,7 +7,7 @@ struct SourceShares: BitwiseCopyable {
     var count: Int
   }
 
-  /// The first head of the sources in `slots`, and of the buckets in `buckets`.
+  /// The index of the first ring head: of the sources in `slots`, and of the buckets in `buckets`.
   private static let heads = Reassembler.slots
   private static let bucketBits: UInt32 = 6
 
@@ -17,7 +17,7 @@ struct SourceShares: BitwiseCopyable {
   /// The sources of each bucket.
   private let buckets: LinkTable
   private var free: UInt64 = .max
-  /// Sources with more than a fair share, a bit for each; three at most.
+  /// A bit for each source with more than a fair share; at most three are set.
   private var crowded: UInt64 = 0
 
   init(carvingFrom arena: inout Arena) {
@@ -48,7 +48,7 @@ struct SourceShares: BitwiseCopyable {
       source = buckets.next(source)
     }
     if source == head {
-      // There are as many sources as slots, so one is free.
+      // There are as many source entries as slots, so one is free.
       source = free.trailingZeroBitCount
       free &= free &- 1
       sources[source] = Source(word: word, tail: tail, count: 0)
@@ -71,8 +71,8 @@ struct SourceShares: BitwiseCopyable {
     free |= 1 &<< UInt64(source)
   }
 
-  /// The oldest slot of the source that holds the most, if that is more than a fair share; of two
-  /// such sources, the older slot. Nil if no source exceeds its share.
+  /// The oldest slot of the source that holds the most slots, if it holds more than a fair share.
+  /// In a tie, the older slot. Nil if no source exceeds its share.
   func oldestOfTheMost(_ datagrams: UnsafeMutablePointer<FragmentedDatagram>) -> Int? {
     var rest = crowded
     var most = 0
@@ -94,8 +94,8 @@ struct SourceShares: BitwiseCopyable {
   }
 }
 
-/// Doubly linked rings of small numbers, without branches: some numbers are elements, and some are
-/// the heads of the rings. An element is in one ring at a time.
+/// Doubly linked rings of small numbers: some numbers are elements, the others are heads of rings.
+/// An element is in one ring at a time. Because lists are rings, no operation needs a branch.
 struct LinkTable: BitwiseCopyable {
   private struct Link: BitwiseCopyable {
     var previous: UInt8
@@ -112,7 +112,7 @@ struct LinkTable: BitwiseCopyable {
     self.count = count
   }
 
-  /// Empties all rings; once, before anything else.
+  /// Empties all rings. Called once, before anything else.
   func prepare() {
     for number in 0..<count {
       let alone = UInt8(truncatingIfNeeded: number)
@@ -120,7 +120,7 @@ struct LinkTable: BitwiseCopyable {
     }
   }
 
-  /// The element after another or after the head; the head itself after the last.
+  /// The successor of an element or head. After the last element it is the head.
   @inline(__always)
   func next(_ number: Int) -> Int {
     Int(links[number].next)

@@ -1,5 +1,5 @@
-/// The fixed capacities of one tunnel. Every table, ring and pool is carved to exactly these
-/// numbers; reaching one is a named error or a counted drop, never a wait.
+/// The fixed capacities of one tunnel. Every table, ring and pool has exactly these sizes.
+/// Exceeding one is a named error or a counted drop; nothing ever waits for room.
 public struct Limits: Sendable {
   /// Peers that can be configured at once.
   public var peers: Int
@@ -10,14 +10,14 @@ public struct Limits: Sendable {
   /// Staging slots of all peers together, `stagingSlotByteCount` bytes each. A packet larger than
   /// a slot takes several.
   public var stagingSlots: Int
-  /// Queued handshake messages; from an eighth of it on, cookies are required.
+  /// Queued handshake messages. Cookies are required while at least an eighth of the ring is full.
   public var handshakeRing: Int
   /// Sources that the handshake rate limiter remembers.
   public var rateLimiterEntries: Int
   /// Packets in one batch of a lane, before and after segmentation.
   public var batchPackets: Int
-  /// Bytes that one batch of a lane takes in: at least a packet of any size, and small ones in the
-  /// rest.
+  /// Input bytes of one batch of a lane. One packet of any size always fits; small packets use the
+  /// remaining space.
   public var batchByteCount: Int
   /// The largest MTU of the interface (R33).
   public var maximumMTU: Int
@@ -26,7 +26,7 @@ public struct Limits: Sendable {
   public var reassembledByteCount: Int
   /// Flows of `culvert forward`.
   public var flows: Int
-  /// Threads that process batches, each with one batch of each lane.
+  /// Threads that process batches. Each has one batch per lane.
   public var workers = 1
 
   /// An outbound and an inbound batch for each worker.
@@ -64,7 +64,7 @@ public enum Profile: UInt8, Sendable {
   /// For thousands of peers.
   case gateway
 
-  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  /// Raw values are 0..<count. (`CaseIterable` would create an array, which is an allocation.)
   package static let count: UInt8 = 3
 
   package var name: StaticString {
@@ -99,15 +99,15 @@ public enum Profile: UInt8, Sendable {
   }
 }
 
-/// A sum whose every addend names its owner: the list that `culvert budget` prints. It counts
-/// allocated memory, padding included.
+/// The list that `culvert budget` prints: the bytes that each owner has carved from the arena,
+/// padding included.
 public struct Budget: Sendable {
   public struct Addend: Sendable {
     public let owner: StaticString
     public fileprivate(set) var byteCount: Int
   }
 
-  /// More than there are owners; a test prints all profiles.
+  /// Larger than the number of owners; a test prints all profiles.
   static let capacity = 40
   private var addends = InlineArray<40, Addend>(repeating: Addend(owner: "", byteCount: 0))
   public private(set) var count = 0
@@ -119,7 +119,7 @@ public struct Budget: Sendable {
     return addends[index]
   }
 
-  /// Adds to the owner's addend.
+  /// Adds bytes to the owner's addend, and creates the addend if it is missing.
   mutating func add(_ owner: StaticString, byteCount: Int) {
     for index in 0..<count where addends[index].owner.utf8Start == owner.utf8Start {
       addends[index].byteCount += byteCount

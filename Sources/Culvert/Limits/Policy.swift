@@ -1,4 +1,4 @@
-/// Culvert's choices where the protocol leaves one, each with its source.
+/// Values that the protocol leaves to the implementation, each with its source.
 public enum Policy {
   /// Width of the replay window in packets (RFC 6479; the kernel uses 8192 with 64 of slack).
   static let replayWindowPacketCount = 8192
@@ -9,21 +9,21 @@ public enum Policy {
     WireGuard.rejectAfterTime - WireGuard.keepaliveTimeout - WireGuard.rekeyTimeout
   /// Handshake initiations before giving up: rekey-attempt-time over rekey-timeout (R17).
   static let handshakeAttempts: UInt8 = 18
-  /// The jitter of every handshake retry is below this (whitepaper 6.1; R17).
+  /// Upper bound of the random jitter of each handshake retry (whitepaper 6.1; R17).
   static let handshakeJitter: UInt64 = 334 * nanosecondsPerMillisecond
-  /// An end that has answered an initiation delays its own next one by a random time below this: if
-  /// both ends initiated at once, one of them is then first.
+  /// After answering an initiation, an end delays its own next one by a random time below this. If
+  /// both ends initiated at the same time, one of them then goes first.
   static let overruledInitiationDelay: UInt64 = 2 * nanosecondsPerSecond
   /// Keys and handshake secrets of a silent peer are wiped after this time (whitepaper 6.3).
   static let zeroKeysAfterTime: UInt64 = 3 * WireGuard.rejectAfterTime
 
-  /// Least time between two initiations accepted from one peer: 50 a second (kernel; R32).
+  /// Minimum time between two accepted initiations of one peer: 50 per second (kernel; R32).
   static let initiationInterval: UInt64 = nanosecondsPerSecond / 50
-  /// TAI64N stamps are rounded down to this, so that they do not leak a precise clock
+  /// TAI64N stamps are rounded down to multiples of this, so that they do not leak a precise clock
   /// (whitepaper 5.4.2 footnote; the kernel masks to a power of two just below 20 ms).
   static let timestampQuantum: UInt32 = 1 << 24
 
-  /// Handshakes are under load while the ring is at least an eighth full, and for this long
+  /// The handshake ring is under load while it is at least an eighth full, and for this long
   /// afterwards (kernel; R5).
   static let loadHysteresis: UInt64 = nanosecondsPerSecond
   static let loadRingFraction = 8
@@ -31,15 +31,15 @@ public enum Policy {
   static let handshakesPerSecondPerSource: UInt64 = 20
   static let handshakeBurstPerSource: UInt64 = 5
 
-  /// The previous cookie secret is accepted this long after rotation (R4), and a received cookie is
-  /// used for this much less than its lifetime, to allow for a slow path.
+  /// The previous cookie secret is accepted for this long after rotation (R4). A received cookie
+  /// expires this much before the end of its lifetime, to allow for a slow path.
   static let cookieGrace: UInt64 = 5 * nanosecondsPerSecond
 
-  /// The least MTU of an interface: what IPv4 needs of a link (RFC 791 section 3.2).
+  /// The minimum MTU of an interface, and of any IPv4 link (RFC 791 section 3.2).
   package static let minimumMTU = 68
-  /// As in wireguard-go: Ethernet's 1500 less 80 for IPv6, UDP and WireGuard.
+  /// As in wireguard-go: Ethernet's 1500 minus 80 for IPv6, UDP and WireGuard.
   public static let defaultMTU = 1420
-  /// The least MTU of an IPv6 link (RFC 8200 section 5).
+  /// The minimum MTU of an IPv6 link (RFC 8200 section 5).
   package static let ipv6MinimumMTU = 1280
 
   /// ICMP errors per second into the TUN (RFC 4443 section 2.4(f), RFC 1812 section 4.3.2.8).
@@ -50,16 +50,16 @@ public enum Policy {
   /// 792 leaves it open, Linux uses 30 s; RFC 8200 section 4.5 says 60 s; F9).
   static let reassemblyTimeIPv4: UInt64 = 30 * nanosecondsPerSecond
   static let reassemblyTimeIPv6: UInt64 = 60 * nanosecondsPerSecond
-  /// Reassembly slots that a source may hold, a quarter of all. A source with more loses its oldest
-  /// datagram when the ring is full (F4).
+  /// Reassembly slots that a source may hold: a quarter of all. When the ring is full, a source
+  /// with more than that loses its oldest datagram (F4).
   static let fairShareOfSlots = 16
-  /// Room in a slot for the headers of a first fragment: IPv6 with a fragment header and 144 bytes
-  /// of other extensions. IPv4 has at most 60.
+  /// Room in a slot for the headers of a first fragment: an IPv6 header, a fragment header and 144
+  /// bytes of other extension headers. IPv4 needs at most 60.
   static let fragmentHeadersByteCount = 192
-  /// The data of a full fragment on the smallest IPv4 link, of 68 bytes (RFC 791 section 3.2). A
-  /// datagram may not have more fragments than the largest one has of this size (F1).
+  /// The data of a full fragment on the smallest IPv4 link, whose MTU is 68 (RFC 791 section 3.2).
+  /// A datagram may not have more fragments than the largest datagram needs at this size (F1).
   static let smallestFragmentByteCount = 48
-  /// ICMP errors per second about datagrams that never became whole, and the burst.
+  /// ICMP errors per second about datagrams that were not completed in time, and the burst.
   static let timeExceededPerSecond: UInt64 = 10
   static let timeExceededBurst: UInt64 = 16
 }

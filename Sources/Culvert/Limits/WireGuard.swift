@@ -1,9 +1,9 @@
-/// The constants of the WireGuard protocol (whitepaper, Donenfeld 2020), none of which may be
-/// tuned. Culvert's own choices are in `Limits` and `Policy`.
+/// The constants of the WireGuard protocol (whitepaper, Donenfeld 2020). None of them may be
+/// changed; Culvert's own choices are in `Limits` and `Policy`.
 public enum WireGuard {
   // Section 6.1, "Preliminaries".
   static let rekeyAfterMessages: UInt64 = 1 << 60
-  /// 2^64 - 2^13 - 1: the replay window's width below the end of the counter.
+  /// 2^64 - 2^13 - 1: below the end of the counter by the width of the replay window.
   static let rejectAfterMessages: UInt64 = UInt64.max - (1 << 13)
   static let rekeyAfterTime: UInt64 = 120 * nanosecondsPerSecond
   static let rejectAfterTime: UInt64 = 180 * nanosecondsPerSecond

@@ -1,14 +1,14 @@
-/// The single region of memory of a tunnel. The shell maps it, the tunnel carves typed tables,
-/// rings and pools from it, and `seal()` ends carving: from then on the process allocates no
+/// The single memory region of a tunnel. The shell maps it, and the tunnel carves typed tables,
+/// rings and pools from it. After `seal()` nothing can be carved, and the process allocates no more
 /// memory.
 ///
 /// An arena without memory (`Arena.measuring`) runs the same carving code to find out how much a
-/// set of limits needs. So the output of `culvert budget` cannot differ from what is carved.
+/// set of limits needs. The output of `culvert budget` therefore always matches the real size.
 public struct Arena: ~Copyable {
   private let base: UnsafeMutableRawPointer
   private let capacity: Int
-  /// True if there is no memory behind the pointers that `carve` returns: they may be kept, but
-  /// never read or written.
+  /// True if there is no memory behind the pointers that `carve` returns. They may be stored, but
+  /// not dereferenced.
   public let isMeasuring: Bool
   public private(set) var byteCount = 0
   /// Bytes of the leading part, which holds key material and is locked in RAM (R9).
@@ -17,14 +17,14 @@ public struct Arena: ~Copyable {
   public private(set) var budget = Budget()
 
   public static let pageByteCount = 4096
-  /// The cache line of every board; also more than any element's own alignment.
+  /// The cache line size of every board. No element needs a larger alignment.
   static let alignment = 64
 
-  /// The byte count of a measuring arena whose sum exceeds the address space, as the largest limits
-  /// do on 32 bits. No memory can be mapped for it.
+  /// The byte count of a measuring arena that exceeds the address space, which happens with the
+  /// largest limits on 32 bits. It cannot be mapped.
   package static let unaddressable = Int.max
 
-  /// - Parameter region: page-aligned zeroed memory, as mmap(2) gives it.
+  /// - Parameter region: page-aligned zeroed memory, as from mmap(2).
   public init(region: UnsafeMutableRawBufferPointer) {
     precondition(
       UInt(bitPattern: region.baseAddress) % UInt(Arena.alignment) == 0 && region.count > 0
@@ -40,7 +40,7 @@ public struct Arena: ~Copyable {
     isMeasuring = true
   }
 
-  /// An arena that counts and has no memory.
+  /// An arena that has no memory and only counts bytes.
   public static var measuring: Arena { Arena(measuring: ()) }
 
   /// `count` zeroed elements of `Element`, charged to `owner`.
@@ -71,15 +71,15 @@ public struct Arena: ~Copyable {
     return UnsafeMutableRawBufferPointer(start: base + start, count: count)
   }
 
-  /// Where `count` bytes from `start` end, rounded up, or `unaddressable`.
+  /// The end of `count` bytes at `start`, rounded up; `unaddressable` on overflow.
   private static func alignedEnd(_ start: Int, _ count: Int, alignment: Int) -> Int {
     let (sum, isTooMuch) = start.addingReportingOverflow(count)
     return isTooMuch || sum > unaddressable - alignment
       ? unaddressable : roundUp(sum, to: alignment)
   }
 
-  /// Ends the leading part with the secrets on a page boundary, so that the shell can lock it and
-  /// exclude it from core dumps.
+  /// Ends the leading part, which holds the secrets, on a page boundary. The shell can then lock it
+  /// and exclude it from core dumps.
   public mutating func endSecrets() {
     precondition(secretByteCount == 0, "the secrets have already ended")
     let end = Arena.alignedEnd(byteCount, 0, alignment: Arena.pageByteCount)
@@ -94,7 +94,7 @@ public struct Arena: ~Copyable {
     UnsafeMutableRawBufferPointer(start: base, count: secretByteCount)
   }
 
-  /// From here on nothing is allocated.
+  /// Ends carving. Nothing is allocated afterwards.
   public mutating func seal() {
     isSealed = true
   }

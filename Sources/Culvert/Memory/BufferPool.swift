@@ -1,12 +1,11 @@
-/// Fixed-size buffers carved from the arena, handed out as move-only `Slot`s that return
-/// themselves. There is no reference count: the type allows one owner at a time.
+/// Fixed-size buffers carved from the arena, handed out as move-only `Slot`s, each of which returns
+/// itself to the pool when it is destroyed. No reference count is needed: a slot has one owner.
 struct BufferPool: BitwiseCopyable {
-  /// The state that the pool and its slots share. It is in the arena so that a slot can return
-  /// itself to it.
+  /// The state that the pool and its slots share. It is in the arena, where a slot can reach it.
   struct State: BitwiseCopyable {
     let bytes: UnsafeMutableRawPointer
     let slotByteCount: Int
-    /// The next free slot of each free slot. `StagedPackets` links the slots of a queue with it.
+    /// For each free slot the next free one. `StagedPackets` uses it to link the slots of a queue.
     let links: UnsafeMutablePointer<UInt32>
     let capacity: Int
     var firstFree: UInt32
@@ -17,7 +16,7 @@ struct BufferPool: BitwiseCopyable {
         start: bytes + Int(slot) * slotByteCount, count: slotByteCount)
     }
 
-    /// Takes a slot off the free list; `none` when all are in use.
+    /// Takes a slot off the free list; `none` if all are in use.
     mutating func allocate() -> UInt32 {
       let slot = firstFree
       guard slot != BufferPool.none else { return slot }
@@ -45,7 +44,7 @@ struct BufferPool: BitwiseCopyable {
   init(
     carvingFrom arena: inout Arena, slots: Int, slotByteCount: Int, owner: StaticString
   ) {
-    // In 64 bits: an `Int` of 32 could not hold the limit.
+    // Compared as UInt64, because a 32-bit `Int` cannot hold the limit.
     precondition(slots > 0 && UInt64(slots) < UInt64(UInt32.max) && slotByteCount > 0)
     state = arena.carve(State.self, count: 1, owner: owner).baseAddress!
     bytes = arena.carveBytes(slots * slotByteCount, owner: owner).baseAddress!
@@ -54,7 +53,7 @@ struct BufferPool: BitwiseCopyable {
     slotCount = slots
   }
 
-  /// Builds the free list; once, before the first slot is allocated.
+  /// Builds the free list. Called once, before the first allocation.
   func prepare() {
     for index in 0..<slotCount {
       links[index] = index + 1 < slotCount ? UInt32(index + 1) : BufferPool.none
@@ -67,14 +66,14 @@ struct BufferPool: BitwiseCopyable {
 
   var freeCount: Int { state.pointee.freeCount }
 
-  /// A free slot, or nil when all are in use.
+  /// A free slot; nil if all are in use.
   func allocate() -> Slot? {
     let index = state.pointee.allocate()
     return index == BufferPool.none ? nil : Slot(adopting: index, of: self)
   }
 }
 
-/// A buffer of a pool. Its holder owns it; the end of its lifetime returns it, on every path.
+/// A buffer of a pool. It is move-only, and returns to the pool when its owner drops it.
 struct Slot: ~Copyable {
   private let pool: UnsafeMutablePointer<BufferPool.State>
   private var index: UInt32
@@ -88,7 +87,8 @@ struct Slot: ~Copyable {
   /// All of the slot's memory.
   var bytes: UnsafeMutableRawBufferPointer { pool.pointee.bytes(of: index) }
 
-  /// Hands ownership to a queue that keeps the index; `init(adopting:of:)` takes it back.
+  /// Gives up ownership. The caller keeps the index, and `init(adopting:of:)` turns it into a slot
+  /// again.
   consuming func detach() -> UInt32 {
     let detached = index
     // `discard self` needs a frozen type in Embedded Swift; this tells `deinit` to do nothing.
@@ -101,8 +101,7 @@ struct Slot: ~Copyable {
   }
 }
 
-/// A bounded FIFO ring of slots. When it is full, a pushed slot returns to its pool and `push` is
-/// false; nothing waits.
+/// A bounded FIFO of slots. If it is full, `push` returns the slot to its pool and is false.
 struct SlotRing: ~Copyable {
   private let pool: BufferPool
   private let entries: UnsafeMutablePointer<UInt32>

@@ -1,10 +1,9 @@
-/// A hash for tables whose keys strangers choose: without the seed nobody can find keys that meet
-/// in one bucket more often than by chance.
+/// A hash for tables whose keys an attacker can choose. Without the seed, nobody can find keys that
+/// collide in a bucket more often than by chance.
 ///
-/// Each word of a key costs one multiplication of 64 bits, so it suits small CPUs too
-/// ("pair-multiply-shift" in Thorup, "High speed hashing for integers and strings"). It protects
-/// the table only as long as nobody sees its results; values that others see are made with
-/// `KeyedHash`.
+/// Each word of a key costs one 64-bit multiplication, which is cheap on small CPUs too
+/// ("pair-multiply-shift" in Thorup, "High speed hashing for integers and strings"). The protection
+/// lasts only as long as nobody sees the results; for values that others see, use `KeyedHash`.
 struct TableHash: BitwiseCopyable {
   private let secret0: UInt64
   private let secret1: UInt64
@@ -61,8 +60,8 @@ struct TableHash: BitwiseCopyable {
   private static func fold(_ sum: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: sum &>> 32) }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a stream of numbers that depends on its seed alone. Anyone
-/// who sees a number can compute the rest, so keys are never made of it.
+/// SplitMix64 (Steele, Lea, Flood 2014): a stream of numbers that depends only on its seed. Anyone
+/// who sees one number can compute the others, so it is never used for keys.
 struct SplitMix64: BitwiseCopyable, Sendable {
   private var state: UInt64
 
@@ -85,7 +84,7 @@ struct SplitMix64: BitwiseCopyable, Sendable {
   }
 }
 
-/// The least power of two that is not less than `count`, at least 2: sizes of hash tables.
+/// The smallest power of two that is at least `count` and at least 2: the size of a hash table.
 func powerOfTwo(atLeast count: Int) -> Int {
   var power = 2
   while power < count { power *= 2 }

@@ -1,8 +1,8 @@
 /// A verdict that a `Tally` counts.
 public protocol CountedVerdict: RawRepresentable<UInt8>, Sendable, BitwiseCopyable {
-  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  /// Raw values are 0..<count. (`CaseIterable` would create an array, which is an allocation.)
   static var count: UInt8 { get }
-  /// The counter's name in the output of SIGUSR1.
+  /// The counter's name in the output that SIGUSR1 requests.
   var name: StaticString { get }
 }
 

@@ -1,11 +1,11 @@
 /// What `Joiner` needs to know about a packet for the TUN. It is determined right after decryption,
-/// where packets are still independent of each other.
+/// when packets can still be processed independently of each other.
 ///
 /// A packet may be joined if the kernel would join it (inet_gro_receive, ipv6_gro_receive,
 /// tcp_gro_receive, udp_gro_receive_segment) and `Segmenter` could restore it byte for byte.
 struct JoinCandidate: BitwiseCopyable {
   enum Kind: UInt8, BitwiseCopyable {
-    /// No valid packet.
+    /// Not a valid packet.
     case unreadable
     /// Its addresses are known, but it has no ports, or they are unknown.
     case other
@@ -16,8 +16,8 @@ struct JoinCandidate: BitwiseCopyable {
   }
 
   private(set) var kind = Kind.unreadable
-  /// True if the packet meets every rule that does not depend on other packets: verified checksums,
-  /// no IP options, some payload.
+  /// True if the packet meets every rule that does not depend on other packets: valid checksums, no
+  /// IP options, a payload.
   private(set) var isJoinable = false
   /// Bytes of the IP and transport headers, 28-100; only for packets with ports.
   private(set) var headerByteCount: UInt8 = 0
@@ -28,7 +28,7 @@ struct JoinCandidate: BitwiseCopyable {
   /// Both ports in memory order.
   private(set) var ports: UInt32 = 0
 
-  /// For a packet that was not examined.
+  /// A packet that was not examined.
   init() {}
 
   init(at packet: UnsafeMutableRawPointer, byteCount: Int) {
@@ -44,7 +44,7 @@ struct JoinCandidate: BitwiseCopyable {
     kind = .other
     addresses = JoinCandidate.digest(
       header.bytes.loadUnaligned(fromByteOffset: 12, as: UInt64.self), 0, 0, 0)
-    // Of the fragment field only "do not fragment" may be set.
+    // In the fragment field only "do not fragment" may be set.
     guard header.headerByteCount == IPv4Header.minimumByteCount,
       header.totalByteCount == byteCount,
       header.fragmentField & ~IPv4Header.doNotFragmentFlag == 0,
@@ -83,8 +83,8 @@ struct JoinCandidate: BitwiseCopyable {
   ) {
     guard let header = TCPHeader(at: bytes, byteCount: byteCount) else { return }
     readPorts(kind, bytes, byteCount, networkByteCount, header.headerByteCount)
-    // Ones' complement has two zeros. A sender's checksum is never 0xffff, nor is that of a
-    // restored segment.
+    // Ones' complement has two zeros. Segmentation never writes 0xffff, so a packet with that
+    // checksum could not be restored byte for byte.
     guard header.flags & ~TCPHeader.pshFlag == TCPHeader.ackFlag, bytes.byte(12) & 0xf == 0,
       payloadByteCount > 0, header.checksum != 0xffff
     else { return }
@@ -126,10 +126,11 @@ struct JoinCandidate: BitwiseCopyable {
     return sum.isIntact
   }
 
-  /// Needs no secret: pairs of hosts with the same digest only prevent each other's joining.
+  /// Needs no secret: if two pairs of hosts have the same digest, packets are only joined less
+  /// often.
   @inline(__always)
   private static func digest(_ a: UInt64, _ b: UInt64, _ c: UInt64, _ d: UInt64) -> UInt32 {
-    // Any different odd numbers.
+    // Any distinct odd numbers.
     let sum =
       a &* 0x9e37_79b9_7f4a_7c15 &+ b &* 0xbf58_476d_1ce4_e5b9 &+ c &* 0x94d0_49bb_1331_11eb
       &+ d &* 0xd6e8_feb8_6659_fd93

@@ -1,5 +1,5 @@
-/// Joins packets for the TUN that continue each other, so that many of them are written as one
-/// (`PacketOffload`), by the rules of the kernel's own receive offload.
+/// Joins consecutive packets of a flow for the TUN, so that many of them are written as one
+/// (`PacketOffload`). The rules are those of the kernel's own receive offload (GRO).
 ///
 ///     joiner.reset()
 ///     joiner.add(index, candidate, at: packet, byteCount: n)   // each, in order of delivery
@@ -9,8 +9,8 @@
 ///     }
 ///
 /// Groups are delivered in the order of their first packets. To keep the packets of a flow in
-/// order, a packet that does not fit its flow's group ends the group, and one whose flow is unknown
-/// ends every group that could be its own.
+/// order, a packet that does not fit the group of its flow ends that group, and a packet whose flow
+/// is unknown ends every group that it might belong to.
 struct Joiner: ~Copyable {
   /// A packet and its successor.
   struct Piece: BitwiseCopyable {
@@ -20,7 +20,7 @@ struct Joiner: ~Copyable {
     var next: UInt32
   }
 
-  /// Packets that become one.
+  /// Packets that are written as one.
   struct Group: BitwiseCopyable {
     var first: UInt32
     var last: UInt32
@@ -32,7 +32,7 @@ struct Joiner: ~Copyable {
     var headerByteCount: UInt8
     var kind: JoinCandidate.Kind
     var isPushed: Bool
-    /// All identifications are the same instead of counting up.
+    /// All packets have the same IPv4 identification; otherwise it counts up.
     var hasFixedIdentification: Bool
   }
 
@@ -42,11 +42,11 @@ struct Joiner: ~Copyable {
     var addresses: UInt32
     var ports: UInt32
     var group: UInt32
-    /// TCP's sequence number of the next packet of the group.
+    /// The TCP sequence number that the group's next packet must have.
     var nextSequence: UInt32
   }
 
-  /// What the TUN accepts joined; other packets are written one by one.
+  /// The protocols that the TUN accepts as joined packets; others are written one by one.
   var allowTCP = false
   var allowUDP = false
 
@@ -81,9 +81,11 @@ struct Joiner: ~Copyable {
 
   // MARK: Adding
 
-  /// Adds the next packet in order of delivery. Its bytes must stay where they are until `reset`.
-  /// - Parameter packet: a number below `packets`, each once between two calls of `reset`.
-  /// - Parameter candidate: of these bytes, whose traffic class may have changed since.
+  /// Adds the next packet in order of delivery. Its bytes must not move until `reset`.
+  /// - Parameter packet: a number below `packets`; each may be used once between two calls of
+  ///   `reset`.
+  /// - Parameter candidate: was made from these bytes; only the traffic class may have changed
+  ///   since.
   mutating func add(
     _ packet: Int, _ candidate: JoinCandidate, at bytes: UnsafeMutableRawPointer, byteCount: Int
   ) {
@@ -131,8 +133,8 @@ struct Joiner: ~Copyable {
     groups[group].payloadByteCount &+= UInt32(candidate.payloadByteCount)
     groups[group].isPushed = isPushed(candidate, bytes)
     flows[index].nextSequence &+= UInt32(candidate.payloadByteCount)
-    // All segments but the last have the same size; and like the kernel, a pushed one is delivered
-    // at once.
+    // All segments but the last must have the same size. As in the kernel, a segment with PSH ends
+    // the group.
     if groups[group].isPushed || candidate.payloadByteCount < groups[group].segmentByteCount
       || groups[group].packetCount == UInt16(Joiner.maximumPackets)
     {
@@ -164,7 +166,7 @@ struct Joiner: ~Copyable {
     return nil
   }
 
-  /// Opens a flow for the last group.
+  /// Opens a flow for the newest group.
   private mutating func openFlow(_ candidate: JoinCandidate, _ bytes: UnsafeMutableRawPointer) {
     if flowCount == Joiner.maximumFlows { endFlow(0) }
     var nextSequence: UInt32 = 0
@@ -227,7 +229,7 @@ struct Joiner: ~Copyable {
       && hasSameTCPHeader(bytes + offset, first + offset, Int(candidate.headerByteCount) &- offset)
   }
 
-  /// All but the length, the identification and the checksum.
+  /// Compares everything except length, identification and checksum.
   @inline(__always)
   private func hasSameIPv4Header(
     _ bytes: UnsafeMutableRawPointer, _ first: UnsafeMutableRawPointer
@@ -237,7 +239,8 @@ struct Joiner: ~Copyable {
       | UInt64(difference(bytes, first, 16, as: UInt32.self)) == 0
   }
 
-  /// Counting up, or, where DF makes it meaningless (RFC 6864 section 4.1), the same in all.
+  /// The identification must count up. If DF makes it meaningless (RFC 6864 section 4.1), it may
+  /// also be the same in all packets.
   @inline(__always)
   private func hasNextIdentification(
     _ bytes: UnsafeMutableRawPointer, _ first: UnsafeMutableRawPointer, _ group: Group
@@ -249,7 +252,7 @@ struct Joiner: ~Copyable {
     return distance == (group.hasFixedIdentification ? 0 : group.packetCount)
   }
 
-  /// All but the length.
+  /// Compares everything except the length.
   @inline(__always)
   private func hasSameIPv6Header(
     _ bytes: UnsafeMutableRawPointer, _ first: UnsafeMutableRawPointer
@@ -261,7 +264,8 @@ struct Joiner: ~Copyable {
       | difference(bytes, first, 32, as: UInt64.self) == 0
   }
 
-  /// All but the sequence number, PSH and the checksum: acknowledgement, window and options too.
+  /// Compares everything except sequence number, PSH and checksum, and thus also acknowledgement,
+  /// window and options.
   @inline(__always)
   private func hasSameTCPHeader(
     _ bytes: UnsafeMutableRawPointer, _ first: UnsafeMutableRawPointer, _ byteCount: Int
@@ -288,8 +292,8 @@ struct Joiner: ~Copyable {
 
   // MARK: Output
 
-  /// Makes the first packet's headers those of the whole group, and leaves the checksum to the
-  /// kernel. A single packet stays as it is.
+  /// Turns the first packet's headers into those of the whole group, and leaves the checksum to the
+  /// kernel. A single packet is not changed.
   mutating func finish(_ index: Int) -> PacketOffload {
     precondition(index >= 0 && index < groupCount)
     let group = groups[index]

@@ -1,5 +1,6 @@
-/// The work that is left to the reader of a packet, Culvert for one from the TUN and the kernel for
-/// one to it: segmentation and the transport checksum. It is what a `VirtioHeader` says.
+/// The work that is left to the reader of a packet: segmentation and the transport checksum. The
+/// reader is Culvert for packets from the TUN, and the kernel for packets to it. A `VirtioHeader`
+/// carries this information.
 public struct PacketOffload: BitwiseCopyable, Sendable {
   public enum Segmentation: UInt8, BitwiseCopyable, Sendable {
     case none
@@ -40,7 +41,7 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
 
   /// Reads the `virtioHeaderByteCount` bytes before a packet. Nil for a type that was not
   /// requested, and for segments of size 0 or without a checksum to compute (virtio 1.2 section
-  /// 5.1.6.2). `Segmenter` verifies that it fits the packet.
+  /// 5.1.6.2). `Segmenter` verifies that the result matches the packet.
   @inline(__always)
   public init?(virtioHeader: UnsafeRawPointer) {
     let type = virtioHeader.byte(VirtioHeader.typeOffset)
@@ -69,7 +70,7 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
     self.init(reading: virtioHeader, segmentation, segmentByteCount: Int(size))
   }
 
-  /// Reads a header with a checksum to compute.
+  /// Reads the header of a packet whose checksum must be computed.
   @inline(__always)
   private init(
     reading header: UnsafeRawPointer, _ segmentation: Segmentation, segmentByteCount: Int
@@ -87,7 +88,7 @@ public struct PacketOffload: BitwiseCopyable, Sendable {
   @inline(__always)
   public var isNone: Bool { !needsChecksum && segmentation == .none }
 
-  /// The start of the bytes under the checksum, the transport header, in the packet.
+  /// The offset in the packet of the first byte that the checksum covers: the transport header.
   @inline(__always)
   public var checksumStart: Int {
     get { Int(start) }
@@ -151,7 +152,7 @@ enum VirtioHeader {
   static let checksumStartOffset = 6
   static let checksumOffsetOffset = 8
 
-  /// VIRTIO_NET_HDR_F_NEEDS_CSUM. Other flags say that a checksum has been verified.
+  /// VIRTIO_NET_HDR_F_NEEDS_CSUM. Other flags mean that a checksum has been verified.
   static let needsChecksumFlag: UInt8 = 1
 
   /// VIRTIO_NET_HDR_GSO_NONE and so on. 3 is fragmentation of UDP, which is never requested.
@@ -159,6 +160,6 @@ enum VirtioHeader {
   static let tcpIPv4Type: UInt8 = 1
   static let tcpIPv6Type: UInt8 = 4
   static let udpType: UInt8 = 5
-  /// VIRTIO_NET_HDR_GSO_ECN: the first segment may have CWR set. Only beside a TCP type.
+  /// VIRTIO_NET_HDR_GSO_ECN: the first segment may have CWR set. Only combined with a TCP type.
   static let congestionFlag: UInt8 = 0x80
 }

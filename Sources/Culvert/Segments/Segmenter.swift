@@ -5,11 +5,11 @@
 ///               | ...headers| payload 1 |
 ///                           ^ cut(1) starts before payload 1, over the end of payload 0
 ///
-/// No payload moves: a segment's headers are written over the bytes before its payload. So `cut`
-/// goes from first to last, and a segment must have been used before the next one is cut.
+/// No payload moves: a segment's headers are written over the bytes before its payload. Segments
+/// are therefore cut in order, and each must be used before the next one is cut.
 ///
-/// As in the kernel, the checksum field of a packet is trusted to hold the pseudo-header's sum:
-/// with an IPv6 routing header only the sender knows the address in it.
+/// As in the kernel, the checksum field of a packet is trusted to hold the pseudo-header's sum.
+/// With an IPv6 routing header, only the sender knows which address that sum contains.
 struct Segmenter: BitwiseCopyable {
   private enum Work: UInt8, BitwiseCopyable {
     case nothing
@@ -33,15 +33,15 @@ struct Segmenter: BitwiseCopyable {
   private var isIPv4 = false
   /// The next segment for `cut`.
   private var next = 0
-  /// At least 1. Only the packet's size limits it: a segment may have a single byte of payload.
+  /// At least 1. Only the packet's size limits it, as a segment may have a single byte of payload.
   private(set) var segmentCount = 1
 
-  /// Bytes for the copy of the headers; longer ones are refused. 40 for IPv6 and 60 for TCP leave
-  /// 28 for extension headers.
+  /// Bytes for the copy of the headers; longer headers are refused. After 40 for IPv6 and 60 for
+  /// TCP, 28 are left for extension headers.
   static let headersByteCount = 128
 
-  /// Nil if `offload` does not fit the packet: other protocols, inconsistent lengths, another place
-  /// of the checksum field, or a fragment. A packet with nothing to do is not examined.
+  /// Nil if `offload` does not match the packet: another protocol, inconsistent lengths, a checksum
+  /// field in another place, or a fragment. A packet that needs no work is not examined.
   /// - Parameter byteCount: bytes of the whole packet, at most 65575.
   /// - Parameter headers: `headersByteCount` bytes for the exclusive use of this value.
   @inline(__always)
@@ -63,8 +63,8 @@ struct Segmenter: BitwiseCopyable {
     return packetByteCount &- index &* segmentByteCount
   }
 
-  /// Makes segment `index` a packet of `byteCount(index)` bytes and returns its start. Each once,
-  /// in order from 0.
+  /// Turns segment `index` into a packet of `byteCount(index)` bytes and returns its start. Called
+  /// once for each segment, in order from 0.
   @inline(__always)
   mutating func cut(_ index: Int) -> UnsafeMutableRawPointer {
     precondition(index == next && index < segmentCount)
@@ -121,7 +121,7 @@ struct Segmenter: BitwiseCopyable {
       && transportByteOffset &+ checksumOffset &+ 2 <= packetByteCount
   }
 
-  /// Verifies that the packet has the protocols of `segmentation`, fills the buffer, is no
+  /// Verifies that the packet has the protocols of `segmentation`, fills the buffer, is not a
   /// fragment, and has its transport header at `transportByteOffset`.
   private mutating func findTransport(_ segmentation: PacketOffload.Segmentation) -> Bool {
     work = segmentation == .udp ? .udp : .tcp
@@ -183,17 +183,17 @@ struct Segmenter: BitwiseCopyable {
     } else {
       bytes.storeBig(length, 4)
     }
-    // The pseudo-header contains the length, so its sum changes.
+    // The pseudo-header contains the length, so its sum changes too.
     let whole = UInt16(truncatingIfNeeded: packetByteCount &- transportByteOffset)
     let field = bytes.loadBig(checksumOffset, as: UInt16.self)
     bytes.storeBig(~Checksum.updated(~field, from: whole, to: length), checksumOffset)
   }
 
-  /// Adds everything from the transport header on to the sum in the checksum field.
+  /// Completes the checksum: adds everything from the transport header on to the sum in the field.
   private func finishChecksum(_ bytes: UnsafeMutableRawPointer, byteCount: Int) {
     var sum = Checksum()
     sum.add(bytes + transportByteOffset, byteCount: byteCount &- transportByteOffset)
-    // Only UDP's field is at 6, and only in UDP 0 has a meaning of its own.
+    // Only UDP has its field at offset 6, and only in UDP does 0 have a special meaning.
     let value = checksumOffset == UDPHeader.checksumOffset ? sum.udpValue : sum.value
     bytes.storeBig(value, transportByteOffset &+ checksumOffset)
   }

@@ -1,8 +1,8 @@
 /// `culvert bench`: the throughput of this device, measured with the tunnel's own code but without
 /// system calls. Each function runs for about `duration` nanoseconds of the clock `now`.
 package enum Bench {
-  /// A monotonic clock in nanoseconds. A C function rather than a closure, for which the compiler
-  /// would specialise each function.
+  /// A monotonic clock in nanoseconds. A C function, because the compiler would specialise each
+  /// function for a closure.
   package typealias Clock = @convention(c) () -> UInt64
 
   /// How much was done, and how long it took.
@@ -10,9 +10,9 @@ package enum Bench {
     package fileprivate(set) var count: UInt64 = 0
     package fileprivate(set) var nanoseconds: UInt64 = 0
 
-    /// Units per second, `unit` for each count; 0 if nothing was measured.
+    /// Units per second, if each count is `unit` units; 0 if nothing was measured.
     package func perSecond(_ unit: UInt64 = 1) -> UInt64 {
-      // Microseconds, because the bytes of some minutes times 10^9 would overflow 64 bits.
+      // In microseconds, because the bytes of a few minutes times 10^9 would overflow 64 bits.
       let microseconds = nanoseconds / 1000
       return microseconds == 0 ? 0 : count &* unit &* 1_000_000 / microseconds
     }
@@ -28,11 +28,11 @@ package enum Bench {
     package fileprivate(set) var inbound = Measurement()
   }
 
-  /// Bytes that any measurement needs at most.
+  /// The most memory that a measurement needs, in bytes.
   package static let memoryByteCount = 1 << 20
   /// Bytes of a packet: the interface's default MTU.
   package static let packetByteCount = Policy.defaultMTU
-  /// Packets in a batch: about a burst of TCP.
+  /// Packets in a batch: about one TCP burst.
   private static let batchPacketCount = 40
 
   /// - Parameter memory: `memoryByteCount` bytes, page-aligned, which are overwritten, here and
@@ -77,7 +77,7 @@ package enum Bench {
       packets.open.add(count, opened &- accepted)
       packets.inbound.add(count, delivered &- emitted)
     }
-    // Packets that were lost on the way would make the figures too good.
+    // Lost packets would make the results too good.
     let arrived = loopback.count(.delivered, of: two) &- before
     return arrived == packets.inbound.count ? packets : Packets()
   }
@@ -98,7 +98,7 @@ package enum Bench {
     return measurement
   }
 
-  /// Handshakes answered: from an initiation to its response.
+  /// Answered handshakes: the time from an initiation to its response.
   package static func handshakes(
     memory: UnsafeMutableRawBufferPointer, duration: UInt64, now: Clock
   ) -> Measurement {

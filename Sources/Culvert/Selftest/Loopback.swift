@@ -1,5 +1,5 @@
-/// Two ends without a network between them: what one seals is copied to the other. They share their
-/// batches, so that they fit into the memory of the smallest board.
+/// Two ends without a network in between: the datagrams that one seals are copied to the other. The
+/// ends share their batches, so that they fit into the memory of the smallest board.
 struct Loopback: ~Copyable {
   /// The end that opens the sessions.
   static let initiator = 0
@@ -9,7 +9,8 @@ struct Loopback: ~Copyable {
   private let key: UnsafeMutableRawPointer
   var now: Instant
 
-  /// Enough for one peer and its handshake. Two messages in the ring already count as load.
+  /// Enough for one peer and its handshake. Two messages in the ring are an eighth of it, and thus
+  /// already count as load.
   private static var limits: Limits {
     Limits(
       peers: 1, allowedIPs: 1, stagedPacketsPerPeer: 2, stagingSlots: 4, handshakeRing: 16,
@@ -20,7 +21,7 @@ struct Loopback: ~Copyable {
     self.init(carvingFrom: &arena, hops: 1, limits: Loopback.limits, at: now)
   }
 
-  /// - Parameter hops: tunnels of each end, one inside the other.
+  /// - Parameter hops: nested tunnels of each end.
   init(carvingFrom arena: inout Arena, hops: Int, limits: Limits, at now: Instant) {
     key = arena.carveBytes(WireGuard.keyByteCount, owner: "selftest").baseAddress!
     let one = TunnelEnd(carvingFrom: &arena, hops: hops, limits: limits, endsSecrets: false)
@@ -32,8 +33,8 @@ struct Loopback: ~Copyable {
 
   private func end(_ side: Int) -> TunnelEnd { side == 0 ? ends.0 : ends.1 }
 
-  /// The batches of the innermost hop, where packets enter, and of the outermost, where datagrams
-  /// arrive. With one hop they are of the same tunnel.
+  /// The outbound batch of the innermost hop, where packets enter, and the inbound batch of the
+  /// outermost, where datagrams arrive. With one hop, both belong to the same tunnel.
   var outbound: OutboundBatch {
     unsafeAddress { UnsafePointer(ends.0.innermost.outboundAddress) }
     nonmutating unsafeMutableAddress { ends.0.innermost.outboundAddress }
@@ -45,9 +46,9 @@ struct Loopback: ~Copyable {
 
   // MARK: Configuration
 
-  /// Private keys are 01, 02 ... and 41, 42 ..., a preshared key e0, e1 ...; each draw of fixed
-  /// entropy gives 81, 82 ... or c1, c2 ... Each hop outward adds 16 to the first byte of a private
-  /// key.
+  /// Private keys are the bytes 01, 02 ... and 41, 42 ..., a preshared key is e0, e1 ..., and each
+  /// draw of fixed entropy returns 81, 82 ... or c1, c2 ... The private keys of each further hop
+  /// outward start 16 higher.
   func start(isSeeded: Bool, hasPresharedKey: Bool = false) {
     for side in 0..<2 {
       let fixed: Entropy.Fill =
@@ -93,7 +94,7 @@ struct Loopback: ~Copyable {
 
   private static var port: UInt16 { 51_820 }
 
-  /// Of a host inside a tunnel: 10.0.0.1 or 10.0.0.2, the addresses of `writeIPv4Header`.
+  /// The address of a host inside the tunnel: 10.0.0.1 or 10.0.0.2, as in `writeIPv4Header`.
   private static func address(of side: Int) -> IPAddress {
     IPAddress(ipv4: 0x0a00_0001 + UInt32(side))
   }
@@ -110,7 +111,7 @@ struct Loopback: ~Copyable {
 
   // MARK: Steps
 
-  /// Fills the outbound batch with packets of IPv4, each of `byteCount` bytes: a header and zeros.
+  /// Fills the outbound batch with IPv4 packets of `byteCount` bytes each: a header and zeros.
   mutating func fill(_ count: Int, byteCount: Int) {
     outbound.reset()
     for _ in 0..<count {
@@ -146,8 +147,8 @@ struct Loopback: ~Copyable {
 
   mutating func seal() -> Bool { outbound.seal() }
 
-  /// Copies the sealed datagrams to the inbound batch, each `copies` times. Those for which there
-  /// is no room are lost.
+  /// Copies the sealed datagrams to the inbound batch, each `copies` times. Datagrams that do not
+  /// fit are lost.
   mutating func copyOutputs(copies: Int = 1) { ends.0.outermost.copyOutputs(copies: copies) }
 
   mutating func emit(_ side: Int) {
@@ -167,16 +168,16 @@ struct Loopback: ~Copyable {
     hop.tunnel.deliver(&hop.inbound, at: now)
   }
 
-  // MARK: All of them
+  // MARK: Sequences of steps
 
-  /// What is planned by one end, into the inbound batch.
+  /// Seals what one end has planned, and copies it to the inbound batch.
   mutating func transfer(from side: Int, copies: Int = 1) {
     inbound.reset()
     while seal() { copyOutputs(copies: copies) }
     emit(side)
   }
 
-  /// From one end to the other.
+  /// Carries what one end has planned to the other end, and delivers it there.
   mutating func send(from side: Int, copies: Int = 1) {
     transfer(from: side, copies: copies)
     accept(1 - side)
@@ -184,14 +185,15 @@ struct Loopback: ~Copyable {
     deliver(1 - side)
   }
 
-  /// A packet of the initiator's that has to wait for a session.
+  /// Stages a packet of the initiator, which has to wait for a session.
   mutating func stage(byteCount: Int) {
     fill(1, byteCount: byteCount)
     plan(Loopback.initiator)
     emit(Loopback.initiator)
   }
 
-  /// An initiation for a packet that finds its session too old, on its way in the inbound batch.
+  /// Stages a packet when the session is too old. The resulting initiation is then in the inbound
+  /// batch.
   mutating func initiate() {
     now = now.advanced(by: 200 * nanosecondsPerSecond)
     stage(byteCount: 64)
@@ -199,8 +201,8 @@ struct Loopback: ~Copyable {
     transfer(from: Loopback.initiator)
   }
 
-  /// Sends the response, which is in the outbound batch, then the packet that was staged, and then
-  /// the keepalive that answers it; without that either end would soon want another session.
+  /// Sends the response, which is in the outbound batch, then the staged packet, and then the
+  /// keepalive that answers it. Without the keepalive, an end would soon start another handshake.
   mutating func confirm() {
     send(from: Loopback.responder)
     runTimers(Loopback.initiator)
@@ -212,8 +214,8 @@ struct Loopback: ~Copyable {
 
   // MARK: Through all hops
 
-  /// Carries what is planned in the innermost tunnel of one end through all hops to the other end,
-  /// and handles all that is due at either end, until both are at rest.
+  /// Carries what is planned in the innermost tunnel of one end through all hops to the other end.
+  /// Then runs the timers of both ends until neither has anything due.
   mutating func exchange(from side: Int) {
     pass(from: side, sendsPlanned: true)
     for _ in 0..<64 {
@@ -226,7 +228,7 @@ struct Loopback: ~Copyable {
 
   private func pass(from side: Int, sendsPlanned: Bool) {
     let (source, target, now) = (end(side), end(1 - side), now)
-    // Two literals: a closure in a constant would be allocated.
+    // The closure is written twice, because one stored in a constant would be allocated.
     if sendsPlanned {
       source.send(at: now) { source.didStep($0, $1, target, at: now) }
     } else {
@@ -236,7 +238,7 @@ struct Loopback: ~Copyable {
 }
 
 extension TunnelEnd {
-  /// Carries the datagrams of a round that the outermost hop has sealed to the other end.
+  /// After the outermost hop has sealed a round, carries its datagrams to the other end.
   fileprivate func didStep(_ step: Step, _ hop: Int, _ target: TunnelEnd, at now: Instant) {
     let last = hops.count - 1
     guard step == .sealed, hop == last else { return }
@@ -246,14 +248,14 @@ extension TunnelEnd {
   }
 }
 
-/// Writes bytes each of which is one more than the one before.
+/// Writes bytes that count up from `start`.
 private func ramp(_ bytes: UnsafeMutableRawPointer, _ byteCount: Int, from start: UInt8) {
   for index in 0..<byteCount {
     bytes.storeByte(start &+ UInt8(truncatingIfNeeded: index), index)
   }
 }
 
-/// A header of UDP from 10.0.0.1 to 10.0.0.2.
+/// Writes the IPv4 header of a UDP packet from 10.0.0.1 to 10.0.0.2.
 func writeIPv4Header(
   at bytes: UnsafeMutableRawPointer, byteCount: Int, trafficClass: UInt8 = 0,
   identification: UInt16 = 0, fragmentField: UInt16 = 0
@@ -264,12 +266,12 @@ func writeIPv4Header(
     source: IPAddress(ipv4: 0x0a00_0001), destination: IPAddress(ipv4: 0x0a00_0002))
 }
 
-/// Writes a fragment; a call for all who do.
+/// Writes a fragment. One shared function, so that the code is not inlined in several places.
 func write(_ index: Int, of fragmenter: Fragmenter, to bytes: UnsafeMutableRawPointer) {
   fragmenter.write(index, to: bytes)
 }
 
-/// Cuts a packet; a call for all who do.
+/// Cuts a packet. One shared function, so that the code is not inlined in several places.
 func cut(
   _ packet: UnsafeMutableRawPointer, byteCount: Int, mtu: Int, identification: UInt32
 ) -> Fragmenter? {

@@ -1,16 +1,16 @@
-/// `culvert selftest`: known answers for everything that a compiler, a CPU or a library could get
-/// wrong, checked on the device itself.
+/// `culvert selftest`: checks known answers on the device itself, for everything that a compiler, a
+/// CPU or a library could get wrong.
 ///
 /// A group hashes the results of the code under test for seeded inputs, and the first eight bytes
-/// of the hash are compared with `SelftestGroup.expected`. These come from independent code:
-/// Tests/System/known_answers computes them from the specifications; those of the reassembler come
-/// from the naive model in the unit tests.
+/// of the hash are compared with `SelftestGroup.expected`. The expected values come from
+/// independent code: Tests/System/known_answers computes them from the specifications, except for
+/// the reassembler's, which comes from the naive model in the unit tests.
 package enum Selftest {
   /// Bytes that `digest` needs: the tables of the largest group.
   package static let memoryByteCount = 640 << 10
 
-  /// Extends the digest over all groups so far, 0 before the first, by that of the next group. The
-  /// digest over all groups is the same on every board and in both builds.
+  /// Combines the digest over all groups so far (0 before the first) with that of the next group.
+  /// The digest over all groups is the same on every board and in both builds.
   package static func chain(_ total: UInt64, _ digest: UInt64) -> UInt64 {
     var chain = SelftestDigest()
     chain.add(total)
@@ -52,7 +52,7 @@ package enum SelftestGroup: UInt8, Sendable {
   case text
   case configuration
 
-  /// Raw values are 0 up to this. (`CaseIterable` would bring an array, and with it an allocation.)
+  /// Raw values are 0..<count. (`CaseIterable` would create an array, which is an allocation.)
   package static let count = configuration.rawValue + 1
 
   package var name: StaticString {
@@ -78,7 +78,7 @@ package enum SelftestGroup: UInt8, Sendable {
     }
   }
 
-  /// The digest that Tests/System/known_answers works out; for the reassembler, the unit tests.
+  /// The digest that Tests/System/known_answers computes, or for the reassembler the unit tests.
   package var expected: UInt64 {
     switch self {
     case .blake2s: 0x89dc_e2ba_80cc_f8b2

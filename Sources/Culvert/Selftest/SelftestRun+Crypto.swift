@@ -1,6 +1,6 @@
 /// Known answers of the primitives.
 extension SelftestRun {
-  /// Plain and keyed, in pieces of every length, up to five blocks.
+  /// Plain and keyed hashes of all lengths up to five blocks, in pieces.
   mutating func blake2s() {
     let key = randomBytes(32)
     let text = randomBytes(512)
@@ -49,7 +49,7 @@ extension SelftestRun {
     for byteCount in 0...64 { digest.add(hash.hash(text, byteCount: byteCount)) }
   }
 
-  /// The vectors of RFC 7748 section 5.2, its iteration, and points of low order.
+  /// The test vectors of RFC 7748 section 5.2, points of low order, and the RFC's iteration.
   mutating func x25519() {
     let scalar = bytes(32)
     let point = bytes(32)
@@ -60,7 +60,7 @@ extension SelftestRun {
     load(scalar, "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d")
     load(point, "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493")
     multiply(output, scalar, point)
-    // The points 0 and 1, then the iteration that starts from 9.
+    // The points 0 and 1, which have a low order; then the iteration that starts from 9.
     for start in 0..<2 as Range<UInt8> {
       point.initializeMemory(as: UInt8.self, repeating: 0, count: 32)
       point.storeByte(start, 0)
@@ -88,8 +88,8 @@ extension SelftestRun {
     _ = Hex.decodeKey(text.bytes, into: bytes)
   }
 
-  /// Transport data of all lengths up to 1536, with and without padding, under counters of more
-  /// than 32 bits: each by the composed cipher as a wide CPU runs it, and by one of the others.
+  /// Transport data of all lengths up to 1536, with and without padding, with counters of more than
+  /// 32 bits. Each is sealed with the widest stride and with one of the other candidates.
   mutating func aead() {
     let longest = 1536
     let room = TransportCipher.headroom + longest + 32 + TransportCipher.slack
@@ -99,7 +99,7 @@ extension SelftestRun {
     let opened = bytes(room) + TransportCipher.headroom
     for byteCount in 0...longest {
       let counter = UInt64(byteCount) &* 0x1_0000_0001
-      // The bytes after these are padding: encrypted as zeros, whatever they hold.
+      // The bytes after these are padding, which is encrypted as zeros whatever it contains.
       let textByteCount = byteCount - byteCount & 7
       for turn in 0..<2 {
         let cipher = turn == 0 ? TransportCipher.composed(stride: 512) : other(byteCount % 3)
@@ -119,7 +119,7 @@ extension SelftestRun {
     }
   }
 
-  // Not inlined, so that the cipher's code is here only once.
+  // Not inlined, so that there is only one copy of the cipher's code.
   @inline(never)
   private func open(
     _ cipher: TransportCipher, _ message: UnsafeMutableRawPointer, _ byteCount: Int,
@@ -155,8 +155,8 @@ extension SelftestRun {
   }
 }
 
-/// Whole handshakes with fixed keys and entropy, byte by byte: Tests/System/known_answers computes
-/// the same bytes with an implementation of its own.
+/// Whole handshakes with fixed keys and entropy, compared byte by byte: Tests/System/known_answers
+/// computes the same bytes with an independent implementation.
 extension SelftestRun {
   mutating func handshake(hasPresharedKey: Bool) {
     var loopback = Loopback(
@@ -164,9 +164,9 @@ extension SelftestRun {
     loopback.start(isSeeded: false, hasPresharedKey: hasPresharedKey)
     loopback.setCipher(.composed(stride: 512), of: Loopback.responder)
     let (one, two) = (Loopback.initiator, Loopback.responder)
-    // An initiation, which arrives twice and so finds the responder under load; its cookie, with
-    // which the next initiation is accepted, though only the first of two copies; the response; the
-    // staged packet.
+    // An initiation that arrives twice and thus puts the responder under load; the cookie reply;
+    // the next initiation with that cookie, of whose two copies only the first is accepted; the
+    // response; the staged packet.
     loopback.stage(byteCount: 100)
     for step in 0..<6 {
       if step == 3 {
@@ -187,7 +187,7 @@ extension SelftestRun {
     digest.add(loopback.count(.replayed, of: two))
   }
 
-  /// Hashes the datagrams, and the packets that come out of them.
+  /// Hashes the datagrams and the packets that they contain.
   private mutating func send(_ loopback: inout Loopback, from side: Int, copies: Int) {
     loopback.send(from: side, copies: copies)
     for index in 0..<loopback.inbound.count {

@@ -1,7 +1,7 @@
-/// The tables, under seeded operations. Tests/System/known_answers computes the right answers with
-/// a set, a list and a dictionary.
+/// The tables, with seeded operations. Tests/System/known_answers computes the right answers with a
+/// set, a list and a dictionary.
 extension SelftestRun {
-  /// Counters on both sides of 2^32, and the last valid ones.
+  /// Tests counters on both sides of 2^32, and the last valid ones.
   mutating func replay() {
     let bits = arena.carve(UInt64.self, count: ReplayWindow.wordCount, owner: "selftest")
     var window = ReplayWindow(bits: bits.baseAddress!)
@@ -27,7 +27,7 @@ extension SelftestRun {
     }
   }
 
-  /// Prefixes that differ in few bits, so that most contain others.
+  /// Tests prefixes that differ in few bits, so that most of them contain others.
   mutating func routing() {
     let limits = Limits(
       peers: 4, allowedIPs: 48, stagedPacketsPerPeer: 1, stagingSlots: 1, handshakeRing: 1,
@@ -55,13 +55,13 @@ extension SelftestRun {
     digest.add(UInt64(table.count))
   }
 
-  /// Which of many deadlines is due first, and what one peer's timers do when nobody answers:
-  /// initiations until they give up, then the wiping of its keys. In the 293rd year of uptime.
+  /// Tests which of many deadlines is due first, and what a peer's timers do if nobody answers:
+  /// they send initiations until they give up, and then wipe its keys. In the 293rd year of uptime.
   mutating func timers() {
     var schedule = Schedule(carvingFrom: &arena, peers: 32)
     for _ in 0..<4096 {
       let peer = UInt32(number(below: 32))
-      // No two are equal, so that one of them is first.
+      // The deadlines of two peers are never equal, so that exactly one is first.
       let deadline = Deadline(nanoseconds: random.uint64() & ~31 | UInt64(peer))
       switch number(below: 4) {
       case 0: schedule.remove(peer)
@@ -91,7 +91,7 @@ extension SelftestRun {
     }
   }
 
-  /// Instants, deadlines and stamps at the edges of 32 and 64 bits.
+  /// Tests instants, deadlines and stamps at the limits of 32 and 64 bits.
   mutating func time() {
     let stamp = bytes(12)
     for index in 0..<SelftestRun.edgeCount {
@@ -115,9 +115,9 @@ extension SelftestRun {
   }
 }
 
-/// A stream of fragments from one seed. It alternates between a few datagrams of both families,
-/// whose fragments are drawn at random, so that duplicates are common, and a flood of very many,
-/// which fills all slots. One fragment in sixteen has something wrong with it.
+/// A stream of fragments from one seed. It alternates between two phases: a few datagrams of both
+/// families, whose fragments are drawn at random, so that duplicates are common; and a flood of
+/// many datagrams, which fills all slots. One fragment in sixteen has a fault.
 struct SelftestFragments {
   static let count = 8192
   static let maximumPacketByteCount = 2048
@@ -138,7 +138,7 @@ struct SelftestFragments {
     let isIPv4 = draw & 1 == 0
     let isFlood = number & 512 != 0
     number += 1
-    // Four draws a second, so that some datagrams reach their deadline; in a flood two hundred.
+    // Four fragments per second, so that some datagrams reach their deadline; 200 in a flood.
     now = now.advanced(by: draw >> (isFlood ? 41 : 35))
     let identification =
       isFlood
@@ -185,9 +185,9 @@ struct SelftestFragments {
   }
 }
 
-/// What reads and writes packets.
+/// The code that reads and writes packets.
 extension SelftestRun {
-  /// All lengths up to 512, odd ones included, at all alignments, and the longest packet.
+  /// Tests all lengths up to 512, at all alignments, and the longest packet.
   mutating func checksum() {
     let text = randomBytes(520)
     for byteCount in 0...512 {
@@ -208,7 +208,7 @@ extension SelftestRun {
     digest.add(UInt64(sum.folded))
   }
 
-  /// Packets of both families, cut for many MTUs.
+  /// Tests packets of both families, cut for many MTUs.
   mutating func fragments() {
     let packet = randomBytes(4096)
     let output = bytes(4096)
@@ -240,8 +240,8 @@ extension SelftestRun {
     }
   }
 
-  /// Fragments of many datagrams, some of which contradict others: the verdict on each, and the
-  /// whole packets.
+  /// Tests fragments of many datagrams, some of which contradict others: the verdict on each
+  /// fragment, and the completed packets.
   mutating func reassembly() {
     var reassembler = Reassembler(
       carvingFrom: &arena, maximumPacketByteCount: SelftestFragments.maximumPacketByteCount)

@@ -1,4 +1,4 @@
-/// Reading and writing text.
+/// The code that reads and writes text.
 extension SelftestRun {
   /// Valid and invalid keys in base64 and hexadecimal, numbers around powers of two, and addresses.
   mutating func text() {
@@ -41,7 +41,7 @@ extension SelftestRun {
     digest.add(AddressText.address(writer.written) == address)
   }
 
-  /// A file with every key, and files with values just out of range.
+  /// A file that has every key, and files with values just out of range.
   mutating func configuration() {
     parse(SelftestRun.everything)
     parse("[Interface]\nListenPort = 65536")

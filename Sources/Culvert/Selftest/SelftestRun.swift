@@ -1,5 +1,5 @@
-/// A group of the self-test while it runs: its memory, its inputs and its digest. The groups are in
-/// the `SelftestRun+` file of their subject.
+/// A running group of the self-test: its memory, its inputs and its digest. The groups themselves
+/// are in the `SelftestRun+` files, by subject.
 struct SelftestRun: ~Copyable {
   var digest = SelftestDigest()
   var random: Entropy
@@ -38,7 +38,7 @@ struct SelftestRun: ~Copyable {
     arena.carveBytes(byteCount, owner: "selftest").baseAddress!
   }
 
-  /// Random bytes of the seed's stream.
+  /// Random bytes from the seeded stream.
   mutating func randomBytes(_ byteCount: Int) -> UnsafeMutableRawPointer {
     let bytes = bytes(byteCount)
     random.fill(bytes, byteCount: byteCount)
@@ -76,7 +76,7 @@ struct SelftestDigest: ~Copyable {
     add(isTrue ? 1 : 0)
   }
 
-  /// The hash's first eight bytes, as a big-endian number. Ends the digest.
+  /// Ends the digest and returns the hash's first eight bytes as a big-endian number.
   mutating func finish() -> UInt64 {
     var bytes = Key.zero
     withUnsafeMutableBytes(of: &bytes) { hash.finish(into: $0.baseAddress!) }

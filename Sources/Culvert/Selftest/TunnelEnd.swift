@@ -1,5 +1,5 @@
-/// One tunnel of an end, with a batch of either lane, and the channel that takes its datagrams
-/// through the tunnel around it. The values live in the arena; a copy is the same hop.
+/// One tunnel of an end, with a batch of each lane, and the channel that carries its datagrams
+/// through the tunnel around it. The values are in the arena; a copy refers to the same hop.
 struct TunnelHop {
   let tunnelAddress: UnsafeMutablePointer<Tunnel>
   let outboundAddress: UnsafeMutablePointer<OutboundBatch>
@@ -26,8 +26,8 @@ struct TunnelHop {
 }
 
 extension TunnelHop {
-  /// Copies the datagrams of the outbound batch to the inbound one, each `copies` times. Those for
-  /// which there is no room are lost.
+  /// Copies the datagrams of the outbound batch to the inbound one, each `copies` times. Datagrams
+  /// that do not fit are lost.
   func copyOutputs(copies: Int) {
     for index in 0..<outbound.outputCount {
       guard case .datagram(let bytes, let path, _) = outbound.output(index) else { continue }
@@ -40,17 +40,17 @@ extension TunnelHop {
   }
 }
 
-/// One process: up to four tunnels, one inside the other. It has neither TUN nor sockets; who
-/// drives it fills the batches and looks at them after each step. The selftest, the unit tests, the
-/// fuzzer and the benchmarks build on it.
+/// The tunnels of one process: up to four, one inside the other. There is neither a TUN nor a
+/// socket; the caller fills the batches and reads them after each step. The self-test, the unit
+/// tests, the fuzzer and the benchmarks build on it.
 struct TunnelEnd {
-  /// What has happened to a batch.
+  /// The step that a batch has completed.
   enum Step {
     /// The inner hop's datagrams are packets in this hop's outbound batch; `plan` is next.
     case carried
-    /// `seal` has made a round of outputs.
+    /// `seal` has produced a round of outputs.
     case sealed
-    /// All rounds are made; `emit` is next.
+    /// All rounds have been sealed; `emit` is next.
     case allSealed
     /// The datagrams of the inbound batch are decrypted; `deliver` is next.
     case opened
@@ -65,7 +65,7 @@ struct TunnelEnd {
   /// The innermost first.
   let hops: UnsafeMutableBufferPointer<TunnelHop>
   /// Bytes of the arena, from its start, that hold the state of the tunnels and channels. The rest
-  /// is buffers of the batches, whose content does not outlive a batch.
+  /// is used by the batches, whose contents do not outlive a batch.
   let stateByteCount: Int
   /// The tunnels, batches and channels themselves, without the tables that they point to.
   let values: UnsafeRawBufferPointer
@@ -127,7 +127,7 @@ struct TunnelEnd {
 
   // MARK: Outbound
 
-  /// Seals what is planned in a hop's outbound batch, and carries it through the hops around it.
+  /// Seals the packets planned in a hop's outbound batch, and carries them through the hops around.
   func send(_ hop: Int = 0, at now: Instant, _ observe: Observer) {
     let inner = hops[hop]
     while inner.outbound.seal() {
@@ -155,7 +155,7 @@ struct TunnelEnd {
 
   // MARK: Inbound
 
-  /// Opens what a hop's inbound batch holds, and carries it to the innermost hop.
+  /// Opens the datagrams in a hop's inbound batch, and carries them to the innermost hop.
   func receive(_ hop: Int, at now: Instant, _ observe: Observer) {
     let outer = hops[hop]
     outer.tunnel.accept(&outer.inbound, at: now)
@@ -213,7 +213,7 @@ struct TunnelEnd {
 }
 
 extension Arena {
-  /// Room for values that own nothing outside the arena, and so need not be destroyed.
+  /// Carves space for values that own nothing outside the arena and thus need no destruction.
   fileprivate mutating func place<Value: ~Copyable>(
     _ type: Value.Type, count: Int, owner: StaticString
   ) -> UnsafeMutablePointer<Value> {

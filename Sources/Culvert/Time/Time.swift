@@ -19,7 +19,7 @@ public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
     nanoseconds > earlier.nanoseconds ? nanoseconds &- earlier.nanoseconds : 0
   }
 
-  /// This instant moved forward, and at most to the end of the clock.
+  /// This instant plus `duration`; saturates at the end of the clock.
   @inline(__always)
   public func advanced(by duration: UInt64) -> Instant {
     let (sum, overflow) = nanoseconds.addingReportingOverflow(duration)
@@ -68,8 +68,8 @@ public struct Deadline: Comparable, Sendable, BitwiseCopyable {
   }
 }
 
-/// Time since the Unix epoch, from CLOCK_REALTIME, for TAI64N stamps and for wg(8). It may jump in
-/// either direction, so nothing is scheduled by it.
+/// Time since the Unix epoch, from CLOCK_REALTIME, for TAI64N stamps and for wg(8). It can jump in
+/// either direction, so no timer depends on it.
 public struct WallTime: Comparable, Sendable, BitwiseCopyable {
   public var seconds: UInt64
   public var nanoseconds: UInt32

@@ -1,9 +1,9 @@
-/// Limits how often something may happen: so many times at once, and after that so many times a
-/// second. Its tokens are nanoseconds that have passed.
+/// A token bucket: limits the burst and the rate of an event. Tokens are counted in nanoseconds:
+/// elapsed time adds them, and each event costs a fixed number.
 package struct TokenBucket: BitwiseCopyable, Sendable {
   /// The price of one event in nanoseconds.
   let price: UInt64
-  /// The price of a burst: what a full bucket holds.
+  /// The price of a whole burst, which is the content of a full bucket.
   let capacity: UInt64
   private(set) var credit: UInt64
   private(set) var last: Instant
@@ -16,7 +16,7 @@ package struct TokenBucket: BitwiseCopyable, Sendable {
     last = Instant(nanoseconds: 0)
   }
 
-  /// A bucket that held `credit` when it was last asked.
+  /// A bucket that held `credit` at `last`.
   @inline(__always)
   init(price: UInt64, capacity: UInt64, credit: UInt64, last: Instant) {
     self.price = price
@@ -25,8 +25,8 @@ package struct TokenBucket: BitwiseCopyable, Sendable {
     self.last = last
   }
 
-  /// Whether one event can be paid for now. A clock that went backwards takes back what it had
-  /// given, and the bucket fills from then on (R24).
+  /// Whether there is enough credit for one event now. If the clock went backwards, the credit for
+  /// that time is taken back, and the bucket fills from the new time on (R24).
   @inline(__always)
   mutating func hasEnough(at now: Instant) -> Bool {
     credit = min(capacity, credit &+ min(now.since(last), capacity))
@@ -35,13 +35,13 @@ package struct TokenBucket: BitwiseCopyable, Sendable {
     return credit >= price
   }
 
-  /// Pays for one event; only after `hasEnough`.
+  /// Pays for one event. Call it only after `hasEnough` has returned true.
   @inline(__always)
   mutating func pay() {
     credit &-= price
   }
 
-  /// Pays for one event now. False where it may not happen.
+  /// Pays for one event now. Returns false if the event is not allowed.
   @inline(__always)
   package mutating func allow(at now: Instant) -> Bool {
     guard hasEnough(at: now) else { return false }

@@ -1,5 +1,5 @@
-/// An IPv4 or IPv6 address. Its bits are left-aligned in 128 bits, most significant first, so that
-/// a prefix of either family is a prefix of these bits.
+/// An IPv4 or IPv6 address, left-aligned in 128 bits with the most significant bit first. A prefix
+/// of either family is thus a prefix of these bits.
 public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
   public enum Family: UInt8, Sendable, BitwiseCopyable {
     case ipv4 = 4
@@ -31,7 +31,7 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     family = .ipv6
   }
 
-  /// Reads 4 or 16 bytes in network order; the caller has proved that they are there.
+  /// Reads 4 or 16 bytes in network order. The caller has checked the length.
   @inline(__always)
   public init(_ family: Family, at bytes: UnsafeRawPointer) {
     switch family {
@@ -67,8 +67,8 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
-  /// False for addresses that mean no host, only this host, or several: unspecified ("this
-  /// network"), loopback, multicast, and IPv4 class E with the limited broadcast.
+  /// False for addresses that do not name one other host: unspecified ("this network"), loopback,
+  /// multicast, and IPv4 class E, which includes the limited broadcast.
   public var isSingleHost: Bool {
     switch family {
     case .ipv4:
@@ -118,7 +118,7 @@ public struct IPPrefix: Hashable, Sendable, BitwiseCopyable {
   }
 }
 
-/// The UDP address of a peer, and for link-local IPv6 its interface.
+/// The UDP address of a peer and, for link-local IPv6, the interface index.
 public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
   public var address: IPAddress
   public var port: UInt16
@@ -132,14 +132,14 @@ public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
   }
 }
 
-/// The two ends of a path: the peer's endpoint, and the local address and interface that last
-/// received from it, so that a host with several addresses answers from the right one ("sticky
+/// The two ends of a path: the peer's endpoint, and the local address and interface on which its
+/// last datagram arrived. A host with several addresses thus answers from the right one ("sticky
 /// source", as in the kernel).
 public struct Path: Hashable, Sendable, BitwiseCopyable {
   public var endpoint: Endpoint
   /// The local address, of the same family; unspecified leaves the choice to the routing table.
   public var source: IPAddress
-  /// The interface that received for `source`; 0 if unknown.
+  /// The interface on which the datagram to `source` arrived; 0 if unknown.
   public var interface: UInt32
 
   public init(endpoint: Endpoint, source: IPAddress, interface: UInt32 = 0) {
@@ -148,7 +148,7 @@ public struct Path: Hashable, Sendable, BitwiseCopyable {
     self.interface = interface
   }
 
-  /// A path that leaves the local end open.
+  /// A path without a local address: the routing table chooses it.
   public init(to endpoint: Endpoint) {
     self.endpoint = endpoint
     source =

@@ -1,5 +1,5 @@
-/// Unaligned loads and stores in the two byte orders of the wire. They check no bounds: a view's
-/// initialiser has proved the length before its fields are read (docs/UNSAFE.md).
+/// Unaligned big-endian and little-endian loads and stores. They check no bounds: the initialiser
+/// of a view checks the length before its fields are read (docs/UNSAFE.md).
 extension UnsafeRawPointer {
   @inline(__always)
   func loadBig<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as type: T.Type) -> T {

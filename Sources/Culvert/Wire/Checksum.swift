@@ -1,23 +1,23 @@
 /// The Internet checksum, a ones' complement sum of 16-bit words (RFC 1071).
 ///
-/// The running sum is in native byte order, so that words are added without swapping; only the
-/// results are converted (RFC 1071 section 2(B)). A sum modulo 2^16 - 1 is the same whether 16, 32
-/// or 64 bits are added at a time.
+/// The running sum is in native byte order: words are added without swapping, and only the results
+/// are converted (RFC 1071 section 2(B)). The sum modulo 2^16 - 1 is the same whether 16, 32 or 64
+/// bits are added at a time.
 struct Checksum: BitwiseCopyable {
   private var sum: UInt64 = 0
 
   @inline(__always)
   init() {}
 
-  /// Continues from a ones' complement sum in a header field, not inverted, as the kernel leaves it
-  /// there for VIRTIO_NET_HDR_F_NEEDS_CSUM.
+  /// Continues from a ones' complement sum, not inverted, in a header field. The kernel leaves such
+  /// a sum there with VIRTIO_NET_HDR_F_NEEDS_CSUM.
   @inline(__always)
   init(folded: UInt16) {
     sum = UInt64(folded.bigEndian)
   }
 
-  /// Adds `byteCount` bytes. Only the last call may add an odd number: the last byte is then the
-  /// first of a pair whose second byte is zero.
+  /// Adds `byteCount` bytes. Only the last call may add an odd number; a zero byte is then assumed
+  /// to follow.
   @inline(__always)
   mutating func add(_ bytes: UnsafeRawPointer, byteCount: Int) {
     self = adding(bytes, byteCount: byteCount)
@@ -52,10 +52,10 @@ struct Checksum: BitwiseCopyable {
 
   /// Adds a multiple of 32 bytes.
   ///
-  /// Keeps wrapping sums of 64-bit words, and sums of the words' upper halves, from which the sums
-  /// of the lower halves follow. That takes one step less per word than splitting it into halves.
-  /// Sums of halves cannot wrap, as no buffer has 2^32 words. Four of each, in vectors of any
-  /// width.
+  /// Keeps a wrapping sum of the 64-bit words and a sum of their upper halves; the sum of the lower
+  /// halves follows from these. This takes one step less per word than splitting it into halves.
+  /// The sums of halves cannot wrap, because no buffer has 2^32 words. There are four lanes of each
+  /// sum; the vectors can be of any width.
   private mutating func addWide(_ bytes: UnsafeRawPointer, byteCount: Int) {
     var whole = SIMD4<UInt64>(repeating: 0)
     var upper = SIMD4<UInt64>(repeating: 0)
@@ -98,7 +98,7 @@ struct Checksum: BitwiseCopyable {
     sum = partial &+ (overflow ? 1 : 0)
   }
 
-  /// The sum itself, not inverted. Over intact bytes that contain their checksum it is 0xffff.
+  /// The sum itself, not inverted. It is 0xffff for intact bytes that include their checksum.
   @inline(__always)
   var folded: UInt16 {
     var value = (sum & 0xffff_ffff) &+ (sum >> 32)
@@ -116,7 +116,7 @@ struct Checksum: BitwiseCopyable {
   @inline(__always)
   var udpValue: UInt16 { value == 0 ? 0xffff : value }
 
-  /// True if the bytes added contain their own checksum and are intact.
+  /// True if the added bytes, which include their checksum, are intact.
   @inline(__always)
   var isIntact: Bool { folded == 0xffff }
 

@@ -1,20 +1,20 @@
-/// Builds the ICMP error for a packet that cannot be delivered (RFC 792, RFC 4443), around the
-/// packet where it is: the headers are written before it, and the quotation is not copied.
+/// Builds the ICMP error for a packet that cannot be delivered (RFC 792, RFC 4443). It does so in
+/// place: the headers are written before the packet, and the quotation is not copied.
 struct ICMPError: BitwiseCopyable {
   /// The start of the error packet in the buffer.
   let byteOffset: Int
   /// Bytes of the error packet.
   let byteCount: Int
 
-  /// Bytes that are overwritten before the packet: IPv6 and ICMPv6 header. IPv4 needs 28 of them.
+  /// Bytes before the packet that are overwritten: IPv6 and ICMPv6 header. IPv4 needs only 28.
   static let headroomByteCount = IPv6Header.byteCount + headerByteCount
 
   private static let headerByteCount = 8
-  /// Every host can receive as much (RFC 791 section 3.1; RFC 1812 section 4.3.2.3).
+  /// Every host can receive this much (RFC 791 section 3.1; RFC 1812 section 4.3.2.3).
   private static let maximumIPv4ByteCount = 576
   /// The minimum IPv6 MTU (RFC 4443 section 2.4(c)).
   private static let maximumIPv6ByteCount = 1280
-  /// Precedence "internetwork control", as routers mark errors (RFC 1812 section 4.3.2.5).
+  /// Precedence "internetwork control", with which routers send errors (RFC 1812 section 4.3.2.5).
   private static let ipv4TrafficClass: UInt8 = 0xc0
 
   /// Writes the error about the packet at `packetByteOffset` in `buffer`.
@@ -22,11 +22,11 @@ struct ICMPError: BitwiseCopyable {
   /// - Parameter packetByteOffset: at least `headroomByteCount`.
   /// - Parameter packetByteCount: bytes in the buffer from there on.
   /// - Parameter source: the sender of the error, of the packet's family; by default the packet's
-  ///   own destination. It may not be an address of this host: Linux drops packets from a TUN with
-  ///   a local source as martians.
-  /// - Returns: nil if no error may be sent: about an ICMP error, to a sender or about a
-  ///   destination that is not a single host, about a fragment other than the first (RFC 1122
-  ///   section 3.2.2, RFC 4443 section 2.4(e)), or about an invalid packet.
+  ///   own destination. It must not be an address of this host: Linux drops packets that arrive
+  ///   from a TUN with a local source address as martians.
+  /// - Returns: nil if no error may be sent: if the packet is invalid, is itself an ICMP error, is
+  ///   a fragment other than the first, or has a source or destination that is not a single host
+  ///   (RFC 1122 section 3.2.2, RFC 4443 section 2.4(e)).
   static func write(
     _ kind: ICMPErrorKind, in buffer: UnsafeMutableRawPointer, packetByteOffset: Int,
     packetByteCount: Int, source: IPAddress? = nil
@@ -66,7 +66,7 @@ struct ICMPError: BitwiseCopyable {
 
   private static func isAnswerable(_ packet: IPv6Header, _ kind: ICMPErrorKind) -> Bool {
     guard packet.source.isSingleHost else { return false }
-    // "Packet too big" is the exception, because path MTU discovery also works for multicast.
+    // "Packet too big" is also sent for multicast, for path MTU discovery.
     if !packet.destination.isSingleHost {
       guard case .packetTooBig = kind, packet.destination.isMulticast else { return false }
     }
@@ -77,7 +77,7 @@ struct ICMPError: BitwiseCopyable {
     guard inner.protocolNumber == IPProtocol.icmpv6 else { return true }
     guard inner.byteOffset < packet.totalByteCount else { return false }
     let type = packet.bytes.byte(inner.byteOffset)
-    // Errors are the types below 128. 137 is the redirect.
+    // Types below 128 are errors, and 137 is the redirect.
     return type >= 128 && type != 137
   }
 
@@ -88,7 +88,7 @@ struct ICMPError: BitwiseCopyable {
   ) -> ICMPError {
     let headersByteCount = IPv4Header.minimumByteCount + headerByteCount
     let quotedByteCount = min(packet.totalByteCount, maximumIPv4ByteCount - headersByteCount)
-    // As unique as the sender's own identifications; read before it is overwritten.
+    // Reuses the sender's identification, which is unique enough. Read before it is overwritten.
     let identification = packet.identification
     let destination = packet.source
     let icmp = packet.bytes - headerByteCount
@@ -128,7 +128,7 @@ struct ICMPError: BitwiseCopyable {
       byteCount: headersByteCount &+ quotedByteCount)
   }
 
-  /// Type, code, checksum 0, and 4 bytes that only "too big" uses.
+  /// Writes type, code, a zero checksum, and 4 bytes that only "too big" uses.
   private static func writeHeader(
     _ kind: ICMPErrorKind, family: IPAddress.Family, at icmp: UnsafeMutableRawPointer
   ) {
@@ -156,7 +156,7 @@ enum ICMPErrorKind: BitwiseCopyable {
   case administrativelyProhibited
   /// IPv4 calls it "fragmentation needed".
   case packetTooBig(mtu: UInt32)
-  /// Some fragments of a datagram did not arrive in time (F9).
+  /// Not all fragments of a datagram arrived in time (F9).
   case reassemblyTimeExceeded
 
   var ipv4TypeAndCode: (type: UInt8, code: UInt8) {
@@ -219,7 +219,7 @@ struct ICMPMessage: BitwiseCopyable {
     family = content.source.family
   }
 
-  /// The meaning of an error for the sender of the quoted packet; nil for anything else.
+  /// What the error means to the sender of the quoted packet; nil for any other message.
   var effect: Effect? {
     switch (family, bytes.byte(0), bytes.byte(1)) {
     case (.ipv4, 3, 4): .tooBig(mtu: Int(bytes.loadBig(6, as: UInt16.self)))
@@ -235,7 +235,7 @@ struct ICMPMessage: BitwiseCopyable {
   var quotedDatagram: QuotedDatagram? {
     let quoted = bytes + ICMPMessage.headerByteCount
     let count = byteCount &- ICMPMessage.headerByteCount
-    // The quotation is truncated, so the views of whole packets would refuse it.
+    // The quotation may be truncated, so the views of whole packets would refuse it.
     switch family {
     case .ipv4:
       guard count >= IPv4Header.minimumByteCount, quoted.byte(0) >> 4 == 4 else { return nil }

@@ -1,5 +1,5 @@
-/// A view of an IPv4 packet (RFC 791 section 3.1). The initialiser proves all lengths, so that the
-/// fields can be read without checks.
+/// A view of an IPv4 packet (RFC 791 section 3.1). The initialiser checks all lengths, so the
+/// fields can be read without further checks.
 struct IPv4Header: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
@@ -95,7 +95,7 @@ struct IPv4Header: BitwiseCopyable {
   @inline(__always)
   var fragmentByteOffset: Int { Int(fragmentField & 0x1fff) &* 8 }
 
-  /// True for a part of a datagram: with an offset or more fragments. DF does not matter (F13).
+  /// True if the packet has a fragment offset or the more-fragments flag, whatever DF is (F13).
   @inline(__always)
   var isFragment: Bool { fragmentField & 0x3fff != 0 }
 
@@ -123,9 +123,9 @@ struct IPv4Header: BitwiseCopyable {
     replaceWord(at: 2, with: UInt16(truncatingIfNeeded: byteCount))
   }
 
-  /// Makes the header of a first fragment that of the whole datagram: its length, no flags, no
-  /// offset, and CE if a fragment was marked (RFC 3168 section 5.3). A valid checksum stays valid
-  /// (RFC 1624 section 3, eqn. 3, for three words at once).
+  /// Turns the header of a first fragment into that of the whole datagram: sets the length, clears
+  /// flags and offset, and sets CE if a fragment was marked (RFC 3168 section 5.3). A valid
+  /// checksum stays valid (RFC 1624 section 3, eqn. 3, for three words at once).
   @inline(__always)
   func becomeWhole(totalByteCount: Int, isCongested: Bool) {
     let oldClass = bytes.byte(1)
@@ -151,7 +151,7 @@ struct IPv4Header: BitwiseCopyable {
     return sum.isIntact
   }
 
-  /// For a header without options: its five words at once.
+  /// The check for a header without options, which has five 32-bit words.
   @inline(__always)
   private var hasIntactShortChecksum: Bool {
     let first = bytes.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
@@ -159,7 +159,7 @@ struct IPv4Header: BitwiseCopyable {
     var sum = UInt64(bytes.loadUnaligned(fromByteOffset: 16, as: UInt32.self))
     sum &+= (first & 0xffff_ffff) &+ (first &>> 32)
     sum &+= (second & 0xffff_ffff) &+ (second &>> 32)
-    // A multiple of 2^16 - 1, but not 0, because the version is not.
+    // A valid sum is a multiple of 2^16 - 1. It is not 0, because the version is not 0.
     sum = (sum & 0xffff) &+ (sum &>> 16)
     sum = (sum & 0xffff) &+ (sum &>> 16)
     sum = (sum & 0xffff) &+ (sum &>> 16)

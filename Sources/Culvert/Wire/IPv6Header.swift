@@ -1,5 +1,5 @@
-/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser proves all lengths, so that the
-/// fields can be read without checks.
+/// A view of an IPv6 packet (RFC 8200 section 3). The initialiser checks all lengths, so the fields
+/// can be read without further checks.
 struct IPv6Header: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
@@ -93,8 +93,8 @@ struct IPv6Header: BitwiseCopyable {
     bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
   }
 
-  /// Removes a fragment header: the headers before it move forward over it, and get its next header
-  /// and the length of the whole packet. Returns this header in its new place.
+  /// Removes a fragment header by moving the headers before it forward over it. They get its next
+  /// header and the length of the whole packet. Returns this header in its new place.
   /// - Parameter byteOffset: the start of the fragment header, from this header.
   /// - Parameter numberByteOffset: the next-header field that names the fragment header.
   /// - Parameter totalByteCount: bytes of the packet without it, 40-65575.
@@ -112,10 +112,10 @@ struct IPv6Header: BitwiseCopyable {
   }
 }
 
-/// The end of an IPv6 packet's extension headers (RFC 8200 section 4).
+/// The result of walking an IPv6 packet's extension headers (RFC 8200 section 4).
 struct IPv6Extensions: BitwiseCopyable {
-  /// The protocol number of the first header that is no extension; in a fragment other than the
-  /// first, the fragment header's next header, as the rest is unknown.
+  /// The protocol number of the first header that is not an extension header. In a fragment other
+  /// than the first it is the fragment header's next header, because the rest is unknown.
   let protocolNumber: UInt8
   /// The start of that header, or of the fragment's data, in the packet.
   let byteOffset: Int
@@ -130,17 +130,17 @@ struct IPv6Extensions: BitwiseCopyable {
 
   /// The number for "nothing follows" (RFC 8200 section 4.7).
   private static let noNextHeader: UInt8 = 59
-  /// More than any real packet has; limits the work for a forged one.
+  /// More than real packets have. Limits the work for forged ones.
   private static let maximumHeaderCount = 8
 
-  /// Whether `number` is that of an extension header that is skipped here.
+  /// Whether `number` is an extension header that `init` skips.
   @inline(__always)
   static func isExtension(_ number: UInt8) -> Bool {
     number == IPProtocol.fragment || number == IPProtocol.hopByHop
       || number == IPProtocol.routing || number == IPProtocol.destinationOptions
   }
 
-  /// Nil if the chain leaves the packet, is too long, or contains a second fragment header (RFC
+  /// Nil if the chain exceeds the packet, is too long, or contains a second fragment header (RFC
   /// 7112; F6).
   init?(of packet: IPv6Header) {
     let end = packet.totalByteCount
@@ -165,7 +165,7 @@ struct IPv6Extensions: BitwiseCopyable {
         offset &+= 8
         if fragmentOffset != 0 { break }
       } else {
-        // The length in units of 8 bytes, without the first (RFC 8200 section 4.3).
+        // The length in units of 8 bytes, not counting the first 8 (RFC 8200 section 4.3).
         numberOffset = offset
         offset &+= (Int(packet.bytes.byte(offset &+ 1)) &+ 1) &* 8
         guard offset <= end else { return nil }
@@ -179,8 +179,8 @@ struct IPv6Extensions: BitwiseCopyable {
   }
 
   /// Whether the upper-layer header lies within the packet, as it must in a first fragment (RFC
-  /// 7112 section 5; F6). For other headers than TCP's one byte is enough: if more fragments follow
-  /// there are eight, UDP's whole header (F7).
+  /// 7112 section 5; F6). For headers other than TCP's, one byte is enough: if more fragments
+  /// follow, there are at least eight bytes, which is UDP's whole header (F7).
   func endsInUpperHeader(of packet: IPv6Header) -> Bool {
     let minimum =
       switch protocolNumber {

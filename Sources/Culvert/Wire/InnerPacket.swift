@@ -1,5 +1,4 @@
-/// A tunnelled packet of either direction: the fields of an IPv4 or IPv6 packet that routing needs,
-/// checked once.
+/// The fields of a tunnelled IPv4 or IPv6 packet that routing needs, validated once.
 struct InnerPacket: BitwiseCopyable {
   let source: IPAddress
   let destination: IPAddress
@@ -11,10 +10,10 @@ struct InnerPacket: BitwiseCopyable {
   @inline(__always)
   var family: IPAddress.Family { source.family }
 
-  /// Nil unless the buffer holds a whole packet by the rules of `IPv4Header` and `IPv6Header`.
+  /// Nil unless the buffer holds a whole packet that `IPv4Header` or `IPv6Header` accepts.
   @inline(__always)
   init?(at bytes: UnsafeMutableRawPointer, byteCount: Int) {
-    // A header view repeats the version check, which the compiler folds into this one.
+    // The header view checks the version again; the compiler merges the two checks.
     guard byteCount > 0 else { return nil }
     if bytes.byte(0) >> 4 == 4 {
       guard let header = IPv4Header(at: bytes, byteCount: byteCount) else { return nil }
@@ -31,7 +30,7 @@ struct InnerPacket: BitwiseCopyable {
     }
   }
 
-  /// Sets the two ECN bits of the packet that this was read from, and updates its checksum.
+  /// Sets the two ECN bits of the packet that this value was read from, and updates its checksum.
   func setECN(_ mark: UInt8, at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     let marked = trafficClass & ~ECN.mask | mark
     guard marked != trafficClass else { return }
@@ -102,8 +101,8 @@ enum ECN {
     trafficClass & mask
   }
 
-  /// The codepoint of a packet that leaves the tunnel. Nil if it must be dropped, because the
-  /// network marked a packet whose sender does not react to marks (RFC 6040 section 4.2, figure 4).
+  /// The ECN codepoint of a decapsulated packet. Nil if the packet must be dropped, because the
+  /// network marked it and its sender does not react to marks (RFC 6040 section 4.2, figure 4).
   @inline(__always)
   static func combine(inner: UInt8, outer: UInt8) -> UInt8? {
     let inner = inner & mask

@@ -11,7 +11,7 @@ enum MessageType: UInt8, BitwiseCopyable {
   init?(at bytes: UnsafeRawPointer, byteCount: Int) {
     // Every message is longer than its type word.
     guard byteCount >= WireGuard.keepaliveByteCount else { return nil }
-    // Type and reserved bytes are one little-endian word.
+    // The type and the reserved bytes form one little-endian word.
     switch bytes.loadLittle(0, as: UInt32.self) {
     case 4: self = .transportData
     case 1 where byteCount == WireGuard.initiationByteCount: self = .initiation
@@ -56,17 +56,17 @@ typealias ResponseMessage = Message<ResponseLayout>
 typealias CookieReplyMessage = Message<CookieReplyLayout>
 typealias TransportDataMessage = Message<TransportDataLayout>
 
-/// Where a message has its fields: offsets in bytes.
+/// The byte offsets of a message's fields.
 protocol MessageLayout {
   static var type: MessageType { get }
 }
 
-/// A message that is addressed to a session or handshake of its receiver.
+/// A message with a receiver index, which identifies a session or handshake of the receiver.
 protocol AddressedLayout: MessageLayout {
   static var receiverOffset: Int { get }
 }
 
-/// A message of a handshake: it has a sender index, an ephemeral key, and ends in two MACs.
+/// A handshake message: it has a sender index and an ephemeral key, and ends with two MACs.
 protocol HandshakeLayout: MessageLayout {
   static var ephemeralOffset: Int { get }
   static var byteCount: Int { get }
@@ -108,8 +108,8 @@ enum TransportDataLayout: AddressedLayout {
 extension Message where Layout: AddressedLayout {
   static var receiverOffset: Int { Layout.receiverOffset }
 
-  /// The index that the receiver chose: of a session, or for a response and a cookie reply the
-  /// sender index of the message that is answered.
+  /// The index that the receiver chose: that of a session or, in a response or cookie reply, the
+  /// sender index of the message being answered.
   @inline(__always)
   var receiver: UInt32 { bytes.loadLittle(Layout.receiverOffset, as: UInt32.self) }
 }
@@ -122,7 +122,7 @@ extension Message where Layout: HandshakeLayout {
   /// mac2 covers everything before it, mac1 included.
   static var mac2Offset: Int { Layout.byteCount - WireGuard.macByteCount }
 
-  /// The index by which the sender wants to be answered.
+  /// The index that the sender chose; the answer carries it as its receiver index.
   @inline(__always)
   var sender: UInt32 { bytes.loadLittle(Self.senderOffset, as: UInt32.self) }
 
@@ -192,7 +192,7 @@ extension Message<CookieReplyLayout> {
 extension Message<TransportDataLayout> {
   private static var counterOffset: Int { 8 }
 
-  /// Writes the 16 bytes of header before a packet.
+  /// Writes the 16-byte header before a packet.
   @inline(__always)
   static func writeHeader(to bytes: UnsafeMutableRawPointer, receiver: UInt32, counter: UInt64) {
     Layout.type.write(to: bytes)

@@ -1,5 +1,5 @@
-/// A view of a UDP datagram (RFC 768). The initialiser proves all lengths, so that the fields can
-/// be read without checks.
+/// A view of a UDP datagram (RFC 768). The initialiser checks all lengths, so the fields can be
+/// read without further checks.
 struct UDPHeader: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 
@@ -20,8 +20,8 @@ struct UDPHeader: BitwiseCopyable {
     self.bytes = bytes
   }
 
-  /// Writes a header, 8 bytes, with checksum 0 ("none"); `updateChecksum` fills it in once the
-  /// payload follows it.
+  /// Writes a header, 8 bytes, with checksum 0 ("none"). `updateChecksum` fills in the checksum
+  /// once the payload is there.
   /// - Parameter totalByteCount: of header and payload, 8-65535.
   @discardableResult
   static func write(
@@ -50,7 +50,7 @@ struct UDPHeader: BitwiseCopyable {
   @inline(__always)
   var payload: UnsafeMutableRawPointer { bytes + UDPHeader.byteCount }
 
-  /// 0 means none.
+  /// 0 means no checksum.
   @inline(__always)
   var checksum: UInt16 {
     get { bytes.loadBig(UDPHeader.checksumOffset, as: UInt16.self) }
@@ -62,7 +62,7 @@ struct UDPHeader: BitwiseCopyable {
     bytes.storeBig(UInt16(truncatingIfNeeded: byteCount), 4)
   }
 
-  /// True if header and payload are intact. A missing checksum is only allowed in IPv4
+  /// Verifies the checksum of header and payload. A missing checksum is only allowed in IPv4
   /// (RFC 768, RFC 8200 section 8.1; F8).
   func hasIntactChecksum(source: IPAddress, destination: IPAddress) -> Bool {
     if checksum == 0 { return source.family == .ipv4 }
@@ -85,8 +85,8 @@ struct UDPHeader: BitwiseCopyable {
   }
 }
 
-/// A view of a TCP segment (RFC 9293 section 3.1). The initialiser proves the header's length, so
-/// that the fields can be read without checks.
+/// A view of a TCP segment (RFC 9293 section 3.1). The initialiser checks the header's length, so
+/// the fields can be read without further checks.
 struct TCPHeader: BitwiseCopyable {
   let bytes: UnsafeMutableRawPointer
 

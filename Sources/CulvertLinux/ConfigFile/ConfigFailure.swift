@@ -1,7 +1,7 @@
 import Culvert
 
 /// Why a configuration file cannot be used, as one line on standard error. It points into the
-/// memory of the settings, so the same thread reports it before that memory is used again.
+/// memory of the settings, so it must be reported before that memory is reused.
 struct ConfigFailure: Error, @unchecked Sendable {
   enum Reason {
     case unreadable(SystemError)
@@ -12,7 +12,7 @@ struct ConfigFailure: Error, @unchecked Sendable {
     case unresolved(ResolverFailure)
     /// A signal asked the program to exit.
     case interrupted
-    // More than the tables or buffers hold, and the limit.
+    // A limit of the tables or buffers is exceeded; the value is the limit.
     case mtu(Int)
     case addresses(Int)
     case names(Int)
@@ -25,7 +25,7 @@ struct ConfigFailure: Error, @unchecked Sendable {
   let path: UnsafePointer<CChar>
   /// Counted from 1; 0 for the file as a whole.
   let line: UInt32
-  /// What the reason is about: a key, a host name, an interface; may be empty.
+  /// The subject of the reason: a key, a host name or an interface. May be empty.
   let subject: UnsafeRawBufferPointer
 
   init(
@@ -57,7 +57,7 @@ struct ConfigFailure: Error, @unchecked Sendable {
     if subject.count > 0 {
       text.append("'")
       for byte in subject {
-        // A terminal must not receive control characters from the file.
+        // Control characters from the file must not reach a terminal.
         let isPrintable = byte > UInt8(ascii: " ") && byte <= UInt8(ascii: "~")
         text.append(byte: isPrintable ? byte : UInt8(ascii: "?"))
       }

@@ -1,13 +1,14 @@
 import CLinux
 import Culvert
 
-/// A configuration file of wg(8) or wg-quick(8), which is read into a tunnel at start-up.
+/// A configuration file of wg(8) or wg-quick(8), which is loaded into a tunnel at startup.
 ///
-/// The file is read twice. The first pass changes nothing, so that a file with an error leaves the
-/// tunnel as it was. A pipe (`--config <(...)`) can only be read once, and is applied in that one
-/// pass. After an error in it, or if a table is full, the tunnel has neither a key nor peers.
+/// The file is read twice. The first pass only checks it, so that a file with an error leaves the
+/// tunnel unchanged. A pipe (`--config <(...)`) can only be read once and is applied in that pass.
+/// After an error while applying (in a pipe, or because a table is full or a host name cannot be
+/// resolved), the tunnel has neither a key nor peers.
 struct ConfigFile: ~Copyable {
-  /// The locked memory, because the lines contain keys.
+  /// The layout of the memory, which is locked because the lines contain keys.
   private enum Layout {
     static var presharedKey: Int { 0 }
     static var parser: Int { WireGuard.keyByteCount }
@@ -19,22 +20,23 @@ struct ConfigFile: ~Copyable {
 
   /// Bytes of the memory that `init` takes.
   static var byteCount: Int { Layout.byteCount }
-  /// Enough for more than 131,072 allowed IPs, one per line. `ConfigFailure` names this limit.
+  /// Enough for more than 131,072 allowed IPs, one per line. The text in `ConfigFailure` contains
+  /// this limit.
   private static let longestFile = 32 << 20
-  /// Pauses are divided into slices of this length, after each of which signals are checked.
+  /// Pauses are divided into slices of this length, so that signals can be checked after each.
   private static let sliceMilliseconds = 100
 
   private let path: UnsafePointer<CChar>
   private let memory: UnsafeMutableRawPointer
   private var resolver: Resolver
   private let retries: ResolverRetries
-  /// Where warnings go.
+  /// The descriptor for warnings.
   private let output: Int32
 
   /// - Parameters:
   ///   - path: NUL-terminated, never freed (an argument).
-  ///   - memory: `byteCount` bytes of locked memory. Files that are read one after another may
-  ///     share it: `load` wipes it.
+  ///   - memory: `byteCount` bytes of locked memory. Files that are loaded one after another may
+  ///     share it, because `load` wipes it.
   init(_ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer) {
     self.init(path, memory: memory, resolver: Resolver(), retries: .fromEnvironment())
   }
@@ -53,8 +55,8 @@ struct ConfigFile: ~Copyable {
 
   /// Reads the file and looks up the host names in it, which may take a while.
   ///
-  /// Sets the tunnel's private key and adds the peers to those that it has; `settings` is replaced
-  /// by the file's other settings. Warnings are written to standard error.
+  /// Sets the tunnel's private key, adds the file's peers to the existing ones, and replaces
+  /// `settings` with the file's other settings. Warnings are written to standard error.
   mutating func load(
     into tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
@@ -77,7 +79,7 @@ struct ConfigFile: ~Copyable {
       try resolveNames(&tunnel, settings)
     } catch {
       tunnel.removeAllPeers()
-      // The zero key means no key.
+      // A zero key means no key.
       Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
       tunnel.setPrivateKey(presharedKey)
       throw error
@@ -147,7 +149,7 @@ struct ConfigFile: ~Copyable {
   ) throws(ConfigFailure) {
     for name in settings.names where !name.publicKey.isZero {
       let endpoint = try resolve(name)
-      // There is no peer if the key is the device's own.
+      // The peer does not exist if its key is the device's own.
       if let id = tunnel.findPeer(name.publicKey) { tunnel.setEndpoint(endpoint, of: id) }
     }
   }

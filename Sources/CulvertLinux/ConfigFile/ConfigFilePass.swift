@@ -7,7 +7,7 @@ struct ConfigFilePass {
   private let isApplying: Bool
   /// The preshared key of the current section, in locked memory.
   private let presharedKey: UnsafeMutableRawPointer
-  /// The peer's section that is being read. Its public key need not come first.
+  /// The peer's section that is being read. Its public key need not be the first key.
   private var section: PeerSection?
   /// The host name of that section's endpoint.
   private var name: ConfigFileName?
@@ -50,7 +50,7 @@ struct ConfigFilePass {
         throw failure(.addresses(ConfigFileSettings.maximumAddresses))
       }
     case .mtu(let mtu):
-      // R33: an MTU that is larger than the buffers is refused, and the message gives the limit.
+      // R33: an MTU that exceeds the buffers is refused, with the limit in the message.
       let limit = tunnel.limits.maximumMTU
       guard Int(mtu) <= limit else { throw failure(.mtu(limit)) }
       settings.mtu = mtu

@@ -1,6 +1,6 @@
 import Culvert
 
-/// The settings of a configuration file that the tunnel does not keep itself, in fixed memory.
+/// The settings of a configuration file that the tunnel itself does not store, in fixed memory.
 struct ConfigFileSettings {
   /// 0 for any free port; nil if the file does not set it.
   var listenPort: UInt16?
@@ -67,8 +67,8 @@ struct ConfigFileSettings {
     return true
   }
 
-  /// Stores a name whose peer is not known yet after the last entry, until `keepName` adds it; nil
-  /// if the table is full.
+  /// Stores a name whose peer is not known yet behind the last entry; `keepName` adds it. Nil if
+  /// the table is full.
   mutating func hold(
     _ name: UnsafeRawBufferPointer, port: UInt16, line: UInt32
   ) -> ConfigFileName? {
@@ -88,8 +88,8 @@ struct ConfigFileSettings {
     nameCount += 1
   }
 
-  /// Invalidates a peer's names, because a later section gives it another endpoint. No peer has the
-  /// zero key.
+  /// Invalidates a peer's names, because a later section gives the peer another endpoint. Sets
+  /// their keys to zero, which is no peer's key.
   mutating func forgetNames(of publicKey: Key) {
     for index in 0..<nameCount where nameTable[index].publicKey == publicKey {
       nameTable[index].publicKey = .zero

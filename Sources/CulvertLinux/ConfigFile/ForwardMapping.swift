@@ -4,9 +4,9 @@ import Culvert
 ///
 ///     LISTEN:PORT=DESTINATION:PORT
 ///
-/// Both are addresses, IPv6 in brackets. Host names are not accepted, because they could not be
-/// resolved inside the tunnel before it is up. An empty LISTEN (`:53=10.0.0.1:53`) means 127.0.0.1:
-/// serving other machines must be requested, with `0.0.0.0` or `[::]`.
+/// Both are addresses, with IPv6 in brackets. Host names are not accepted, because they could not
+/// be resolved inside the tunnel before it is up. An empty LISTEN (`:53=10.0.0.1:53`) means
+/// 127.0.0.1. To serve other machines, `0.0.0.0` or `[::]` must be given explicitly.
 package struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
   let local: Endpoint
   let target: Endpoint
@@ -28,7 +28,7 @@ package struct ForwardMapping: Equatable, Sendable, BitwiseCopyable {
     case targetZone
     case unknownZone
 
-    /// The rest of a sentence that begins with the value.
+    /// The end of a sentence that begins with the value.
     package var text: StaticString {
       switch self {
       case .noSeparator:

@@ -1,8 +1,8 @@
 import Culvert
 
-/// One peer's section of a `set` request or of a configuration file, collected until it ends: an
-/// error in the middle of it leaves that peer unchanged. Its allowed IPs are staged in the tunnel
-/// and its preshared key in locked memory; everything else is here.
+/// One peer's section of a `set` request or of a configuration file. It is collected until it ends,
+/// so that an error in the middle leaves the peer unchanged. Its allowed IPs are staged in the
+/// tunnel, and its preshared key is in locked memory; everything else is here.
 struct PeerSection: BitwiseCopyable {
   var publicKey: Key
   var isRemoved = false
@@ -19,7 +19,7 @@ struct PeerSection: BitwiseCopyable {
   func commit(
     to tunnel: inout Tunnel, presharedKey: UnsafeRawPointer, at now: Instant
   ) throws(ConfigurationError) {
-    // Nothing stays staged, whatever happens.
+    // Nothing stays staged, even if this fails.
     defer { tunnel.abandonAllowedIPs() }
     let existing = tunnel.findPeer(publicKey)
     if isRemoved {

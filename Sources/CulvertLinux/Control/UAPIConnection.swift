@@ -1,10 +1,10 @@
 import CLinux
 import Culvert
 
-/// One connection of wg(8). It reads requests line by line, and sends replies through a fixed
-/// buffer, long ones in pieces.
+/// One connection of wg(8). It reads requests line by line. Replies are sent through a fixed
+/// buffer; long replies take several buffers.
 struct UAPIConnection: ~Copyable {
-  /// The part of a reply to `get` that is written next.
+  /// The next part to write of a reply to `get`.
   private enum Reply {
     case none
     case device
@@ -20,7 +20,7 @@ struct UAPIConnection: ~Copyable {
     /// Another connection is in the middle of a `set`.
     case turn
     case closed
-    /// Nothing, but it has done as much work as one call may.
+    /// Nothing: it has done as much work as is allowed in one call.
     case more
   }
 
@@ -38,7 +38,7 @@ struct UAPIConnection: ~Copyable {
   /// The most lines handled in one call, so that a configuration of 130,000 allowed IPs or of 1,000
   /// peers does not delay packets.
   private static let linesPerCall = 1024
-  /// What a peer's first line counts as, because it costs a Diffie-Hellman product.
+  /// The lines that a peer's first line counts as, because it needs a Diffie-Hellman product.
   private static let linesPerPeer = 64
   /// The most buffers of a reply sent in one call.
   private static let buffersPerCall = 32
@@ -51,14 +51,14 @@ struct UAPIConnection: ~Copyable {
   private var section: PeerSection?
   private var reply = Reply.none
   private var sentByteCount = 0
-  /// In the middle of a `set`; only one connection at a time may be.
+  /// In the middle of a `set`. This is only allowed for one connection at a time.
   private(set) var isSetting = false
-  /// At the beginning of a `set`, waiting until the other one has ended.
+  /// At the beginning of a `set`, waiting for another connection's `set` to end.
   private(set) var wantsToSet = false
   /// Everything the client has sent has been read and answered.
   private var isDrained = false
-  /// The number of the call that last served it: the connection that has been idle for longest
-  /// makes room for a new one.
+  /// The number of the call that last served this connection. It identifies the connection that has
+  /// been idle for longest, which is closed to make room for a new one.
   var lastServed: UInt64 = 0
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
@@ -247,10 +247,10 @@ struct UAPIConnection: ~Copyable {
     _ = UAPIReply.writeEnd(error, to: &writer)
   }
 
-  /// Writes and sends what is left of the reply. Nil once all of it has been sent.
+  /// Writes and sends the rest of the reply. Nil once all of it has been sent.
   private mutating func writeReply(_ interface: borrowing Interface) -> Outcome? {
     for _ in 0..<UAPIConnection.buffersPerCall {
-      // Each part is written whole or not at all; the buffer is sent when one does not fit.
+      // Each part is written whole or not at all. The buffer is sent when a part does not fit.
       let isFull = !fillBuffer(interface)
       while sentByteCount < writer.count {
         let rest = UnsafeRawBufferPointer(rebasing: writer.written[sentByteCount...])
@@ -306,7 +306,7 @@ struct UAPIConnection: ~Copyable {
     guard let status = interface.tunnel.status(of: id),
       let cursor = interface.tunnel.allowedIPs(of: id)
     else {
-      // Another connection has removed it in the meantime.
+      // Another connection has removed the peer in the meantime.
       reply = .end
       return true
     }
@@ -323,8 +323,8 @@ struct UAPIConnection: ~Copyable {
     return true
   }
 
-  /// The wall-clock time of an instant, counted back from the present time: if the clock was set
-  /// after the handshake, the handshake's age is still right.
+  /// The wall-clock time of an instant, computed back from the present. If the clock was set after
+  /// the handshake, the handshake's age is still right.
   private static func epochTime(of instant: Instant?) -> WallTime {
     guard let instant else { return WallTime(seconds: 0, nanoseconds: 0) }
     let wall = Clock.realtime()

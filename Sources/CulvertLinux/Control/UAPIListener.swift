@@ -8,7 +8,7 @@ struct UAPIListener: ~Copyable {
   private let directory: UnsafePointer<CChar>
   private let name: InterfaceName
 
-  /// Where wg(8) looks.
+  /// The directory that wg(8) uses.
   static var defaultDirectory: StaticString { "/var/run/wireguard" }
 
   private init(
@@ -33,12 +33,12 @@ struct UAPIListener: ~Copyable {
     return UAPIListener(file, directory, name)
   }
 
-  /// Creates the socket where wg(8) looks.
+  /// Creates the socket in the directory that wg(8) uses.
   static func open(_ name: InterfaceName) throws(SystemError) -> UAPIListener {
     try open(name, in: path(defaultDirectory))
   }
 
-  /// Takes ownership of a listening socket (WG_UAPI_FD). EINVAL if it does not listen.
+  /// Takes ownership of a listening socket (WG_UAPI_FD). EINVAL if it is not listening.
   static func adopt(
     _ raw: Int32, _ name: InterfaceName, in directory: UnsafePointer<CChar>
   ) throws(SystemError) -> UAPIListener {
@@ -65,8 +65,8 @@ struct UAPIListener: ~Copyable {
     return raw < 0 ? nil : FileDescriptor(taking: raw)
   }
 
-  /// Empties the watch, and returns whether the file is still the one that was bound. Its deletion
-  /// ends the process (R25), as with wireguard-go.
+  /// Drains the watch, and returns whether the file is still the one that was bound. Deleting the
+  /// file ends the process (R25), as with wireguard-go.
   func isPresent() -> Bool {
     withUnsafePointer(to: file) { file in
       name.withCString { clinux_uapi_is_present(file, directory, $0) } != 0

@@ -1,8 +1,8 @@
 import Culvert
 
 /// The configuration socket of one hop, and its fixed number of connections. If all are in use, a
-/// new one replaces the one that has been idle for longest; if none is idle, it waits in the
-/// listener's queue.
+/// new client replaces the connection that has been idle for longest. If none is idle, the client
+/// waits in the listener's queue.
 struct UAPIServer: ~Copyable {
   static let maximumConnections = 8
   static let byteCount = maximumConnections * UAPIConnection.byteCount
@@ -16,12 +16,12 @@ struct UAPIServer: ~Copyable {
 
   /// - Parameters:
   ///   - memory: `byteCount` bytes of locked memory.
-  ///   - hop: whose configuration it is.
+  ///   - hop: the hop that is configured.
   init(_ listener: consuming UAPIListener, memory: UnsafeMutableRawBufferPointer, hop: Int) {
     self.listener = listener
     self.hop = hop
     // This runs before the arena is sealed, so the heap may be used. A connection owns a
-    // descriptor; the arena only holds trivial values.
+    // descriptor, and the arena can only contain trivial values.
     connections = .allocate(capacity: UAPIServer.maximumConnections)
     for index in 0..<UAPIServer.maximumConnections {
       let start = index * UAPIConnection.byteCount
@@ -33,22 +33,21 @@ struct UAPIServer: ~Copyable {
   }
 
   deinit {
-    // Also if start-up fails half way: no socket file remains without a server.
+    // This also runs if startup fails half way, so that no socket file remains without a server.
     listener.remove()
     connections.deinitialize(count: UAPIServer.maximumConnections)
     connections.deallocate()
   }
 
-  /// By address: the subscript of a pointer to a move-only type crashes the 6.3.1 compiler under
-  /// the thread sanitizer.
+  /// Uses addressors, because the subscript of a pointer to a move-only type crashes the 6.3.1
+  /// compiler with the thread sanitizer.
   private subscript(index: Int) -> UAPIConnection {
     unsafeAddress { UnsafePointer(connections + index) }
     nonmutating unsafeMutableAddress { connections + index }
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
-    // Edge-triggered, so that the loop does not spin when there is no free connection or
-    // descriptor.
+    // Edge-triggered, so that the loop does not spin if there is no free connection or descriptor.
     try epoll.add(listener.raw, [.readable, .edge], token: Token.uapi(.listener(hop: hop)))
     guard listener.rawWatch >= 0 else { return }
     try epoll.add(listener.rawWatch, token: Token.uapi(.listenerWatch(hop: hop)))
@@ -70,7 +69,7 @@ struct UAPIServer: ~Copyable {
         isFull = true
         return
       }
-      // An idle connection is closed only once a client is known to wait.
+      // An idle connection is only closed if a client is really waiting.
       guard let descriptor = listener.accept() else {
         isFull = false
         return
@@ -81,7 +80,7 @@ struct UAPIServer: ~Copyable {
         self[place].open(descriptor)
         serve(place, &interface, epoll, at: now)
       } catch {
-        // The descriptor closes itself.
+        // The descriptor is closed when it goes out of scope.
       }
     }
   }
@@ -137,7 +136,7 @@ struct UAPIServer: ~Copyable {
     let interest: Epoll.Interest
     switch outcome {
     case .readable: interest = [.readable, .once]
-    // A socket is writable while it has room, so `more` is served again at once.
+    // A socket is writable while its buffer has room, so `more` is served again immediately.
     case .more, .writable: interest = [.writable, .once]
     case .turn: return
     case .closed:
@@ -173,8 +172,8 @@ struct UAPIServers: ~Copyable {
   /// - Parameter memory: `byteCount(hops:)` bytes of locked memory.
   init(memory: UnsafeMutableRawBufferPointer) {
     self.memory = memory
-    // This runs before the arena is sealed, so the heap may be used. A server owns descriptors; the
-    // arena only holds trivial values.
+    // This runs before the arena is sealed, so the heap may be used. A server owns descriptors, and
+    // the arena can only contain trivial values.
     servers = .allocate(capacity: Hops.maximum)
   }
 

@@ -1,9 +1,9 @@
 import CLinux
 import Culvert
 
-/// A datagram's addresses and traffic class, in the form that CLinux uses.
+/// Conversions between paths and the datagram metadata of CLinux.
 extension clinux_datagram {
-  /// To be sent along a path.
+  /// The metadata for sending along a path.
   init(_ path: Path, trafficClass: UInt8 = 0) {
     self.init()
     address_high = path.endpoint.address.high
@@ -17,13 +17,14 @@ extension clinux_datagram {
     traffic_class = trafficClass
   }
 
-  /// To be sent to an endpoint; the kernel chooses the source address and the interface.
+  /// The metadata for sending to an endpoint. The kernel chooses the source address and the
+  /// interface.
   init(to endpoint: Endpoint) {
     self.init(Path(to: endpoint))
   }
 
-  /// The path that a received datagram has taken: where it came from, and the local address and
-  /// interface that it arrived at.
+  /// The path of a received datagram: its sender, and the local address and interface on which it
+  /// arrived.
   var path: Path {
     Path(
       endpoint: Endpoint(address: address(address_high, address_low), port: port, scope: scope),

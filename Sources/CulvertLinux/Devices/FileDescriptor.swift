@@ -37,7 +37,7 @@ struct FileDescriptor: ~Copyable {
   }
 }
 
-/// The errno that a system call failed with, and its texts for people.
+/// The errno of a failed system call, with its name and description.
 package struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
   /// A positive errno.
   let code: Int32
@@ -58,7 +58,7 @@ package struct SystemError: Error, Equatable, Sendable, BitwiseCopyable {
   /// The symbolic name ("ENOENT"), static and NUL-terminated; nil if CLinux does not name the code.
   var name: UnsafePointer<CChar>? { clinux_error_name(code) }
 
-  // Computed, because a stored static is a global that is initialised behind a lock.
+  // Computed, because a stored static property would be a lazily initialised global with a lock.
   static var EPERM: SystemError { SystemError(CLINUX_EPERM) }
   static var ENOENT: SystemError { SystemError(CLINUX_ENOENT) }
   static var EIO: SystemError { SystemError(CLINUX_EIO) }

@@ -1,8 +1,8 @@
 import CLinux
 
-/// The name of a network interface: 1 to 15 bytes that the kernel accepts.
+/// The name of a network interface: 1 to 15 bytes, valid for the kernel.
 package struct InterfaceName: Equatable, Sendable, BitwiseCopyable {
-  // 16 bytes in memory order, NUL-padded; an array of them could not be stored inline.
+  // 16 bytes in memory order, NUL-padded. An array could not be stored inline.
   private var first: UInt64 = 0
   private var second: UInt64 = 0
 

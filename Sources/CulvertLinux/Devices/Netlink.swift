@@ -11,9 +11,9 @@ struct Netlink: ~Copyable {
     /// An event about other interfaces.
     case unrelated
     case linkChanged(LinkState)
-    /// Deleted, or moved to another namespace: `TunDevice.isAttached` tells which.
+    /// Deleted, or moved to another namespace; `TunDevice.isAttached` distinguishes these.
     case linkDeleted
-    /// Events were lost: read `TunDevice.state()`.
+    /// Events were lost. Call `TunDevice.state()` to get the current state.
     case overflow
     /// The socket no longer works; the errno.
     case failed(SystemError)
@@ -40,7 +40,7 @@ struct Netlink: ~Copyable {
   @inline(__always)
   var raw: Int32 { descriptor.raw }
 
-  /// The next event about the interface with this index; call it until `drained`.
+  /// The next event about the interface with this index. Call this until it returns `drained`.
   func next(about index: UInt32) -> Event {
     var link = clinux_link()
     let result = clinux_netlink_next(descriptor.raw, index, &link)
@@ -66,16 +66,15 @@ struct LinkState: Equatable, Sendable, BitwiseCopyable {
 /// Gives an interface its addresses and brings it up, for systems without ip(8). Needs
 /// CAP_NET_ADMIN.
 enum LinkSetup {
-  /// Adds an address, and with it the route to its network. Does nothing if the interface has the
-  /// address already.
+  /// Adds an address, and thus the route to its network. Does nothing if the interface already has
+  /// the address.
   ///
   /// Throws ENODEV if no interface has this index, EPERM, and EOPNOTSUPP or EACCES for an IPv6
   /// address on a host without IPv6.
   ///
   /// - Parameters:
   ///   - index: as `TunDevice.interfaceIndex`.
-  ///   - namespace: descriptor of the network namespace that the interface is in; -1 for this
-  ///     thread's.
+  ///   - namespace: a descriptor of the interface's network namespace; -1 means this thread's own.
   static func add(
     _ address: ConfigAddress, to index: UInt32, in namespace: Int32 = -1
   ) throws(SystemError) {

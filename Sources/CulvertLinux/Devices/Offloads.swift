@@ -1,8 +1,8 @@
 import CLinux
 import Culvert
 
-/// Work that the kernel can do for many packets at once. Each offload is used if the kernel has it,
-/// and can be disabled (`--offload`, `--no-offload`).
+/// Work that the kernel can do for many packets at once. Each offload is used if the kernel
+/// supports it, and can be disabled (`--offload`, `--no-offload`).
 package struct Offloads: OptionSet, Sendable, BitwiseCopyable {
   package let rawValue: UInt8
 
@@ -13,7 +13,7 @@ package struct Offloads: OptionSet, Sendable, BitwiseCopyable {
 
   /// Checksums of packets from and to the TUN (IFF_VNET_HDR, TUN_F_CSUM).
   package static var checksum: Offloads { Offloads(rawValue: 1) }
-  /// TCP segments cut and joined by us; TUN_F_TSO4 and TUN_F_TSO6. Needs `checksum`.
+  /// TCP packets that Culvert cuts and joins: TUN_F_TSO4 and TUN_F_TSO6. Needs `checksum`.
   package static var tso: Offloads { Offloads(rawValue: 2) }
   /// The same for UDP: TUN_F_USO4 and TUN_F_USO6, Linux 6.2. Needs `checksum`.
   package static var uso: Offloads { Offloads(rawValue: 4) }
@@ -27,7 +27,7 @@ package struct Offloads: OptionSet, Sendable, BitwiseCopyable {
   package static var none: Offloads { Offloads(rawValue: 0) }
   package static var all: Offloads { Offloads(rawValue: 63) }
 
-  /// Without the offloads that need `checksum` if that is missing.
+  /// These offloads; without `checksum`, also without those that need it.
   package var consistent: Offloads {
     contains(.checksum) ? self : subtracting(.tso).subtracting(.uso)
   }
@@ -46,27 +46,28 @@ package struct Offloads: OptionSet, Sendable, BitwiseCopyable {
   }
 }
 
-/// Tests at start-up whether the sockets' offloads work: sends datagrams as segments of one buffer
+/// Tests at startup whether the sockets' offloads work: sends datagrams as segments of one buffer
 /// and receives them in one buffer, between two sockets of this process over loopback. An emulator
-/// or an old kernel may accept the options and not implement them.
+/// or an old kernel may accept the options without implementing them.
 struct OffloadProof: ~Copyable {
   private let memory: UnsafeMutableRawBufferPointer
   private let receiver: UDPSocket
   private let sender: UDPSocket
   private let path: Path
-  /// Bytes that each segment should arrive with.
+  /// The expected size of each received segment, in bytes.
   private let expected: Int
 
   /// Two whole segments and a shorter one.
   static let segmentByteCount = 600
   private static let byteCount = 1500
-  /// Of one millisecond each; loopback normally needs none.
+  /// Attempts to receive, with a pause of one millisecond after each failure. Loopback normally
+  /// needs no second attempt.
   private static let attempts = 20
 
-  /// Those of gso and gro that fail the test; none if loopback cannot be used.
+  /// Which of gso and gro fail the test; none if loopback cannot be used.
   ///
   /// - Parameter memory: at least 64 KB, overwritten.
-  /// - Parameter expected: bytes that each segment should arrive with; in tests another number
+  /// - Parameter expected: the expected size of each received segment. In tests, another number
   ///   simulates a kernel that cuts wrongly.
   static func refuted(
     _ offloads: Offloads, memory: UnsafeMutableRawBufferPointer,
@@ -96,7 +97,7 @@ struct OffloadProof: ~Copyable {
 
   private borrowing func run(_ offloads: Offloads) -> Offloads {
     var refuted = Offloads.none
-    // If not even a plain datagram arrives (no loopback, a firewall), nothing is known.
+    // If not even a plain datagram arrives (no loopback, a firewall), the test proves nothing.
     guard sendPlain(), received(OffloadProof.byteCount) else { return .none }
     let usesGSO = offloads.contains(.gso) && sender.hasSegmentation
     if usesGSO, !sendSegments() || !received(expected) {
@@ -105,7 +106,8 @@ struct OffloadProof: ~Copyable {
       drain()
     }
     guard offloads.contains(.gro), receiver.setGRO(true) else { return refuted }
-    // Datagrams sent as segments arrive together; a single one shows that GRO leaves it intact.
+    // Datagrams sent as segments should arrive together. If GSO cannot be used, a single datagram
+    // at least shows that GRO leaves it intact.
     let isSegmented = usesGSO && refuted.isEmpty
     let isSent = isSegmented ? sendSegments() : sendPlain()
     let size = isSegmented ? expected : OffloadProof.byteCount

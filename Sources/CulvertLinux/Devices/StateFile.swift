@@ -1,8 +1,8 @@
 import CLinux
 import Culvert
 
-/// A small file that outlives the process, in which the last TAI64N timestamp is kept (R28). It is
-/// replaced as a whole: after a crash it has either the old contents or the new.
+/// A small file that outlives the process and stores the last TAI64N timestamp (R28). It is
+/// replaced atomically: after a crash it has either the old contents or the new.
 struct StateFile {
   private let directory: UnsafePointer<CChar>
   private let name: InterfaceName
@@ -26,8 +26,8 @@ struct StateFile {
     name.withCString { clinux_state_read(directory, $0, buffer.baseAddress, buffer.count) }
   }
 
-  /// Replaces the file. 0 or -errno (EROFS, ENOSPC, EACCES), which is reported and otherwise
-  /// ignored. Waits for the disk, so it must be called rarely.
+  /// Replaces the file. Returns 0 or -errno (EROFS, ENOSPC, EACCES), which the caller only reports.
+  /// Waits for the disk, so it must be called rarely.
   func write(_ bytes: UnsafeRawBufferPointer) -> Int32 {
     name.withCString { clinux_state_write(directory, $0, bytes.baseAddress, bytes.count) }
   }

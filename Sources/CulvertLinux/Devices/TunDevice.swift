@@ -2,11 +2,11 @@ import CLinux
 import Culvert
 
 /// The TUN interface, from which IP packets are read and to which they are written. The kernel's
-/// packet information is off; virtio headers are on if checksum or segmentation offloads are
-/// wanted.
+/// packet information (PI) header is off. Virtio headers are on if checksum or segmentation
+/// offloads are wanted.
 ///
 /// The interface exists as long as this value, unless it is persistent. Reads and writes return
-/// -errno and never throw; everything else is for set-up and the control path.
+/// -errno and never throw. Everything else is for setup and the control path.
 struct TunDevice: ~Copyable {
   private let device: FileDescriptor
   /// A socket for the interface ioctls, in the interface's network namespace.
@@ -20,13 +20,13 @@ struct TunDevice: ~Copyable {
   /// The offloads with which joined packets may be written: of tso and uso.
   private(set) var joining = Offloads.none
 
-  /// The most that the virtio header takes before a packet; the batches leave more room than this.
+  /// The maximum size of the virtio header before a packet. The batches leave more room than this.
   static let headroom = 16
 
   private init(
     device: consuming FileDescriptor, headerByteCount: Int = 0
   ) throws(SystemError) {
-    // What may throw comes first: Swift 6.2's optimizer cannot destroy a partially initialised
+    // The throwing call must be first: Swift 6.2's optimizer cannot destroy a partially initialised
     // value.
     control = FileDescriptor(taking: try checked(clinux_link_open(-1)))
     self.device = device
@@ -39,7 +39,7 @@ struct TunDevice: ~Copyable {
     headerByteCount = 0
   }
 
-  /// No interface: every call fails with EBADF. Every hop but the innermost has this one.
+  /// No interface: every call fails with EBADF. All hops except the innermost use this value.
   static var none: TunDevice { TunDevice() }
 
   @inline(__always)
@@ -57,7 +57,7 @@ struct TunDevice: ~Copyable {
     let features = UInt32(CLINUX_TUN_VNET_HDR)
     var raw = name.withCString { clinux_tun_open($0, hasHeader ? features : 0) }
     if hasHeader, raw == -SystemError.EINVAL.code {
-      // Either the kernel lacks virtio headers or this is not a TUN; a second attempt tells.
+      // Either the kernel lacks virtio headers or this is not a TUN. A second attempt shows which.
       hasHeader = false
       raw = name.withCString { clinux_tun_open($0, 0) }
     }
@@ -68,7 +68,8 @@ struct TunDevice: ~Copyable {
     do throws(SystemError) {
       try tun.setMTU(mtu)
     } catch {
-      // A user who may attach to a persistent interface, but not change it, keeps its MTU.
+      // A user may be allowed to attach to a persistent interface, but not to change it. Its MTU
+      // then stays as it is.
       if error != .EPERM { throw error }
     }
     return tun
@@ -76,7 +77,7 @@ struct TunDevice: ~Copyable {
 
   /// Takes ownership of a descriptor of /dev/net/tun that is attached to an interface (WG_TUN_FD).
   /// EINVAL if it is a TAP, or if packet information precedes the packets. The MTU and the use of
-  /// virtio headers stay as they are; without these headers there are no offloads.
+  /// virtio headers are not changed; without these headers there are no offloads.
   static func adopt(
     _ raw: Int32, offloads wanted: Offloads
   ) throws(SystemError) -> TunDevice {
@@ -89,7 +90,7 @@ struct TunDevice: ~Copyable {
     let headerByteCount = hasHeader ? try TunDevice.headerByteCount(of: raw) : 0
     var tun = try TunDevice(device: device, headerByteCount: headerByteCount)
     tun.setOffloads(wanted)
-    // The interface may be in another namespace. Linux before 5.0 cannot tell, and then it is
+    // The interface may be in another namespace. Linux before 5.0 cannot report which; it is then
     // assumed to be in ours.
     _ = try? tun.followNamespace()
     return tun
@@ -111,8 +112,8 @@ struct TunDevice: ~Copyable {
   /// Enables as many of the wanted offloads as the kernel supports.
   private mutating func setOffloads(_ wanted: Offloads) {
     guard headerByteCount > 0 else {
-      // A persistent interface may still have the offloads of its last user: segments would then
-      // arrive joined, without a header that says so.
+      // A persistent interface may still have the offloads of its last user. Packets that still
+      // have to be segmented would then arrive without a header that marks them.
       _ = clinux_tun_set_offloads(device.raw, 0)
       return
     }
@@ -128,7 +129,8 @@ struct TunDevice: ~Copyable {
         return
       }
       if candidate.isEmpty { return }
-      // Linux before 6.2 lacks USO. If something else is refused, try none: that is always allowed.
+      // Linux before 6.2 lacks USO. If something else is refused, use none, which is always
+      // allowed.
       candidate = candidate.contains(.uso) ? candidate.subtracting(.uso) : .none
     }
   }
@@ -146,13 +148,14 @@ struct TunDevice: ~Copyable {
 
   /// A packet that was read.
   struct Packet: BitwiseCopyable, Sendable {
-    /// Or -errno: -EAGAIN if there is no packet, -EBADFD after the interface was deleted.
+    /// Bytes, or -errno: -EAGAIN if there is no packet, -EBADFD after the interface was deleted.
     var byteCount: Int
     var offload: PacketOffload
   }
 
-  /// Reads one packet. The kernel truncates a longer one silently, so the buffer must hold the
-  /// largest. A packet with an invalid virtio header is returned with a byte count of 0.
+  /// Reads one packet. The kernel silently truncates packets that exceed the buffer, so it must
+  /// hold the largest packet. A packet with an invalid virtio header is returned with a byte count
+  /// of 0.
   ///
   /// - Parameter buffer: has `headroom` writable bytes before it.
   @inline(__always)
@@ -187,8 +190,8 @@ struct TunDevice: ~Copyable {
     return count < 0 ? count : max(0, count - headerByteCount)
   }
 
-  /// Writes joined packets in one call. Returns -errno if the kernel refuses them, and then
-  /// delivers none of them.
+  /// Writes joined packets in one call. Returns -errno if the kernel refuses them; it then delivers
+  /// none of them.
   ///
   /// - Parameter pieces: the first begins with the virtio header.
   @inline(__always)
@@ -198,7 +201,7 @@ struct TunDevice: ~Copyable {
 
   // MARK: Control path
 
-  /// False once the interface was deleted. True after a move to another namespace.
+  /// False once the interface has been deleted. Still true after a move to another namespace.
   var isAttached: Bool {
     do throws(SystemError) {
       _ = try TunDevice.identify(device.raw)
@@ -249,9 +252,9 @@ struct TunDevice: ~Copyable {
     FileDescriptor(taking: try checked(clinux_tun_namespace(device.raw)))
   }
 
-  /// Makes the control path work in the namespace that the interface was moved to, and returns a
-  /// descriptor of it. After an error (EPERM without CAP_SYS_ADMIN) packets still flow, but the MTU
-  /// and the up flag are no longer known.
+  /// Moves the control path to the interface's current namespace, and returns a descriptor of that
+  /// namespace. After an error (EPERM without CAP_SYS_ADMIN) packets still flow, but the MTU and
+  /// the up flag are no longer known.
   mutating func followNamespace() throws(SystemError) -> FileDescriptor {
     let namespace = try namespaceDescriptor()
     control = FileDescriptor(taking: try checked(clinux_link_open(namespace.raw)))

@@ -11,8 +11,8 @@ struct UDPSocket: ~Copyable {
   /// - Parameters:
   ///   - port: 0 for any free one.
   ///   - mark: SO_MARK; 0 for none. EPERM without CAP_NET_ADMIN.
-  ///   - bufferByteCount: size that the kernel's receive and send buffers are raised to if the
-  ///     system permits; kernel memory, in addition to the arena.
+  ///   - bufferByteCount: size of the kernel's receive and send buffers, as far as the system
+  ///     permits. This is kernel memory, in addition to the arena.
   init(
     _ family: IPAddress.Family, port: UInt16, mark: UInt32, bufferByteCount: Int32
   ) throws(SystemError) {
@@ -45,15 +45,15 @@ struct UDPSocket: ~Copyable {
 
   /// The result of receiving a datagram into a buffer.
   struct Received: Sendable, BitwiseCopyable {
-    /// Bytes in the buffer; or -errno, and then the other fields have no meaning. -EAGAIN means
-    /// that no datagram is waiting; any other error concerns one datagram, and receiving goes on
+    /// Bytes in the buffer, or -errno; with -errno the other fields have no meaning. -EAGAIN means
+    /// that no datagram is queued. Any other error concerns one datagram, and receiving continues
     /// (R37).
     var byteCount: Int
-    /// Where the datagram came from, and the local address and interface that it arrived at.
+    /// The sender, and the local address and interface on which the datagram arrived.
     var path: Path
     /// TOS or traffic class of the outer header: DSCP and ECN.
     var trafficClass: UInt8
-    /// The datagram was longer than the buffer: to be dropped and counted (R1).
+    /// The datagram was longer than the buffer; it must be dropped and counted (R1).
     var isTruncated: Bool
     /// If the buffer holds several datagrams (UDP_GRO), the size of each but the last, which may be
     /// shorter; otherwise 0.
@@ -68,7 +68,7 @@ struct UDPSocket: ~Copyable {
     return Received(byteCount: count, datagram)
   }
 
-  /// The fixed tables through which several datagrams are received in one call.
+  /// The fixed tables for receiving several datagrams in one call.
   struct Messages {
     private let datagrams: UnsafeMutablePointer<clinux_datagram>
     private let byteCounts: UnsafeMutablePointer<UInt32>
@@ -119,16 +119,17 @@ struct UDPSocket: ~Copyable {
   struct Sent: Sendable, BitwiseCopyable {
     /// 0, or -errno of the last attempt.
     var result: Int32
-    /// The path's source address is no longer ours: the caller makes it unspecified. The datagram
-    /// was sent, or tried again, without it.
+    /// The path's source address is no longer ours, so the caller must make it unspecified. The
+    /// datagram was sent, or tried, again without it.
     var isSourceGone: Bool
   }
 
   /// Sends one datagram along `path`, whose endpoint has this socket's family.
   ///
-  /// The path's source address is used if it is specified. If the kernel says that this address is
-  /// no longer ours (EINVAL, for IPv4 ENETUNREACH on Linux 6.18; ENODEV for the interface of a
-  /// link-local one), the datagram is sent again without it, as the kernel's WireGuard does.
+  /// The path's source address is used if it is specified. If the kernel reports that this address
+  /// is no longer ours (EINVAL or EADDRNOTAVAIL; for IPv4 ENETUNREACH on Linux 6.18; ENODEV for the
+  /// interface of a link-local address), the datagram is sent again without it, as in the kernel's
+  /// WireGuard.
   ///
   /// - Parameter trafficClass: the whole octet, DSCP and ECN.
   func send(
@@ -143,7 +144,7 @@ struct UDPSocket: ~Copyable {
     datagram.source_high = 0
     datagram.source_low = 0
     let again = clinux_udp_send(descriptor.raw, bytes.baseAddress, bytes.count, &datagram)
-    // The same error without a source address: the source was not the cause.
+    // If the error is the same without a source address, the source was not the cause.
     return Sent(result: again, isSourceGone: again != result)
   }
 
@@ -160,8 +161,8 @@ struct UDPSocket: ~Copyable {
   /// Whether the kernel supports `sendSegments`.
   var hasSegmentation: Bool { clinux_udp_has_segmentation(descriptor.raw) == 0 }
 
-  /// Sends a buffer as datagrams of `segmentByteCount` bytes, the last with what is left: all or
-  /// none. 0, or -errno.
+  /// Sends a buffer as datagrams of `segmentByteCount` bytes, the last one with the rest. All are
+  /// sent or none. Returns 0 or -errno.
   func sendSegments(
     _ bytes: UnsafeRawBufferPointer, segmentByteCount: Int, to path: Path, trafficClass: UInt8
   ) -> Int32 {
@@ -180,15 +181,16 @@ extension UDPSocket.Received {
   }
 }
 
-/// A non-blocking UDP socket to which local clients send what is forwarded through the tunnel,
-/// bound to one address or to all of a family. No call of the data path throws or allocates.
+/// A non-blocking UDP socket to which local clients send datagrams that are forwarded through the
+/// tunnel. It is bound to one address, or to all of a family. No call of the data path throws or
+/// allocates.
 struct ForwardSocket: ~Copyable {
   private let descriptor: FileDescriptor
 
   /// - Parameters:
   ///   - local: the unspecified address listens on all of its family. EACCES if the port needs
   ///     privileges, EADDRINUSE, EADDRNOTAVAIL.
-  ///   - bufferByteCount: size that the kernel's buffers are raised to if the system permits.
+  ///   - bufferByteCount: size of the kernel's buffers, as far as the system permits.
   init(listeningOn local: Endpoint, bufferByteCount: Int32) throws(SystemError) {
     var datagram = clinux_datagram(to: local)
     descriptor = FileDescriptor(
@@ -210,11 +212,11 @@ struct ForwardSocket: ~Copyable {
 
   /// The result of receiving a datagram into a buffer.
   struct Received: BitwiseCopyable {
-    /// Bytes in the buffer; or -errno, and then the other fields have no meaning. -EAGAIN means
-    /// that no datagram is waiting; any other error concerns one datagram, and receiving goes on
+    /// Bytes in the buffer, or -errno; with -errno the other fields have no meaning. -EAGAIN means
+    /// that no datagram is queued. Any other error concerns one datagram, and receiving continues
     /// (R37).
     var byteCount: Int
-    /// The client, and which of our addresses it sent to.
+    /// The client, and the local address to which it sent the datagram.
     var client: Path
     var trafficClass: UInt8
     /// The datagram was longer than the buffer (R1).
@@ -230,10 +232,11 @@ struct ForwardSocket: ~Copyable {
       isTruncated: datagram.is_truncated != 0)
   }
 
-  /// Sends one datagram to a client, from the address that the client sent to. 0, or -errno.
+  /// Sends one datagram to a client, from the address to which the client sent. Returns 0 or
+  /// -errno.
   ///
-  /// It is an error if that address is no longer ours: the client would not accept an answer from
-  /// another one.
+  /// If that address is no longer ours, this fails: the client would not accept an answer from
+  /// another address.
   func send(
     _ bytes: UnsafeRawBufferPointer, to client: Path, trafficClass: UInt8
   ) -> Int32 {

@@ -1,8 +1,8 @@
 import CLinux
 import Culvert
 
-/// The pair of UDP sockets, IPv4 and IPv6, on one port. Either may be missing if the host does not
-/// support the family (R23).
+/// An IPv4 and an IPv6 UDP socket on the same port. One of them is missing if the host does not
+/// support its family (R23).
 package struct UDPSockets: ~Copyable {
   private(set) var ipv4: UDPSocket = .none
   private(set) var ipv6: UDPSocket = .none
@@ -13,18 +13,17 @@ package struct UDPSockets: ~Copyable {
   /// Size of each socket's receive buffer, in bytes.
   let bufferByteCount: Int32
 
-  /// The ways in which datagrams may be sent: of gso and mmsg. The lane removes one that has
-  /// failed.
+  /// The offloads for sending, gso and mmsg, that are in use. The lane removes one that has failed.
   private(set) var sending: Offloads
-  /// The ways in which they may be received: of gro and mmsg.
+  /// The offloads for receiving, gro and mmsg, that are in use.
   private(set) var receiving: Offloads
 
   /// Attempts to find a random port that is free for both IPv4 and IPv6 (R22, as wireguard-go).
   static let attempts = 100
 
   /// Default size of a receive buffer, in bytes. One TCP flow has up to 6 MB in flight, and
-  /// datagrams that do not fit while the CPU is busy elsewhere are lost. The kernel reserves twice
-  /// this number for data and bookkeeping. A small board has neither the memory nor the speed.
+  /// datagrams that do not fit while the CPU is busy are lost. The kernel allows twice this number
+  /// for data and bookkeeping. A small board has neither the memory nor the speed for more.
   package static func defaultBufferByteCount(for profile: Profile) -> Int {
     switch profile {
     case .tiny: 1 << 20
@@ -45,9 +44,9 @@ package struct UDPSockets: ~Copyable {
 
   // MARK: Opening and closing
 
-  /// Binds both sockets to `port`, 0 for a random one. Returns true if the descriptors are new and
-  /// must be added to epoll, false if the sockets already had this port and nothing changed (R39).
-  /// On an error the sockets stay as they were.
+  /// Binds both sockets to `port`; 0 means a random port. Returns true if the descriptors are new
+  /// and must be added to epoll, false if the sockets already had this port and nothing changed
+  /// (R39). After an error the sockets are unchanged.
   @discardableResult
   mutating func bind(port wanted: UInt16) throws(SystemError) -> Bool {
     if isOpen && wanted != 0 && wanted == port { return false }
@@ -86,7 +85,7 @@ package struct UDPSockets: ~Copyable {
     }
   }
 
-  /// Finds out which of the offloads the kernel supports.
+  /// Determines which of the offloads the kernel supports.
   private mutating func probe() {
     let hasGSO = (!ipv4.isOpen || ipv4.hasSegmentation) && (!ipv6.isOpen || ipv6.hasSegmentation)
     if !hasGSO { sending.subtract(.gso) }

@@ -1,6 +1,6 @@
 import CLinux
 
-/// One ready descriptor. The layout of `clinux_event`, which events.c asserts.
+/// One ready descriptor. It has the layout of `clinux_event`, which events.c asserts.
 package struct EpollEvent: Sendable, BitwiseCopyable {
   /// The token that the descriptor was added with.
   package var token: UInt64 = 0
@@ -14,7 +14,7 @@ package struct EpollEvent: Sendable, BitwiseCopyable {
 package struct Epoll: ~Copyable {
   private let descriptor: FileDescriptor
 
-  /// Events to wait for, or events that were found.
+  /// Events to wait for, or events that occurred.
   package struct Interest: OptionSet, Sendable, BitwiseCopyable {
     package let rawValue: UInt32
 
@@ -25,11 +25,11 @@ package struct Epoll: ~Copyable {
 
     package static var readable: Interest { Interest(rawValue: UInt32(CLINUX_READABLE)) }
     package static var writable: Interest { Interest(rawValue: UInt32(CLINUX_WRITABLE)) }
-    /// Only found: error or hang-up. A read or a write returns which.
+    /// Only as a result: error or hang-up. A read or write returns the errno.
     package static var failed: Interest { Interest(rawValue: UInt32(CLINUX_FAILED)) }
-    /// Only to wait for: one event, then none until `modify`.
+    /// Only as a request: one event, then none until `modify`.
     package static var once: Interest { Interest(rawValue: UInt32(CLINUX_ONCE)) }
-    /// Only to wait for: changes of state, not states.
+    /// Only as a request: changes of readiness (edge-triggered), not the state.
     package static var edge: Interest { Interest(rawValue: UInt32(CLINUX_EDGE)) }
   }
 
@@ -47,7 +47,7 @@ package struct Epoll: ~Copyable {
     try checked(clinux_epoll_modify(descriptor.raw, raw, interest.rawValue, token))
   }
 
-  /// Closing a descriptor that was not duplicated removes it too.
+  /// Not needed before a descriptor is closed, unless it was duplicated.
   package func remove(_ raw: Int32) throws(SystemError) {
     try checked(clinux_epoll_remove(descriptor.raw, raw))
   }
@@ -65,7 +65,7 @@ package struct Epoll: ~Copyable {
   }
 }
 
-/// Tokens of epoll events: the kind of descriptor in the low byte, and which one above it.
+/// Tokens of epoll events: the kind of descriptor in the low byte, and its indexes above.
 enum Token {
   static let tun: UInt64 = 1
   static let ipv4: UInt64 = 2
@@ -85,7 +85,7 @@ enum Token {
     case connection(hop: Int, index: Int)
   }
 
-  /// Whether packets or datagrams arrive at the descriptor.
+  /// Whether the descriptor delivers packets or datagrams.
   static func isLane(_ token: UInt64) -> Bool {
     token == tun || token == ipv4 || token == ipv6 || token & 0xff == client
   }

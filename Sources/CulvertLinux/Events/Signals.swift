@@ -1,7 +1,7 @@
 import CLinux
 
-/// A descriptor that signals are read from. Opened before any thread is started: threads inherit
-/// that the signals are blocked.
+/// A descriptor from which signals are read. It must be opened before any thread is started,
+/// because threads inherit the set of blocked signals.
 package struct Signals: ~Copyable {
   private let descriptor: FileDescriptor
 
@@ -18,7 +18,7 @@ package struct Signals: ~Copyable {
     descriptor = FileDescriptor(taking: try checked(clinux_signals_open()))
   }
 
-  /// Blocks the signals: from here on they wait until a descriptor reads them.
+  /// Blocks the signals. From then on they stay pending until they are read from a descriptor.
   static func hold() throws(SystemError) {
     try checked(clinux_signals_hold())
   }

@@ -1,11 +1,12 @@
 import CLinux
 import Culvert
 
-/// The one timer, armed to the earliest deadline.
+/// The process's only timer, armed for the earliest deadline.
 package struct Timer: ~Copyable {
   private let descriptor: FileDescriptor
   private let isBoottime: Int32
-  /// The deadline that the kernel's timer is set to, so that the same deadline costs no call.
+  /// The deadline for which the kernel's timer is armed. Arming it for the same deadline again
+  /// costs no system call.
   private var armed: Deadline = .never
 
   package init() throws(SystemError) {
@@ -18,19 +19,19 @@ package struct Timer: ~Copyable {
   @inline(__always)
   package var raw: Int32 { descriptor.raw }
 
-  /// Arms the timer if `deadline` is earlier than what it is set to.
+  /// Arms the timer if `deadline` is earlier than the one for which it is armed.
   ///
-  /// A timer that fires too early costs one look at the deadlines. To move it with every packet
-  /// that postpones a deadline would cost a system call each.
+  /// If the timer fires too early, this only costs a check of the deadlines. Postponing it with
+  /// each packet that postpones a deadline would cost a system call per packet.
   package mutating func armIfEarlier(_ deadline: Deadline) {
     if deadline < armed { arm(deadline) }
   }
 
-  /// Fires once, at `deadline`; at once if that is past; not at all for `never`.
+  /// Fires once at `deadline`, immediately if that has passed, and not at all for `never`.
   package mutating func arm(_ deadline: Deadline) {
     if deadline == armed { return }
     armed = deadline
-    // Neither can fail: the descriptor is a timer, and the shim keeps the time in range.
+    // Neither call can fail: the descriptor is a timer, and CLinux keeps the time in range.
     if let instant = deadline.instant {
       _ = clinux_timer_arm(descriptor.raw, isBoottime, instant.nanoseconds)
     } else {
@@ -38,7 +39,7 @@ package struct Timer: ~Copyable {
     }
   }
 
-  /// Clears the expiry. True if the timer had fired; if not, it has been armed again since.
+  /// Clears the expiry. Returns true if the timer had fired, false if it has been re-armed since.
   @discardableResult
   package mutating func acknowledge() -> Bool {
     let hasFired = clinux_timer_acknowledge(descriptor.raw) != 0

@@ -1,17 +1,17 @@
 import Culvert
 
-/// Stands in for the TUN when there is none: local sockets, and the flows of their clients through
-/// a channel of the innermost tunnel.
+/// Replaces the TUN in `culvert forward`: local sockets, and the flows of their clients through a
+/// channel of the innermost tunnel.
 ///
-/// A handle that all workers hold a copy of. The channel and the flows are used under the tunnel's
-/// lock. Datagrams from clients belong to the leader, datagrams to clients to the worker whose
-/// ticket is next in the inbound lane.
+/// This is a handle, of which every worker has a copy. The channel and the flows are used under the
+/// tunnel's lock. Datagrams from clients are used only by the leader, and datagrams to clients only
+/// by the worker whose ticket is next in the inbound lane.
 struct Forwarding: BitwiseCopyable {
   private let channelPointer: UnsafeMutablePointer<DatagramChannel>
   private let forwarderPointer: UnsafeMutablePointer<Forwarder>
   private let clientsPointer: UnsafeMutablePointer<ForwarderBatch>
   private let answersPointer: UnsafeMutablePointer<ForwarderBatch>
-  /// By mapping; those beyond the last are none.
+  /// One per mapping; the rest of the table is `none`.
   private let sockets: UnsafeMutablePointer<ForwardSocket>
 
   var channel: DatagramChannel {
@@ -22,22 +22,23 @@ struct Forwarding: BitwiseCopyable {
     unsafeAddress { UnsafePointer(forwarderPointer) }
     nonmutating unsafeMutableAddress { forwarderPointer }
   }
-  /// What clients have sent.
+  /// Datagrams from clients.
   private var clients: ForwarderBatch {
     unsafeAddress { UnsafePointer(clientsPointer) }
     nonmutating unsafeMutableAddress { clientsPointer }
   }
-  /// What is sent to clients.
+  /// Datagrams to clients.
   private var answers: ForwarderBatch {
     unsafeAddress { UnsafePointer(answersPointer) }
     nonmutating unsafeMutableAddress { answersPointer }
   }
 
-  /// Errors of single datagrams that one call skips (R37).
+  /// How many errors of single datagrams one call skips (R37).
   private static let errorsPerCall = 64
 
   init(carvingFrom arena: inout Arena, limits: Limits) {
-    // Start-up: the arena is not sealed yet, and it holds plain values only.
+    // On the heap, which may be used before the arena is sealed: the arena can only contain trivial
+    // values.
     channelPointer = .allocate(capacity: 1)
     channelPointer.initialize(to: DatagramChannel(carvingFrom: &arena, limits: limits))
     forwarderPointer = .allocate(capacity: 1)
@@ -67,9 +68,9 @@ struct Forwarding: BitwiseCopyable {
 
   // MARK: Start
 
-  /// Opens the sockets of all mappings. Their clients may begin to send.
+  /// Opens the sockets of all mappings. Clients may then begin to send.
   ///
-  /// - Parameter bufferByteCount: receive buffer of each, as far as the kernel allows it.
+  /// - Parameter bufferByteCount: receive buffer of each socket, as far as the kernel allows.
   func start(
     _ mappings: ForwardList, bufferByteCount: Int, in epoll: borrowing Epoll
   ) throws(ForwardFailure) {
@@ -91,7 +92,7 @@ struct Forwarding: BitwiseCopyable {
     }
   }
 
-  /// Checks that the tunnel, which is configured by now, has a route to every destination.
+  /// Checks that the configured tunnel has a route and a source address for every destination.
   func check(
     _ mappings: ForwardList, _ tunnel: borrowing Tunnel
   ) throws(ForwardFailure) {
@@ -109,10 +110,10 @@ struct Forwarding: BitwiseCopyable {
 
   // MARK: From clients
 
-  /// Datagrams that `receive` has received.
+  /// The number of datagrams that `receive` has received.
   var clientCount: Int { clients.count }
 
-  /// Receives what clients have sent to a mapping's socket, as much as fits.
+  /// Receives datagrams from a mapping's clients, as many as fit.
   func receive(_ mapping: Int) -> LaneResult {
     var result = LaneResult(isDrained: false)
     var errors = 0
@@ -136,8 +137,8 @@ struct Forwarding: BitwiseCopyable {
     return result
   }
 
-  /// Makes datagrams that were received, from `index` on, packets in `batch`, which is empty.
-  /// Returns the index to continue at. Under the tunnel's lock.
+  /// Turns received datagrams, from `index` on, into packets in `batch`, which must be empty.
+  /// Returns the index at which to continue. Call it under the tunnel's lock.
   func fill(_ batch: inout OutboundBatch, from index: Int, at now: Instant) -> Int {
     forwarder.forward(from: clients, at: index, &channel, into: &batch, at: now)
   }
@@ -145,7 +146,7 @@ struct Forwarding: BitwiseCopyable {
   // MARK: To clients
 
   /// Collects answers among the packets that the innermost tunnel has delivered, from `index` on,
-  /// as many as there is room for. Returns the index to continue at. Under the tunnel's lock.
+  /// as many as fit. Returns the index at which to continue. Call it under the tunnel's lock.
   func collectAnswers(
     in batch: borrowing InboundBatch, from index: Int, at now: Instant
   ) -> Int {
@@ -153,14 +154,14 @@ struct Forwarding: BitwiseCopyable {
     return forwarder.collectAnswers(from: batch, at: index, &channel, into: &answers, at: now)
   }
 
-  /// Sends the collected answers. Returns how many the kernel has refused.
+  /// Sends the collected answers. Returns how many the kernel refused.
   func sendAnswers() -> Int {
     var failures = 0
     for index in 0..<answers.count where !send(answers[index]) { failures += 1 }
     return failures
   }
 
-  /// Releases the memory of the answers, and counts them. Under the tunnel's lock.
+  /// Releases the memory of the answers, and counts them. Call it under the tunnel's lock.
   func releaseAnswers(failures: Int) {
     channel.release()
     forwarder.count(.answered, UInt64(answers.count - failures))

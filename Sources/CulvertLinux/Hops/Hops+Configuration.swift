@@ -2,20 +2,20 @@ import Culvert
 
 /// Why the hops cannot be configured, in one line for the user.
 enum HopFailure: Error {
-  /// Reported already.
+  /// The error has already been reported.
   case file
   case lacks(HopSubject)
   case system(SystemError)
 }
 
-/// What a file lacks that configures a tunnel without an interface of its own.
+/// What is missing in the file of a tunnel that has no interface.
 struct HopSubject: @unchecked Sendable {
   /// NUL-terminated, as the user gave it.
   let path: UnsafePointer<CChar>
   let text: StaticString
 }
 
-/// From configuration files to configured hops, at start.
+/// Configures the hops from configuration files at startup.
 extension Hops {
   /// Reads the files and applies them.
   ///
@@ -35,7 +35,7 @@ extension Hops {
     _ hop: Int, _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer,
     at now: Instant
   ) throws(HopFailure) {
-    // Start-up: the heap may still be used.
+    // The heap may be used, because the arena is not sealed yet.
     let bytes = UnsafeMutableRawBufferPointer.allocate(
       byteCount: ConfigFileSettings.byteCount, alignment: 16)
     defer { bytes.deallocate() }
@@ -44,7 +44,7 @@ extension Hops {
       var file = ConfigFile(path, memory: memory)
       try file.load(into: &self[hop].tunnel, &settings, at: now)
     } catch {
-      // Reported here: the error points into memory that ends with this function.
+      // Reported here, because the error points into memory that this function deallocates.
       error.report()
       throw .file
     }
@@ -61,7 +61,8 @@ extension Hops {
     }
   }
 
-  /// Checks for what cannot be added later: without an interface, ip(8) cannot set addresses.
+  /// Checks that nothing is missing that cannot be added later: without an interface, ip(8) cannot
+  /// set addresses.
   private func check(
     _ hop: Int, _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
   ) throws(HopFailure) {
@@ -83,8 +84,8 @@ extension Hops {
     }
   }
 
-  /// Sets a hop's addresses: the innermost hop's on its interface, the others' as those that the
-  /// hop inside sends from.
+  /// Sets a hop's addresses: those of the innermost hop on its interface, those of the others as
+  /// the source addresses of the next inner hop.
   private func setAddresses(_ hop: Int, _ settings: ConfigFileSettings) throws(SystemError) {
     if hop > 0 {
       for index in settings.addresses.indices.reversed() {
@@ -108,7 +109,8 @@ extension Hops {
     }
     try LinkSetup.start(index, mtu: mtu, in: namespace.raw)
   }
-  /// Sets the addresses that clients' datagrams are sent from: the first of each family.
+
+  /// Sets the source addresses of clients' datagrams: the first address of each family.
   private func setAddresses(of forwarding: Forwarding, _ settings: ConfigFileSettings) {
     for index in settings.addresses.indices.reversed() {
       let address = settings.addresses[index].address

@@ -1,16 +1,16 @@
 import CLinux
 import Culvert
 
-/// The MTU of each hop. Unless somebody has set it, it is derived from the hop around: a sealed
-/// packet of one tunnel must fit into a packet of the next, and the outermost hop's into the MTU of
-/// the path to its peers.
+/// The MTU of each hop. Unless the user has set it, it is derived from the next outer hop: a sealed
+/// packet of one tunnel must fit into a packet of the next. The outermost hop's MTU is derived from
+/// the routes to its peers.
 extension Hops {
   /// Outer IPv4 or IPv6 header, UDP header, transport header and tag (whitepaper 5.4.6).
   static func overhead(_ family: IPAddress.Family) -> Int {
     (family == .ipv4 ? 20 : 40) + 8 + WireGuard.overheadByteCount
   }
 
-  /// No MTU is below this, even if the path carries less: a tunnel would be of no use.
+  /// No derived MTU is below this, even if the path carries less: the tunnel would be useless.
   private static let least = 576
 
   /// Whether MTUs are derived from the path; a single tunnel with an interface keeps its own.
@@ -22,7 +22,8 @@ extension Hops {
     var mtu = outermost.fixedMTU ?? outermostMTU()
     var hop = count - 1
     while hop > 0 {
-      // IPv6 needs an MTU of 1280; the hop around fragments what is larger than its own.
+      // IPv6 needs an MTU of 1280. Sealed packets that then exceed the MTU further out are
+      // fragmented there.
       if channels[hop - 1].ipv6 != nil { mtu = max(mtu, Policy.ipv6MinimumMTU) }
       self[hop].tunnel.setMTU(min(mtu, self[hop].tunnel.limits.maximumMTU))
       if channels[hop - 1].mtu != mtu { channels[hop - 1].setMTU(mtu) }
@@ -41,19 +42,19 @@ extension Hops {
     if forwarding.channel.mtu != mtu { forwarding.channel.setMTU(mtu) }
   }
 
-  /// The largest packet that fits, sealed, into one of `outer` bytes.
+  /// The largest packet that fits, sealed, into a packet of `outer` bytes.
   ///
-  /// A multiple of 16: the other end pads to that without knowing our limit (whitepaper section
-  /// 5.4.6). An interface with IPv6 addresses keeps the minimum of IPv6, and large packets are
-  /// fragmented.
+  /// It is a multiple of 16, because the other end pads to that without knowing our limit
+  /// (whitepaper section 5.4.6). An interface with IPv6 addresses keeps at least the minimum MTU of
+  /// IPv6; sealed packets that are then too large are fragmented.
   private func room(of hop: Int, within outer: Int) -> Int {
     let fitting = (outer - Hops.overhead(family(of: hop))) & ~(WireGuard.paddingByteCount - 1)
     let isIPv6 = hop == 0 && innermost.hasIPv6
     return max(fitting, isIPv6 ? Policy.ipv6MinimumMTU : Hops.least)
   }
 
-  /// The smallest MTU of the routes to the outermost peers, less the headers; at most WireGuard's
-  /// default.
+  /// The smallest MTU of the routes to the outermost hop's peers, minus the headers; at most
+  /// WireGuard's default.
   private func outermostMTU() -> Int {
     var mtu = Policy.defaultMTU
     let ownIndex = innermost.tun.isOpen ? (try? innermost.tun.interfaceIndex()) ?? 0 : 0
@@ -73,7 +74,7 @@ extension Hops {
   }
 
   /// The family with the largest headers among the hop's endpoints: IPv4 only if all peers have
-  /// endpoints of it.
+  /// IPv4 endpoints.
   private func family(of hop: Int) -> IPAddress.Family {
     var next = self[hop].tunnel.firstPeer
     if next == nil { return .ipv6 }
@@ -93,8 +94,8 @@ extension Hops {
   }
 }
 
-/// When the MTUs are to be derived again: after a change, but at most once a second, as whoever can
-/// make a peer roam or an interface change must not keep the process busy.
+/// Decides when the MTUs are derived again: after a change, but at most once per second, so that
+/// somebody who makes a peer roam or an interface change cannot keep the process busy.
 struct MTUUpdates: BitwiseCopyable {
   private var seenEndpointChanges: UInt64 = 0
   private var hasLinkChanged = false
@@ -102,10 +103,10 @@ struct MTUUpdates: BitwiseCopyable {
 
   private static let interval = nanosecondsPerSecond
 
-  /// Some interface or route has changed: perhaps one that the outermost datagrams leave by.
+  /// Some interface has changed, perhaps the one through which the outermost datagrams leave.
   mutating func noticeLinkChange() { hasLinkChanged = true }
 
-  /// Whether anything has changed: another endpoint may be of another family or have another route.
+  /// Whether anything has changed. A new endpoint may have another family or another route.
   func isPending(_ hops: Hops) -> Bool {
     hops.derivesMTU && (hasLinkChanged || hops.endpointChanges != seenEndpointChanges)
   }
@@ -123,20 +124,20 @@ struct MTUUpdates: BitwiseCopyable {
 }
 
 /// The MTU of the route to an address, or of its interface. Path MTUs learned from ICMP are
-/// ignored, as anybody can forge them.
+/// ignored, because ICMP errors can be forged.
 package enum RouteMTU {
   /// Bytes; nil if there is no route. Nothing is sent.
   ///
   /// - Parameters:
   ///   - scope: interface of a link-local address.
   ///   - mark: the firewall mark of the datagrams; routes may depend on it.
-  ///   - skippedIndex: our own interface, whose routes are ignored; 0 for none.
+  ///   - skippedIndex: our own interface; a route through it counts as none. 0 for no interface.
   package static func find(
     to address: IPAddress, scope: UInt32 = 0, mark: UInt32 = 0, skippedIndex: UInt32 = 0
   ) -> Int? {
     // fe80::/10 is on every link.
     if address.family == .ipv6, address.high >> 54 == 0x3fa, scope == 0 { return nil }
-    // The port does not matter; 9 discards.
+    // The port does not matter; 9 is the discard service.
     var target = clinux_datagram(to: Endpoint(address: address, port: 9, scope: scope))
     let mtu = clinux_link_route_mtu(&target, mark, skippedIndex)
     guard mtu > 0 else { return nil }

@@ -1,20 +1,21 @@
 import Culvert
 
-/// The tunnels of one process, one inside the other: the innermost first, which has the TUN, and
-/// the outermost last, which has the sockets. Without nesting they are the same. Between a hop and
-/// the one around it is a channel, which is the inner hop's socket.
+/// The nested tunnels of one process. The first is the innermost, which has the TUN; the last is
+/// the outermost, which has the sockets. Without nesting they are the same. Between a hop and the
+/// next outer one is a channel, which acts as the inner hop's socket.
 ///
-/// A handle that all workers hold a copy of. The elements are accessed in place; for them
-/// `Gates.tunnel` must be held, or no batch may be in flight, unless `Interface` says otherwise.
+/// This is a handle, of which every worker has a copy. The elements are accessed in place. To
+/// access them, a worker must hold `Gates.tunnel`, or no batch may be in flight, except as
+/// described in `Interface`.
 struct Hops: BitwiseCopyable {
-  /// More than anybody nests: each hop takes 60 or 80 bytes of every packet.
+  /// More than anybody needs: each hop takes 60 or 80 bytes of every packet.
   static let maximum = 4
 
   private let interfaces: UnsafeMutablePointer<Interface>
-  /// One fewer than hops: that at index i is between the hops i and i + 1.
+  /// One fewer than there are hops: channel i is between the hops i and i + 1.
   let channels: UnsafeMutablePointer<DatagramChannel>
   let count: Int
-  /// What the innermost hop has in place of a TUN, if anything.
+  /// The innermost hop's replacement for a TUN; nil if it has a TUN.
   let forwarding: Forwarding?
 
   subscript(hop: Int) -> Interface {
@@ -31,7 +32,7 @@ struct Hops: BitwiseCopyable {
   }
 
   var isNested: Bool { count > 1 }
-  /// Local clients in place of the innermost hop's TUN.
+  /// Whether the innermost hop has local clients instead of a TUN.
   var isForwarding: Bool { forwarding != nil }
 
   /// The earliest deadline of all tunnels, channels and flows.
@@ -44,8 +45,9 @@ struct Hops: BitwiseCopyable {
     return next
   }
 
-  /// Applies the firewall mark. A mark on a hop without sockets is meant for the sockets that its
-  /// datagrams leave by: wg-quick(8) marks the innermost. The outermost hop's own takes precedence.
+  /// Applies the firewall mark of nested hops to the outermost hop's sockets. A mark on an inner
+  /// hop is meant for these too, because its datagrams leave through them: wg-quick(8) marks the
+  /// innermost hop. The outermost hop's own mark takes precedence.
   func updateMark(at now: Instant) {
     guard isNested else { return }
     var mark = outermost.firewallMark
@@ -104,7 +106,7 @@ struct Hops: BitwiseCopyable {
     channels.deallocate()
   }
 
-  /// - Parameter cipher: seals and opens transport data.
+  /// - Parameter cipher: the cipher for transport data.
   func start(cipher: TransportCipher) {
     var entropy = Entropy.sodium
     for hop in 0..<count {
@@ -115,14 +117,14 @@ struct Hops: BitwiseCopyable {
     }
   }
 
-  /// Sets the hops around the innermost up: they have no interface that could be up or down.
+  /// Brings the outer hops up. They have no interface that could be up or down.
   func setOuterUp(at now: Instant) {
     guard isNested else { return }
     for hop in 1..<count { self[hop].setUp(true, at: now) }
   }
 
-  /// Stores the last handshake timestamps: the next start continues there. Only after a crash does
-  /// it have to skip ahead.
+  /// Stores the last handshake timestamps, so that the next start continues from them. Only after a
+  /// crash does it have to skip ahead.
   func storeTimestamps() {
     for hop in 0..<count {
       if let stamp = self[hop].tunnel.lastTimestamp { _ = self[hop].stamps.write(stamp) }
@@ -131,8 +133,8 @@ struct Hops: BitwiseCopyable {
 
   // MARK: Counters
 
-  /// Writes every verdict with a count on standard error, for SIGUSR1; with the hop's name if there
-  /// are several hops.
+  /// Writes every counter that is not zero to standard error, for SIGUSR1. The hop's name is added
+  /// if there are several hops.
   func writeCounters() {
     for hop in 0..<count {
       for value in 0..<Verdict.count {
@@ -180,20 +182,22 @@ struct Hops: BitwiseCopyable {
   }
 }
 
-/// What the hops carve from the arena: of all tunnels the secrets first, which are locked in RAM.
+/// The memory of the hops, carved from the arena. The secrets of all tunnels are first, because
+/// they are locked in RAM.
 struct HopMemory: BitwiseCopyable {
   /// One for each hop, the innermost first.
   let tunnels: UnsafeMutablePointer<Tunnel>
   /// One between each two.
   let channels: UnsafeMutablePointer<DatagramChannel>
   let count: Int
-  /// In place of a TUN.
+  /// Instead of a TUN; nil if there is one.
   let forwarding: Forwarding?
 
   init(carvingFrom arena: inout Arena, limits: Limits, count: Int, isForwarding: Bool) {
     precondition(count > 0 && count <= Hops.maximum)
     self.count = count
-    // Start-up: the arena is not sealed yet, and it holds plain values only.
+    // On the heap, which may be used before the arena is sealed: the arena can only contain trivial
+    // values.
     tunnels = .allocate(capacity: count)
     channels = .allocate(capacity: count)
     HopMemory.carveTunnels(from: &arena, limits, tunnels, count)
@@ -203,7 +207,7 @@ struct HopMemory: BitwiseCopyable {
     forwarding = isForwarding ? Forwarding(carvingFrom: &arena, limits: limits) : nil
   }
 
-  /// The secrets of all tunnels come first: they are one range, which is locked.
+  /// Carves the secrets of all tunnels first, so that they are one range, which is locked.
   private static func carveTunnels(
     from arena: inout Arena, _ limits: Limits, _ tunnels: UnsafeMutablePointer<Tunnel>,
     _ count: Int
@@ -220,7 +224,7 @@ struct HopMemory: BitwiseCopyable {
     secrets.deallocate()
   }
 
-  /// The end of memory that was only measured.
+  /// Releases the heap memory of a value that was carved from a measuring arena.
   func discard() {
     forwarding?.destroy()
     tunnels.deinitialize(count: count)

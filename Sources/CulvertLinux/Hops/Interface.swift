@@ -1,8 +1,8 @@
 import Culvert
 
 /// A tunnel with its connections to the system: the TUN, the sockets, and their settings. Of nested
-/// tunnels only the innermost has a TUN and only the outermost has sockets; the others have a
-/// channel in place of the sockets.
+/// tunnels, only the innermost has a TUN and only the outermost has sockets; the others have a
+/// channel instead of sockets.
 ///
 /// The tunnel and the log are used under the tunnel's lock. The leader reads the TUN and the
 /// sockets; the worker whose ticket is next writes to them. Everything else changes only while no
@@ -11,23 +11,23 @@ struct Interface: ~Copyable {
   var tunnel: Tunnel
   var tun: TunDevice
   var sockets: UDPSockets
-  /// In place of the sockets: leads into the tunnel around this one.
+  /// Instead of sockets; leads into the next outer tunnel. Nil for the outermost hop.
   let channel: UnsafeMutablePointer<DatagramChannel>?
   var log: Log
   let stamps: TimestampFile
-  /// The port that is set; once up, the port that is bound. 0 lets the kernel choose.
+  /// The configured port; while the tunnel is up, the bound port. 0 lets the kernel choose.
   private(set) var listenPort: UInt16 = 0
   private(set) var firewallMark: UInt32 = 0
-  /// The sockets are new and not registered with epoll yet.
+  /// The sockets are new and must still be registered with epoll.
   var hasNewSockets = false
 
-  /// The MTU that somebody has set; nil if it is derived from the tunnels around this one.
+  /// The MTU that the user has set; nil if it is derived from the outer tunnels.
   var fixedMTU: Int?
   /// Whether the configuration file gives the interface an IPv6 address.
   var hasIPv6 = false
   /// The TUN's MTU as set by `assignMTU`; 0 if never.
   private var assignedMTU = 0
-  /// `Tunnel.removals` as last seen.
+  /// The last seen value of `Tunnel.removals`.
   private var seenRemovals: UInt64 = 0
 
   init(
@@ -77,14 +77,14 @@ struct Interface: ~Copyable {
     if state.isUp != tunnel.isUp { setUp(state.isUp, at: now) }
   }
 
-  /// Whether somebody else has set the MTU, so that it is no longer derived. Asks the interface:
-  /// notifications may be older than the last assignment.
+  /// Whether another process has set the MTU, so that it is no longer derived. Asks the interface,
+  /// because notifications may be older than the last assignment.
   private var isMTUForeign: Bool {
     guard let state = try? tun.state() else { return false }
     return Int(state.mtu) != assignedMTU
   }
 
-  /// Sets the TUN's MTU. The kernel's notification then leads to `apply`.
+  /// Sets the TUN's MTU. The kernel's notification then causes a call of `apply`.
   mutating func assignMTU(_ mtu: Int, at now: Instant) {
     guard fixedMTU == nil, mtu != assignedMTU, tun.isOpen else { return }
     do throws(SystemError) {
@@ -105,7 +105,7 @@ struct Interface: ~Copyable {
         try bind(listenPort)
       } catch {
         let port = listenPort
-        // Besides the port, the mark may be refused: without CAP_NET_ADMIN, or by an emulator.
+        // The mark may be refused instead of the port: without CAP_NET_ADMIN, or by an emulator.
         let isMark = sockets.mark != 0 && (error == .EPERM || error == .ENOPROTOOPT)
         log.error(at: now) {
           $0.append(isMark ? "cannot set the firewall mark of port " : "cannot listen on port ")
@@ -114,7 +114,7 @@ struct Interface: ~Copyable {
           $0.append(error)
           $0.append(isMark ? "; take FwMark out" : "; choose another with wg set listen-port")
         }
-        // It is up all the same: a free port can still be set.
+        // The tunnel goes up anyway, because a free port can still be set.
       }
     } else if let channel {
       channel[0].close()
@@ -137,8 +137,8 @@ struct Interface: ~Copyable {
     listenPort = sockets.port
   }
 
-  /// Inside a tunnel all ports are free. A random port is from the dynamic range (RFC 6335 section
-  /// 6).
+  /// Inside a tunnel, all ports are free. A random port is chosen from the dynamic range (RFC 6335
+  /// section 6).
   private func open(_ channel: inout DatagramChannel, _ port: UInt16) {
     var entropy = Entropy.sodium
     let random = 49_152 + UInt16(truncatingIfNeeded: entropy.below(16_384))
@@ -147,7 +147,7 @@ struct Interface: ~Copyable {
 
   // MARK: Settings
 
-  /// Setting the port that is bound already changes nothing (R39).
+  /// Sets the listen port. Nothing changes if it is already bound (R39).
   mutating func setListenPort(_ port: UInt16) throws(SystemError) {
     guard tunnel.isUp else {
       listenPort = port
@@ -162,7 +162,7 @@ struct Interface: ~Copyable {
     firewallMark = mark
   }
 
-  /// "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.
+  /// Logs "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.
   mutating func log(_ event: Event, at now: Instant) {
     log.verbose(at: now) { line in
       line.append("peer(")
@@ -172,7 +172,7 @@ struct Interface: ~Copyable {
     }
   }
 
-  /// Counts and logs what went wrong with a batch.
+  /// Counts and logs the errors of a batch.
   mutating func report(_ result: LaneResult, _ what: StaticString, at now: Instant) {
     if result.failedWriteCount > 0 { tunnel.didFailToDeliver(result.failedWriteCount) }
     report(result.error, what, at: now)
@@ -181,7 +181,7 @@ struct Interface: ~Copyable {
     while let (name, offload) = Offloads.named(index) {
       index += 1
       guard result.lost.contains(offload) else { continue }
-      // Logged once, as it is not tried again.
+      // Logged only once, because the offload is not tried again.
       log.error(at: now) {
         $0.append("the kernel refuses the offload ")
         $0.append(name)
@@ -201,8 +201,7 @@ struct Interface: ~Copyable {
   }
 }
 
-/// What one batch has met at its descriptors, for the log. The tunnel counts the packets
-/// themselves.
+/// The results of one batch's system calls, for the log. The tunnel counts the packets themselves.
 struct LaneResult {
   /// The descriptor has no more data. Otherwise the batch was full and there may be more.
   var isDrained = true

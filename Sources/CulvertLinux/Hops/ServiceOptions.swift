@@ -18,10 +18,10 @@ package struct ServiceOptions {
   /// The innermost tunnel's configuration file, NUL-terminated, as long-lived as the process; nil
   /// if it is configured through its socket.
   package var config: UnsafePointer<CChar>?
-  /// Those of the outer hops.
+  /// The configuration files of the outer hops.
   package var outerConfigs = OuterConfigs()
 
-  /// The ports to forward in place of an interface; empty for a tunnel with an interface.
+  /// The ports to forward instead of creating an interface; empty for a tunnel with an interface.
   package var forwards = ForwardList()
   var isForwarding: Bool { !forwards.isEmpty }
 
@@ -33,8 +33,8 @@ package struct ServiceOptions {
   }
 }
 
-/// The configuration files of the outer hops, the one next to the innermost first: NUL-terminated
-/// paths, as long-lived as the process.
+/// The configuration files of the outer hops, starting with the one next to the innermost:
+/// NUL-terminated paths, as long-lived as the process.
 package struct OuterConfigs: Sendable {
   private static var capacity: Int { Hops.maximum - 1 }
   private var first: UInt = 0
@@ -72,7 +72,7 @@ package struct OuterConfigs: Sendable {
 
 /// The mappings of a command line, as long-lived as the process. Copies of a list share them.
 ///
-/// The list is behind a pointer, as the options that contain it are passed by value.
+/// The list is behind a pointer, because the options that contain it are passed by value.
 package struct ForwardList: @unchecked Sendable {
   /// Nil while there are none.
   private var mappings: UnsafeMutablePointer<ForwardMapping>?

@@ -1,7 +1,8 @@
 import CLinux
 import Culvert
 
-/// Sends what a batch has sealed through the sockets, with as few calls as the kernel allows.
+/// Sends the sealed datagrams of a batch through the sockets, with as few system calls as the
+/// kernel allows.
 struct DatagramSender: ~Copyable {
   /// For sendmmsg.
   private let slices: UnsafeMutablePointer<clinux_slice>
@@ -13,8 +14,8 @@ struct DatagramSender: ~Copyable {
     ).baseAddress!.assumingMemoryBound(to: clinux_slice.self)
   }
 
-  /// Sends the datagram at `index`, and with it as many as one call can send. Returns how many
-  /// outputs that were.
+  /// Sends the datagram at `index`, together with as many of the next ones as one call can send.
+  /// Returns the number of outputs that were handled.
   func send(
     _ batch: inout OutboundBatch, _ index: Int, _ sockets: borrowing UDPSockets,
     _ result: inout LaneResult
@@ -68,24 +69,25 @@ struct DatagramSender: ~Copyable {
     switch SystemError(code: error) {
     case SystemError(code: 0): return count
     case .EAGAIN, .ENOBUFS, .EPERM:
-      // Each of them alone would fail too: they are lost, and counted.
+      // Each datagram would also fail alone. They are dropped and counted.
       for datagram in index..<index + count { batch.didFail(datagram) }
       result.error = SystemError(code: error)
       return count
     case .EIO, .ENOPROTOOPT, .EOPNOTSUPP:
-      // The device cannot compute checksums, or the kernel cannot segment: disabled for good.
+      // The device cannot compute checksums, or the kernel cannot segment. GSO is not used again.
       result.lost.insert(.gso)
       for datagram in index..<index + count { sendOne(&batch, datagram, sockets, &result) }
     default:
       let failures = resend(&batch, index, count, sockets, &result)
-      // Single datagrams were accepted, from the same source address: the segment size was refused.
+      // The single datagrams were accepted with the same source address, so the kernel had refused
+      // the segment size.
       if failures == 0 { batch.didRefuseSegments(index) }
     }
     return count
   }
 
-  /// Sends one by one what was refused together. Returns how many are refused again or lose their
-  /// source address. If the network cannot be reached, the rest is not tried.
+  /// Sends datagrams one by one that were refused together. Returns how many of them fail or lose
+  /// their source address. If the network cannot be reached, the rest is not tried.
   private func resend(
     _ batch: inout OutboundBatch, _ index: Int, _ count: Int, _ sockets: borrowing UDPSockets,
     _ result: inout LaneResult
@@ -103,8 +105,8 @@ struct DatagramSender: ~Copyable {
     return failures
   }
 
-  /// Sends datagrams of any sizes on one path in one call. If the kernel stops at one of them, the
-  /// caller continues there (R20).
+  /// Sends datagrams of any size on one path in one call. If the kernel stops at one of them, the
+  /// caller continues with that one (R20).
   private func sendMany(
     _ batch: inout OutboundBatch, _ index: Int, _ run: Int, _ path: Path, _ trafficClass: UInt8,
     _ sockets: borrowing UDPSockets, _ result: inout LaneResult

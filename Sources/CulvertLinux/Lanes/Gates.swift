@@ -1,16 +1,16 @@
 import CLinux
 import Culvert
 
-/// What keeps the workers apart, in the order in which a worker acquires it.
+/// The locks and turnstiles of the workers, in the order in which a worker acquires them.
 struct Gates: BitwiseCopyable {
-  /// Held by the leader: the one worker that waits for events, reads and receives, and runs the
+  /// Held by the leader, the one worker that waits for events, reads and receives, and runs the
   /// control path. Guards `EventLoop`.
   let lead: Lock
   /// Keep the batches of each lane in order during its last steps.
   let outbound: Turnstile
   let inbound: Turnstile
-  /// Guards the tunnels' tables, the channels and flows, the timer and the logs. Held for one table
-  /// step of a batch, never over the cipher or a system call that moves packets.
+  /// Guards the tunnels' tables, the channels and flows, the timer and the logs. It is held for one
+  /// table step of a batch, but never during encryption or a system call that moves packets.
   let tunnel: Lock
 
   init(carvingFrom arena: inout Arena) {
@@ -53,11 +53,11 @@ struct Turnstile: BitwiseCopyable, @unchecked Sendable {
 
   func prepare() { clinux_turnstile_prepare(turnstile) }
 
-  /// - Parameter number: counts the lane's batches from 0, without gaps.
+  /// - Parameter number: the lane's batches are numbered from 0, without gaps.
   func ticket(_ number: UInt64) -> Ticket { Ticket(turnstile: self, number: number) }
 }
 
-/// A batch's place in the order of its lane. Every ticket is left once.
+/// A batch's place in the order of its lane. `leave` must be called once for every ticket.
 struct Ticket: BitwiseCopyable {
   fileprivate let turnstile: Turnstile
   fileprivate let number: UInt64
@@ -66,6 +66,6 @@ struct Ticket: BitwiseCopyable {
   func waitForTurn() { clinux_turnstile_enter(turnstile.turnstile, number) }
   /// Whether `waitForTurn` would return at once.
   var isNext: Bool { clinux_turnstile_is_open(turnstile.turnstile, number) != 0 }
-  /// Admits the next batch. Only after `waitForTurn`.
+  /// Admits the next batch. Call it only after `waitForTurn`.
   func leave() { clinux_turnstile_leave(turnstile.turnstile) }
 }

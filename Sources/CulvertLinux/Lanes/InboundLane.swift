@@ -1,11 +1,11 @@
 import CLinux
 import Culvert
 
-/// From the network to the TUN.
+/// The path from the network to the TUN.
 ///
-/// The leader calls `receive` and `accept`; then `deliver` does the rest: it opens, delivers and
-/// hands on, through all hops inside. The lane acquires the tunnel's lock itself, for one table
-/// step at a time.
+/// The leader calls `receive` and `accept`. Then `deliver` does the rest, through all inner hops:
+/// it opens the datagrams, delivers the packets, and hands them on. The lane acquires the tunnel's
+/// lock itself, for one table step at a time.
 struct InboundLane: ~Copyable {
   /// One for each hop, the innermost first.
   private let batches: UnsafeMutablePointer<InboundBatch>
@@ -14,15 +14,15 @@ struct InboundLane: ~Copyable {
   private let messages: UDPSocket.Messages
   /// The pieces of a joined packet.
   private let slices: UnsafeMutablePointer<clinux_slice>
-  /// Bytes for each datagram of a recvmmsg call. Without UDP_GRO there is no room for many of the
-  /// largest size. A datagram that is larger than this is truncated and lost; then this grows.
+  /// Bytes for each datagram of a recvmmsg call. The batch has no room for many datagrams of the
+  /// largest size. If one does not fit, it is truncated and lost, and this size is increased.
   private var datagramByteCount = InboundLane.usualByteCount
   private var callsWithoutLarge = 0
 
   private static let usualByteCount = 2048
   private static let callsToForgetLarge = 4096
-  /// Errors of single datagrams (ICMP answers to what was sent) that one call skips: receiving
-  /// continues (R37), but not endlessly in one call.
+  /// How many errors of single datagrams (from ICMP errors about sent ones) one call skips.
+  /// Receiving continues after them (R37), but not endlessly in one call.
   private static let errorsPerCall = 64
 
   /// Carves the lane; `setBatch` completes it.
@@ -38,12 +38,12 @@ struct InboundLane: ~Copyable {
     ).baseAddress!.assumingMemoryBound(to: clinux_slice.self)
   }
 
-  /// The batch for one hop. Not on a measuring arena.
+  /// Sets the batch of one hop. Not called with a measuring arena.
   func setBatch(_ batch: consuming InboundBatch, of hop: Int) {
     (batches + hop).initialize(to: batch)
   }
 
-  /// Whether packets will be joined for this TUN.
+  /// Sets whether packets are examined for joining, which depends on the TUN.
   func prepare(for tun: borrowing TunDevice) {
     batches[0].preparesJoining = !tun.joining.isEmpty
   }
@@ -52,7 +52,7 @@ struct InboundLane: ~Copyable {
 
   // MARK: Accept
 
-  /// Receives what has arrived into the outermost batch, as much as fits. `accept` is next.
+  /// Receives queued datagrams into the outermost batch, as many as fit. `accept` is next.
   mutating func receive(
     _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
   ) -> LaneResult {
@@ -66,23 +66,23 @@ struct InboundLane: ~Copyable {
 
   var isEmpty: Bool { batches[outermost].count == 0 }
 
-  /// Bytes that were received: a measure of the work that is left.
+  /// The number of bytes received: a measure of the remaining work.
   var byteCount: Int { batches[outermost].byteCount }
 
-  /// Accepts what was received.
+  /// Accepts the received datagrams.
   func accept(_ hops: Hops, _ lock: Lock, at now: Instant) {
     lock.acquire()
     accept(&hops.outermost.tunnel, at: now)
     lock.release()
   }
 
-  /// The table step alone.
+  /// The table step alone. The caller holds the lock.
   func accept(_ tunnel: inout Tunnel, at now: Instant) {
     tunnel.accept(&batches[outermost], at: now)
   }
 
-  /// Unwraps packets that `hop` has delivered, from `index` on, to datagrams of the hop inside, and
-  /// accepts them there. Returns the index to continue at.
+  /// Unwraps packets that `hop` has delivered, from `index` on, into datagrams of the next inner
+  /// hop, and accepts them there. Returns the index at which to continue.
   private func unwrapPackets(
     of hop: Int, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
   ) -> Int {
@@ -97,17 +97,16 @@ struct InboundLane: ~Copyable {
 
   // MARK: Deliver
 
-  /// Opens and delivers the accepted batch, through the hops inside, and hands the innermost hop's
-  /// packets on, to the TUN or to clients.
+  /// Opens and delivers the accepted batch through all inner hops, and hands the innermost hop's
+  /// packets on to the TUN or to clients.
   ///
-  /// What one hop has opened, the next one opens again, as much at a time as its batch has room
-  /// for. It is read where it is, so a hop's batch stays as it is until the hop inside has taken
-  /// all of it.
+  /// The packets that one hop has opened are opened again by the next inner hop, as many at a time
+  /// as its batch can hold. They are read in place, so a hop's batch stays unchanged until the next
+  /// hop has processed all of it.
   func deliver(
     _ ticket: Ticket, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
   ) {
-    // Of each hop's packets, the index of the first that is not handed on yet. As many as
-    // Hops.maximum.
+    // For each hop (at most Hops.maximum), the index of its first packet that is not handed on yet.
     var next = InlineArray<4, Int>(repeating: 0)
     var hop = outermost
     while true {
@@ -115,7 +114,7 @@ struct InboundLane: ~Copyable {
       ticket.waitForTurn()
       lock.acquire()
       hops[hop].tunnel.deliver(&batches[hop], at: now)
-      // Opened, the datagrams are in the batch's own memory.
+      // Decrypted datagrams are in the batch's own memory, so the channel's can be released.
       if hop < outermost { hops.channels[hop].release() }
       lock.release()
       next[hop] = hop == 0 ? handOn(hops, lock, &result, at: now) : 0
@@ -129,7 +128,7 @@ struct InboundLane: ~Copyable {
     }
   }
 
-  /// Hands on all packets of the innermost hop. Returns their count.
+  /// Hands on all packets of the innermost hop. Returns their number.
   private func handOn(
     _ hops: Hops, _ lock: Lock, _ result: inout LaneResult, at now: Instant
   ) -> Int {
@@ -142,7 +141,7 @@ struct InboundLane: ~Copyable {
     return batches[0].count
   }
 
-  /// Sends the answers among the packets to the clients.
+  /// Sends the answers among the packets to their clients.
   private func answer(_ forwarding: Forwarding, _ lock: Lock, at now: Instant) {
     var next = 0
     while next < batches[0].count {
@@ -238,7 +237,8 @@ struct InboundLane: ~Copyable {
       callsWithoutLarge = 0
       return
     }
-    // Anybody can send one large datagram: it must not cost the room for many forever.
+    // Anybody can send one large datagram. It must not reduce the number of datagrams per call
+    // forever.
     callsWithoutLarge = isLarge ? 0 : callsWithoutLarge + 1
     if callsWithoutLarge > Self.callsToForgetLarge { datagramByteCount = Self.usualByteCount }
   }
@@ -268,8 +268,8 @@ struct InboundLane: ~Copyable {
     }
   }
 
-  /// One write for all packets of a group. If the kernel refuses it, they are lost, and this kind
-  /// of packet is not joined again.
+  /// One write for all packets of a group. If the kernel refuses it, the packets are lost. After
+  /// EINVAL, packets of this protocol are not joined again.
   private func writeJoined(
     _ group: Int, _ tun: borrowing TunDevice, _ result: inout LaneResult
   ) {

@@ -1,55 +1,56 @@
 import CLinux
 import Culvert
 
-/// From the TUN to the network. A worker takes one batch through all steps, so packets leave in the
-/// order in which they arrived, and back-pressure is simply not reading.
+/// The path from the TUN to the network. A worker takes one batch through all steps, so packets
+/// leave in the order in which they arrived. There is no queue: under back-pressure, nothing is
+/// read.
 ///
-/// First one of the `plan` functions fills the innermost batch and has the tunnel plan it; or
-/// `planMessages` does so for the messages of any hop. Then `send` does the rest: it seals, sends
-/// and emits, through all hops around. The lane acquires the tunnel's lock itself, for one table
-/// step at a time.
+/// First one of the `plan` functions fills the innermost batch and lets the tunnel plan it, or
+/// `planMessages` does so for the messages of any hop. Then `send` does the rest, through all outer
+/// hops: it seals, sends and emits. The lane acquires the tunnel's lock itself, for one table step
+/// at a time.
 struct OutboundLane: ~Copyable {
   /// One for each hop, the innermost first.
   private let batches: UnsafeMutablePointer<OutboundBatch>
   private let hopCount: Int
   private let sender: DatagramSender
 
-  /// The largest IP packet, with or without segments in it.
+  /// The largest IP packet that the TUN delivers, segmented or not.
   private static let maximumPacket = 65_535
 
   /// Carves the lane; `setBatch` completes it.
   init(carvingFrom arena: inout Arena, hops: Int) {
     hopCount = hops
-    // The arena holds plain values only, and a batch is none to the compiler.
+    // Carved as bytes, because a batch is not a trivial type to the compiler.
     batches = arena.carveBytes(
       hops * MemoryLayout<OutboundBatch>.stride, owner: "workers: state"
     ).baseAddress!.assumingMemoryBound(to: OutboundBatch.self)
     sender = DatagramSender(carvingFrom: &arena)
   }
 
-  /// The batch for one hop. Not on a measuring arena.
+  /// Sets the batch of one hop. Not called with a measuring arena.
   func setBatch(_ batch: consuming OutboundBatch, of hop: Int) {
     (batches + hop).initialize(to: batch)
     if hop + 1 < hopCount { batches[hop].leaveRoom(forHeaders: DatagramChannel.headroom) }
   }
 
-  /// The fastest cipher on this CPU; the batch is empty.
+  /// The fastest cipher on this CPU. The batch must be empty, because its memory is used.
   func measureCipher() -> TransportCipher {
     TransportCipher.measured(scratch: batches[0].scratch) { Clock.boottime().nanoseconds }
   }
 
-  /// See `OffloadProof`; the batch is empty.
+  /// See `OffloadProof`. The batch must be empty, because its memory is used.
   func refutedOffloads(_ offloads: Offloads) -> Offloads {
     OffloadProof.refuted(offloads, memory: batches[0].scratch)
   }
 
   // MARK: Plan
 
-  /// Reads what the TUN has, as much as fits. `plan` is next.
+  /// Reads packets from the TUN, as many as fit. `plan` is next.
   func read(_ tun: borrowing TunDevice) -> LaneResult {
     var result = LaneResult(isDrained: false)
     batches[0].reset()
-    // Room for any packet: the MTU may have been raised a moment ago.
+    // Room for the largest packet, because the MTU may just have been raised.
     while let room = batches[0].room(for: OutboundLane.maximumPacket) {
       let packet = tun.read(into: room)
       guard packet.byteCount >= 0 else {
@@ -66,17 +67,17 @@ struct OutboundLane: ~Copyable {
 
   var isEmpty: Bool { batches[0].count == 0 }
 
-  /// Bytes that were read: a measure of the work that is left.
+  /// The number of bytes read: a measure of the remaining work.
   var byteCount: Int { batches[0].byteCount }
 
-  /// Plans what was read.
+  /// Plans the packets that were read.
   func plan(_ hops: Hops, _ lock: Lock, at now: Instant) {
     lock.acquire()
     hops.innermost.tunnel.plan(&batches[0], at: now)
     lock.release()
   }
 
-  /// Plans datagrams that clients have sent, from `index` on. Returns the index to continue at.
+  /// Plans datagrams from clients, from `index` on. Returns the index at which to continue.
   func planDatagrams(
     of forwarding: Forwarding, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
   ) -> Int {
@@ -90,13 +91,13 @@ struct OutboundLane: ~Copyable {
 
   /// Plans the messages of a hop's tunnel: handshakes, keepalives, staged packets.
   ///
-  /// Without the lock, since handshakes take long: no other batch may be in flight.
+  /// Does not take the lock, because handshakes take long. No other batch may be in flight.
   func planMessages(of hop: Int, _ hops: Hops, at now: Instant) {
     batches[hop].reset()
     hops[hop].tunnel.runTimers(into: &batches[hop], at: now, wall: Clock.realtime())
   }
 
-  /// Plans the messages of a channel, ICMP errors, in the tunnel of `hop`, which is around it. No
+  /// Plans the ICMP errors of a channel in the tunnel of `hop`, through which the channel leads. No
   /// other batch may be in flight.
   func planMessages(
     of channel: inout DatagramChannel, in hop: Int, _ hops: Hops, at now: Instant
@@ -108,15 +109,16 @@ struct OutboundLane: ~Copyable {
 
   // MARK: Send
 
-  /// Seals, sends and emits the planned batch of `first`, through the hops around it.
+  /// Seals, sends and emits the planned batch of hop `first`, through all outer hops.
   ///
-  /// What one hop has sealed, the next one seals again, as much at a time as its batch has room
-  /// for. It is read where it is, so a hop is done with its batch before the hop inside seals more.
+  /// The datagrams that one hop has sealed are sealed again by the next outer hop, as many at a
+  /// time as its batch can hold. They are read in place, so an outer hop finishes its batch before
+  /// the inner hop seals more.
   func send(
     from first: Int = 0, _ ticket: Ticket, _ hops: Hops, _ lock: Lock, _ result: inout LaneResult,
     at now: Instant
   ) {
-    // Of each hop's outputs, the index of the first that is not sent yet. As many as Hops.maximum.
+    // For each hop (at most Hops.maximum), the index of its first output that is not sent yet.
     var next = InlineArray<4, Int>(repeating: 0)
     var hop = first
     while true {
@@ -130,7 +132,7 @@ struct OutboundLane: ~Copyable {
         ticket.waitForTurn()
         lock.acquire()
         emit(hop, hops, at: now)
-        // Only if needed: the leader reads the sockets at the same time, to receive.
+        // Only if needed, because the leader may be using the sockets to receive at the same time.
         if hop == first, !result.lost.isEmpty {
           hops.outermost.sockets.stopSending(result.lost)
         }
@@ -141,8 +143,8 @@ struct OutboundLane: ~Copyable {
     }
   }
 
-  /// Wraps outputs of `hop`, from `index` on, in packets of the hop around, and plans them there.
-  /// Returns the index to continue at.
+  /// Wraps outputs of `hop`, from `index` on, into packets of the next outer hop, and plans them
+  /// there. Returns the index at which to continue.
   private func wrapOutputs(
     of hop: Int, from index: Int, _ hops: Hops, _ lock: Lock, at now: Instant
   ) -> Int {
@@ -155,9 +157,9 @@ struct OutboundLane: ~Copyable {
     return next
   }
 
-  /// Sends what has a way out of this hop: everything from the outermost, which has the sockets,
-  /// and ICMP errors, which return to the TUN. Returns the index of the first output that is left
-  /// for the hop around.
+  /// Sends the outputs that can leave from this hop: datagrams if it is the outermost hop, which
+  /// has the sockets, and ICMP errors, which return to the TUN. Returns the index of the first
+  /// output that is left for the next outer hop.
   private func sendOutputs(of hop: Int, _ hops: Hops, _ result: inout LaneResult) -> Int {
     let isOutermost = hop + 1 == hopCount
     var index = 0
@@ -174,7 +176,7 @@ struct OutboundLane: ~Copyable {
     return isOutermost ? index : 0
   }
 
-  /// Returns an ICMP error to the TUN, where the packet came from. A channel needs none.
+  /// Returns an ICMP error to the TUN from which the packet was read. A channel needs none.
   private func reply(
     _ bytes: UnsafeMutableRawBufferPointer, _ hop: Int, _ hops: Hops, _ result: inout LaneResult
   ) {
@@ -182,7 +184,8 @@ struct OutboundLane: ~Copyable {
     if hops.innermost.tun.write(bytes) < 0 { result.failedWriteCount += 1 }
   }
 
-  /// Counts, moves the timers, and wipes the keys: none outlives its use.
+  /// Counts the outputs, updates the timers, and wipes the batch's keys, so that no key outlives
+  /// its use.
   private func emit(_ hop: Int, _ hops: Hops, at now: Instant) {
     hops[hop].tunnel.emit(&batches[hop], at: now)
     batches[hop].reset()

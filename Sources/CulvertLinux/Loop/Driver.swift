@@ -1,9 +1,9 @@
 import Culvert
 
-/// A running tunnel, or several nested ones: what all workers share, and its start and end.
+/// A running tunnel, or several nested ones: the state that all workers share, and start and end.
 ///
-/// A handle that every worker holds a copy of. Its constants need no lock. `eventLoop` is for the
-/// leader only; the timer and the MTU updates are used under the tunnel's lock.
+/// This is a handle, of which every worker has a copy. Its constants need no lock. `eventLoop` is
+/// for the leader only. The timer and the MTU updates are used under the tunnel's lock.
 struct Driver: BitwiseCopyable {
   let hops: Hops
   let gates: Gates
@@ -23,16 +23,16 @@ struct Driver: BitwiseCopyable {
     nonmutating unsafeMutableAddress { eventLoopPointer }
   }
 
-  /// When the leader has something to do. Under the tunnel's lock.
+  /// When the leader next has something to do. Call it under the tunnel's lock.
   func nextDeadline(at now: Instant) -> Deadline {
     min(hops.nextDeadline(at: now), mtuDeadline)
   }
 
-  /// Makes sure that the leader wakes up at `deadline`. Under the tunnel's lock.
+  /// Makes sure that the leader wakes up at `deadline`. Call it under the tunnel's lock.
   func armTimer(for deadline: Deadline) { deadlines[0].timer.armIfEarlier(deadline) }
 
-  /// Reports what a batch has met, and if `armsTimer`, arms the timer: a worker that has given up
-  /// the lead may have brought a deadline forward while the leader waits.
+  /// Reports the errors of a batch. If `armsTimer`, also arms the timer: a worker that has given up
+  /// the lead may have moved a deadline forward while the leader waits for events.
   func finish(
     _ result: LaneResult, _ what: StaticString, of hop: Int = 0, armsTimer: Bool = false,
     at now: Instant
@@ -50,12 +50,12 @@ struct Driver: BitwiseCopyable {
 
   func acknowledgeTimer() { deadlines[0].timer.acknowledge() }
 
-  /// When the MTUs have to be derived again; never if nothing has changed.
+  /// When the MTUs must be derived again; never if nothing has changed.
   var mtuDeadline: Deadline { deadlines[0].mtuUpdates.deadline(hops) }
 
   func noticeLinkChange() { deadlines[0].mtuUpdates.noticeLinkChange() }
 
-  /// Derives the MTUs again if something has changed, however short ago the last time was.
+  /// Derives the MTUs again if something has changed, even if the last time was very recent.
   func updateMTUIfPending(at now: Instant) {
     if deadlines[0].mtuUpdates.isPending(hops) { updateMTU(at: now) }
   }
@@ -64,18 +64,18 @@ struct Driver: BitwiseCopyable {
 
   // MARK: Start
 
-  /// What a driver is made of, besides its memory.
+  /// The parts of a driver, apart from its memory.
   struct Parts: ~Copyable {
     let tun: TunDevice
     /// One for each hop.
     let uapi: UAPIServers
-    /// The innermost hop's, with its name.
+    /// The log of the innermost hop, with the hop's name.
     let log: Log
     let options: ServiceOptions
   }
 
-  /// Makes a driver from its parts and starts it, without workers: it can be configured then.
-  /// Start-up: the arena is not sealed yet. `destroy` ends it.
+  /// Makes a driver from its parts and starts it without workers, so that it can be configured. The
+  /// arena is not sealed yet. `destroy` is the counterpart.
   static func make(
     _ memory: DriverMemory, _ parts: consuming Parts
   ) throws(SystemError) -> Driver {
@@ -99,7 +99,7 @@ struct Driver: BitwiseCopyable {
     workers = memory.workers
     workerCount = memory.workerCount
     hops = Hops(memory.hops, parts.tun, parts.log, parts.options)
-    // These own descriptors, and the arena holds plain values only.
+    // These own descriptors, and the arena can only contain trivial values.
     deadlines = .allocate(capacity: 1)
     deadlines.initialize(to: Deadlines(timer: timer))
     eventLoopPointer = .allocate(capacity: 1)
@@ -124,7 +124,8 @@ struct Driver: BitwiseCopyable {
     hops.outermost.report(result, "starting failed", at: Clock.boottime())
   }
 
-  /// Opens the sockets that clients send to. Before the configuration, which may look up names.
+  /// Opens the sockets to which clients send. Called before `configure`, which may have to look up
+  /// names.
   func listen(_ options: ServiceOptions) throws(ForwardFailure) {
     try hops.forwarding?.start(
       options.forwards, bufferByteCount: options.socketBufferByteCount, in: eventLoop.epoll)
@@ -140,11 +141,11 @@ struct Driver: BitwiseCopyable {
     try hops.configure(options, memory: memory, at: now)
     hops.updateMark(at: now)
     updateMTU(at: now)
-    // A listen port in a file means new sockets.
+    // A listen port in a file opens new sockets.
     eventLoop.registerSockets()
   }
 
-  /// Checks, once the tunnel is configured, that it leads to every destination, and sets it up.
+  /// Checks that the configured tunnel has a route to every destination, and brings it up.
   func startForwarding(_ mappings: ForwardList) throws(ForwardFailure) {
     try hops.forwarding?.check(mappings, hops.innermost.tunnel)
     hops.innermost.setUp(true, at: Clock.boottime())
@@ -158,7 +159,7 @@ struct Driver: BitwiseCopyable {
 
   // MARK: Run and end
 
-  /// Runs until a signal, the interface or the socket's file ends it.
+  /// Runs until a signal arrives, or until the interface or the socket's file is deleted.
   func run() {
     Worker.run(workers, for: self)
     hops.storeTimestamps()

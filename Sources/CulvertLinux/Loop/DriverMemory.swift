@@ -1,8 +1,9 @@
 import Culvert
 
-/// What a running tunnel, or several nested ones, carve from the arena: the locked part first.
+/// The memory of a running tunnel, or of several nested ones, carved from the arena. The locked
+/// part is first.
 struct DriverMemory: BitwiseCopyable {
-  /// Of the configuration sockets; locked.
+  /// Locked memory of the configuration sockets.
   let uapi: UnsafeMutableRawBufferPointer
   let hops: HopMemory
   let workers: UnsafeMutablePointer<Worker>
@@ -15,7 +16,7 @@ struct DriverMemory: BitwiseCopyable {
     hops = HopMemory(
       carvingFrom: &arena, limits: limits, count: hopCount, isForwarding: isForwarding)
     workerCount = limits.workers
-    // The arena holds plain values only, and a worker is none to the compiler.
+    // Carved as bytes, because a worker is not a trivial type to the compiler.
     workers = arena.carveBytes(
       workerCount * MemoryLayout<Worker>.stride, owner: "workers: state"
     ).baseAddress!.assumingMemoryBound(to: Worker.self)
@@ -27,6 +28,6 @@ struct DriverMemory: BitwiseCopyable {
     gates = Gates(carvingFrom: &arena)
   }
 
-  /// The end of memory that was only measured.
+  /// Releases the heap memory of a value that was carved from a measuring arena.
   func discard() { hops.discard() }
 }

@@ -1,10 +1,10 @@
 import Culvert
 
-/// What only the leader touches: the descriptors that it waits for, the control path, and the
-/// counts of tickets.
+/// The state that only the leader uses: the descriptors on which it waits, the control path, and
+/// the ticket counts.
 ///
-/// The leader is the worker that holds `Gates.lead`. Before it changes sockets, settings or timers
-/// it lets all batches arrive (`quiesce`); it takes no new batch meanwhile, so it has exclusive
+/// The leader is the worker that holds `Gates.lead`. Before it changes sockets, settings or timers,
+/// it waits for all in-flight batches (`quiesce`) and starts no new one. It then has exclusive
 /// access to everything and needs no other lock.
 struct EventLoop: ~Copyable {
   private let driver: Driver
@@ -16,7 +16,7 @@ struct EventLoop: ~Copyable {
   private let isForeground: Bool
   private(set) var isRunning = true
   private var rounds = 0
-  /// Batches of each lane that have set out.
+  /// The number of tickets handed out in each lane.
   private var outboundCount: UInt64 = 0
   private var inboundCount: UInt64 = 0
 
@@ -26,7 +26,7 @@ struct EventLoop: ~Copyable {
   private var hops: Hops { driver.hops }
   private var gates: Gates { driver.gates }
 
-  /// The kernel's sources of events, besides those that packets come from.
+  /// The kernel's event sources, except those that deliver packets.
   struct Descriptors: ~Copyable {
     let epoll: Epoll
     let signals: Signals
@@ -34,7 +34,8 @@ struct EventLoop: ~Copyable {
     let linkIndex: UInt32
 
     init(_ tun: borrowing TunDevice) throws(SystemError) {
-      // An initialiser that throws half way cannot leave fields of a move-only type behind.
+      // Locals first, because an initialiser of a move-only type cannot throw after it has set some
+      // of the fields.
       let epoll = try Epoll()
       let signals = try Signals()
       let netlink = try Descriptors.openNetlink(for: tun)
@@ -45,13 +46,13 @@ struct EventLoop: ~Copyable {
       self.netlink = netlink
     }
 
-    /// In the interface's own namespace, which for an adopted one may be another.
+    /// Opens netlink in the interface's namespace, which may differ from ours if it was adopted.
     private static func openNetlink(for tun: borrowing TunDevice) throws(SystemError) -> Netlink {
       guard tun.isOpen else { return try Netlink.open() }
       do throws(SystemError) {
         return try Netlink.open(in: try tun.namespaceDescriptor())
       } catch {
-        // Linux before 5.0, or no right to enter namespaces: assume that it is ours.
+        // Linux before 5.0, or no permission to enter namespaces: assume that it is ours.
         return try Netlink.open()
       }
     }
@@ -88,7 +89,7 @@ struct EventLoop: ~Copyable {
 
   // MARK: Waiting and tickets
 
-  /// Waits for events. Returns how many there are.
+  /// Waits for events. Returns their number.
   func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
     let now = Clock.boottime()
     gates.tunnel.acquire()
@@ -99,7 +100,7 @@ struct EventLoop: ~Copyable {
     return max(0, epoll.wait(into: events, timeoutMilliseconds: isDue ? 0 : -1))
   }
 
-  /// A ticket for a batch that sets out.
+  /// The ticket for a new batch.
   mutating func outboundTicket() -> Ticket {
     defer { outboundCount &+= 1 }
     return gates.outbound.ticket(outboundCount)
@@ -110,13 +111,13 @@ struct EventLoop: ~Copyable {
     return gates.inbound.ticket(inboundCount)
   }
 
-  /// Waits until all batches in flight have arrived. Afterwards only the leader uses anything.
+  /// Waits for all in-flight batches. Afterwards the leader has exclusive access to everything.
   private func quiesce() {
     gates.outbound.ticket(outboundCount).waitForTurn()
     gates.inbound.ticket(inboundCount).waitForTurn()
   }
 
-  /// A number that differs from round to round, not negative.
+  /// The round's number, which is never negative.
   mutating func nextRound() -> Int {
     rounds = (rounds &+ 1) & 0xffff
     return rounds
@@ -124,8 +125,8 @@ struct EventLoop: ~Copyable {
 
   // MARK: Timers
 
-  /// Runs what is due and handles handshakes: as many batches as the TUN gets in a round, so that
-  /// packets staged in one round are on their way before the next.
+  /// Runs due timers and handles handshakes, in as many batches as the TUN gets in a round, so that
+  /// packets staged in one round are sent before the next.
   mutating func runTimers(_ lane: borrowing OutboundLane) {
     gates.tunnel.acquire()
     let now = Clock.boottime()
@@ -150,20 +151,21 @@ struct EventLoop: ~Copyable {
     for _ in 0..<EventLoop.batchesPerRound {
       guard hops[hop].tunnel.nextDeadline(at: now).isDue(at: now) else { break }
       lane.planMessages(of: hop, hops, at: now)
-      // Stored before it is sent: a timestamp that was sent and then forgotten would be refused
-      // when it is used again (R28).
+      // The timestamp is stored before it is sent. If it were sent and then forgotten, it would be
+      // used again, and peers would refuse it (R28).
       var result = LaneResult()
       if let stamp = hops[hop].tunnel.timestampToPersist() {
         result.stampError = hops[hop].stamps.write(stamp)
       }
       send(hop, lane, &result, at: now)
-      // More handshakes are queued, each with its key agreement: packets come first.
+      // More handshakes are queued, and each needs a key agreement. Serve packets first.
       if hops[hop].tunnel.hasHandshakes { break }
     }
     while let event = hops[hop].tunnel.nextEvent() { hops[hop].log(event, at: now) }
   }
 
-  /// Expires what was not reassembled in time in a channel inside the tunnel of `hop`.
+  /// Expires datagrams that were not reassembled in time, in a channel that leads through the
+  /// tunnel of `hop`.
   private mutating func runTimers(
     of channel: inout DatagramChannel, in hop: Int, _ lane: borrowing OutboundLane
   ) {
@@ -270,8 +272,8 @@ struct EventLoop: ~Copyable {
     }
   }
 
-  /// The interface is gone from this namespace. If it was moved to another one it is followed; the
-  /// sockets stay in the namespace that they were opened in.
+  /// The interface is no longer in this namespace. If it was moved to another one, the control path
+  /// follows it. The sockets stay in the namespace in which they were opened.
   private mutating func handleDeparture(at now: Instant) {
     guard hops.innermost.tun.isAttached else {
       stop("the interface was deleted")
@@ -305,7 +307,7 @@ struct EventLoop: ~Copyable {
 
   // MARK: End
 
-  /// Ends a start that has failed half way.
+  /// Ends the loop after a start that has failed half way.
   mutating func cancel() { isRunning = false }
 
   private mutating func stop(_ reason: StaticString) {

@@ -1,12 +1,13 @@
 import CLinux
 import Culvert
 
-/// One thread of a running tunnel, with a batch of either lane for each hop.
+/// One thread of a running tunnel, with a batch of each lane for each hop.
 ///
-/// One worker at a time leads: it waits for events and reads what is there. A small batch it takes
-/// all the way itself, and the others sleep: a lone packet is handled by one thread. With a batch
-/// that is large enough to justify waking another thread, it gives up the lead and finishes the
-/// batch beside the next leader. Tickets keep the order, and no batch moves between threads.
+/// One worker at a time is the leader: it waits for events and reads packets or datagrams. It takes
+/// a small batch through all steps itself while the others sleep, so that a single packet is
+/// handled by one thread. With a batch that is large enough to justify waking another thread, it
+/// gives up the lead and finishes the batch in parallel with the next leader. Tickets keep the
+/// order, and no batch moves between threads.
 struct Worker: ~Copyable {
   private var outbound: OutboundLane
   private var inbound: InboundLane
@@ -16,12 +17,12 @@ struct Worker: ~Copyable {
   private var thread: UInt64 = 0
   private var driver: Driver?
 
-  /// Bytes of a batch whose cipher takes longer than another worker takes to wake up.
+  /// Bytes of a batch whose encryption takes longer than waking another worker.
   private static let sharedByteCount = 16 * 1024
-  /// Enough for the control path too, which was measured to use 20 KB.
+  /// Enough for the control path too, for which 20 KB were measured.
   private static let stackByteCount = 128 * 1024
 
-  /// Carves the worker; `carveBatches` completes it, for each hop.
+  /// Carves the worker. `carveBatches`, called for each hop, completes it.
   init(carvingFrom arena: inout Arena, hops: Int, isFirst: Bool) {
     outbound = OutboundLane(carvingFrom: &arena, hops: hops)
     inbound = InboundLane(carvingFrom: &arena, hops: hops)
@@ -29,7 +30,7 @@ struct Worker: ~Copyable {
     stack = isFirst ? nil : Worker.carveStack(&arena)
   }
 
-  /// Carves a batch of either lane for one hop.
+  /// Carves a batch of each lane for one hop.
   func carveBatches(from arena: inout Arena, _ tunnel: inout Tunnel, of hop: Int) {
     let outboundBatch = tunnel.makeOutboundBatch(carvingFrom: &arena)
     let inboundBatch = tunnel.makeInboundBatch(carvingFrom: &arena)
@@ -48,10 +49,10 @@ struct Worker: ~Copyable {
       start: bytes.baseAddress! + skipped, count: stackByteCount + page)
   }
 
-  /// The fastest cipher on this CPU. Before anything else, as it uses the batch's memory.
+  /// The fastest cipher on this CPU. Call it before any batch is processed: it uses their memory.
   func measureCipher() -> TransportCipher { outbound.measureCipher() }
 
-  /// Offloads of the sockets that fail the test. Before anything else, as above.
+  /// The sockets' offloads that fail the test. Call it before any batch is processed, as above.
   func refutedOffloads(_ offloads: Offloads) -> Offloads {
     outbound.refutedOffloads(offloads)
   }
@@ -70,7 +71,7 @@ struct Worker: ~Copyable {
     for index in 1..<max(1, driver.workerCount) {
       let result = start(workers + index)
       if result < 0 {
-        // Those that have started see this and end.
+        // The workers that have already started see this and end.
         driver.eventLoop.cancel()
         driver.gates.lead.release()
         for started in 1..<index { clinux_thread_join(workers[started].thread) }
@@ -81,8 +82,8 @@ struct Worker: ~Copyable {
 
   private static func start(_ worker: UnsafeMutablePointer<Worker>) -> Int32 {
     guard let stack = worker[0].stack, let start = stack.baseAddress else { return 0 }
-    // If pages are larger than the arena's, the guard is larger or missing; at least half of the
-    // stack is left.
+    // If the system's pages are larger than the arena's, the guard is larger or missing. At least
+    // half of the stack is left.
     _ = clinux_memory_guard(start)
     var thread: UInt64 = 0
     let result = clinux_thread_start(
@@ -102,7 +103,8 @@ struct Worker: ~Copyable {
     for index in 1..<max(1, driver.workerCount) { clinux_thread_join(workers[index].thread) }
   }
 
-  /// A thread's life: leads until it gives up the lead with a batch, and again once that is done.
+  /// The loop of a thread: it leads until it gives up the lead with a batch, finishes the batch,
+  /// and waits for the lead again.
   private static func run(_ worker: UnsafeMutablePointer<Worker>) {
     guard let driver = worker[0].driver else { return }
     driver.gates.lead.acquire()
@@ -114,17 +116,19 @@ struct Worker: ~Copyable {
 
   // MARK: Events
 
-  /// Waits for events once and serves them. False if the lead was given up with a batch.
+  /// Waits for events once and serves them. False if the worker has given up the lead.
   private mutating func serveEvents(_ driver: Driver) -> Bool {
-    // Timers and handshakes first, so that they are served however busy the lanes are.
+    // Timers and handshakes first, so that they are served even if the lanes are busy.
     driver.eventLoop.runTimers(outbound)
     let count = driver.eventLoop.wait(into: events)
-    // Then the control path, whose events are reported once: none may be left for the next leader.
+    // Then the control path. Its events are reported only once, so none may be left for the next
+    // leader.
     for index in 0..<count where driver.eventLoop.isRunning && !Token.isLane(events[index].token) {
       driver.eventLoop.handle(events[index])
     }
     guard count > 0 else { return true }
-    // Then the lanes, each round starting at another: giving up the lead drops the other events.
+    // Then the lanes. Giving up the lead drops the remaining events, so each round starts at
+    // another one.
     let first = driver.eventLoop.nextRound()
     for offset in 0..<count where driver.eventLoop.isRunning {
       let event = events[(first &+ offset) % count]
@@ -139,13 +143,13 @@ struct Worker: ~Copyable {
     return true
   }
 
-  /// Whether to give up the lead: with a batch that is large enough, or one that would have to wait
-  /// for its turn while nobody reads.
+  /// Whether to give up the lead: if the batch is large enough, or if it would have to wait for its
+  /// turn while no worker reads.
   private func givesUpLead(byteCount: Int, _ ticket: Ticket, _ driver: Driver) -> Bool {
     driver.workerCount > 1 && (byteCount >= Worker.sharedByteCount || !ticket.isNext)
   }
 
-  /// Packets from the TUN. False if the lead was given up.
+  /// Serves packets from the TUN. False if the worker has given up the lead.
   private mutating func serveTUN(_ event: EpollEvent, _ driver: Driver) -> Bool {
     let hops = driver.hops
     let gates = driver.gates
@@ -172,7 +176,7 @@ struct Worker: ~Copyable {
     return true
   }
 
-  /// Datagrams from the network. False if the lead was given up.
+  /// Serves datagrams from the network. False if the worker has given up the lead.
   private mutating func serveSocket(_ family: IPAddress.Family, _ driver: Driver) -> Bool {
     let hops = driver.hops
     let gates = driver.gates
@@ -198,8 +202,9 @@ struct Worker: ~Copyable {
     return true
   }
 
-  /// Datagrams from clients of a mapping, one batch in a round: the answers in between make room
-  /// for other flows. The lead is kept, as there is only one buffer for clients' datagrams.
+  /// Serves datagrams from clients of a mapping, one batch per round: the answers in between make
+  /// room for other flows. The worker keeps the lead, because there is only one buffer for clients'
+  /// datagrams.
   private func serveClients(_ mapping: Int, _ driver: Driver) {
     let hops = driver.hops
     let lock = driver.gates.tunnel

@@ -53,14 +53,14 @@ struct NameQuery {
   }
 }
 
-/// A name server's answer to a `NameQuery` (RFC 1035 section 4.1). Anyone can send a datagram that
-/// arrives here, so every field is proved to lie within the datagram before it is used.
+/// A name server's answer to a `NameQuery` (RFC 1035 section 4.1). Datagrams can be forged, so
+/// every field is checked to be within the datagram before it is used.
 enum NameAnswer: Equatable {
   /// The number of addresses that were written; 0 if the name has none of that family.
   case addresses(Int)
   /// The name does not exist.
   case noSuchName
-  /// The server cannot or will not answer, with this code; or it refers to other servers.
+  /// The server cannot or will not answer (with this code), or it refers to other servers.
   case refused(code: UInt8)
   /// The answer did not fit into a datagram.
   case truncated
@@ -90,7 +90,7 @@ enum NameAnswer: Equatable {
     guard id == query.id, flags & 0x8000 != 0, flags & 0x7800 == 0 else { return .unrelated }
     let code = UInt8(truncatingIfNeeded: flags & 15)
     if questions == 0, code != 0, code != 3, message.count == NameQuery.headerByteCount {
-      // Some servers do not repeat the question that they refuse.
+      // Some servers do not repeat the question when they refuse it.
       return .refused(code: code)
     }
     guard questions == 1, let end = reader.endOfQuestion(query) else { return .unrelated }
@@ -136,10 +136,11 @@ enum NameAnswer: Equatable {
   }
 }
 
-/// The parts of a DNS message, each proved to lie within it (RFC 1035 sections 4.1.1 to 4.1.4).
+/// Reads the parts of a DNS message, and checks that each is within it (RFC 1035 sections 4.1.1 to
+/// 4.1.4).
 ///
-/// Positions are bytes from the start of the message. Names may contain pointers; each must point
-/// before everything of that name read so far, so that no name contains a loop.
+/// Positions are byte offsets from the start of the message. Names may contain pointers. Each must
+/// point before all parts of that name read so far, so that no name contains a loop.
 struct NameReader {
   /// A resource record.
   struct Record {
@@ -187,20 +188,21 @@ struct NameReader {
     self.message = message
   }
 
-  /// The 16-bit word at a position; nil if it does not lie within the message.
+  /// The 16-bit word at a position; nil if it is not within the message.
   func word(at position: Int) -> UInt16? {
     guard position >= 0, position <= message.count - 2 else { return nil }
     return UInt16(message[position]) << 8 | UInt16(message[position + 1])
   }
 
-  /// The end of the question, if it has the query's name in any case, its type and its class.
+  /// The position after the question. Nil unless it has the query's name (ignoring case), type and
+  /// class.
   func endOfQuestion(_ query: NameQuery) -> Int? {
     var cursor = Cursor(at: NameQuery.headerByteCount)
     var matched = 0
     while true {
       guard let label = next(&cursor) else { return nil }
       if label.count == 0 { break }
-      // There is a dot between labels, and nothing after the last.
+      // The query's name has a dot between labels, and none after the last.
       if matched > 0 {
         guard matched < query.name.count, query.name[matched] == UInt8(ascii: ".") else {
           return nil
@@ -228,7 +230,7 @@ struct NameReader {
     guard let body = endOfName(at: position), let type = word(at: body),
       let kind = word(at: body + 2), let byteCount = word(at: body + 8)
     else { return nil }
-    // This position lies within the message, because the length before it does.
+    // This position is within the message or at its end, because the length field precedes it.
     let data = body + 10
     guard Int(byteCount) <= message.count - data else { return nil }
     return Record(
@@ -253,7 +255,7 @@ struct NameReader {
     return nil
   }
 
-  /// Whether two names are the same, in any case; false if one is invalid.
+  /// Whether two names are equal, ignoring case; false if one is invalid.
   func isEqual(_ left: Int, _ right: Int) -> Bool {
     if left == right { return true }
     var leftCursor = Cursor(at: left)
@@ -270,8 +272,8 @@ struct NameReader {
     return false
   }
 
-  /// The next label of a name, the root last; nil if it does not lie within the message, if a
-  /// pointer does not point backwards, or if the name is too long.
+  /// The next label of a name; the root is last. Nil if it is not within the message, if a pointer
+  /// does not point backwards, or if the name is too long.
   private func next(_ cursor: inout Cursor) -> Label? {
     while cursor.position >= 0, cursor.position < message.count {
       let length = Int(message[cursor.position])
@@ -284,7 +286,7 @@ struct NameReader {
         cursor.limit = target
         continue
       }
-      // The two other kinds of length were never used, or are obsolete (RFC 6891 section 5).
+      // The two other kinds of length bytes are reserved or obsolete (RFC 6891 section 5).
       guard length < 0x40 else { return nil }
       cursor.byteCount += length + 1
       guard cursor.byteCount <= NameReader.longestNameByteCount,

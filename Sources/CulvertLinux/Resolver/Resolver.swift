@@ -1,8 +1,8 @@
 import CLinux
 import Culvert
 
-/// Resolves host names at start-up, and blocks until it has an answer. It replaces getaddrinfo(3),
-/// which does not work in a static binary: it reads /etc/hosts, and then asks the name servers of
+/// Resolves host names at startup, and blocks until it has an answer. It replaces getaddrinfo(3),
+/// which does not work in a static binary. It reads /etc/hosts, and then asks the name servers from
 /// /etc/resolv.conf over UDP (RFC 1035 section 7, RFC 5452 section 9).
 ///
 /// From resolv.conf it uses up to three `nameserver` lines, or 127.0.0.1 if there are none. It does
@@ -12,11 +12,11 @@ struct Resolver {
   private let hosts: UnsafePointer<CChar>
   private let configuration: UnsafePointer<CChar>
   private let port: UInt16
-  /// The time in which a server must answer, in nanoseconds.
+  /// How long to wait for a server's answer, in nanoseconds.
   private let timeout: UInt64
-  /// The descriptor to which the user is told that a lookup takes long.
+  /// The descriptor for the message that a lookup takes long.
   private let output: Int32
-  /// When the user is told, and whether that has happened.
+  /// When that message is due, and whether it has been written.
   private var announcement = Instant(nanoseconds: 0)
   private var isAnnounced = false
   private var entropy = Entropy.sodium
@@ -66,7 +66,7 @@ struct Resolver {
     announcement = Clock.boottime().advanced(by: nanosecondsPerSecond)
     isAnnounced = false
     if let endpoint = findInHosts(name, port: port) { return .endpoint(endpoint) }
-    // The capacity is a literal, here and below: otherwise the memory could come from the heap.
+    // The capacity is a literal, here and below, because otherwise the heap could be used.
     return withUnsafeTemporaryAllocation(of: Endpoint.self, capacity: 3) { servers in
       findAtServers(name, port: port, readServers(into: servers))
     }
@@ -74,7 +74,8 @@ struct Resolver {
 
   // MARK: Files
 
-  /// Uses the first line of each family, as getaddrinfo(3) does.
+  /// Looks up the name in the hosts file. In each family the first address with a route is
+  /// preferred, and IPv6 is preferred to IPv4.
   private func findInHosts(_ name: UnsafeRawBufferPointer, port: UInt16) -> Endpoint? {
     var ipv4 = ResolverChoice()
     var ipv6 = ResolverChoice()
@@ -135,7 +136,7 @@ struct Resolver {
     _ name: UnsafeRawBufferPointer, port: UInt16, _ servers: UnsafeBufferPointer<Endpoint>
   ) -> Answer {
     var choice = ResolverChoice()
-    // Any global address will do: the question is whether there is a route to it.
+    // Any global address will do, because only the existence of a route matters.
     let probe = IPAddress(ipv6High: 0x2001_0db8_0000_0000, low: 1)
     let hasIPv6 = ResolverChoice.hasRoute(to: Endpoint(address: probe, port: port))
     let first = ask(name, hasIPv6 ? .ipv6 : .ipv4, port: port, servers, &choice)
@@ -145,8 +146,8 @@ struct Resolver {
     return .failure(first.combined(with: second))
   }
 
-  /// Asks for the addresses of one family and offers them to `choice`. The returned failure applies
-  /// if there were none.
+  /// Asks for the addresses of one family and offers them to `choice`. The returned failure is only
+  /// meaningful if none was usable.
   private mutating func ask(
     _ name: UnsafeRawBufferPointer, _ family: IPAddress.Family, port: UInt16,
     _ servers: UnsafeBufferPointer<Endpoint>, _ choice: inout ResolverChoice
@@ -173,7 +174,7 @@ struct Resolver {
         case .unrelated: break
         }
       }
-      // The server would give the same answer again.
+      // Another query would get the same answer.
       if failure == .truncated { return failure }
     }
     return failure
@@ -209,7 +210,7 @@ struct Resolver {
     }
   }
 
-  /// Waits for an answer; false once the time is up. Tells the user if it takes long.
+  /// Waits for an answer; false after the timeout. Writes a message if the lookup takes long.
   private mutating func wait(
     for socket: borrowing FileDescriptor, until deadline: Instant, _ name: UnsafeRawBufferPointer
   ) -> Bool {
@@ -232,17 +233,17 @@ struct Resolver {
   }
 }
 
-/// Chooses one of several endpoints: the first to which there is a route, or else the first.
+/// Chooses one of several endpoints: the first with a route, or else the first.
 struct ResolverChoice {
   private var routed: Endpoint?
   private var first: Endpoint?
 
-  /// An endpoint with a route was offered, so that no other can be better.
+  /// An endpoint with a route was offered, so no other can be better.
   var isSettled: Bool { routed != nil }
   var endpoint: Endpoint? { routed ?? first }
 
-  /// Ignores unspecified and multicast addresses: filtering name servers return such addresses for
-  /// the names that they block.
+  /// Ignores unspecified and multicast addresses. Filtering name servers return such addresses for
+  /// blocked names.
   mutating func offer(_ endpoint: Endpoint) {
     var endpoint = endpoint
     // The IPv6 socket is IPv6-only and could not send to a mapped address.
@@ -274,7 +275,7 @@ enum ResolverFailure: Equatable {
   /// The name servers did not answer, or could not be reached.
   case noAnswer
 
-  /// What happened and what to do, to follow the name.
+  /// What happened and what to do: the text after the name.
   var text: StaticString {
     switch self {
     case .noSuchName: "this host name does not exist; check the spelling"
@@ -289,16 +290,16 @@ enum ResolverFailure: Equatable {
   /// Whether a later attempt may succeed.
   var isTransient: Bool { self == .refused || self == .noAnswer }
 
-  /// The failure to report for two lookups, one for each family. If the name does not exist, that
-  /// holds for both; that it has no address of one family says the least.
+  /// The failure to report after one lookup for each family. "No such name" applies to both
+  /// families. "No address" of one family is the least informative.
   func combined(with other: ResolverFailure) -> ResolverFailure {
     if self == .noSuchName || other == .noSuchName { return .noSuchName }
     return self == .noAddress ? other : self
   }
 }
 
-/// How many times, and after which pauses, a lookup is retried, as wg(8) does it: 15 times, first
-/// after a second, each pause a fifth longer than the last, up to 20 seconds.
+/// The number of retries of a lookup, and the pauses before them, as in wg(8): 15 retries, the
+/// first after a second, each pause a fifth longer than the previous one, up to 20 seconds.
 /// WG_ENDPOINT_RESOLUTION_RETRIES sets another number, or "infinity".
 struct ResolverRetries {
   /// Nil for no limit.

@@ -3,7 +3,7 @@ import Culvert
 
 /// Reads a small text file of the system line by line and word by word.
 enum ResolverLines {
-  /// The words of a line, separated by blanks; a `#` ends the line.
+  /// The words of a line, which are separated by blanks. A `#` ends the line.
   struct Words {
     private let line: UnsafeRawBufferPointer
     private var position = 0
@@ -68,7 +68,7 @@ enum ResolverLines {
     }
   }
 
-  /// Whether both are the same, ignoring the case of letters.
+  /// Whether both texts are equal, ignoring case.
   static func isEqual(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
     guard left.count == right.count else { return false }
     for index in 0..<left.count

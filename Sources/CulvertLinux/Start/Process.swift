@@ -1,10 +1,10 @@
 import CLinux
 import Culvert
 
-/// Going into the background as wireguard-go does: the caller's command ends when the interface and
-/// its socket exist, or with an error if they cannot be created.
+/// Runs the process in the background, as wireguard-go does. The caller's command returns when the
+/// interface and its socket exist, or with an error if they cannot be created.
 ///
-/// If a child ends without a report, the caller gets its exit status.
+/// If the child ends without a report, the caller gets its exit status.
 package struct Daemon: ~Copyable {
   /// -1 in the foreground and after the report.
   private var report: Int32
@@ -17,47 +17,47 @@ package struct Daemon: ~Copyable {
     if report >= 0 { _ = clinux_file_close(report) }
   }
 
-  /// Stays in the foreground; reports go nowhere.
+  /// Stays in the foreground. Reports are ignored.
   package static var foreground: Daemon { Daemon(report: -1) }
 
-  /// Forks, and returns in the child only, in a session of its own. Before any thread, the arena,
-  /// `Signals` and `Epoll`.
+  /// Forks, and returns only in the child, which is in a new session. Call it before creating
+  /// threads, the arena, `Signals` or `Epoll`.
   package static func fork() throws(SystemError) -> Daemon {
     Daemon(report: try checked(clinux_daemon_fork()))
   }
 
   package var isBackground: Bool { report >= 0 }
 
-  /// The tunnel is up: the caller's command ends with 0, and descriptors 0-2 become /dev/null (with
-  /// `keepsOutput`, which a log needs, only 0). Later calls do nothing.
+  /// Reports that the tunnel is up: the caller's command exits with 0, and descriptors 0-2 become
+  /// /dev/null (only descriptor 0 with `keepsOutput`, for a log). Later calls do nothing.
   package mutating func reportSuccess(keepsOutput: Bool) {
     send(status: 0, keepsOutput: keepsOutput)
   }
 
-  /// Failed: the caller's command ends with `status`, not 0, once this process has ended. The
-  /// reason has been written to stderr, which is still the caller's.
+  /// Reports failure: the caller's command exits with `status` (1 if it is 0) once this process has
+  /// ended. The reason has already been written to stderr, which is still the caller's.
   package mutating func reportFailure(status: UInt8) {
     send(status: status == 0 ? 1 : status, keepsOutput: true)
   }
 
   private mutating func send(status: UInt8, keepsOutput: Bool) {
     if report < 0 { return }
-    // An error means that nobody waits or that /dev/null is missing: the tunnel runs all the same.
+    // An error means that the parent is gone or that /dev/null is missing. The tunnel runs anyway.
     _ = clinux_daemon_report(report, Int32(status), keepsOutput ? 1 : 0)
     report = -1
   }
 }
 
-/// What a process does to protect itself.
+/// Protection of the process itself.
 package enum Hardening {
-  /// Opens those of descriptors 0-2 that are closed on /dev/null, and ignores SIGPIPE. Must be the
-  /// program's first call: log lines would go to a socket that got number 1.
+  /// Opens /dev/null for each of the descriptors 0-2 that is closed, and ignores SIGPIPE. Must be
+  /// the program's first call: otherwise a socket could get descriptor 1 and receive log lines.
   package static func prepare() throws(SystemError) {
     try checked(clinux_process_prepare())
   }
 
-  /// Forbids core dumps, and ptrace by the same user (R9). Returns an error, which is reported and
-  /// otherwise ignored.
+  /// Forbids core dumps, and ptrace by the same user (R9). The caller only reports the error, if
+  /// there is one.
   package static func forbidCoreDumps() -> SystemError? {
     let result = clinux_process_forbid_dumps()
     return result < 0 ? SystemError(code: -result) : nil
@@ -72,11 +72,11 @@ package enum Processors {
 /// One zeroed, page-aligned, private mapping: the region that the arena is carved from. It is
 /// unmapped when the value is destroyed.
 ///
-/// Public, since Embedded Swift does not see the deinit of a package type in another module.
+/// Public, because Embedded Swift does not see the deinit of a package type in another module.
 public struct MemoryRegion: ~Copyable {
   package let bytes: UnsafeMutableRawBufferPointer
 
-  /// Maps `byteCount` bytes, more than 0. Throws ENOMEM, for `Arena.unaddressable` too.
+  /// Maps `byteCount` bytes, at least 1. Throws ENOMEM, also for `Arena.unaddressable`.
   package init(byteCount: Int) throws(SystemError) {
     guard byteCount < Arena.unaddressable else { throw .ENOMEM }
     var error: Int32 = 0
@@ -90,12 +90,12 @@ public struct MemoryRegion: ~Copyable {
     _ = clinux_memory_unmap(bytes.baseAddress, bytes.count)
   }
 
-  /// Keeps `part`, page-aligned, in RAM and out of core dumps (R9). Nil on success. An error
-  /// (ENOMEM or EPERM under RLIMIT_MEMLOCK, EINVAL on old kernels) is reported and otherwise
-  /// ignored.
+  /// Locks `part` (page-aligned) in RAM and excludes it from core dumps (R9). Nil on success. The
+  /// caller only reports the error (ENOMEM or EPERM because of RLIMIT_MEMLOCK, EINVAL on old
+  /// kernels).
   package static func protect(_ part: UnsafeMutableRawBufferPointer) -> SystemError? {
     if part.count == 0 { return nil }
-    // Both are tried, even if the first one fails.
+    // Both are tried, even if the first fails.
     let dumps = clinux_memory_exclude_from_dumps(part.baseAddress, part.count)
     let lock = clinux_memory_lock(part.baseAddress, part.count)
     if lock < 0 { return SystemError(code: -lock) }

@@ -1,11 +1,11 @@
 import Culvert
 
-/// Starts and runs a tunnel with the settings of the command line, and prints what fails.
+/// Starts and runs a tunnel with the settings of the command line, and prints errors.
 ///
-/// It is here and not in the executable because Embedded Swift destroys a move-only value only in
-/// the module that declares it.
+/// It is in this module and not in the executable, because Embedded Swift only destroys move-only
+/// values in the module that declares them.
 package enum Service {
-  /// Creates the interface, serves it until it ends, and returns the exit status.
+  /// Creates the interface, serves it until the end, and returns the exit status.
   package static func run(_ options: ServiceOptions) -> Int32 {
     let level = Log.Level.fromEnvironment()
     var daemon = Daemon.foreground
@@ -21,11 +21,11 @@ package enum Service {
     return status
   }
 
-  /// The ledger of the memory that these limits need. Nothing is allocated.
+  /// The list of the memory that these limits need. That memory is not mapped.
   ///
   /// - Parameters:
   ///   - hops: number of nested tunnels.
-  ///   - isForwarding: local sockets in place of an interface.
+  ///   - isForwarding: whether there are local sockets instead of an interface.
   package static func budget(
     _ limits: Limits, hops: Int = 1, isForwarding: Bool = false
   ) -> (budget: Budget, lockedByteCount: Int) {
@@ -54,7 +54,8 @@ package enum Service {
       isForwarding: options.isForwarding)
     harden(arena.secrets, &log)
 
-    // A failure leaves nothing behind: the TUN is deleted when its descriptor is closed.
+    // From here on, a failure leaves nothing behind: the TUN is deleted when its descriptor is
+    // closed.
     let tun: TunDevice
     do throws(SystemError) {
       tun = try openTUN(options)
@@ -63,9 +64,9 @@ package enum Service {
     }
     var servers = UAPIServers(memory: memory.uapi)
     do throws(SystemError) {
-      // From here on signals wait for the event loop: one that ended the process before would leave
-      // the sockets' files behind. Forwarding needs no root, and the sockets' directory is root's,
-      // so it has no configuration socket.
+      // From here on, signals stay pending until the event loop reads them: if one killed the
+      // process, the sockets' files would remain. Forwarding has no configuration socket, because
+      // it runs without root, and the sockets' directory belongs to root.
       try Signals.hold()
       if tun.isOpen { try openListeners(&servers, try tun.name(), options.hopCount) }
     } catch {
@@ -85,12 +86,12 @@ package enum Service {
       guard listen(driver, options), configure(driver, options, memory),
         startForwarding(driver, options)
       else { return 1 }
-      // Without a configuration socket nobody could choose another port later.
+      // Without a configuration socket, the port could not be changed later.
       if driver.hops.isForwarding, !driver.hops.outermost.sockets.isOpen {
         return fail("cannot listen for the peer", .EADDRINUSE, nil)
       }
       try driver.startWorkers()
-      // From this line on nothing is allocated.
+      // Nothing is allocated after this line.
       arena.seal()
       daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
       driver.run()
@@ -100,13 +101,13 @@ package enum Service {
     }
   }
 
-  /// False if the configuration is wrong, which has been reported.
+  /// False if the configuration is invalid. The error has then been reported.
   private static func configure(
     _ driver: Driver, _ options: ServiceOptions, _ memory: DriverMemory
   ) -> Bool {
     guard options.config != nil || !options.outerConfigs.isEmpty else { return true }
     do throws(HopFailure) {
-      // No client is connected yet, so the memory of connections is unused.
+      // No client is connected yet, so the connections' memory is free for use.
       try driver.configure(options, memory: memory.uapi)
       return true
     } catch {
@@ -136,14 +137,16 @@ package enum Service {
       options.name, mtu: UInt32(options.mtu), offloads: options.offloads)
   }
 
-  /// The number in an environment variable; nil if it is not set. Throws EBADF if it is no number.
+  /// The number in an environment variable; nil if it is not set. Throws EBADF if it is not a
+  /// number.
   private static func descriptor(in name: StaticString) throws(SystemError) -> Int32? {
     guard Environment.bytes(name) != nil else { return nil }
     guard let raw = Environment.integer(name) else { throw .EBADF }
     return Int32(truncatingIfNeeded: raw)
   }
 
-  /// Opens the configuration sockets. Only the innermost hop's may be inherited from the caller.
+  /// Opens the configuration sockets. Only that of the innermost hop can be inherited from the
+  /// caller.
   private static func openListeners(
     _ servers: inout UAPIServers, _ name: InterfaceName, _ count: Int
   ) throws(SystemError) {
@@ -161,8 +164,8 @@ package enum Service {
     return try UAPIListener.open(name)
   }
 
-  /// Keeps keys in RAM and out of core dumps (R9). If the system refuses, the tunnel runs all the
-  /// same and logs it.
+  /// Keeps keys in RAM and out of core dumps (R9). If the system refuses, this is logged and the
+  /// tunnel runs anyway.
   private static func harden(_ secrets: UnsafeMutableRawBufferPointer, _ log: inout Log) {
     if let error = MemoryRegion.protect(secrets) {
       log.verbose(at: Clock.boottime()) {
@@ -218,7 +221,7 @@ package enum Service {
 
   // MARK: Forwarding
 
-  /// False if a socket cannot be opened, which has been reported.
+  /// False if a socket cannot be opened. The error has then been reported.
   static func listen(
     _ driver: Driver, _ options: ServiceOptions
   ) -> Bool {
@@ -230,7 +233,7 @@ package enum Service {
     }
   }
 
-  /// False if the tunnel has no route to a destination, which has been reported.
+  /// False if the tunnel has no route to a destination. The error has then been reported.
   static func startForwarding(
     _ driver: Driver, _ options: ServiceOptions
   ) -> Bool {
@@ -249,9 +252,9 @@ package enum Service {
   }
 }
 
-/// Advice for errors at start-up that the user can fix, mostly missing privileges.
+/// Advice for startup errors that the user can fix, mostly missing privileges.
 enum Privileges {
-  /// Advice if the TUN cannot be created or adopted; nil if the error is clear by itself.
+  /// Advice if the TUN cannot be created or adopted; nil if the error explains itself.
   static func advice(forTun error: SystemError) -> StaticString? {
     switch error {
     case .EPERM, .EACCES: "needs root or CAP_NET_ADMIN"

@@ -1,6 +1,6 @@
 import Culvert
 
-/// A line of text that is written into a fixed buffer. What does not fit is truncated.
+/// A line of text in a fixed buffer. It is truncated if it does not fit.
 package struct Line {
   private let buffer: UnsafeMutableRawBufferPointer
   private(set) var count = 0
@@ -33,7 +33,7 @@ package struct Line {
     for byte in bytes { append(byte: byte) }
   }
 
-  /// A NUL-terminated string. The label keeps Swift from converting a literal to a String for it.
+  /// Appends a NUL-terminated string. Without the label, a literal could be converted to a String.
   package mutating func append(cString string: UnsafePointer<CChar>) {
     var position = 0
     while string[position] != 0 {
@@ -46,7 +46,7 @@ package struct Line {
     name.withBytes { append($0) }
   }
 
-  /// "No such file or directory (ENOENT)"; the number if the error has no name.
+  /// Appends "No such file or directory (ENOENT)", or the number if the error has no name.
   package mutating func append(_ error: SystemError) {
     append(cString: error.text)
     append(" (")
@@ -73,7 +73,7 @@ package struct Line {
     }
   }
 
-  /// In lower case.
+  /// Appends lower-case hexadecimal digits.
   ///
   /// - Parameter width: the least number of digits, up to 16; zeros are prepended.
   package mutating func append(hex value: UInt64, width: Int = 1) {
@@ -86,10 +86,10 @@ package struct Line {
     }
   }
 
-  /// "2026/11/22 11:12:42", in UTC: a local time zone would need a file to be read and memory.
+  /// Appends "2026/11/22 11:12:42" in UTC. A local time zone would need a file and memory.
   mutating func append(_ time: WallTime) {
-    // From days to a date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", with
-    // years that begin in March so that the leap day comes last. The limit is the year 9999.
+    // Days to date as in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin
+    // in March, so that the leap day is the last day. The limit is the year 9999.
     let seconds = min(time.seconds, 253_402_300_799)
     let days = seconds / 86_400 + 719_468
     let era = days / 146_097
@@ -112,17 +112,18 @@ package struct Line {
     append(decimal: seconds % 60, width: 2)
   }
 
-  /// As dotted decimal, or in the form of RFC 5952.
+  /// Appends an address, as dotted decimal or in the form of RFC 5952.
   mutating func append(_ address: IPAddress) {
     append { AddressText.append(address, to: &$0) }
   }
 
-  /// "192.0.2.1:51820", "[2001:db8::1]:51820" or "[fe80::1%2]:51820".
+  /// Appends "192.0.2.1:51820", "[2001:db8::1]:51820" or "[fe80::1%2]:51820".
   mutating func append(_ endpoint: Endpoint) {
     append { AddressText.append(endpoint, to: &$0) }
   }
 
-  /// The first and last four characters of a public key, enough to distinguish peers.
+  /// Appends the first and last four characters of a public key, which distinguish peers well
+  /// enough.
   mutating func append(abbreviated key: Key) {
     var copy = key
     withUnsafeTemporaryAllocation(byteCount: 44, alignment: 1) { buffer in

@@ -3,8 +3,8 @@ import Culvert
 
 /// The log, in wireguard-go's format: "ERROR: (wg0) 2026/11/22 11:12:42 text", in UTC.
 ///
-/// It limits its overall rate, so that a flood of errors does not become a flood of lines (R20).
-/// The next line that is written says how many were suppressed.
+/// The overall rate is limited, so that a flood of errors does not become a flood of lines (R20).
+/// The next line that is written contains the number of suppressed lines.
 struct Log: Sendable {
   enum Level: UInt8, Comparable, Sendable, BitwiseCopyable {
     case silent = 0
@@ -13,7 +13,7 @@ struct Log: Sendable {
 
     static func < (left: Level, right: Level) -> Bool { left.rawValue < right.rawValue }
 
-    /// LOG_LEVEL as wireguard-go reads it: "verbose" or "debug", and "silent"; anything else, or no
+    /// LOG_LEVEL as in wireguard-go: "verbose" or "debug", or "silent". Any other value, or no
     /// LOG_LEVEL, means "error".
     static func fromEnvironment() -> Level {
       if Environment.isSet("LOG_LEVEL", to: "verbose") { return .verbose }
@@ -25,7 +25,7 @@ struct Log: Sendable {
 
   var level: Level
   var name: InterfaceName
-  /// The descriptor that is written to; stdout by default, as with wireguard-go.
+  /// The output descriptor; stdout by default, as with wireguard-go.
   let raw: Int32
 
   /// Lines that may be written at once, and lines per second after that.
@@ -59,7 +59,7 @@ struct Log: Sendable {
     }
   }
 
-  // The following is separate because `write` is specialised for every caller's text.
+  // These functions are separate because `write` is specialised for each caller's text.
 
   private mutating func admit(at now: Instant) -> Bool {
     let isAdmitted = budget.allow(at: now)
@@ -82,13 +82,13 @@ struct Log: Sendable {
   }
 }
 
-/// Writes text for people to descriptors that it does not own.
+/// Writes text for the user to descriptors that it does not own.
 package enum Output {
   package static var standardOutput: Int32 { 1 }
   package static var standardError: Int32 { 2 }
 
-  // The 512 bytes of a line are a literal, so that the compiler allocates them on the stack. For a
-  // computed size it would keep a path to the heap.
+  // The size of 512 bytes is a literal, so that the compiler allocates a line on the stack. With a
+  // computed size, the heap could be used.
 
   /// Writes the text that `body` appends, up to 512 bytes, without a newline.
   static func write(to raw: Int32, _ body: (inout Line) -> Void) {
@@ -114,8 +114,8 @@ package enum Output {
     write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
   }
 
-  /// Writes all bytes, unless the descriptor fails. A failure is ignored, because there is nowhere
-  /// left to report it.
+  /// Writes all bytes, unless the descriptor fails. Failures are ignored, because there is no other
+  /// place to report them.
   package static func write(_ bytes: UnsafeRawBufferPointer, to raw: Int32) {
     var rest = bytes
     while rest.count > 0 {
@@ -125,7 +125,7 @@ package enum Output {
     }
   }
 
-  /// Reads standard input up to its end, or until the buffer is full. Returns the byte count.
+  /// Reads standard input to its end, or until the buffer is full. Returns the byte count.
   package static func readInput(into buffer: UnsafeMutableRawBufferPointer) -> Int {
     var count = 0
     while count < buffer.count {
