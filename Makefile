@@ -205,15 +205,15 @@ clean: ## remove what was built (not what was downloaded)
 # --- packages
 
 .PHONY: deb
-deb: build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
+deb: deps-build build/$(ARCH)/culvert ## a Debian package of a board's binary (ARCH=aarch64)
 	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
-tarball: build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
+tarball: deps-build build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
 	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
-flash: ## install Culvert on a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
+flash: $(if $(DRYRUN),,deps-build) ## onto a mounted card (ROOT=/mnt/card CONF=wg0.conf DRYRUN=1)
 	@Toolchain/packaging/flash $(if $(DRYRUN),--dry-run) $(if $(BOARD),--board "$(BOARD)") \
 	  $(if $(CONF),--config "$(CONF)") "$(ROOT)"
 

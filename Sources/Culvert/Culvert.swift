@@ -23,16 +23,18 @@
 //     Batches/InboundBatch      open                decrypt (Crypto/TransportCipher), without the
 //                                                   tunnel; find packets that can be joined
 //                                                   (Segments/JoinCandidate)
-//     Tunnel/Tunnel+Inbound     deliver             check the replay window and the source
-//                                                   (Routing/AllowedIPs), roaming, timers
+//     Tunnel/Tunnel+Inbound     deliver             check the replay window
+//                                                   (Noise/ReplayWindow) and the source
+//                                                   (Routing/AllowedIPs); roaming, timers
 //     Batches/InboundBatch      join, finish        join segments (Segments/Joiner); the shell
 //                                                   writes the packets
 //
-//   a tunnel inside a tunnel                        called by CulvertLinux/Hops/Hops
+//   a tunnel inside a tunnel                        called by the lanes, hop by hop
 //     Channel/DatagramChannel+Nesting  wrap,        from one tunnel's batch to the other's
 //                               unwrap
 //     Channel/DatagramChannel+Send, +Receive        UDP and IP headers (Wire), fragments
-//                                                   (Fragments/Fragmenter, Fragments/Reassembler)
+//                                                   (Fragments/Fragmenter, Fragments/Reassembler,
+//                                                   Fragments/Reassembler+Datagrams)
 //
 //   UDP ports without a TUN                         called by CulvertLinux/Hops/Forwarding
 //     Channel/Forwarder         forward,            a flow for each client (Channel/FlowTable)
@@ -44,7 +46,8 @@
 //                                                   (Noise/Cookies), rate limit
 //                                                   (Noise/RateLimiter), Noise/Handshake
 //
-//   configuration                                   Configuration/UAPIParser parses lines,
+//   configuration                                   Configuration/LineReader finds lines,
+//                                                   Configuration/UAPIParser parses them,
 //                                                   Tunnel/Tunnel+Configuration applies them
 //
 //   selftest and bench on the device                Selftest/Selftest, Selftest/Bench. Both use

@@ -5,8 +5,8 @@
 // by the leader. Hops/Hops contains the nested tunnels (usually one), and Lanes/Gates the locks.
 //
 //   start-up                                       called by culvert/CulvertMain
-//     Start/Process          Daemon.fork            goes into the background; the caller waits
 //     Start/Service          run                    memory, TUN, configuration sockets, driver
+//     Start/Process          Daemon.fork            goes into the background; the caller waits
 //     Loop/DriverMemory      init                   carves everything from one arena
 //     Loop/Driver            make, start            descriptors; measures the cipher
 //                                                   (Crypto/TransportCipher) and tests the offloads
@@ -24,7 +24,8 @@
 //                                                   (Events/Epoll)
 //     Loop/EventLoop         handle                 control events, below
 //     Loop/Worker            serveTUN, serveSocket, serveClients
-//                                                   one batch; a large one gives up the lead
+//                                                   up to four batches; a large one gives up
+//                                                   the lead, except in serveClients
 //
 //   outbound  TUN -> network                        Loop/Worker serveTUN
 //     Lanes/OutboundLane     read                   leader: fills the batch (Devices/TunDevice)
@@ -50,8 +51,9 @@
 //
 //   control                                         Loop/EventLoop handle; no batch is in flight
 //     Control/UAPIServer     accept, serve          connections of wg(8); Control/UAPIConnection
-//                                                   reads lines (Configuration/UAPIParser) and
-//                                                   applies them to Hops/Interface
+//                                                   reads lines (Configuration/UAPIParser),
+//                                                   applies the device's to Hops/Interface and a
+//                                                   peer's through ConfigFile/PeerSection
 //     Devices/Netlink        next                   MTU, up and down, name, namespace; then
 //                                                   Hops/Interface apply
 //     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward

@@ -7,7 +7,7 @@
 ///     batch.open()                       // no lock: authenticate, decrypt
 ///     tunnel.deliver(&batch, at: now)    // tunnel locked: replay window, source, roaming, timers
 ///     batch.join(tcp: true, udp: true)   // no lock: group packets to be written in one call
-///     for index in 0..<batch.outputCount { write batch.output(index) and its pieces }
+///     for group in 0..<batch.outputCount { write its pieces (forEachPiece, finish) }
 ///
 /// Datagrams are decrypted to a separate area, so that the cipher decrypts and authenticates in one
 /// pass. If the tag is wrong, the text is zeroed before anything reads it (R13).
@@ -193,6 +193,7 @@ public struct InboundBatch: ~Copyable {
 extension InboundBatch {
   /// Authenticates and decrypts the packets, and finds those that could be joined.
   public mutating func open() {
+    let packets = packets
     var used = 0
     // A single packet cannot be joined.
     let joins = preparesJoining && count > 1

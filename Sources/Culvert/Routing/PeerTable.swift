@@ -64,8 +64,8 @@ struct PeerTable: ~Copyable {
     guard firstFree != 0 else { return nil }
     let number = firstFree
     firstFree = self[number].next
-    self[number].setKey(at: key)
-    self[number].generation &+= 1
+    address(of: number).pointee.setKey(at: key)
+    self[number].generation = self[number].generation &+ 1
     self[number].next = 0
     self[number].previous = last
     if last == 0 { first = number } else { self[last].next = number }
@@ -84,7 +84,7 @@ struct PeerTable: ~Copyable {
     let (previous, next) = (self[number].previous, self[number].next)
     if previous == 0 { first = next } else { self[previous].next = next }
     if next == 0 { last = previous } else { self[next].previous = previous }
-    self[number].generation &+= 1
+    self[number].generation = self[number].generation &+ 1
     self[number].previous = 0
     self[number].next = firstFree
     firstFree = number

@@ -129,10 +129,13 @@ struct Joiner: ~Copyable {
     }
     pieces[Int(groups[group].last)].next = UInt32(truncatingIfNeeded: packet &+ 1)
     groups[group].last = UInt32(truncatingIfNeeded: packet)
-    groups[group].packetCount &+= 1
-    groups[group].payloadByteCount &+= UInt32(candidate.payloadByteCount)
+    // Not `&+=`: Swift 6.3 with the thread sanitizer cannot compile it through the buffer.
+    groups[group].packetCount = groups[group].packetCount &+ 1
+    groups[group].payloadByteCount =
+      groups[group].payloadByteCount &+ UInt32(candidate.payloadByteCount)
     groups[group].isPushed = isPushed(candidate, bytes)
-    flows[index].nextSequence &+= UInt32(candidate.payloadByteCount)
+    flows[index].nextSequence =
+      flows[index].nextSequence &+ UInt32(candidate.payloadByteCount)
     // All segments but the last must have the same size. As in the kernel, a segment with PSH ends
     // the group.
     if groups[group].isPushed || candidate.payloadByteCount < groups[group].segmentByteCount

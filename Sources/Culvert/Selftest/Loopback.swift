@@ -37,11 +37,11 @@ struct Loopback: ~Copyable {
   /// outermost, where datagrams arrive. With one hop, both belong to the same tunnel.
   var outbound: OutboundBatch {
     unsafeAddress { UnsafePointer(ends.0.innermost.outboundAddress) }
-    nonmutating unsafeMutableAddress { ends.0.innermost.outboundAddress }
+    unsafeMutableAddress { ends.0.innermost.outboundAddress }
   }
   var inbound: InboundBatch {
     unsafeAddress { UnsafePointer(ends.0.outermost.inboundAddress) }
-    nonmutating unsafeMutableAddress { ends.0.outermost.inboundAddress }
+    unsafeMutableAddress { ends.0.outermost.inboundAddress }
   }
 
   // MARK: Configuration

@@ -91,6 +91,7 @@ extension Tunnel {
     if let id = findPeer(publicKey) { return id }
     publicKey.write(to: noise.remoteStatic)
     guard let id = peerTable.insert(at: noise.remoteStatic) else { throw .tooManyPeers }
+    let peers = peers
     peers.initialize(id, publicKey: publicKey)
     peers[id].handshake.precompute(identity, noise: noise, remoteStatic: publicKey)
     noise.wipe()

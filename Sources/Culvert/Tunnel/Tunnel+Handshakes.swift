@@ -95,6 +95,7 @@ extension Tunnel {
     guard let entry = indices.find(reply.receiver), peerTable.contains(entry.peer) else {
       return .unknownReceiver
     }
+    let peers = peers
     guard peers[entry.peer].cookie.store(reply, at: now) else { return .cookieRefused }
     events.append(.cookieReceived, peers[entry.peer].publicKey)
     return .cookieAccepted

@@ -39,6 +39,7 @@ extension Tunnel {
       peerTable.contains(entry.peer),
       let role = peers[entry.peer].keypairs.role(of: message.receiver)
     else { return .unknownReceiver }
+    let peers = peers
     guard peers[entry.peer].keypairs[role].canReceive(at: now) else { return .expiredSession }
     packet.session = session(
       in: &batch, of: &peers[entry.peer], role: role, localIndex: message.receiver)
@@ -71,6 +72,7 @@ extension Tunnel {
   /// path and timers, and marks the packets that the shell writes to the TUN.
   public mutating func deliver(_ batch: inout InboundBatch, at now: Instant) {
     let peers = peers
+    let packets = batch.packets
     for index in 0..<batch.count {
       switch batch.packets[index].kind {
       case .sealed:
@@ -85,7 +87,7 @@ extension Tunnel {
         }
         counters.add(
           deliver(
-            &batch.packets[index], batch.text(index), from: &peers[session.peer],
+            &packets[index], batch.text(index), from: &peers[session.peer],
             localIndex: session.localIndex,
             arrival: batch.arrivals[Int(batch.packets[index].arrival)], at: now))
       case .received, .truncated, .delivered, .done: break

@@ -27,6 +27,8 @@ struct InboundLane: ~Copyable {
 
   /// Carves the lane; `setBatch` completes it.
   init(carvingFrom arena: inout Arena, hops: Int) {
+    // The size of `next` below.
+    precondition(hops <= 4 && Hops.maximum <= 4)
     hopCount = hops
     batches = arena.carveBytes(
       hops * MemoryLayout<InboundBatch>.stride, owner: "workers: state"

@@ -20,6 +20,8 @@ struct OutboundLane: ~Copyable {
 
   /// Carves the lane; `setBatch` completes it.
   init(carvingFrom arena: inout Arena, hops: Int) {
+    // The size of `next` below.
+    precondition(hops <= 4 && Hops.maximum <= 4)
     hopCount = hops
     // Carved as bytes, because a batch is not a trivial type to the compiler.
     batches = arena.carveBytes(
