@@ -209,7 +209,7 @@ deb: deps-build build/$(ARCH)/culvert ## a Debian package of a board's binary (A
 	@Toolchain/packaging/make-deb $(ARCH)
 
 .PHONY: tarball
-tarball: deps-build build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others, with an install.sh
+tarball: deps-build build/$(ARCH)/culvert ## a tarball for OpenWrt, OpenRC and others
 	@Toolchain/packaging/make-tarball $(ARCH)
 
 .PHONY: flash
