@@ -39,11 +39,11 @@ struct UAPIServer: ~Copyable {
     connections.deallocate()
   }
 
-  /// Uses addressors, because the subscript of a pointer to a move-only type crashes the 6.3.1
-  /// compiler with the thread sanitizer.
+  /// Mutating, although it need not be: Swift 6.3.1 with the thread sanitizer cannot compile an
+  /// in-place change through a nonmutating addressor of `self`.
   private subscript(index: Int) -> UAPIConnection {
     unsafeAddress { UnsafePointer(connections + index) }
-    nonmutating unsafeMutableAddress { connections + index }
+    unsafeMutableAddress { connections + index }
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {
