@@ -54,13 +54,22 @@ func shell(_ command: String) -> Int32 {
   return status & 0x7f == 0 ? status >> 8 & 0xff : -1
 }
 
-/// Retries until `condition` holds or a second has passed.
+/// Retries until `condition` holds or ten seconds have passed, because the machine may be busy.
 func eventually(_ condition: () -> Bool) -> Bool {
-  for _ in 0..<1000 {
+  for _ in 0..<10_000 {
     if condition() { return true }
     usleep(1000)
   }
   return condition()
+}
+
+/// Adds an IPv6 address to an interface that is up, and waits until the kernel uses it: a work
+/// queue adds its local route, which takes a while on a busy machine.
+func addIPv6Address(_ address: String, length: Int, to interface: String) -> Bool {
+  guard shell("ip addr add \(address)/\(length) dev \(interface) nodad") == 0 else { return false }
+  return eventually {
+    shell("ip -6 route show table local \(address) | grep -q \(interface)") == 0
+  }
 }
 
 /// A fresh directory under /tmp, removed afterwards.

@@ -18,7 +18,7 @@ extension LinuxTests {
       let tun = try TunDevice.create(InterfaceName("cvt0")!, offloads: offloads)
       try tun.setUp(true)
       #expect(shell("ip addr add 10.9.0.\(number)/24 dev cvt0") == 0)
-      #expect(shell("ip addr add fd09::\(number)/64 dev cvt0 nodad") == 0)
+      try #require(addIPv6Address("fd09::\(number)", length: 64, to: "cvt0"))
       return tun
     }
 

@@ -21,7 +21,7 @@ extension LinuxTests {
       _ sockets: borrowing UDPSockets, _ family: IPAddress.Family
     ) throws -> (bytes: [UInt8], received: UDPSocket.Received) {
       var buffer = [UInt8](repeating: 0, count: 65_535)
-      for _ in 0..<1000 {
+      for _ in 0..<10_000 {
         let received = buffer.withUnsafeMutableBytes { sockets.receive(into: $0, family) }
         if received.byteCount >= 0 { return (Array(buffer.prefix(received.byteCount)), received) }
         usleep(1000)

@@ -42,13 +42,11 @@ final class KernelEnd {
     // Linux disables IPv6 if the MTU is below its minimum.
     try tun.setMTU(65_535)
     try tun.setUp(true)
-    let text = family == .ipv4 ? "10.9.0.1/24" : "fd09::1/64"
-    try #require(shell("ip addr add \(text) dev cvt0 nodad") == 0)
-    // On a busy machine it takes a while until an IPv6 address is usable.
-    let own = family == .ipv4 ? "10.9.0.1" : "fd09::1"
-    let isKnown =
-      "ip \(family == .ipv4 ? "-4" : "-6") route show table local \(own) | grep -q cvt0"
-    try #require(eventually { shell(isKnown) == 0 })
+    if family == .ipv4 {
+      try #require(shell("ip addr add 10.9.0.1/24 dev cvt0") == 0)
+    } else {
+      try #require(addIPv6Address("fd09::1", length: 64, to: "cvt0"))
+    }
     let isIPv4 = family == .ipv4
     let type = kind == .udp ? SOCK_DGRAM : SOCK_RAW
     let number = kind == .udp ? IPPROTO_UDP : isIPv4 ? IPPROTO_ICMP : IPPROTO_ICMPV6
