@@ -24,7 +24,9 @@ struct Coverage: BitwiseCopyable {
 
   /// Bytes of both bitmaps, for a payload of `payloadByteCount` bytes and the block after it.
   static func byteCount(for payloadByteCount: Int) -> Int {
-    let wordCount = payloadByteCount / (blockByteCount * blocksPerWord) + 1
+    // The block after a payload of 505 to 511 bytes is already in the next word (R54).
+    let blockCount = (payloadByteCount + blockByteCount - 1) / blockByteCount + 1
+    let wordCount = (blockCount + blocksPerWord - 1) / blocksPerWord
     return wordCount * MemoryLayout<Word>.stride
   }
 

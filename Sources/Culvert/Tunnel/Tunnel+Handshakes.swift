@@ -26,21 +26,28 @@ extension Tunnel {
     }
     HandshakeEntry(in: slot).write(message, byteCount: byteCount, from: path)
     guard handshakeRing.push(slot) else { return .handshakeRingFull }
-    if handshakeRing.count >= max(1, handshakeRing.capacity / Policy.loadRingFraction) {
-      loadEnd = now.advanced(by: Policy.loadHysteresis)
-    }
+    noteLoad(at: now)
     return .handshakeQueued
   }
 
-  /// True for one second after each message that has filled the ring to at least an eighth (R5).
+  /// Prolongs the load while the ring is at least one eighth full.
+  private mutating func noteLoad(at now: Instant) {
+    guard handshakeRing.count >= max(1, handshakeRing.capacity / Policy.loadRingFraction) else {
+      return
+    }
+    loadEnd = now.advanced(by: Policy.loadHysteresis)
+  }
+
+  /// True while the ring is at least one eighth full, and for one second after (R5, R49).
   func isUnderLoad(at now: Instant) -> Bool { now < loadEnd }
 
   /// Processes up to `limit` queued messages, while the batch has room for the answers.
   mutating func serveHandshakes(into batch: inout OutboundBatch, limit: Int, at now: Instant) {
     var served = 0
-    while served < limit, batch.room(for: WireGuard.initiationByteCount) != nil,
-      let slot = handshakeRing.pop()
-    {
+    while served < limit, batch.room(for: WireGuard.initiationByteCount) != nil {
+      // A full ring takes no more messages, so it must count as load here too (R49).
+      noteLoad(at: now)
+      guard let slot = handshakeRing.pop() else { break }
       let entry = HandshakeEntry(in: slot)
       counters.add(serve(entry, into: &batch, at: now))
       noise.wipe()

@@ -17,6 +17,23 @@ import Testing
     }
   }
 
+  /// The bitmaps end before foreign memory, in which blocks seem to have arrived.
+  @Test func R54_coverageStaysWithinItsBytes() {
+    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1024, alignment: 16)
+    defer { bytes.deallocate() }
+    for payload in 1...2000 {
+      let own = Coverage.byteCount(for: payload)
+      for word in 0..<bytes.count / 8 {
+        let isForeign = word * 8 >= own && word % 2 == 0
+        bytes.storeBytes(of: isForeign ? UInt64.max : 0, toByteOffset: word * 8, as: UInt64.self)
+      }
+      let coverage = Coverage(at: bytes.baseAddress!)
+      let first = coverage.insert(byteOffset: 0, byteCount: payload)
+      let second = coverage.insert(byteOffset: 0, byteCount: payload)
+      #expect(first == .new && second == .same, "payload of \(payload) bytes")
+    }
+  }
+
   // MARK: Order and eviction
 
   @Test(arguments: [2, 3, 4], [true, false])

@@ -68,6 +68,19 @@ import Testing
     #expect(pair.b.freeHandshakeSlots == 8)
   }
 
+  @Test func R49_aRingThatStaysFullProlongsTheLoad() throws {
+    let pair = try TunnelPair()
+    let initiation = try #require(pair.initiationFromA())
+    let arrival = Arrival(initiation.bytes, from: pair.a.endpoint)
+    // The ring has 64 slots. Nobody serves it for two seconds.
+    pair.b.receive([Arrival](repeating: arrival, count: 12), at: pair.now)
+    pair.skip(2 * nanosecondsPerSecond)
+    expect(!pair.b.tunnel.isUnderLoad(at: pair.now))
+    let replies = pair.b.settle(at: pair.now, wall: pair.wall)
+    #expect(replies.map(\.type) == [UInt8](repeating: 3, count: 12))
+    #expect(pair.b.count(.cookieDemanded) == 12)
+  }
+
   @Test func R6_receiverIndicesAreRandomUniqueAnd32Bit() throws {
     let pair = try TunnelPair()
     var indices: [UInt32] = []
