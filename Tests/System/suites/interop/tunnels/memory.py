@@ -56,9 +56,14 @@ class IdleTests(InteropCase):
         self.check_asleep(pair.ours.pid)
 
     def check_asleep(self, pid: int) -> None:
-        before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
-        time.sleep(WATCHED)
-        self.assertEqual((procfs.wake_ups(pid), procfs.cpu_seconds(pid)), before)
+        # The `wg show all` of another test also queries this process and wakes it up.
+        for _ in range(3):
+            before = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+            time.sleep(WATCHED)
+            after = procfs.wake_ups(pid), procfs.cpu_seconds(pid)
+            if after == before:
+                break
+        self.assertEqual(after, before)
 
 
 # Many peers and very many allowed IPs.
