@@ -24,6 +24,26 @@ import Testing
     #expect(arena.byteCount == Arena.unaddressable)
     #expect(arena.budget.total == Arena.unaddressable)
   }
+
+  /// What is carved beyond the region would be somebody else's memory. An exit test runs its body
+  /// in a process of its own.
+  @Test func carvingBeyondTheRegionTraps() async {
+    let memory = TestArena(byteCount: 4096)
+    _ = memory.arena.carveBytes(4032, owner: "most of it")
+    #expect(memory.arena.carveBytes(64, owner: "the rest").count == 64)
+    #expect(memory.arena.byteCount == 4096)
+    await #expect(processExitsWith: .failure) {
+      let memory = TestArena(byteCount: 4096)
+      _ = memory.arena.carveBytes(4032, owner: "most of it")
+      _ = memory.arena.carveBytes(65, owner: "one too many")
+    }
+    // The secrets end on a page boundary, which is beyond the region too.
+    await #expect(processExitsWith: .failure) {
+      let memory = TestArena(byteCount: 4096 + 64)
+      _ = memory.arena.carveBytes(4097, owner: "secrets")
+      memory.arena.endSecrets()
+    }
+  }
 }
 
 /// Slots and rings of slots against arrays.

@@ -12,6 +12,7 @@ import Testing
     private let memory = TestArena(byteCount: Arena.pageByteCount)
     /// The locked memory of both.
     private let secrets: UnsafeMutableRawPointer
+    private let jarSecrets: UnsafeMutableRawPointer
     var checker: CookieChecker
     var jar: ReceivedCookie
     var random = Entropy.seeded(4)
@@ -19,14 +20,20 @@ import Testing
     init() {
       secrets = memory.arena.carveBytes(0, owner: "test").baseAddress!
       checker = CookieChecker(carvingFrom: &memory.arena)
-      jar = ReceivedCookie(
-        secrets: memory.arena.carveBytes(ReceivedCookie.secretByteCount, owner: "test")
-          .baseAddress!)
+      jarSecrets =
+        memory.arena.carveBytes(ReceivedCookie.secretByteCount, owner: "test").baseAddress!
+      jar = ReceivedCookie(secrets: jarSecrets)
       checker.deriveKeys(publicKey: CookieTests.publicKey)
       jar.deriveKeys(publicKey: CookieTests.publicKey)
     }
 
     var isWiped: Bool { Secret.isZero(secrets, byteCount: memory.arena.byteCount) }
+
+    /// The locked memory of the jar.
+    var jarBytes: [UInt8] {
+      [UInt8](
+        UnsafeRawBufferPointer(start: jarSecrets, count: ReceivedCookie.secretByteCount))
+    }
 
     /// A handshake message with its MACs.
     func message(at now: UInt64, byteCount: Int = 148) -> [UInt8] {
@@ -234,6 +241,26 @@ import Testing
     pair.jar.erase()
     #expect(pair.isWiped)
     #expect(pair.message(at: 1)[132...].allSatisfy { $0 == 0 })
+  }
+
+  @Test func R9_anExpiredCookieIsWiped() {
+    let second = CookieTests.second
+    let pair = Pair()
+    let asked = pair.message(at: 0)
+    let reply = pair.reply(to: asked, from: CookieTests.home, at: 0)
+    let before = pair.jarBytes
+    #expect(pair.consume(reply, at: 0))
+    let after = pair.jarBytes
+    // Storing the cookie changes nothing else.
+    let places = before.indices.filter { before[$0] != after[$0] }
+    #expect((8...16).contains(places.count))
+    #expect(places.allSatisfy { before[$0] == 0 })
+    _ = pair.message(at: 115 * second - 1)
+    let used = pair.jarBytes
+    #expect(places.allSatisfy { used[$0] == after[$0] })
+    _ = pair.message(at: 115 * second)
+    let expired = pair.jarBytes
+    #expect(places.allSatisfy { expired[$0] == 0 })
   }
 
   /// The secret is in one place: the checker's part of the arena, not in the struct.

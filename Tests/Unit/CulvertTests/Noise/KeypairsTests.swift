@@ -139,4 +139,25 @@ import Testing
     party.keypairs.stopSending()
     #expect(!current.canSend(at: birth) && current.canReceive(at: birth))
   }
+
+  /// A session that is not confirmed yet belongs to the old private key too.
+  @Test func noSessionSendsAfterStopSending() throws {
+    let party = NoiseParty(
+      privateKey: TestVectors.pattern(32, start: 5), entropy: .seeded(3))
+    let other = NoiseParty(privateKey: TestVectors.pattern(32, start: 6), entropy: .seeded(4))
+    party.meet(other)
+    other.meet(party)
+    let now = Instant(nanoseconds: 7)
+    try finishHandshake(party, other, index: 5, isInitiator: true, at: now)
+    _ = try #require(party.keypairs.startSession(from: &party.handshake, at: now))
+    try finishHandshake(party, other, index: 6, isInitiator: false, at: now)
+    _ = try #require(party.keypairs.startSession(from: &party.handshake, at: now))
+    #expect(party.keypairs.current.canSend(at: now) && party.keypairs.next.canSend(at: now))
+    party.keypairs.stopSending()
+    #expect(!party.keypairs.current.canSend(at: now) && !party.keypairs.next.canSend(at: now))
+    #expect(party.keypairs.confirmNext() == 0)
+    #expect(party.keypairs.current.localIndex == 6)
+    #expect(!party.keypairs.current.canSend(at: now))
+    #expect(party.keypairs.current.canReceive(at: now))
+  }
 }

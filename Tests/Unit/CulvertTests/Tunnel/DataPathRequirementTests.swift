@@ -121,6 +121,28 @@ import Testing
     #expect(pair.b.status(of: pair.peerOfB)?.endpoint == pair.a.endpoint)
   }
 
+  @Test func R8_peerRoamsOnAResponse() throws {
+    let pair = try TunnelPair()
+    pair.carryToB([try #require(pair.initiationFromA())])
+    let response = try #require(pair.b.settle(at: pair.now, wall: pair.wall).first)
+    #expect(response.type == 2)
+    let path = Path(endpoint: TunnelPair.elsewhere, source: pair.a.endpoint.address, interface: 3)
+    var forged = Arrival(response.bytes, from: TunnelPair.elsewhere)
+    forged.bytes[50] ^= 1
+    forged.bytes = TunnelPair.withMAC1(forged.bytes, for: pair.a.publicKey)
+    pair.a.receive([forged], at: pair.now)
+    #expect(pair.a.settle(at: pair.now, wall: pair.wall).isEmpty)
+    #expect(pair.a.status(of: pair.peerOfA)?.endpoint == pair.b.endpoint)
+    var arrival = Arrival(response.bytes, from: TunnelPair.elsewhere)
+    arrival.path = path
+    pair.a.receive([arrival], at: pair.now)
+    // The session is confirmed where the response came from.
+    let confirmation = pair.a.settle(at: pair.now, wall: pair.wall)
+    #expect(confirmation.map(\.isKeepalive) == [true])
+    #expect(confirmation.map(\.path) == [path])
+    #expect(pair.a.status(of: pair.peerOfA)?.endpoint == TunnelPair.elsewhere)
+  }
+
   @Test func R13_noPlaintextIsUsedBeforeItsTagIsVerified() throws {
     let pair = try TunnelPair()
     pair.connect()

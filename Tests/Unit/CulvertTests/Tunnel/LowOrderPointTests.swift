@@ -48,6 +48,25 @@ import Testing
     #expect(node.count(.lowOrderPoint) > 1)
   }
 
+  /// Each try costs a key agreement: packets cause at most one each rekey-timeout.
+  @Test func R31_aLowOrderPeerCostsOneKeyAgreementEachRekeyTimeout() throws {
+    let node = TunnelNode(seed: 1, endpoint: Endpoint(address: ipv4(192, 0, 2, 1), port: 1))
+    try node.addPeer(
+      LowOrderPointTests.key(LowOrderPointTests.points[0]),
+      allowed: [#require(IPPrefix(ipv4(10, 0, 0, 2), length: 32))], endpoint: TunnelPair.elsewhere)
+    let start = Instant(nanoseconds: nanosecondsPerSecond)
+    let wall = WallTime(seconds: 1_800_000_000, nanoseconds: 0)
+    let packet = TestPacket.ipv4(from: ipv4(10, 0, 0, 1), to: ipv4(10, 0, 0, 2))
+    for (time, tries) in [(0, 1), (1, 1), (2500, 1), (4999, 1), (5000, 2), (5001, 2)]
+      as [(UInt64, UInt64)]
+    {
+      let now = start.advanced(by: time * nanosecondsPerMillisecond)
+      #expect(node.send([packet], at: now).isEmpty)
+      #expect(node.settle(at: now, wall: wall).isEmpty)
+      #expect(node.count(.lowOrderPoint) == tries, "after \(time) ms")
+    }
+  }
+
   @Test func R31_packetsForALowOrderPeerDoNotHoldTheStagingSlots() throws {
     let node = TunnelNode(
       seed: 1, endpoint: Endpoint(address: ipv4(192, 0, 2, 1), port: 1), limits: .shrunken())

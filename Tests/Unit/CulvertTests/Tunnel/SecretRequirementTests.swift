@@ -74,6 +74,28 @@ import Testing
     #expect(pair.b.indexCount == 0)
   }
 
+  /// A handshake begins shortly before the keys are wiped. Its ephemeral key and its index do not
+  /// stay; the next try draws new ones.
+  @Test func R9_theHandshakeInProgressIsWipedWithTheKeys() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    pair.wait(Policy.zeroKeysAfterTime - 2 * nanosecondsPerSecond)
+    pair.loses = { _ in true }
+    pair.sendFromA([pair.packetFromA([7])])
+    pair.exchange()
+    #expect(pair.sentByA.last?.type == 1)
+    let ephemerals = handshakeSecrets(pair.a, pair.peerOfA).prefix(2)
+    #expect(pair.a.indexCount == 2)
+    pair.wait(2 * nanosecondsPerSecond - 1)
+    for secret in ephemerals { #expect(pair.a.holdsSecret(secret)) }
+    pair.wait(1)
+    for secret in ephemerals { #expect(!pair.a.holdsSecret(secret)) }
+    #expect(pair.a.indexCount == 0)
+    pair.loses = { _ in false }
+    pair.wait(seconds: 4)
+    #expect(pair.b.delivered.last == pair.packetFromA([7]))
+  }
+
   @Test func R9_noKeyIsLeftInBatchesOrScratch() throws {
     let pair = try TunnelPair()
     pair.connect()

@@ -47,6 +47,20 @@ import Testing
     expect(!pair.a.state(pair.peerOfA).timers.wantsInitiation)
   }
 
+  @Test func eachSessionIsRenewedOnReceiving() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    for round in 1...3 {
+      let session = pair.a.state(pair.peerOfA).keypairs.current.localIndex
+      pair.forget()
+      pair.skip(165 * nanosecondsPerSecond)
+      #expect(pair.sendFromB([pair.packetFromB([UInt8(round)])]).count == 1)
+      pair.exchange()
+      #expect(pair.sentByA.filter { $0.type == 1 }.count == 1, "round \(round)")
+      #expect(pair.a.state(pair.peerOfA).keypairs.current.localIndex != session)
+    }
+  }
+
   @Test func theResponderDoesNotRenewByTime() throws {
     let pair = try TunnelPair()
     pair.connect()
@@ -166,6 +180,30 @@ import Testing
     #expect(pair.sentByA.map(\.isKeepalive) == [true])
   }
 
+  /// As in the kernel, only switching it on sends one at once. Another interval applies from the
+  /// next keepalive on.
+  @Test func anotherIntervalOfAPersistentKeepaliveSendsNothingAtOnce() throws {
+    let pair = try TunnelPair()
+    pair.a.tunnel.setPersistentKeepalive(25, of: pair.peerOfA, at: pair.now)
+    pair.exchange()
+    pair.wait(seconds: 10)
+    pair.forget()
+    for seconds in [40, 40, 20, 60] as [UInt16] {
+      pair.a.tunnel.setPersistentKeepalive(seconds, of: pair.peerOfA, at: pair.now)
+      pair.exchange()
+      #expect(pair.sentByA.isEmpty, "\(seconds) s")
+    }
+    pair.wait(seconds: 14)
+    #expect(pair.sentByA.isEmpty)
+    // 25 s after the handshake, then after 60 s.
+    pair.wait(seconds: 1)
+    #expect(pair.sentByA.map(\.isKeepalive) == [true])
+    pair.wait(seconds: 59)
+    #expect(pair.sentByA.count == 1)
+    pair.wait(seconds: 1)
+    #expect(pair.sentByA.map(\.isKeepalive) == [true, true])
+  }
+
   @Test func aPersistentKeepaliveFindsAPeerThatComesBack() throws {
     let pair = try TunnelPair()
     pair.loses = { _ in true }
@@ -187,6 +225,29 @@ import Testing
     #expect(pair.sentByA.filter { $0.type == 1 }.isEmpty)
     pair.wait(seconds: 2)
     #expect(pair.sentByA.filter { $0.type == 1 }.count == 1)
+  }
+
+  /// The silence may mean that the local address is no longer valid: the routing table chooses it.
+  @Test func silenceAfterDataForgetsTheLocalAddress() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    pair.wait(seconds: 30)
+    pair.loses = { _ in true }
+    let path = Path(endpoint: pair.b.endpoint, source: pair.a.endpoint.address, interface: 3)
+    var arrival = Arrival(
+      try #require(pair.b.send([pair.packetFromB()], at: pair.now).first).bytes,
+      from: pair.b.endpoint)
+    arrival.path = path
+    #expect(pair.a.receive([arrival], at: pair.now).count == 1)
+    pair.forget()
+    pair.sendFromA([pair.packetFromA()])
+    #expect(pair.sentByA.map(\.path) == [path])
+    pair.wait(seconds: 14)
+    #expect(pair.a.state(pair.peerOfA).path == path)
+    pair.forget()
+    pair.wait(seconds: 2)
+    #expect(pair.sentByA.map(\.type) == [1])
+    #expect(pair.sentByA.map(\.path) == [Path(to: pair.b.endpoint)])
   }
 
   @Test func simultaneousInitiationsConverge() throws {

@@ -121,6 +121,29 @@ import Testing
     #expect(pair.sentByA.filter { $0.type == 1 }.count == 20)
   }
 
+  /// Data arrives shortly before the last try goes unanswered: after that, a sends nothing at all.
+  @Test func R17_afterGivingUpNoKeepaliveIsSent() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    pair.wait(seconds: 20)
+    pair.forget()
+    pair.loses = { $0.type != 4 }
+    pair.carryToB([try #require(pair.initiationFromA())])
+    let initiations = { pair.sentByA.filter { $0.type == 1 }.count }
+    for _ in 0..<100 where initiations() < 18 { pair.wait(seconds: 1) }
+    #expect(initiations() == 18)
+    pair.wait(seconds: 2)
+    #expect(pair.sendFromB([pair.packetFromB()]).count == 1)
+    #expect(pair.a.state(pair.peerOfA).timers.sendKeepalive.isSet)
+    pair.wait(seconds: 4)
+    #expect(!pair.a.state(pair.peerOfA).timers.retransmitHandshake.isSet)
+    #expect(initiations() == 18)
+    #expect(!pair.a.state(pair.peerOfA).timers.sendKeepalive.isSet)
+    pair.forget()
+    pair.wait(seconds: 8)
+    #expect(pair.sentByA.isEmpty)
+  }
+
   @Test func R17_retriesGoOnAfterANewPrivateKey() throws {
     let pair = try TunnelPair()
     pair.loses = { _ in true }

@@ -123,6 +123,46 @@ import Testing
     #expect(timers.attempts == 0 && timers.wantsInitiation)
   }
 
+  /// An initiation that could not be made counts for the rate, but is not tried again by itself.
+  @Test func aFailedInitiationCountsForTheRate() {
+    var timers = Timers()
+    let start = Instant(nanoseconds: 1)
+    timers.wantInitiation(at: start)
+    timers.initiationFailed(at: start)
+    #expect(timers.next == .never)
+    timers.wantInitiation(at: start.advanced(by: WireGuard.rekeyTimeout - 1))
+    #expect(!timers.wantsInitiation)
+    timers.wantInitiation(at: start.advanced(by: WireGuard.rekeyTimeout))
+    #expect(timers.wantsInitiation)
+  }
+
+  @Test func renewalOnReceivingIsPerSession() {
+    var timers = Timers()
+    #expect(!timers.hasRenewedOnReceive)
+    timers.renewedOnReceive()
+    #expect(timers.hasRenewedOnReceive)
+    timers.handshakeCompleted()
+    #expect(!timers.hasRenewedOnReceive)
+  }
+
+  @Test func givingUpClearsThePassiveKeepalive() {
+    var timers = Timers()
+    var now = Instant(nanoseconds: 1)
+    for _ in 1..<Policy.handshakeAttempts {
+      timers.initiationSent(at: now, jitter: 0)
+      now = now.advanced(by: WireGuard.rekeyTimeout)
+      timers.dataReceived(at: now)
+      #expect(timers.retransmitExpired(at: now) == .retry)
+      // A retry does not clear it.
+      #expect(timers.sendKeepalive.isSet)
+    }
+    timers.initiationSent(at: now, jitter: 0)
+    now = now.advanced(by: WireGuard.rekeyTimeout)
+    #expect(timers.retransmitExpired(at: now) == .giveUp)
+    #expect(timers.sendKeepalive == .never)
+    #expect(timers.next == timers.zeroKeys)
+  }
+
   @Test func stoppingKeepsOnlyTheInterval() {
     var timers = Timers()
     let now = Instant(nanoseconds: 1)

@@ -25,6 +25,27 @@ import Testing
     #expect(pair.b.delivered == [pair.packetFromA([3])])
   }
 
+  /// The responder's new session becomes current after the key has changed. It may not send either.
+  @Test func aNewPrivateKeyAlsoEndsSendingOnAnUnconfirmedSession() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    pair.wait(seconds: 60)
+    pair.carryToB([try #require(pair.initiationFromA())])
+    pair.carryToA(pair.b.settle(at: pair.now, wall: pair.wall))
+    let next = pair.b.state(pair.peerOfB).keypairs.next.localIndex
+    #expect(next != 0)
+    pair.b.setPrivateKey([UInt8](repeating: 0x51, count: 32))
+    let confirmation = pair.a.settle(at: pair.now, wall: pair.wall)
+    #expect(confirmation.map(\.isKeepalive) == [true])
+    pair.carryToB(confirmation)
+    #expect(pair.b.state(pair.peerOfB).keypairs.current.localIndex == next)
+    // Received, but nothing is sent with the old identity: an initiation with the new one comes
+    // first.
+    #expect(pair.sendFromA([pair.packetFromA([1])]) == [pair.packetFromA([1])])
+    #expect(pair.b.send([pair.packetFromB([2])], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
+  }
+
   @Test func theSamePrivateKeyAgainChangesNothing() throws {
     let pair = try TunnelPair()
     pair.connect()

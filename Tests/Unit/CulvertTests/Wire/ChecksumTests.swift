@@ -116,6 +116,24 @@ private func sum(_ bytes: [UInt8]) -> Checksum {
     }
   }
 
+  /// The only sum of three words that has to be folded twice is 0x1ffff: the first fold gives
+  /// 0x10000.
+  @Test func incrementalUpdateFoldsTwice() {
+    for checksum in [0, 1, 0x1234, 0x8000, 0xfffe] as [UInt16] {
+      for new in [1, 2, 0x1234, 0x8000, 0xfffe, 0xffff] as [UInt16] {
+        // ~checksum + ~old + new is 0x1ffff.
+        let rest = 0x1_ffff - Int(~checksum) - Int(new)
+        guard let complement = UInt16(exactly: rest) else { continue }
+        let updated = Checksum.updated(checksum, from: ~complement, to: new)
+        #expect(updated == 0xfffe, "\(checksum), \(~complement) becomes \(new)")
+      }
+    }
+    // A header whose sum is 0xffff: with one more, its checksum goes from 0 to 0xfffe.
+    #expect(sum([0xff, 0xff, 0, 0]).value == 0)
+    #expect(sum([0xff, 0xff, 0, 1]).value == 0xfffe)
+    #expect(Checksum.updated(0, from: 0, to: 1) == 0xfffe)
+  }
+
   @Test func udpNeverSendsZero() {
     // A sum of 0xffff has the complement 0, which for UDP would mean "no checksum".
     #expect(sum([0xff, 0xff]).value == 0)
