@@ -24,7 +24,7 @@ from harness.traffic.datagrams import send_datagrams
 from harness.traffic.ping import ping
 from harness.traffic.streams import stream
 from harness.waiting import wait_until
-from suites.allocation.tunnel import CountPage, Memory, waits_for_work
+from suites.allocation.tunnel import CountPage, Memory, memory_of_parts, waits_for_work
 
 # This leg fragments the exit's datagrams; those of the client exceed the outer tunnel's MTU.
 LEG_MTU, INNER_MTU = 576, 2000
@@ -98,19 +98,12 @@ class NestedScenario:
             ("first handshakes", self.handshake),
             ("packets, in fragments both ways", self.send),
             (f"{RECONFIGURATIONS} reconfigurations of each hop", self.reconfigure),
-            ("sessions made anew", self.renew),
+            ("renewed sessions", self.renew),
             ("errors, signals, link down and up", self.disturb),
             (f"a flood of fragments, {FLOOD_SECONDS:g} s", self.flood),
             ("packets after all that", self.send),
         ]
-        results, before = [], self.start
-        for name, part in parts:
-            part()
-            now = Memory.of(self.client.pid, self.page)
-            results.append((name, now.since(before)))
-            before = now
-        results.append(("in all", before.since(self.start)))
-        return results
+        return memory_of_parts(parts, self.client.pid, self.page, self.start)
 
     def handshake(self) -> None:
         self.chain.handshake(20)

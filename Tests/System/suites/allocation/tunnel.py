@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 from harness import procfs
 from harness.lab.control import UAPIConnection
@@ -71,6 +72,19 @@ class Memory:
         names = ("allocations", "frees", "mapped", "data")
         taken = [f"{name} {getattr(self, name):+d}" for name in names if getattr(self, name)]
         return ", ".join(taken)
+
+
+def memory_of_parts(
+    parts: list[tuple[str, Callable[[], None]]], pid: int, page: CountPage | None, start: Memory
+) -> list[tuple[str, Memory]]:
+    """Run the parts; what the program has allocated in each, and in all since `start`."""
+    results, before = [], start
+    for name, part in parts:
+        part()
+        now = Memory.of(pid, page)
+        results.append((name, now.since(before)))
+        before = now
+    return [*results, ("in all", before.since(start))]
 
 
 def waits_for_work(pid: int) -> bool:
@@ -135,14 +149,7 @@ class Scenario:
             ("errors, signals, link down and up", self.disturb),
             ("packets after all that", lambda: self.send(packets // 20)),
         ]
-        results, before = [], self.start
-        for name, part in parts:
-            part()
-            now = Memory.of(self.ours.pid, self.page)
-            results.append((name, now.since(before)))
-            before = now
-        results.append(("in all", before.since(self.start)))
-        return results
+        return memory_of_parts(parts, self.ours.pid, self.page, self.start)
 
     def begin(self) -> None:
         introduce(self.ours, self.theirs, 4, preshared_key())
