@@ -261,6 +261,7 @@ extension LinuxTests {
         let six = ConfigAddress(IPAddress(ipv6High: 0xfd00_0009_0000_0000, low: 2), length: 64)!
         try LinkSetup.add(six, to: index)
         #expect(shows("inet6 fd00:9::2/64"))
+        #expect(shows("nodad"), "programs can use it at once")
         // The same address again, and a second one.
         try LinkSetup.add(address(0x0a09_0002, 24), to: index)
         try LinkSetup.add(six, to: index)
