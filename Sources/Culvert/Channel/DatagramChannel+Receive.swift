@@ -18,8 +18,11 @@ extension DatagramChannel {
   ///     in it.
   ///   - sender: the peer that sent the packet (`InboundBatch.sender`). Fragments from different
   ///     peers are never combined (F8).
+  ///   - expects: whether the user takes datagrams from this source; only asked about fragments, so
+  ///     that others take no memory.
   public mutating func receive(
-    _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant
+    _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, at now: Instant,
+    expects: (IPAddress) -> Bool = { _ in true }
   ) -> Received {
     guard isOpen else { return drop(.closed) }
     guard let start = packet.baseAddress,
@@ -28,6 +31,16 @@ extension DatagramChannel {
     // Checked before reassembly, so that fragments to other addresses take no memory.
     guard outline.destination == address(outline.family) else { return drop(.notOurs) }
     guard outline.source.isSingleHost else { return drop(.badSource) }
+    // Fragments that can never become a datagram for the user take no slot (R53).
+    switch outline.fragmentedProtocol(at: start) {
+    case nil: break
+    case IPProtocol.udp: guard expects(outline.source) else { return drop(.notOurs) }
+    // A router may have sent the error.
+    case IPProtocol.icmp where outline.family == .ipv4,
+      IPProtocol.icmpv6 where outline.family == .ipv6:
+      break
+    default: return drop(.notOurs)
+    }
     let trimmed = UnsafeMutableRawBufferPointer(start: start, count: outline.byteCount)
     switch reassembler.add(trimmed, from: sender, at: now) {
     case .whole(let whole):
@@ -97,7 +110,7 @@ extension DatagramChannel {
       guard quoted.destination.family == .ipv6 || forbidsFragmentation else {
         return drop(.notOurs)
       }
-      paths.lower(to: quoted.destination, mtu: mtu, at: now)
+      guard paths.lower(to: quoted.destination, mtu: mtu, at: now) else { return drop(.notOurs) }
       return drop(.tooLargeForPath)
     case .unreachable:
       counters.add(.unreachable)

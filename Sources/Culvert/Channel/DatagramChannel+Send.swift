@@ -38,6 +38,7 @@ extension DatagramChannel {
     let packet = start - UDPHeader.byteCount - headerByteCount
     let byteCount = headerByteCount &+ udpByteCount
     var mtu = self.mtu
+    paths.noteSent(to: endpoint.address)
     if let known = paths.mtu(to: endpoint.address, at: now) { mtu = min(mtu, known) }
     let isWhole = byteCount <= mtu
     if !isWhole && isIPv4 && forbidsFragmentation { return refuse(.tooLarge) }
@@ -121,12 +122,43 @@ struct PathMTUs: ~Copyable {
   /// After this time a larger MTU is tried again (RFC 1191 section 6.3, RFC 8201 section 5.3).
   static let lifetime = 600 * nanosecondsPerSecond
 
+  /// Destinations that were sent to, in sets of two; a hash of the address selects the set, which
+  /// holds the last two destinations.
+  static let sentCapacity = 64
+
   private let entries: UnsafeMutablePointer<Entry>
   private var count = 0
+  private let sent: UnsafeMutablePointer<IPAddress>
+  private var lastSent = IPAddress(ipv4: 0)
 
   init(carvingFrom arena: inout Arena) {
     entries =
       arena.carve(Entry.self, count: PathMTUs.capacity, owner: "channels").baseAddress!
+    sent =
+      arena.carve(IPAddress.self, count: PathMTUs.sentCapacity, owner: "channels").baseAddress!
+  }
+
+  /// Initializes the carved memory.
+  func start() {
+    for place in 0..<PathMTUs.sentCapacity {
+      (sent + place).initialize(to: IPAddress(ipv4: 0))
+    }
+  }
+
+  /// Notes that a datagram is sent to `destination`, so that `lower` accepts it.
+  @inline(__always)
+  mutating func noteSent(to destination: IPAddress) {
+    guard destination != lastSent else { return }
+    lastSent = destination
+    let set = set(destination)
+    guard set[0] != destination else { return }
+    set[1] = set[0]
+    set[0] = destination
+  }
+
+  private func set(_ destination: IPAddress) -> UnsafeMutablePointer<IPAddress> {
+    let hash = SplitMix64.mix(destination.high ^ SplitMix64.mix(destination.low))
+    return sent + 2 * Int(hash % UInt64(PathMTUs.sentCapacity / 2))
   }
 
   /// The MTU of the path to `destination`; nil if unknown.
@@ -140,37 +172,42 @@ struct PathMTUs: ~Copyable {
     return nil
   }
 
-  /// Lowers a path's MTU. It only rises again when the entry expires or all entries are removed. A
-  /// value below the family's minimum is replaced by the minimum, because an attacker could
-  /// otherwise cause many tiny fragments (RFC 8201 section 6).
-  mutating func lower(to destination: IPAddress, mtu: Int, at now: Instant) {
-    let least = PathMTUs.least(destination.family)
-    let mtu = max(mtu, least)
+  /// Lowers a path's MTU. It only rises again when the entry expires or all entries are removed.
+  ///
+  /// A destination that was not sent to is ignored, otherwise forged errors about such destinations
+  /// would replace the entries in use (R55). An IPv6 MTU below the minimum is ignored (RFC 8201
+  /// section 4), as in Linux. An IPv4 MTU below the minimum is replaced by it, because an attacker
+  /// could otherwise cause many tiny fragments.
+  ///
+  /// - Returns: false if it was ignored.
+  mutating func lower(to destination: IPAddress, mtu: Int, at now: Instant) -> Bool {
+    let set = set(destination)
+    guard set[0] == destination || set[1] == destination else { return false }
+    if destination.family == .ipv6, mtu < Policy.ipv6MinimumMTU { return false }
+    let mtu = max(mtu, PathMTUs.leastIPv4)
     let entry = Entry(
       destination: destination, mtu: mtu, end: now.advanced(by: PathMTUs.lifetime))
     if let index = find(destination) {
       if mtu < entries[index].mtu || entries[index].end <= now { entries[index] = entry }
-      return
+      return true
     }
     if count < PathMTUs.capacity {
       entries[count] = entry
       count &+= 1
-      return
+      return true
     }
     var oldest = 0
     for index in 1..<PathMTUs.capacity where entries[index].end < entries[oldest].end {
       oldest = index
     }
     entries[oldest] = entry
+    return true
   }
 
   mutating func forgetAll() { count = 0 }
 
-  /// The smallest path MTU that is accepted. For IPv4 it is the size that every host must accept
-  /// (RFC 791 section 3.1), for IPv6 the minimum link MTU (RFC 8200 section 5).
-  private static func least(_ family: IPAddress.Family) -> Int {
-    family == .ipv4 ? 576 : Policy.ipv6MinimumMTU
-  }
+  /// The smallest IPv4 path MTU: the size that every host must accept (RFC 791 section 3.1).
+  private static let leastIPv4 = 576
 
   private func find(_ destination: IPAddress) -> Int? {
     for index in 0..<count where entries[index].destination == destination { return index }

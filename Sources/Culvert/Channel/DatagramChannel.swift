@@ -68,6 +68,7 @@ public struct DatagramChannel: ~Copyable {
     ipv4Identification = UInt16(truncatingIfNeeded: hash.hash(1, 0))
     ipv6Identification = UInt32(truncatingIfNeeded: hash.hash(2, 0))
     flowSeed = hash.hash(3, 0)
+    paths.start()
     reassembler.start(seed: hash.hash(4, 0))
   }
 

@@ -197,7 +197,12 @@ extension Forwarder {
     _ packet: UnsafeMutableRawBufferPointer, from sender: UInt32, _ channel: inout DatagramChannel,
     into answers: inout ForwarderBatch, at now: Instant
   ) {
-    switch channel.receive(packet, from: sender, at: now) {
+    let (targets, count) = (targets, mappingCount)
+    let received = channel.receive(packet, from: sender, at: now) { source in
+      for index in 0..<count where targets[index].address == source { return true }
+      return false
+    }
+    switch received {
     case .datagram(let bytes, let endpoint, let port, let trafficClass):
       guard let answer = answer(from: endpoint, to: port, at: now) else { return }
       answers.append(bytes, answer.client, answer.mapping, trafficClass)

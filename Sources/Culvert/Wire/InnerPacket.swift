@@ -30,6 +30,24 @@ struct InnerPacket: BitwiseCopyable {
     }
   }
 
+  /// The protocol of the datagram of which the packet is a fragment; nil if it is not a fragment.
+  /// Extension headers that follow IPv6's fragment header count as UDP, because only the first
+  /// fragment shows what comes after them.
+  func fragmentedProtocol(at bytes: UnsafeMutableRawPointer) -> UInt8? {
+    if family == .ipv4 {
+      let header = IPv4Header(writtenAt: bytes)
+      return header.fragmentField & 0x3fff == 0 ? nil : header.protocolNumber
+    }
+    let header = IPv6Header(writtenAt: bytes)
+    guard IPv6Extensions.isExtension(header.nextHeader),
+      let extensions = IPv6Extensions(of: header), extensions.fragmentHeaderByteOffset != 0
+    else { return nil }
+    let start = extensions.fragmentHeaderByteOffset
+    guard bytes.loadBig(start &+ 2, as: UInt16.self) & 0xfff9 != 0 else { return nil }
+    let number = bytes.byte(start)
+    return IPv6Extensions.isExtension(number) ? IPProtocol.udp : number
+  }
+
   /// Sets the two ECN bits of the packet that this value was read from, and updates its checksum.
   func setECN(_ mark: UInt8, at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     let marked = trafficClass & ~ECN.mask | mark

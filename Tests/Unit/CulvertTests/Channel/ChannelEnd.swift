@@ -131,12 +131,14 @@ final class ChannelEnd {
 
   /// The packet is in memory of exactly its size. The result is a copy; the reassembler's memory is
   /// not released.
-  func receive(_ packet: [UInt8], from sender: UInt32 = 1) -> Arrived {
+  func receive(
+    _ packet: [UInt8], from sender: UInt32 = 1, expects: (IPAddress) -> Bool = { _ in true }
+  ) -> Arrived {
     let buffer = PacketBuffer(packet)
     return withExtendedLifetime(buffer) {
       let received = channel.receive(
         UnsafeMutableRawBufferPointer(start: buffer.start, count: buffer.byteCount), from: sender,
-        at: now)
+        at: now, expects: expects)
       switch received {
       case .datagram(let payload, let endpoint, let port, let trafficClass):
         return .datagram(

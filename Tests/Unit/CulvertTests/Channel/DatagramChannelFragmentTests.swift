@@ -44,8 +44,26 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
     model.other = (6, model.transport)
     let others = model.fragments(56)
     #expect(near.receive(fragments[0]) == .nothing && near.receive(others[1]) == .nothing)
-    #expect(incompleteCount == 2)
+    #expect(incompleteCount == 1)
     #expect(near.receive(fragments[1]).payload == model.payload)
+  }
+
+  /// Fragments of another protocol, or of a source from which the user expects nothing.
+  @Test(arguments: families) func R53_uselessFragmentsTakeNoSlot(family: IPAddress.Family) {
+    var model = model(family, 1000)
+    for fragment in model.fragments(48) {
+      #expect(near.receive(fragment, expects: { _ in false }) == .nothing)
+    }
+    #expect(incompleteCount == 0 && near.count(.notOurs) == 21)
+    for number: UInt8 in [family == .ipv4 ? 58 : 1, 6, 47, 132] {
+      model.other = (number, model.transport)
+      for fragment in model.fragments(48) { #expect(near.receive(fragment) == .nothing) }
+    }
+    #expect(incompleteCount == 0 && near.count(.notOurs) == 5 * 21)
+    #expect(near.fragmentCount(.held) == 0)
+    // What is whole is judged by its contents.
+    let whole = self.model(family, 40, identification: 2)
+    #expect(near.receive(whole.bytes, expects: { _ in false }).payload == whole.payload)
   }
 
   @Test(arguments: families) func F8_fragmentsToOthersTakeNoSlot(family: IPAddress.Family) {
@@ -188,7 +206,9 @@ private let families: [IPAddress.Family] = [.ipv4, .ipv6]
         #expect(lentCount == 0 && near.channel.reassembler.completedCount == 0)
       }
     }
-    #expect(near.count(.notOurs) == 60 && near.count(.badChecksum) == 30)
+    // The other protocol is dropped fragment by fragment.
+    let others = UInt64(30 * other.fragments(24).count)
+    #expect(near.count(.notOurs) == 30 + others && near.count(.badChecksum) == 30)
     #expect(near.count(.malformed) == 30 && near.count(.tooLargeForPath) == 30)
     #expect(near.count(.unreachable) == 30)
   }

@@ -10,10 +10,19 @@ import Testing
     var paths: PathMTUs
     var now = Instant(nanoseconds: 5_000 * nanosecondsPerSecond)
 
-    init() { paths = PathMTUs(carvingFrom: &memory.arena) }
+    init() {
+      paths = PathMTUs(carvingFrom: &memory.arena)
+      paths.start()
+    }
 
     func mtu(_ host: UInt8) -> Int? { paths.mtu(to: ipv4(192, 0, 2, host), at: now) }
+    /// An error about a datagram that was sent.
     func lower(_ host: UInt8, _ mtu: Int) {
+      paths.noteSent(to: ipv4(192, 0, 2, host))
+      expect(forge(host, mtu))
+    }
+    /// An error; whether it was accepted.
+    func forge(_ host: UInt8, _ mtu: Int) -> Bool {
       paths.lower(to: ipv4(192, 0, 2, host), mtu: mtu, at: now)
     }
     func wait(seconds: UInt64) { now = now.advanced(by: seconds * nanosecondsPerSecond) }
@@ -30,13 +39,16 @@ import Testing
     for mtu in [0, 1, 68, 575, 576, 577, 1279, 1280, 65_535] {
       let table = Table()
       let (host4, host6) = (ipv4(192, 0, 2, 1), ipv6(0x2001_0db8 << 32, 1))
-      table.paths.lower(to: host4, mtu: mtu, at: table.now)
-      table.paths.lower(to: host6, mtu: mtu, at: table.now)
+      table.paths.noteSent(to: host4)
+      table.paths.noteSent(to: host6)
+      expect(table.paths.lower(to: host4, mtu: mtu, at: table.now))
+      // RFC 8201 section 4: an IPv6 MTU below the minimum is ignored.
+      expect(table.paths.lower(to: host6, mtu: mtu, at: table.now) == (mtu >= 1280))
       let (known4, known6) = (
         table.paths.mtu(to: host4, at: table.now), table.paths.mtu(to: host6, at: table.now)
       )
       #expect(known4 == max(mtu, 576))
-      #expect(known6 == max(mtu, 1280))
+      #expect(known6 == (mtu < 1280 ? nil : mtu))
     }
   }
 
@@ -49,6 +61,13 @@ import Testing
     table.lower(1, 1400)
     #expect(table.mtu(1) == 1300)
     #expect(table.mtu(2) == nil)
+  }
+
+  /// Errors about hosts that nothing was sent to replace no entry.
+  @Test func R55_onlyDestinationsThatWereSentTo() {
+    for host: UInt8 in 1...8 { table.lower(host, 1300) }
+    for host: UInt8 in 100...200 { #expect(!table.forge(host, 600)) }
+    for host: UInt8 in 1...8 { #expect(table.mtu(host) == 1300) }
   }
 
   /// RFC 1191 section 6.3: ten minutes.
