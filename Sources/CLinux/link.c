@@ -173,8 +173,9 @@ int clinux_link_add_address(int network_namespace, uint32_t index, int family, u
           .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL},
       .body.address = {.ifa_family = family == 4 ? AF_INET : AF_INET6,
           .ifa_prefixlen = prefix_length,
-          // Nobody else is on a tunnel's link. Without the flag an IPv6 address is tentative until a
-          // work queue of the kernel has run, and who connects before has another source address.
+          // A tunnel's link has no neighbours. Without the flag, an IPv6 address is tentative until
+          // a work queue of the kernel has run, and connections made before that have another
+          // source address.
           .ifa_flags = family == 4 ? 0 : IFA_F_NODAD,
           .ifa_index = index}};
   uint8_t address[16];
