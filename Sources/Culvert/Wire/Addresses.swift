@@ -67,6 +67,14 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
+  /// Whether the address is only unique on one link: fe80::/10, and multicast to an interface or a
+  /// link (ff01::/16, ff02::/16). The kernel ignores the scope of all others.
+  public var needsScope: Bool {
+    guard family == .ipv6 else { return false }
+    let first = high >> 48
+    return first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff01 || first & 0xff0f == 0xff02
+  }
+
   /// False for addresses that do not name one other host: unspecified ("this network"), loopback,
   /// multicast, and IPv4 class E, which includes the limited broadcast.
   public var isSingleHost: Bool {

@@ -95,6 +95,21 @@ import Testing
     #expect(mine.length == 32)
   }
 
+  /// The kernel reports no scope for other addresses, and wg(8) of musl systems takes none.
+  @Test func R60_onlyAddressesThatNeedAScopeKeepIt() throws {
+    let pair = try TunnelPair()
+    let low: UInt64 = 1
+    for (high, needsScope) in [
+      (0xfe80, true), (0xfebf, true), (0xff02, true), (0xff11, true), (0xfec0, false), (0, false),
+      (0x2001, false), (0xff0e, false),
+    ] as [(UInt64, Bool)] {
+      let address = IPAddress(ipv6High: high << 48, low: low)
+      pair.a.tunnel.setEndpoint(Endpoint(address: address, port: 5, scope: 3), of: pair.peerOfA)
+      let scope: UInt32 = needsScope ? 3 : 0
+      #expect(pair.a.status(of: pair.peerOfA)?.endpoint?.scope == scope, "\(high)")
+    }
+  }
+
   @Test func aPeerRemovedBetweenPlanAndEmitIsLeftAlone() throws {
     let pair = try TunnelPair()
     pair.connect()
