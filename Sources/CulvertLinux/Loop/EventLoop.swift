@@ -222,9 +222,16 @@ struct EventLoop: ~Copyable {
       switch signal {
       case .terminate: stop("terminated")
       case .interrupt: stop("interrupted")
-      case .hangup: if isForeground { stop("the terminal is gone") }
+      case .hangup: if isForeground { stop("the terminal is gone") } else { explainHangup() }
       case .counters: hops.writeCounters()
       }
+    }
+  }
+
+  /// A daemon that was told to read its configuration again (R58).
+  private func explainHangup() {
+    hops.innermost.log.error(at: Clock.boottime()) {
+      $0.append("SIGHUP ignored: configuration files are read at startup only; use wg syncconf")
     }
   }
 

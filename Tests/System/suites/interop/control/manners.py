@@ -20,6 +20,86 @@ COMMANDS = (("genkey",), ("genpsk",), ("pubkey",), ("help",), ("forward", "--hel
             ("budget",), ("selftest",))  # fmt: skip
 
 
+class ConfiguredCase(InteropCase):
+    def start(
+        self, node: Node, *interface: str, foreground: bool = True, options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess:
+        """Start a node from a file with these lines, where it is expected to end by itself."""
+        command = self.command(node, *interface, foreground=foreground, options=options)
+        return node.namespace.attempt(*command, seconds=15)
+
+    def command(
+        self, node: Node, *interface: str, foreground: bool = True, options: tuple[str, ...] = ()
+    ) -> list[str]:
+        program, *rest = self.settings.program.command(node.interface, foreground=foreground)
+        return [program, "--config", self.file(node, *interface), *options, *rest]
+
+    def file(self, node: Node, *interface: str) -> str:
+        lines = ["[Interface]", f"PrivateKey = {node.keys.private}", *interface, ""]
+        return write_file(f"{node.interface}.conf", "\n".join(lines))
+
+    @contextlib.contextmanager
+    def taken(self, node: Node, port: int = PORT):
+        """Another program's socket has the port."""
+        with node.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as blocker:
+            blocker.bind(("0.0.0.0", port))
+            yield
+
+    def daemon(self, node: Node, *command: str, **options) -> int:
+        """Start in the background; the process's number."""
+        result = node.namespace.attempt(*command, **options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (pid,) = node.namespace.pids()
+        return pid
+
+    def end(self, node: Node, pid: int) -> None:
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not procfs.is_running(pid), "the daemon's end")
+        self.assertEqual(node.leftovers(), [])
+
+
+class SignalTests(ConfiguredCase):
+    @culvert_only
+    @each(number=(signal.SIGHUP, signal.SIGINT))
+    def test_R58_a_signal_ignored_at_start_stays_ignored(self, number: int) -> None:
+        """As under nohup(1), or after "&" in a script."""
+        node = self.node()
+        name = signal.Signals(number).name
+        env = f"--ignore-signal={name.removeprefix('SIG')}"
+        command = self.settings.program.command(node.interface)
+        node.process = node.namespace.start("env", env, *command, stdout=-3, stderr=-3)
+        wait_until(lambda: node.is_ready, "readiness")
+        with UAPIConnection(node.socket_path) as uapi:
+            uapi.get()
+            os.kill(node.pid, number)
+            time.sleep(0.3)
+            uapi.get()
+        self.assertTrue(node.is_running)
+        self.assertEqual(node.stop(), 0)
+
+    @quick
+    @culvert_only
+    def test_R58_a_hangup_ends_a_foreground_process_otherwise(self) -> None:
+        node = self.node()
+        node.start()
+        self.assertEqual(node.stop(signal.SIGHUP), 0)
+
+    @culvert_only
+    def test_R58_a_daemon_explains_a_hangup(self) -> None:
+        """It reads no file again, and says what to use instead."""
+        node = self.node()
+        log = LOGS / f"{node.interface}.hangup"
+        command = self.settings.program.command(node.interface, foreground=False)
+        with log.open("wb") as file, node.namespace.entered():
+            environment = dict(os.environ, LOG_LEVEL="error")
+            subprocess.run(command, stdout=file, stderr=file, env=environment, check=True)
+        (pid,) = node.namespace.pids()
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: "wg syncconf" in log.read_text(), "a line about wg syncconf")
+        self.assertTrue(procfs.is_running(pid))
+        self.end(node, pid)
+
+
 class ConfigurationTests(InteropCase):
     @culvert_only
     def test_R60_showconf_feeds_setconf_with_zones(self) -> None:
@@ -47,3 +127,69 @@ class ConfigurationTests(InteropCase):
         self.assertEqual(sorted(again.splitlines()), sorted(text.splitlines()))
 
 
+class DaemonTests(ConfiguredCase):
+    @culvert_only
+    def test_R61_a_daemon_keeps_no_descriptor_and_no_directory(self) -> None:
+        """A caller's lock is free once the command has returned, and so is its directory."""
+        node = self.node()
+        command = self.settings.program.command(node.interface, foreground=False)
+        folder = LOGS / f"{node.interface}.folder"
+        folder.mkdir()
+        lock = folder / "lock"
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            number = held.fileno()
+            high = os.dup2(number, 777)
+            pid = self.daemon(node, *command, cwd=folder, pass_fds=(number, high))
+            os.close(high)
+        with lock.open("w") as again:
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.assertNotIn(str(lock), procfs.descriptors(pid).values())
+        self.assertEqual(os.readlink(f"/proc/{pid}/cwd"), "/")
+        self.end(node, pid)
+
+    @culvert_only
+    def test_R61_relative_paths_and_descriptors_still_work(self) -> None:
+        """A file given as /dev/fd/N is read, then closed; a state directory may be relative."""
+        node = self.node()
+        folder = LOGS / f"{node.interface}.folder"
+        folder.mkdir()
+        path = self.file(node, f"ListenPort = {PORT}", "Address = 10.7.0.1/24")
+        with open(path, "rb") as file:
+            number = file.fileno()
+            command = self.settings.program.command(node.interface, foreground=False)
+            options = ("--config", f"/dev/fd/{number}", "--state-dir", "state")
+            pid = self.daemon(
+                node, command[0], *options, *command[1:], cwd=folder, pass_fds=(number,)
+            )
+        wait_until(
+            lambda: node.wg("show", node.interface, "listen-port").strip() == str(PORT), "the port"
+        )
+        self.assertNotIn(path, procfs.descriptors(pid).values())
+        # A handshake with nobody: its timestamp is stored.
+        other = KeyPair.generate().public
+        node.set("peer", other, "endpoint", "10.7.0.9:9", "persistent-keepalive", "1")
+        wait_until(lambda: any((folder / "state").glob("*")), "a state file in the directory")
+        self.end(node, pid)
+
+
+class OutputTests(InteropCase):
+    @quick
+    @culvert_only
+    def test_R64_output_that_cannot_be_written_is_an_error(self) -> None:
+        """To a full disk, or to a closed descriptor: status 1 and one line."""
+        for arguments in COMMANDS:
+            for target in ("> /dev/full", ">&-"):
+                result = self.call(arguments, target)
+                self.assertEqual(result.returncode, 1, (arguments, target))
+                self.assertEqual(result.stderr.count("\n"), 1, (arguments, result.stderr))
+                self.assertIn("cannot write the output", result.stderr)
+            self.assertEqual(self.call(arguments, "> /dev/null").returncode, 0, arguments)
+
+    def call(self, arguments: tuple[str, ...], target: str) -> subprocess.CompletedProcess:
+        program = self.settings.program.path
+        text = f'"$@" {target}'
+        key = KeyPair.generate().private
+        return subprocess.run(
+            ["sh", "-c", text, "sh", program, *arguments], input=key, capture_output=True,
+            text=True, timeout=60, check=False)  # fmt: skip

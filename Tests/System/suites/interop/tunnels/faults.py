@@ -195,6 +195,22 @@ class StartTests(FaultCase):
         self.assertEqual(faults["writev"].calls, 0)
 
 
+class KernelBugTests(FaultCase):
+    @culvert_only
+    @each(release=("6.19.9", "7.0.0-14-generic", "7.1.4", "7.1.5"), asked=(False, True))
+    def test_R63_no_segments_on_kernels_that_corrupt_them(self, release: str, asked: bool) -> None:
+        """One line says so; whoever names the offload gets it all the same."""
+        faults = Faults()
+        environment = faults.environment | {"CULVERT_FAULTS_RELEASE": release}
+        options = ("--offload", "all") if asked else ()
+        ours = End(self.settings.program, options, environment, level="error")
+        pair = build_tunnel(self.lab, ours, End(self.settings.program))
+        self.check_arrivals(self.send(*pair.nodes), 0)
+        is_avoided = release in ("7.0.0-14-generic", "7.1.4") and not asked
+        self.assertEqual(faults["segments"].calls == 0, is_avoided)
+        self.assertEqual(pair.ours.log.count("offload gso"), 1 if is_avoided else 0, pair.ours.log)
+
+
 class DipTests(FaultCase):
     @culvert_only
     @each(outer=FAMILIES)
