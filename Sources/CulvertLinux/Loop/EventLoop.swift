@@ -137,6 +137,10 @@ struct EventLoop: ~Copyable {
     guard isDue || hasEvents else { return }
     quiesce()
     if isMTUDue { driver.updateMTU(at: now) }
+    if hops.outermost.bindDeadline.isDue(at: now) {
+      hops.outermost.bindOrRetry(at: now)
+      registerSockets()
+    }
     for hop in 0..<hops.count {
       runTimers(of: hop, lane)
       if hop > 0 { runTimers(of: &hops.channels[hop - 1], in: hop, lane) }

@@ -126,12 +126,7 @@ package enum Service {
     } catch {
       switch error {
       case .file: break
-      case .lacks(let subject):
-        _ = fail {
-          $0.append(cString: subject.path)
-          $0.append(": ")
-          $0.append(subject.text)
-        }
+      case .setting(let failure): _ = fail { failure.append(to: &$0) }
       case .system(let error):
         _ = fail("cannot configure the interface", error, Privileges.advice(forTun: error))
       }

@@ -58,6 +58,127 @@ class ConfiguredCase(InteropCase):
         self.assertEqual(node.leftovers(), [])
 
 
+class PortTests(ConfiguredCase):
+    @quick
+    @culvert_only
+    @each(foreground=(False, True), address=(False, True))
+    def test_R43_a_taken_port_of_a_file_fails_the_start(
+        self, foreground: bool, address: bool
+    ) -> None:
+        """Status 1; one line names the file, the port and what to do."""
+        node = self.node()
+        lines = [f"ListenPort = {PORT}", *["Address = 10.7.0.1/24"] * address]
+        with self.taken(node):
+            result = self.start(node, *lines, foreground=foreground)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        for word in (f"{node.interface}.conf", f"port {PORT}", "ListenPort"):
+            self.assertIn(word, result.stderr)
+        self.assertEqual(node.leftovers(), [])
+
+    @culvert_only
+    def test_R43_a_free_port_of_a_file_is_bound(self) -> None:
+        """With an address at once, otherwise as soon as the interface is up."""
+        for address in (True, False):
+            node = self.node()
+            lines = [f"ListenPort = {PORT}", *["Address = 10.7.0.1/24"] * address]
+            node.start(options=("--config", self.file(node, *lines)))
+            if not address:
+                self.assertEqual(procfs.udp_sockets(node.pid), set())
+                node.namespace.ip(f"link set {node.interface} up")
+            wait_until(lambda node=node: len(procfs.udp_sockets(node.pid)) == 2, "the sockets")
+            self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), str(PORT))
+
+    @culvert_only
+    def test_R43_a_port_taken_at_run_time_is_tried_again(self) -> None:
+        """It is logged once, not reported to wg(8), and bound when it is free; then it is quiet."""
+        node = self.node()
+        node.start(level="error")
+        node.set("listen-port", str(PORT))
+        with self.taken(node):
+            node.namespace.ip(f"link set {node.interface} up")
+            wait_until(lambda: f"cannot listen on port {PORT}" in node.log, "a line in the log")
+            self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), "0")
+            time.sleep(3.5)  # three attempts
+            self.assertEqual(node.log.count("cannot listen"), 1)
+        wait_until(lambda: len(procfs.udp_sockets(node.pid)) == 2, "the sockets", 10)
+        self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), str(PORT))
+        self.assertIn(f"listening on port {PORT}", node.log)
+        before = procfs.wake_ups(node.pid)
+        time.sleep(3)
+        self.assertEqual(procfs.wake_ups(node.pid), before)
+
+    @culvert_only
+    def test_R43_a_refused_change_is_logged(self) -> None:
+        """At the default level; the old port stays bound and shown."""
+        node = self.node()
+        node.start(level="error")
+        node.set("listen-port", str(PORT + 1))
+        node.bring_up()
+        with self.taken(node):
+            result = node.namespace.attempt(
+                "wg", "set", node.interface, "listen-port", str(PORT)
+            )
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn(f"cannot listen on port {PORT}", node.log)
+        self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), str(PORT + 1))
+
+
+class AddressTests(ConfiguredCase):
+    BOTH = "Address = 10.7.0.1/24, fd07::1/64, fd07::2/64"
+
+    @culvert_only
+    def test_R57_without_ipv6_its_addresses_are_skipped(self) -> None:
+        """One line for all of them, and the interface works with IPv4."""
+        node = self.node()
+        node.namespace.disable_ipv6()
+        result = self.start(node, self.BOTH, foreground=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stderr.count("IPv6"), 2, result.stderr)
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        shown = node.namespace.run("ip", "-o", "address", "show", "dev", node.interface)
+        self.assertIn("10.7.0.1/24", shown)
+        (pid,) = node.namespace.pids()
+        self.end(node, pid)
+
+    @culvert_only
+    @each(where=("file", "option"))
+    def test_R57_a_small_mtu_with_ipv6_is_refused(self, where: str) -> None:
+        """Before an address is set; the line names the address and the least MTU."""
+        node = self.node()
+        lines = [self.BOTH, *["MTU = 1279"] * (where == "file")]
+        options = ("--mtu", "1279") if where == "option" else ()
+        with node.namespace.entered():
+            monitor = subprocess.Popen(
+                ["ip", "monitor", "address"], stdout=subprocess.PIPE, text=True
+            )
+        time.sleep(0.3)
+        result = self.start(node, *lines, options=options)
+        time.sleep(0.3)
+        monitor.terminate()
+        self.assertEqual(result.returncode, 1, result.stderr)
+        for word in ("1279", "fd07::1/64", "1280"):
+            self.assertIn(word, result.stderr)
+        self.assertNotIn("10.7.0.1", monitor.communicate()[0])
+
+    @culvert_only
+    def test_R57_a_small_mtu_without_ipv6_is_fine(self) -> None:
+        node = self.node()
+        result = self.start(node, "Address = 10.7.0.1/24", "MTU = 1000", foreground=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (pid,) = node.namespace.pids()
+        self.end(node, pid)
+
+    @culvert_only
+    def test_R57_a_refused_address_is_named(self) -> None:
+        """With the kernel's reason; root is not told to become root."""
+        node = self.node()
+        result = self.start(node, "Address = 10.7.0.1/24, ff02::7/64")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("ff02::7/64", result.stderr)
+        self.assertNotIn("root", result.stderr)
+
+
 class SignalTests(ConfiguredCase):
     @culvert_only
     @each(number=(signal.SIGHUP, signal.SIGINT))
