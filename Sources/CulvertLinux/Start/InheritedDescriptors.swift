@@ -1,4 +1,5 @@
 import CLinux
+import Culvert
 
 /// The descriptors that a daemon keeps of those that its caller has left open, for example the lock
 /// of flock(1). All others are closed (R61): nobody could close them while the tunnel runs.
@@ -52,12 +53,12 @@ struct InheritedDescriptors: BitwiseCopyable {
     return true
   }
 
-  /// Closes all descriptors from 3 on but these and `report`. Only before the first one is opened.
+  /// Closes all descriptors from 3 on but these and `report`. Before the first one is opened.
   func closeOthers(_ report: Int32) {
     withUnsafeTemporaryAllocation(of: Int32.self, capacity: 8) { kept in
       for index in 0..<6 { kept[index] = numbers[index] }
       kept[6] = report
-      clinux_process_close_inherited(kept.baseAddress, 7)
+      Sodium.reopening { clinux_process_close_inherited(kept.baseAddress, 7) }
     }
   }
 
