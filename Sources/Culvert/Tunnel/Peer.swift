@@ -51,7 +51,10 @@ struct Peer: BitwiseCopyable {
   mutating func move(to path: Path) -> Bool {
     let before = self.path
     self.path = path
-    guard before?.endpoint != path.endpoint else { return false }
+    guard before?.endpoint != path.endpoint else {
+      if let before, before.endpoint.isMapped { self.path?.endpoint.isMapped = true }
+      return false
+    }
     forgetSegmentLimit()
     return before?.endpoint.address != path.endpoint.address
   }

@@ -129,6 +129,9 @@ public struct IPPrefix: Hashable, Sendable, BitwiseCopyable {
 /// The UDP address of a peer and, for link-local IPv6, the interface index.
 public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
   public var address: IPAddress
+  /// Whether the user has written the IPv4 address as ::ffff:192.0.2.1. It is shown as it was given
+  /// (R60), but it is the same endpoint.
+  public var isMapped = false
   public var port: UInt16
   /// Interface index of a link-local address, otherwise 0.
   public var scope: UInt32
@@ -137,6 +140,17 @@ public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
     self.address = address
     self.port = port
     self.scope = scope
+  }
+
+  @inline(__always)
+  public static func == (left: Endpoint, right: Endpoint) -> Bool {
+    left.address == right.address && left.port == right.port && left.scope == right.scope
+  }
+
+  public func hash(into hasher: inout Hasher) {
+    hasher.combine(address)
+    hasher.combine(port)
+    hasher.combine(scope)
   }
 }
 

@@ -110,6 +110,36 @@ import Testing
     }
   }
 
+  /// Also after a datagram has arrived from it, which is no change of the endpoint.
+  @Test func R60_aMappedAddressIsShownAsGiven() throws {
+    func text(_ endpoint: Endpoint?) throws -> String {
+      let endpoint = try #require(endpoint)
+      return withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { buffer in
+        var writer = ByteWriter(buffer)
+        AddressText.append(endpoint, to: &writer)
+        return String(decoding: writer.written, as: UTF8.self)
+      }
+    }
+    let pair = try TunnelPair()
+    pair.connect()
+    let plain = try #require(pair.a.status(of: pair.peerOfA)?.endpoint)
+    let shown = try text(plain)
+    var given = plain
+    given.isMapped = true
+    #expect(given == plain && given.hashValue == plain.hashValue)
+    pair.a.tunnel.setEndpoint(given, of: pair.peerOfA)
+    pair.sendFromB([pair.packetFromB()])
+    let host = shown.prefix(while: { $0 != ":" })
+    let mapped = "[::ffff:\(host)]" + shown.dropFirst(host.count)
+    #expect(try text(pair.a.status(of: pair.peerOfA)?.endpoint) == mapped)
+    pair.a.tunnel.setEndpoint(plain, of: pair.peerOfA)
+    #expect(try text(pair.a.status(of: pair.peerOfA)?.endpoint) == shown)
+    pair.a.tunnel.setEndpoint(given, of: pair.peerOfA)
+    pair.b.endpoint = Endpoint(address: ipv4(192, 0, 2, 7), port: 7)
+    pair.sendFromB([pair.packetFromB()])
+    #expect(try text(pair.a.status(of: pair.peerOfA)?.endpoint) == "192.0.2.7:7")
+  }
+
   @Test func aPeerRemovedBetweenPlanAndEmitIsLeftAlone() throws {
     let pair = try TunnelPair()
     pair.connect()

@@ -224,7 +224,10 @@ class SignalTests(ConfiguredCase):
 class ConfigurationTests(InteropCase):
     @culvert_only
     def test_R60_showconf_feeds_setconf_with_zones(self) -> None:
-        """A zone is shown where the address needs one, and every endpoint is taken back."""
+        """A zone is shown where the address needs one, a mapped address as it was given.
+
+        Every endpoint is taken back.
+        """
         node = self.node()
         node.start()
         endpoints = ("[::1%lo]:5", "[::1%1]:6", "[fe80::1%lo]:7", "[fe80::2%1]:8",
@@ -240,6 +243,7 @@ class ConfigurationTests(InteropCase):
             [value for value in shown if "%" in value], ["[fe80::1%1]:7", "[fe80::2%1]:8"]
         )
         self.assertIn("[::1]:5", shown)
+        self.assertIn("[::ffff:192.0.2.1]:9", shown)
         text = node.wg("showconf", node.interface)
         self.assertIn("[fe80::1%lo]:7", text)
         path = write_file(f"{node.interface}.shown", text)
