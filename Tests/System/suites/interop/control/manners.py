@@ -3,14 +3,13 @@
 import contextlib
 import fcntl
 import os
-import pathlib
 import signal
 import socket
 import subprocess
 import time
 
 from harness import procfs
-from harness.case import InteropCase, culvert_only, each, needs, quick
+from harness.case import InteropCase, culvert_only, each, quick
 from harness.lab.control import UAPIConnection, write_file
 from harness.lab.node import LOGS, KeyPair, Node, hexadecimal
 from harness.waiting import wait_until
@@ -73,6 +72,25 @@ class PortTests(ConfiguredCase):
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
         for word in (f"{node.interface}.conf", f"port {PORT}", "ListenPort"):
+            self.assertIn(word, result.stderr)
+        self.assertEqual(node.leftovers(), [])
+
+    @culvert_only
+    @each(kind=("through", "forward"))
+    def test_R43_a_taken_port_without_an_interface(self, kind: str) -> None:
+        """The same for the outermost of nested tunnels, and for forwarded ports."""
+        node = self.node()
+        peer = ("[Peer]", f"PublicKey = {KeyPair.generate().public}", "AllowedIPs = 10.0.0.0/8")
+        path = self.file(node, f"ListenPort = {PORT}", "Address = 10.7.0.1/24", *peer)
+        program = str(self.settings.program.path)
+        command = [program, "forward", "--config", path, "--udp", ":5353=10.0.0.1:53"]
+        if kind == "through":
+            inner = write_file("inner.conf", f"[Interface]\nPrivateKey = {node.keys.private}\n")
+            command = [program, "-f", "--config", inner, "--through", path, node.interface]
+        with self.taken(node):
+            result = node.namespace.attempt(*command, seconds=15)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        for word in (path, f"port {PORT}", "ListenPort"):
             self.assertIn(word, result.stderr)
         self.assertEqual(node.leftovers(), [])
 
