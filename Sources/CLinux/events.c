@@ -120,11 +120,15 @@ int clinux_timer_acknowledge(int timer) {
 // MARK: Signals
 
 static int block(sigset_t *set) {
+  static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
   sigemptyset(set);
-  sigaddset(set, SIGTERM);
-  sigaddset(set, SIGINT);
-  sigaddset(set, SIGHUP);
-  sigaddset(set, SIGUSR1);
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    // A signal that the caller ignores stays ignored (nohup, "&" in a script). If it were blocked,
+    // it would be reported all the same.
+    struct sigaction action;
+    int is_ignored = sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+    if (!is_ignored) sigaddset(set, numbers[i]);
+  }
   return sigprocmask(SIG_BLOCK, set, NULL) == 0 ? 0 : -errno;
 }
 

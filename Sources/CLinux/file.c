@@ -29,6 +29,19 @@ intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count)
   return count < 0 ? -errno : count;
 }
 
+// A program has one standard output, and any number of functions that write to it.
+static int output_error;
+
+void clinux_file_note_output(int error) {
+  if (output_error == 0) output_error = error;
+}
+
+int clinux_file_end_output(void) {
+  // NFS and some others report a full disk only here.
+  if (close(1) != 0) clinux_file_note_output(-errno);
+  return output_error;
+}
+
 _Static_assert(sizeof(struct clinux_slice) == sizeof(struct iovec), "slice");
 _Static_assert(offsetof(struct clinux_slice, byte_count) == offsetof(struct iovec, iov_len), "");
 

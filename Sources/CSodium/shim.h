@@ -15,6 +15,16 @@ static inline int csodium_init(void) {
   return sodium_init();
 }
 
+/// Closes the entropy source, which is a descriptor on Linux before 3.17.
+static inline void csodium_close_source(void) {
+  randombytes_close();
+}
+
+/// Opens it again.
+static inline void csodium_open_source(void) {
+  randombytes_stir();
+}
+
 static inline void csodium_wipe(void *bytes, size_t count) {
   sodium_memzero(bytes, count);
 }

@@ -30,6 +30,7 @@ struct Options {
   private var stateDirectory: UnsafePointer<CChar>?
   private var socketBufferByteCount: Int?
   private var offloads = Offloads.all
+  private var areOffloadsGiven = false
   /// Configuration files, NUL-terminated: of the innermost tunnel, and of the outer ones.
   private var config: UnsafePointer<CChar>?
   private var through = OuterConfigs()
@@ -82,6 +83,7 @@ struct Options {
     service.socketBufferByteCount = socketBuffer
     service.stateDirectory = stateDirectory
     service.offloads = offloads
+    service.areOffloadsGiven = areOffloadsGiven
     service.config = config
     service.outerConfigs = through
     return service
@@ -193,6 +195,7 @@ struct Options {
     case .offload:
       guard let list = OffloadList.parse(value) else { return OptionFailure(.badOffload, value) }
       offloads = list
+      areOffloadsGiven = true
       return nil
     case .config:
       config = value

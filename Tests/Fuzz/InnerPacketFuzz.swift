@@ -168,7 +168,7 @@ enum InnerPacketFuzz {
     if packet.count > 0 { room.copyMemory(from: packet) }
     far.tunnel.planText(
       &far.outbound, far.outbound.append(byteCount: packet.count, kind: .text), for: &peer.pointee,
-      trafficClass: 0)
+      trafficClass: 0, at: world.now)
     guard far.outbound.seal(), case .datagram(let datagram, _, _) = far.outbound.output(0) else {
       preconditionFailure("nothing was sealed")
     }

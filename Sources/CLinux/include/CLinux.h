@@ -105,7 +105,8 @@ int clinux_cpu_count(void);
 // process.c
 
 /// Opens /dev/null for each of the descriptors 0, 1 and 2 that is closed, so that no socket gets
-/// one of these numbers, and ignores SIGPIPE. Call it before anything is opened.
+/// one of these numbers, and ignores SIGPIPE. Writing to 1 or 2 then still fails. Call it before
+/// anything is opened.
 int clinux_process_prepare(void);
 /// Sets PR_SET_DUMPABLE and RLIMIT_CORE to 0.
 int clinux_process_forbid_dumps(void);
@@ -114,12 +115,20 @@ void clinux_process_pause(int milliseconds);
 /// The value of an environment variable, or NULL.
 const char *clinux_process_environment(const char *name);
 
+/// `path`, or a copy on the heap that begins with the working directory; NULL if that is unknown.
+const char *clinux_process_absolute_path(const char *path);
+/// The release of the running kernel, such as "6.12.57+deb13-amd64", NUL-terminated.
+int clinux_process_kernel_release(char *release, size_t capacity);
+/// Closes every descriptor from 3 on, except those in `kept` (in any order; negative ones are
+/// skipped).
+void clinux_process_close_inherited(const int *kept, int count);
+
 /// Forks. Does not return in the parent, which exits with the byte that the child reports, or with
 /// the child's exit status if it ends without a report. Returns the (blocking) descriptor for the
 /// report in the child, which is in a new session.
 int clinux_daemon_fork(void);
 /// Reports `status` to the parent and closes `report`. With status 0, stdin and, unless
-/// `keeps_output`, stdout and stderr become /dev/null.
+/// `keeps_output`, stdout and stderr become /dev/null, and the working directory becomes "/".
 int clinux_daemon_report(int report, int status, int keeps_output);
 
 // file.c
@@ -128,6 +137,11 @@ int clinux_file_close(int descriptor);
 /// read(2) and write(2), restarted after a signal. Also for non-blocking descriptors.
 intptr_t clinux_file_read(int descriptor, void *bytes, size_t byte_count);
 intptr_t clinux_file_write(int descriptor, const void *bytes, size_t byte_count);
+
+/// Records an error of writing to standard output, for `clinux_file_end_output`.
+void clinux_file_note_output(int error);
+/// Closes standard output. Returns the first error of writing to it (-errno), or 0.
+int clinux_file_end_output(void);
 
 /// A piece of a buffer: the layout of struct iovec.
 struct clinux_slice {
@@ -216,8 +230,8 @@ enum {
   CLINUX_SIGNAL_USER1 = 4,
 };
 
-/// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and in threads that it starts, and
-/// returns a descriptor that reports them.
+/// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 in this thread and in threads that it starts, except
+/// those that are ignored, and returns a descriptor that reports them.
 int clinux_signals_open(void);
 /// Only blocks these signals. They stay pending until a descriptor reports them.
 int clinux_signals_hold(void);

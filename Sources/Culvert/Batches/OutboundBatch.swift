@@ -299,8 +299,8 @@ extension OutboundBatch {
   }
 
   /// Records that the kernel refused segments of this datagram's size because they exceed the MTU
-  /// of its path. Datagrams of this size are sent one by one until the peer's endpoint changes or a
-  /// new session starts.
+  /// of its path. Datagrams of this size are sent one by one until the peer's endpoint changes, a
+  /// new session starts, or a pause of 1 to 8 seconds is over.
   public mutating func didRefuseSegments(_ index: Int) {
     precondition(index >= 0 && index < outputs.count)
     let session = outputs[index].session

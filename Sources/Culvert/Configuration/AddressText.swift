@@ -203,16 +203,18 @@ public enum AddressText {
   }
 
   /// `192.0.2.1:51820` or `[2001:db8::1]:51820`, with `%3` before the bracket unless the scope is
-  /// 0.
+  /// 0; `[::ffff:192.0.2.1]:51820` if an IPv4 address was given so.
   public static func append(_ endpoint: Endpoint, to writer: inout ByteWriter) {
     let isIPv6 = endpoint.address.family == .ipv6
-    if isIPv6 { writer.append(UInt8(ascii: "[")) }
+    let isBracketed = isIPv6 || endpoint.isMapped
+    if isBracketed { writer.append(UInt8(ascii: "[")) }
+    if endpoint.isMapped, !isIPv6 { writer.append("::ffff:") }
     append(endpoint.address, to: &writer)
     if isIPv6, endpoint.scope != 0 {
       writer.append(UInt8(ascii: "%"))
       writer.append(decimal: endpoint.scope)
     }
-    if isIPv6 { writer.append(UInt8(ascii: "]")) }
+    if isBracketed { writer.append(UInt8(ascii: "]")) }
     writer.append(colon)
     writer.append(decimal: endpoint.port)
   }

@@ -308,7 +308,8 @@ package struct ConfigParser: ~Copyable {
     return endpoint(host, port: UInt16(number))
   }
 
-  /// An IPv4-mapped address becomes IPv4: the IPv6 socket is IPv6-only and could not send to it.
+  /// An IPv4-mapped address becomes IPv4, which remembers how it was given: the IPv6 socket is
+  /// IPv6-only and could not send to it.
   private mutating func endpoint(
     _ host: UnsafeRawBufferPointer, port: UInt16
   ) -> ConfigStatement {
@@ -319,7 +320,9 @@ package struct ConfigParser: ~Copyable {
     }
     let unmapped = zoned.address.unmapped
     guard unmapped.family == zoned.address.family else {
-      return .peer(.endpoint(Endpoint(address: unmapped, port: port)))
+      var endpoint = Endpoint(address: unmapped, port: port)
+      endpoint.isMapped = true
+      return .peer(.endpoint(endpoint))
     }
     name = zoned.zoneName
     return .peer(.endpoint(Endpoint(address: zoned.address, port: port, scope: zoned.scope)))

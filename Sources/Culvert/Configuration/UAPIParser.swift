@@ -190,7 +190,8 @@ public struct UAPIParser: ~Copyable {
     return value.mark
   }
 
-  /// An IPv4-mapped address becomes IPv4: the IPv6 socket is IPv6-only and could not send to it.
+  /// An IPv4-mapped address becomes IPv4, which remembers how it was given: the IPv6 socket is
+  /// IPv6-only and could not send to it.
   private mutating func endpoint(_ value: UnsafeRawBufferPointer) -> Endpoint? {
     guard let parsed = AddressText.endpoint(value) else { return nil }
     var endpoint = parsed.endpoint
@@ -199,6 +200,7 @@ public struct UAPIParser: ~Copyable {
       zoneName = parsed.zoneName
     } else {
       endpoint = Endpoint(address: unmapped, port: endpoint.port)
+      endpoint.isMapped = true
     }
     return endpoint
   }

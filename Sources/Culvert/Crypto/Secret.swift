@@ -70,4 +70,11 @@ public enum Sodium {
   public static func start() -> Bool {
     csodium_init() >= 0
   }
+
+  /// Opens the entropy source again after `body`, which may close descriptors it does not know.
+  package static func reopening(_ body: () -> Void) {
+    csodium_close_source()
+    body()
+    csodium_open_source()
+  }
 }

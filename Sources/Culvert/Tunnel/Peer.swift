@@ -13,6 +13,10 @@ struct Peer: BitwiseCopyable {
   /// Datagrams of at least this size are sent one by one, because they exceed the MTU of this path
   /// and the kernel refused to send them as segments of one buffer.
   var segmentLimit: UInt16 = .max
+  /// The pause before larger segments are tried again, in seconds; 0 before the first refusal.
+  private var segmentPause: UInt8 = 0
+  /// When they are tried again, in whole seconds of the clock.
+  private var segmentRetry: UInt32 = 0
 
   /// Bytes of complete WireGuard messages, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
@@ -47,9 +51,53 @@ struct Peer: BitwiseCopyable {
   mutating func move(to path: Path) -> Bool {
     let before = self.path
     self.path = path
-    guard before?.endpoint != path.endpoint else { return false }
-    segmentLimit = .max
+    guard before?.endpoint != path.endpoint else {
+      if let before, before.endpoint.isMapped { self.path?.endpoint.isMapped = true }
+      return false
+    }
+    forgetSegmentLimit()
     return before?.endpoint.address != path.endpoint.address
+  }
+
+  // MARK: Segments
+
+  /// The longest pause between two attempts, in seconds. An attempt costs one refused system call.
+  private static let longestSegmentPause: UInt8 = 8
+
+  /// Lifts the segment limit if the pause since the last refusal is over: the MTU of the path may
+  /// have grown again (R65). If it has not, the next refusal doubles the pause.
+  @inline(__always)
+  mutating func retrySegments(at now: Instant) {
+    guard segmentLimit != .max, Peer.seconds(now) >= segmentRetry else { return }
+    segmentLimit = .max
+  }
+
+  /// Limits segments to less than `byteCount`, which the kernel has refused.
+  ///
+  /// - Returns: false if this limit, or a lower one, is already known.
+  mutating func limitSegments(to byteCount: UInt16, at now: Instant) -> Bool {
+    guard byteCount < segmentLimit else { return false }
+    let second = Peer.seconds(now)
+    if segmentLimit == .max {
+      // Only a refusal soon after an attempt shows that the MTU is still the same.
+      let isRepeated = second &- segmentRetry <= UInt32(segmentPause)
+      let doubled = min(segmentPause &* 2, Peer.longestSegmentPause)
+      segmentPause = isRepeated ? max(1, doubled) : 1
+    }
+    segmentLimit = byteCount
+    // One more, because the current second has partly passed.
+    segmentRetry = second &+ UInt32(segmentPause) &+ 1
+    return true
+  }
+
+  /// Tries segments of any size again: on a new path or in a new session.
+  mutating func forgetSegmentLimit() {
+    segmentLimit = .max
+    segmentPause = 0
+  }
+
+  private static func seconds(_ now: Instant) -> UInt32 {
+    UInt32(truncatingIfNeeded: now.nanoseconds / nanosecondsPerSecond)
   }
 }
 

@@ -127,7 +127,11 @@ extension Tunnel {
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard peerTable.contains(id) else { return }
     let peers = peers
+    var endpoint = endpoint
+    // `[::1%lo]` is `[::1]`, which is also how the kernel reports the sender (R60).
+    if !endpoint.address.needsScope { endpoint.scope = 0 }
     move(&peers[id], to: Path(to: endpoint))
+    peers[id].path?.endpoint.isMapped = endpoint.isMapped
   }
 
   /// Sets the interval in seconds; 0 means off. Enabling it sends a keepalive at once, which starts

@@ -256,7 +256,7 @@ extension Tunnel {
   /// replaces.
   private mutating func startSession(of peer: inout Peer, at now: Instant) -> Bool {
     // The path's MTU may have changed, so each session tries segmented sends again.
-    peer.segmentLimit = .max
+    peer.forgetSegmentLimit()
     guard let replaced = peer.keypairs.startSession(from: &peer.handshake, at: now) else {
       return false
     }

@@ -58,18 +58,19 @@ extension Tunnel {
     else { return stage(&batch, index, for: &peers[route], at: now) }
     planText(
       &batch, index, for: &peers[route], trafficClass: ECN.encapsulate(inner.trafficClass),
-      segmentCount: segmentCount)
+      segmentCount: segmentCount, at: now)
     return .sent
   }
 
   /// Marks a packet for sealing in `peer`'s current session. The caller has checked `canSend`.
   func planText(
     _ batch: inout OutboundBatch, _ index: Int, for peer: inout Peer, trafficClass: UInt8,
-    segmentCount: Int = 1
+    segmentCount: Int = 1, at now: Instant
   ) {
     if peer.outboundSerial != batch.serial {
       var session = BatchSession(
         peer: peer.id, receiver: peer.keypairs.current.remoteIndex, path: peer.path!)
+      peer.retrySegments(at: now)
       session.segmentLimit = peer.segmentLimit
       peer.outboundSerial = batch.serial
       peer.outboundSession = batch.sessions.append(
@@ -176,8 +177,7 @@ extension Tunnel {
     peer.sentByteCount &+= session.sentByteCount
     if peer.path?.endpoint == session.path.endpoint {
       if session.didLoseSource { peer.path = session.path }
-      if session.didRefuseSegments, session.segmentLimit < peer.segmentLimit {
-        peer.segmentLimit = session.segmentLimit
+      if session.didRefuseSegments, peer.limitSegments(to: session.segmentLimit, at: now) {
         events.append(.segmentsRefused, peer.publicKey)
       }
     }

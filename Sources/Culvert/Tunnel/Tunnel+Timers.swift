@@ -139,7 +139,8 @@ extension Tunnel {
     }
     guard batch.room(for: 0) != nil else { return }
     peer.timers.clearKeepaliveWish()
-    planText(&batch, batch.append(byteCount: 0, kind: .text), for: &peer, trafficClass: 0)
+    planText(
+      &batch, batch.append(byteCount: 0, kind: .text), for: &peer, trafficClass: 0, at: now)
   }
 
   /// Moves staged packets into the batch, as many as fit.
@@ -162,7 +163,7 @@ extension Tunnel {
         InnerPacket(at: room.baseAddress!, byteCount: byteCount)?.trafficClass ?? 0
       planText(
         &batch, batch.append(byteCount: byteCount, kind: .text), for: &peer,
-        trafficClass: ECN.encapsulate(trafficClass))
+        trafficClass: ECN.encapsulate(trafficClass), at: now)
     }
     peer.timers.clearFlushWish()
   }

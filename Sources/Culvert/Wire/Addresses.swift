@@ -67,6 +67,14 @@ public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     }
   }
 
+  /// Whether the address is only unique on one link: fe80::/10, and multicast to an interface or a
+  /// link (ff01::/16, ff02::/16). The kernel ignores the scope of all others.
+  public var needsScope: Bool {
+    guard family == .ipv6 else { return false }
+    let first = high >> 48
+    return first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff01 || first & 0xff0f == 0xff02
+  }
+
   /// False for addresses that do not name one other host: unspecified ("this network"), loopback,
   /// multicast, and IPv4 class E, which includes the limited broadcast.
   public var isSingleHost: Bool {
@@ -121,6 +129,9 @@ public struct IPPrefix: Hashable, Sendable, BitwiseCopyable {
 /// The UDP address of a peer and, for link-local IPv6, the interface index.
 public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
   public var address: IPAddress
+  /// Whether the user has written the IPv4 address as ::ffff:192.0.2.1. It is shown as it was given
+  /// (R60), but it is the same endpoint.
+  public var isMapped = false
   public var port: UInt16
   /// Interface index of a link-local address, otherwise 0.
   public var scope: UInt32
@@ -129,6 +140,17 @@ public struct Endpoint: Hashable, Sendable, BitwiseCopyable {
     self.address = address
     self.port = port
     self.scope = scope
+  }
+
+  @inline(__always)
+  public static func == (left: Endpoint, right: Endpoint) -> Bool {
+    left.address == right.address && left.port == right.port && left.scope == right.scope
+  }
+
+  public func hash(into hasher: inout Hasher) {
+    hasher.combine(address)
+    hasher.combine(port)
+    hasher.combine(scope)
   }
 }
 

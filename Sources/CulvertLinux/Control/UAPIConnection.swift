@@ -160,8 +160,7 @@ struct UAPIConnection: ~Copyable {
     switch setting {
     case .privateKey: parser.withSecret { interface.tunnel.setPrivateKey($0) }
     case .listenPort(let port):
-      do throws(SystemError) { try interface.setListenPort(port) } catch {
-        interface.report(error, "cannot set the listen port", at: now)
+      do throws(SystemError) { try interface.setListenPort(port, at: now) } catch {
         parser.fail(.addressInUse)
       }
     case .fwmark(let mark):

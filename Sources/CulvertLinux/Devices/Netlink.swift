@@ -86,6 +86,12 @@ enum LinkSetup {
     try checked(result)
   }
 
+  /// Whether the error of `add` for an IPv6 address shows that this host, or this interface, has no
+  /// IPv6: EACCES after disable_ipv6, the others without the protocol.
+  static func meansIPv6IsOff(_ error: SystemError) -> Bool {
+    error == .EACCES || error == .EOPNOTSUPP || error == .EAFNOSUPPORT
+  }
+
   /// Brings the interface up, and sets its MTU if one is given; EINVAL outside 68-65535.
   static func start(
     _ index: UInt32, mtu: UInt16? = nil, in namespace: Int32 = -1

@@ -1,14 +1,16 @@
 import CLinux
 
-/// A descriptor from which signals are read. It must be opened before any thread is started,
-/// because threads inherit the set of blocked signals.
+/// A descriptor from which signals are read, except those that were ignored at start: they stay
+/// ignored (R58). It must be opened before any thread is started, because threads inherit the set
+/// of blocked signals.
 package struct Signals: ~Copyable {
   private let descriptor: FileDescriptor
 
   package enum Signal: Int32, Sendable, BitwiseCopyable {
     case terminate = 1
     case interrupt = 2
-    /// The terminal was closed: ends a foreground process, ignored by a daemon.
+    /// The terminal was closed: ends a foreground process. A daemon only explains in its log that
+    /// files are read once.
     case hangup = 3
     /// SIGUSR1: log the counters.
     case counters = 4

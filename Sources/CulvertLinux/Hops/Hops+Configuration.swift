@@ -1,20 +1,5 @@
 import Culvert
 
-/// Why the hops cannot be configured, in one line for the user.
-enum HopFailure: Error {
-  /// The error has already been reported.
-  case file
-  case lacks(HopSubject)
-  case system(SystemError)
-}
-
-/// What is missing in the file of a tunnel that has no interface.
-struct HopSubject: @unchecked Sendable {
-  /// NUL-terminated, as the user gave it.
-  let path: UnsafePointer<CChar>
-  let text: StaticString
-}
-
 /// Configures the hops from configuration files at startup.
 extension Hops {
   /// Reads the files and applies them.
@@ -48,16 +33,46 @@ extension Hops {
       error.report()
       throw .file
     }
-    if hop > 0 || isForwarding { try check(hop, path, settings) }
+    if let mtu = settings.mtu, self[hop].fixedMTU == nil { self[hop].fixedMTU = Int(mtu) }
+    do throws(SettingFailure) {
+      if hop > 0 || isForwarding { try check(hop, path, settings) }
+      try checkMTU(hop, path, settings)
+    } catch {
+      throw .setting(error)
+    }
+    try setListenPort(hop, path, settings)
+    if hop == 0, !isForwarding { return try setAddresses(path, settings) }
+    setSourceAddresses(hop, settings)
+  }
+
+  /// Sets the firewall mark and the listen port. The port is bound at once, so that the start fails
+  /// if it is taken (R43).
+  private func setListenPort(
+    _ hop: Int, _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
+  ) throws(HopFailure) {
     do throws(SystemError) {
-      if let port = settings.listenPort { try self[hop].setListenPort(port) }
       if let mark = settings.firewallMark { try self[hop].setFirewallMark(mark) }
-      if let mtu = settings.mtu, self[hop].fixedMTU == nil {
-        self[hop].fixedMTU = Int(mtu)
-      }
-      try setAddresses(hop, settings)
     } catch {
       throw .system(error)
+    }
+    guard let port = settings.listenPort else { return }
+    // Without an address the interface stays down, and then no port is bound.
+    let isUpSoon = !settings.addresses.isEmpty
+    do throws(SystemError) { try self[hop].claimListenPort(port, staysOpen: isUpSoon) } catch {
+      throw .setting(SettingFailure(path, .listenPort(port, error)))
+    }
+  }
+
+  /// Checks, before anything is set, that the interface can have its IPv6 addresses: with a smaller
+  /// MTU Linux would remove them without a word (R57).
+  private func checkMTU(
+    _ hop: Int, _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
+  ) throws(SettingFailure) {
+    guard hop == 0, !isForwarding, let mtu = innermost.fixedMTU, mtu < Policy.ipv6MinimumMTU else {
+      return
+    }
+    for address in settings.addresses where address.address.family == .ipv6 {
+      throw SettingFailure(path, .smallMTU(mtu, address))
     }
   }
 
@@ -65,49 +80,87 @@ extension Hops {
   /// set addresses.
   private func check(
     _ hop: Int, _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
-  ) throws(HopFailure) {
+  ) throws(SettingFailure) {
     if settings.addresses.isEmpty {
-      throw .lacks(
-        HopSubject(
-          path: path,
-          text: hop > 0
+      throw SettingFailure(
+        path,
+        .lacks(
+          hop > 0
             ? "an outer tunnel needs an Address in its [Interface] section"
             : "culvert forward needs an Address in the [Interface] section"))
     }
     if self[hop].tunnel.peerCount == 0 {
-      throw .lacks(
-        HopSubject(
-          path: path,
-          text: hop > 0
-            ? "an outer tunnel needs a [Peer]"
-            : "culvert forward needs a [Peer]"))
+      throw SettingFailure(
+        path,
+        .lacks(
+          hop > 0 ? "an outer tunnel needs a [Peer]" : "culvert forward needs a [Peer]"))
     }
   }
 
-  /// Sets a hop's addresses: those of the innermost hop on its interface, those of the others as
-  /// the source addresses of the next inner hop.
-  private func setAddresses(_ hop: Int, _ settings: ConfigFileSettings) throws(SystemError) {
-    if hop > 0 {
-      for index in settings.addresses.indices.reversed() {
-        // The first address of a family is used, so it is set last.
-        channels[hop - 1].setAddress(settings.addresses[index].address)
-      }
+  /// Sets the addresses of an outer hop, which are the source addresses of the next inner hop, or
+  /// those of clients' datagrams.
+  private func setSourceAddresses(_ hop: Int, _ settings: ConfigFileSettings) {
+    if hop == 0 {
+      if let forwarding { setAddresses(of: forwarding, settings) }
       return
     }
-    if let forwarding { return setAddresses(of: forwarding, settings) }
+    for index in settings.addresses.indices.reversed() {
+      // The first address of a family is used, so it is set last.
+      channels[hop - 1].setAddress(settings.addresses[index].address)
+    }
+  }
+
+  /// Sets the addresses and the MTU of the interface, and brings it up if it has an address.
+  private func setAddresses(
+    _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings
+  ) throws(HopFailure) {
     let mtu = innermost.fixedMTU.map { UInt16(clamping: $0) }
-    guard !settings.addresses.isEmpty else {
-      if let mtu { try innermost.tun.setMTU(UInt32(mtu)) }
-      return
+    var refused: SettingFailure?
+    do throws(SystemError) {
+      guard !settings.addresses.isEmpty else {
+        if let mtu { try innermost.tun.setMTU(UInt32(mtu)) }
+        return
+      }
+      let index = try innermost.tun.interfaceIndex()
+      // An adopted interface may be in another namespace, where its index is valid.
+      let namespace = (try? innermost.tun.namespaceDescriptor()) ?? .none
+      refused = addAddresses(path, settings, to: index, in: namespace.raw)
+      if refused == nil { try LinkSetup.start(index, mtu: mtu, in: namespace.raw) }
+    } catch {
+      throw .system(error)
     }
-    let index = try innermost.tun.interfaceIndex()
-    // An adopted interface may be in another namespace, where its index is valid.
-    let namespace = (try? innermost.tun.namespaceDescriptor()) ?? .none
+    if let refused { throw .setting(refused) }
+  }
+
+  /// Adds the interface's addresses; if IPv6 is off on this host, only those of IPv4 (R57). Returns
+  /// which address was refused, if any.
+  private func addAddresses(
+    _ path: UnsafePointer<CChar>, _ settings: ConfigFileSettings, to index: UInt32,
+    in namespace: Int32
+  ) -> SettingFailure? {
+    var hasSkipped = false
     for address in settings.addresses {
-      try LinkSetup.add(address, to: index, in: namespace.raw)
-      if address.address.family == .ipv6 { innermost.hasIPv6 = true }
+      let isIPv6 = address.address.family == .ipv6
+      do throws(SystemError) {
+        try LinkSetup.add(address, to: index, in: namespace)
+        if isIPv6 { innermost.hasIPv6 = true }
+      } catch {
+        guard isIPv6, LinkSetup.meansIPv6IsOff(error) else {
+          return SettingFailure(path, .address(address, error))
+        }
+        if !hasSkipped { warnOfSkippedAddresses(path) }
+        hasSkipped = true
+      }
     }
-    try LinkSetup.start(index, mtu: mtu, in: namespace.raw)
+    return nil
+  }
+
+  private func warnOfSkippedAddresses(_ path: UnsafePointer<CChar>) {
+    Output.writeLine(to: Output.standardError) {
+      $0.append("culvert: ")
+      $0.append(cString: path)
+      $0.append(": IPv6 is off on this system; going on without the IPv6 addresses")
+    }
   }
 
   /// Sets the source addresses of clients' datagrams: the first address of each family.

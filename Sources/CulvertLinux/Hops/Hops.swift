@@ -37,7 +37,7 @@ struct Hops: BitwiseCopyable {
 
   /// The earliest deadline of all tunnels, channels and flows.
   func nextDeadline(at now: Instant) -> Deadline {
-    var next = innermost.tunnel.nextDeadline(at: now)
+    var next = min(innermost.tunnel.nextDeadline(at: now), outermost.bindDeadline)
     if let forwarding { next = min(next, forwarding.nextDeadline) }
     guard isNested else { return next }
     for hop in 1..<count { next = min(next, self[hop].tunnel.nextDeadline(at: now)) }

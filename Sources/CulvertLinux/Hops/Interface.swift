@@ -15,8 +15,11 @@ struct Interface: ~Copyable {
   let channel: UnsafeMutablePointer<DatagramChannel>?
   var log: Log
   let stamps: TimestampFile
-  /// The configured port; while the tunnel is up, the bound port. 0 lets the kernel choose.
-  private(set) var listenPort: UInt16 = 0
+  /// The port to bind: the configured one, or the last one that the kernel chose; 0 lets the kernel
+  /// choose.
+  private var wantedPort: UInt16 = 0
+  /// Runs while the tunnel is up without sockets, because the port could not be bound.
+  private var bindPause = BackOff()
   private(set) var firewallMark: UInt32 = 0
   /// The sockets are new and must still be registered with epoll.
   var hasNewSockets = false
@@ -41,6 +44,13 @@ struct Interface: ~Copyable {
     self.log = log
     self.stamps = stamps
   }
+
+  /// The bound port; while the tunnel is down, the one that it will bind. 0 for none, also while
+  /// the port is taken (R43).
+  var listenPort: UInt16 { bindPause.deadline.isSet ? 0 : wantedPort }
+
+  /// When to try again to bind the port; never if that is not needed.
+  var bindDeadline: Deadline { bindPause.deadline }
 
   /// Whether peers have been removed since the last call.
   mutating func noticesRemovals() -> Bool {
@@ -100,22 +110,9 @@ struct Interface: ~Copyable {
   }
 
   mutating func setUp(_ isUp: Bool, at now: Instant) {
+    bindPause.reset()
     if isUp {
-      do throws(SystemError) {
-        try bind(listenPort)
-      } catch {
-        let port = listenPort
-        // The mark may be refused instead of the port: without CAP_NET_ADMIN, or by an emulator.
-        let isMark = sockets.mark != 0 && (error == .EPERM || error == .ENOPROTOOPT)
-        log.error(at: now) {
-          $0.append(isMark ? "cannot set the firewall mark of port " : "cannot listen on port ")
-          $0.append(decimal: Int(port))
-          $0.append(": ")
-          $0.append(error)
-          $0.append(isMark ? "; take FwMark out" : "; choose another with wg set listen-port")
-        }
-        // The tunnel goes up anyway, because a free port can still be set.
-      }
+      bindOrRetry(at: now)
     } else if let channel {
       channel[0].close()
     } else {
@@ -127,14 +124,55 @@ struct Interface: ~Copyable {
     }
   }
 
+  /// Binds the port. If that fails, the tunnel is up without sockets, and `bindDeadline` is set.
+  mutating func bindOrRetry(at now: Instant) {
+    let port = wantedPort
+    let isRetry = bindPause.deadline.isSet
+    do throws(SystemError) {
+      try bind(port)
+      if isRetry {
+        let bound = wantedPort
+        // At the level of the first line, which would otherwise be the last word.
+        log.error(at: now) {
+          $0.append("listening on port ")
+          $0.append(decimal: Int(bound))
+          $0.append(" now")
+        }
+      }
+    } catch {
+      bindPause.fail(at: now)
+      if !isRetry { report(error, port: port, "; trying again until it is free", at: now) }
+    }
+  }
+
   private mutating func bind(_ port: UInt16) throws(SystemError) {
     if let channel {
       if port == 0 || port != channel[0].firstPort { open(&channel[0], port) }
-      listenPort = channel[0].firstPort
+      wantedPort = channel[0].firstPort
       return
     }
     if try sockets.bind(port: port) { hasNewSockets = true }
-    listenPort = sockets.port
+    wantedPort = sockets.port
+    bindPause.reset()
+  }
+
+  /// Whether the mark was refused instead of the port: without CAP_NET_ADMIN, or by an emulator.
+  private func isAboutMark(_ error: SystemError) -> Bool {
+    sockets.mark != 0 && (error == .EPERM || error == .ENOPROTOOPT)
+  }
+
+  private mutating func report(
+    _ error: SystemError, port: UInt16, _ outcome: StaticString, at now: Instant
+  ) {
+    let isMark = isAboutMark(error)
+    log.error(at: now) {
+      $0.append(isMark ? "cannot set the firewall mark of port " : "cannot listen on port ")
+      $0.append(decimal: Int(port))
+      $0.append(": ")
+      $0.append(error)
+      $0.append(outcome)
+      $0.append(isMark ? "; take FwMark out" : "; choose another with wg set listen-port")
+    }
   }
 
   /// Inside a tunnel, all ports are free. A random port is chosen from the dynamic range (RFC 6335
@@ -147,13 +185,34 @@ struct Interface: ~Copyable {
 
   // MARK: Settings
 
-  /// Sets the listen port. Nothing changes if it is already bound (R39).
-  mutating func setListenPort(_ port: UInt16) throws(SystemError) {
+  /// Sets the listen port. Nothing changes if it is already bound (R39). If it cannot be bound, the
+  /// old one stays, and the log says why.
+  mutating func setListenPort(_ port: UInt16, at now: Instant) throws(SystemError) {
     guard tunnel.isUp else {
-      listenPort = port
+      wantedPort = port
       return
     }
-    try bind(port)
+    do throws(SystemError) { try bind(port) } catch {
+      report(error, port: port, "", at: now)
+      throw error
+    }
+  }
+
+  /// Sets the listen port at startup, and binds it although the tunnel may still be down.
+  ///
+  /// - Parameter staysOpen: whether the tunnel will be up soon. Otherwise the port is only tried.
+  mutating func claimListenPort(_ port: UInt16, staysOpen: Bool) throws(SystemError) {
+    wantedPort = port
+    // Any port: one will be free.
+    if port == 0, !tunnel.isUp { return }
+    do throws(SystemError) { try bind(port) } catch {
+      // The tunnel works without the mark once somebody removes it.
+      if isAboutMark(error) { return }
+      throw error
+    }
+    if staysOpen || tunnel.isUp || channel != nil { return }
+    sockets.close()
+    hasNewSockets = false
   }
 
   mutating func setFirewallMark(_ mark: UInt32) throws(SystemError) {
@@ -198,6 +257,28 @@ struct Interface: ~Copyable {
       $0.append(": ")
       $0.append(error)
     }
+  }
+}
+
+/// When to repeat something that has failed: after one second, then after twice as long each time,
+/// up to a minute.
+struct BackOff: BitwiseCopyable {
+  /// Never until the first failure.
+  private(set) var deadline = Deadline.never
+  /// Seconds.
+  private var pause: UInt64 = 0
+
+  static let longestPause: UInt64 = 60
+
+  mutating func fail(at now: Instant) {
+    pause = pause == 0 ? 1 : min(pause * 2, BackOff.longestPause)
+    deadline = .after(pause * nanosecondsPerSecond, from: now)
+  }
+
+  /// The next failure is a first one.
+  mutating func reset() {
+    deadline = .never
+    pause = 0
   }
 }
 

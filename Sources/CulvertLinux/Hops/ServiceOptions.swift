@@ -12,6 +12,8 @@ package struct ServiceOptions {
   /// Receive buffer of each socket, in bytes.
   package var socketBufferByteCount = UDPSockets.defaultBufferByteCount(for: .standard)
   package var offloads = Offloads.all
+  /// Whether the user has named the offloads, so that those with known bugs are used as well.
+  package var areOffloadsGiven = false
   /// NUL-terminated, as long-lived as the process; nil for the default.
   package var stateDirectory: UnsafePointer<CChar>?
 

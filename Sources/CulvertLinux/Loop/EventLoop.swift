@@ -137,6 +137,10 @@ struct EventLoop: ~Copyable {
     guard isDue || hasEvents else { return }
     quiesce()
     if isMTUDue { driver.updateMTU(at: now) }
+    if hops.outermost.bindDeadline.isDue(at: now) {
+      hops.outermost.bindOrRetry(at: now)
+      registerSockets()
+    }
     for hop in 0..<hops.count {
       runTimers(of: hop, lane)
       if hop > 0 { runTimers(of: &hops.channels[hop - 1], in: hop, lane) }
@@ -222,9 +226,16 @@ struct EventLoop: ~Copyable {
       switch signal {
       case .terminate: stop("terminated")
       case .interrupt: stop("interrupted")
-      case .hangup: if isForeground { stop("the terminal is gone") }
+      case .hangup: if isForeground { stop("the terminal is gone") } else { explainHangup() }
       case .counters: hops.writeCounters()
       }
+    }
+  }
+
+  /// A daemon that was told to read its configuration again (R58).
+  private func explainHangup() {
+    hops.innermost.log.error(at: Clock.boottime()) {
+      $0.append("SIGHUP ignored: configuration files are read at startup only; use wg syncconf")
     }
   }
 

@@ -8,9 +8,11 @@ import Culvert
 package struct Daemon: ~Copyable {
   /// -1 in the foreground and after the report.
   private var report: Int32
+  private let inherited: InheritedDescriptors?
 
-  private init(report: Int32) {
+  private init(report: Int32, inherited: InheritedDescriptors? = nil) {
     self.report = report
+    self.inherited = inherited
   }
 
   deinit {
@@ -26,11 +28,20 @@ package struct Daemon: ~Copyable {
     Daemon(report: try checked(clinux_daemon_fork()))
   }
 
+  /// The same, and closes all other descriptors that the caller has left open, except 0-2.
+  static func fork(keeping inherited: InheritedDescriptors) throws(SystemError) -> Daemon {
+    let daemon = Daemon(report: try checked(clinux_daemon_fork()), inherited: inherited)
+    inherited.closeOthers(daemon.report)
+    return daemon
+  }
+
   package var isBackground: Bool { report >= 0 }
 
-  /// Reports that the tunnel is up: the caller's command exits with 0, and descriptors 0-2 become
-  /// /dev/null (only descriptor 0 with `keepsOutput`, for a log). Later calls do nothing.
+  /// Reports that the tunnel is up: the caller's command exits with 0, descriptors 0-2 become
+  /// /dev/null (only descriptor 0 with `keepsOutput`, for a log), and the working directory becomes
+  /// "/". Later calls do nothing.
   package mutating func reportSuccess(keepsOutput: Bool) {
+    inherited?.closeFiles()
     send(status: 0, keepsOutput: keepsOutput)
   }
 

@@ -1,3 +1,4 @@
+import CLinux
 import Culvert
 
 /// Starts and runs a tunnel with the settings of the command line, and prints errors.
@@ -7,13 +8,18 @@ import Culvert
 package enum Service {
   /// Creates the interface, serves it until the end, and returns the exit status.
   package static func run(_ options: ServiceOptions) -> Int32 {
+    var options = options
     let level = Log.Level.fromEnvironment()
     var daemon = Daemon.foreground
     if !options.isForeground {
       do throws(SystemError) {
-        daemon = try Daemon.fork()
+        daemon = try Daemon.fork(keeping: InheritedDescriptors(options))
       } catch {
         return fail("cannot go into the background", error, nil)
+      }
+      // A daemon has no working directory.
+      if let directory = options.stateDirectory {
+        options.stateDirectory = clinux_process_absolute_path(directory) ?? directory
       }
     }
     let status = serve(options, level, &daemon)
@@ -39,6 +45,13 @@ package enum Service {
     _ options: ServiceOptions, _ level: Log.Level, _ daemon: inout Daemon
   ) -> Int32 {
     var log = Log(level, options.name)
+    var options = options
+    if options.avoidKnownBugs(of: KernelRelease.current()) {
+      log.error(at: Clock.boottime()) {
+        $0.append("not using the offload gso: Linux 7.0 to 7.1.4 can corrupt what it sends; ")
+        $0.append("update the kernel, or use --offload all if your network card is not affected")
+      }
+    }
     let region: MemoryRegion
     do throws(SystemError) {
       region = try MemoryRegion(
@@ -113,12 +126,7 @@ package enum Service {
     } catch {
       switch error {
       case .file: break
-      case .lacks(let subject):
-        _ = fail {
-          $0.append(cString: subject.path)
-          $0.append(": ")
-          $0.append(subject.text)
-        }
+      case .setting(let failure): _ = fail { failure.append(to: &$0) }
       case .system(let error):
         _ = fail("cannot configure the interface", error, Privileges.advice(forTun: error))
       }

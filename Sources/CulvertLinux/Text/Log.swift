@@ -114,15 +114,24 @@ package enum Output {
     write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
   }
 
-  /// Writes all bytes, unless the descriptor fails. Failures are ignored, because there is no other
-  /// place to report them.
+  /// Writes all bytes, unless the descriptor fails. A command whose output is its purpose asks for
+  /// failures with `end`; a log ignores them, because there is no other place to report them.
   package static func write(_ bytes: UnsafeRawBufferPointer, to raw: Int32) {
     var rest = bytes
     while rest.count > 0 {
       let count = clinux_file_write(raw, rest.baseAddress, rest.count)
-      if count <= 0 { return }
+      if count <= 0 {
+        if raw == standardOutput { clinux_file_note_output(Int32(truncatingIfNeeded: count)) }
+        return
+      }
       rest = UnsafeRawBufferPointer(rebasing: rest[count...])
     }
+  }
+
+  /// Closes standard output. Returns the first error of writing to it; nil if all was written.
+  package static func end() -> SystemError? {
+    let error = clinux_file_end_output()
+    return error == 0 ? nil : SystemError(code: -error)
   }
 
   /// Reads standard input to its end, or until the buffer is full. Returns the byte count.

@@ -47,6 +47,10 @@ def run_isolated(body: Callable[[], int]) -> int:
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC), "unshare")
     except OSError as error:
         raise IsolationError(f"no namespaces: {error.strerror}") from error
+    # A signal that is ignored, as under nohup, would stay ignored in the programs under test.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
         be_first_process(body)

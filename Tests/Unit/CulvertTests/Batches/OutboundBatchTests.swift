@@ -252,7 +252,7 @@ import Testing
       #expect(runs(star)[0] == 1)
       switch way {
       case 0:
-        // The same path: nothing changes.
+        // The same path, within the pause: nothing changes.
         pair.sendFromB([pair.packetFromB()])
         pair.a.tunnel.setEndpoint(pair.b.endpoint, of: pair.peerOfA)
         #expect(runs(star)[0] == 1)
@@ -278,6 +278,23 @@ import Testing
       #expect(pair.a.status(of: pair.peerOfA)?.endpoint?.port == 7)
       #expect(runs(star)[0] == 10, "way \(way)")
     }
+  }
+
+  /// The pause doubles while the kernel refuses, and starts again after segments have passed.
+  @Test func R65_segmentsAreTriedAgainAfterAPause() throws {
+    let star = try Star(batchPackets: 64)
+    for pause in [1, 2, 4, 8, 8] {
+      #expect(runs(star, refusing: 100) == [10, 5, 1], "before the pause of \(pause) s")
+      star.pair.now = star.pair.now.advanced(by: UInt64(pause) * nanosecondsPerSecond)
+      #expect(runs(star) == [1, 5], "pause of \(pause) s")
+      star.pair.now = star.pair.now.advanced(by: nanosecondsPerSecond)
+    }
+    // The MTU has grown again.
+    #expect(runs(star) == [10, 5])
+    star.pair.now = star.pair.now.advanced(by: 20 * nanosecondsPerSecond)
+    #expect(runs(star, refusing: 100) == [10, 5, 1])
+    star.pair.now = star.pair.now.advanced(by: 2 * nanosecondsPerSecond)
+    #expect(runs(star) == [10, 5])
   }
 
   /// The peer roams while the batch is being sent: the result is about the old path.

@@ -48,7 +48,7 @@ extension DoorWorld {
     let byteCount = writeInnerPacket(into: room.baseAddress!, &choices)
     far.tunnel.planText(
       &far.outbound, far.outbound.append(byteCount: byteCount, kind: .text), for: &peer.pointee,
-      trafficClass: 0)
+      trafficClass: 0, at: now)
     return take(from: far, into: start)
   }
 

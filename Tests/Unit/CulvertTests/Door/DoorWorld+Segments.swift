@@ -97,7 +97,7 @@ extension DoorWorld {
     }
     far.tunnel.planText(
       &far.outbound, index, for: &peer.pointee, trafficClass: 0,
-      segmentCount: segmenter.segmentCount)
+      segmentCount: segmenter.segmentCount, at: now)
     return takeRun(into: room.baseAddress!)
   }
 

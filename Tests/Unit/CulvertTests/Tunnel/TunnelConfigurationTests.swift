@@ -95,6 +95,51 @@ import Testing
     #expect(mine.length == 32)
   }
 
+  /// The kernel reports no scope for other addresses, and wg(8) of musl systems takes none.
+  @Test func R60_onlyAddressesThatNeedAScopeKeepIt() throws {
+    let pair = try TunnelPair()
+    let low: UInt64 = 1
+    for (high, needsScope) in [
+      (0xfe80, true), (0xfebf, true), (0xff02, true), (0xff11, true), (0xfec0, false), (0, false),
+      (0x2001, false), (0xff0e, false),
+    ] as [(UInt64, Bool)] {
+      let address = IPAddress(ipv6High: high << 48, low: low)
+      pair.a.tunnel.setEndpoint(Endpoint(address: address, port: 5, scope: 3), of: pair.peerOfA)
+      let scope: UInt32 = needsScope ? 3 : 0
+      #expect(pair.a.status(of: pair.peerOfA)?.endpoint?.scope == scope, "\(high)")
+    }
+  }
+
+  /// Also after a datagram has arrived from it, which is no change of the endpoint.
+  @Test func R60_aMappedAddressIsShownAsGiven() throws {
+    func text(_ endpoint: Endpoint?) throws -> String {
+      let endpoint = try #require(endpoint)
+      return withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { buffer in
+        var writer = ByteWriter(buffer)
+        AddressText.append(endpoint, to: &writer)
+        return String(decoding: writer.written, as: UTF8.self)
+      }
+    }
+    let pair = try TunnelPair()
+    pair.connect()
+    let plain = try #require(pair.a.status(of: pair.peerOfA)?.endpoint)
+    let shown = try text(plain)
+    var given = plain
+    given.isMapped = true
+    #expect(given == plain && given.hashValue == plain.hashValue)
+    pair.a.tunnel.setEndpoint(given, of: pair.peerOfA)
+    pair.sendFromB([pair.packetFromB()])
+    let host = shown.prefix(while: { $0 != ":" })
+    let mapped = "[::ffff:\(host)]" + shown.dropFirst(host.count)
+    #expect(try text(pair.a.status(of: pair.peerOfA)?.endpoint) == mapped)
+    pair.a.tunnel.setEndpoint(plain, of: pair.peerOfA)
+    #expect(try text(pair.a.status(of: pair.peerOfA)?.endpoint) == shown)
+    pair.a.tunnel.setEndpoint(given, of: pair.peerOfA)
+    pair.b.endpoint = Endpoint(address: ipv4(192, 0, 2, 7), port: 7)
+    pair.sendFromB([pair.packetFromB()])
+    #expect(try text(pair.a.status(of: pair.peerOfA)?.endpoint) == "192.0.2.7:7")
+  }
+
   @Test func aPeerRemovedBetweenPlanAndEmitIsLeftAlone() throws {
     let pair = try TunnelPair()
     pair.connect()

@@ -1,5 +1,7 @@
 """If the kernel refuses an offload, it is disabled; only the refused packets are lost."""
 
+import time
+
 from harness.case import FAMILIES, InteropCase, culvert_only, each
 from harness.lab.faults import Counters, Faults
 from harness.lab.namespace import join
@@ -191,6 +193,49 @@ class StartTests(FaultCase):
         self.assertEqual(faults["vnet"].failures, 1)
         self.check_flow(pair)
         self.assertEqual(faults["writev"].calls, 0)
+
+
+class KernelBugTests(FaultCase):
+    @culvert_only
+    @each(release=("6.19.9", "7.0.0-14-generic", "7.1.4", "7.1.5"), asked=(False, True))
+    def test_R63_no_segments_on_kernels_that_corrupt_them(self, release: str, asked: bool) -> None:
+        """One line says so; whoever names the offload gets it all the same."""
+        faults = Faults()
+        environment = faults.environment | {"CULVERT_FAULTS_RELEASE": release}
+        options = ("--offload", "all") if asked else ()
+        ours = End(self.settings.program, options, environment, level="error")
+        pair = build_tunnel(self.lab, ours, End(self.settings.program))
+        self.check_arrivals(self.send(*pair.nodes), 0)
+        is_avoided = release in ("7.0.0-14-generic", "7.1.4") and not asked
+        self.assertEqual(faults["segments"].calls == 0, is_avoided)
+        self.assertEqual(pair.ours.log.count("offload gso"), 1 if is_avoided else 0, pair.ours.log)
+
+
+class DipTests(FaultCase):
+    @culvert_only
+    @each(outer=FAMILIES)
+    def test_R65_segments_return_after_a_dip_of_the_mtu(self, outer: int) -> None:
+        """Within seconds, in the same session. During the dip they are hardly tried."""
+        pair, faults = self.tunnel(outer=outer)
+        before = self.segment_calls(pair, faults)
+        self.assertGreater(before, 50)
+        handshake = pair.ours.latest_handshake(pair.theirs)
+        pair.ours.namespace.ip("link set outer mtu 1280")
+        self.assertLess(self.segment_calls(pair, faults), 5)
+        pair.ours.namespace.ip("link set outer mtu 1500")
+        time.sleep(5)
+        self.assertGreater(self.segment_calls(pair, faults), before / 2)
+        self.assertEqual(pair.ours.latest_handshake(pair.theirs), handshake)
+
+    def segment_calls(self, pair: Pair, faults: Faults) -> int:
+        """The calls with segments for datagrams that are too large for an MTU of 1280."""
+        before = faults.segments_to(51002).calls
+        sizes = (1290, 1300)
+        arrivals = send_datagrams(
+            *pair.nodes, pair.theirs.inner4, DATAGRAMS, sizes, RATE, True, True
+        )
+        self.check_arrivals(arrivals, 0)
+        return faults.segments_to(51002).calls - before
 
 
 class WritingTests(FaultCase):
