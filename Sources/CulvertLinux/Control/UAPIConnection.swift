@@ -8,9 +8,10 @@ struct UAPIConnection: ~Copyable {
   private enum Reply {
     case none
     case device
-    case peer(PeerID)
-    case allowedIPs(PeerID, Tunnel.AllowedIPCursor)
-    case end
+    case peer(Tunnel.PeerCursor)
+    case allowedIPs(Tunnel.PeerCursor, Tunnel.AllowedIPCursor)
+    /// The last part, with the error if the state cannot be listed to its end.
+    case end(UAPIError?)
   }
 
   /// What the connection is waiting for.
@@ -281,33 +282,46 @@ struct UAPIConnection: ~Copyable {
             privateKey: interface.tunnel.privateKey, listenPort: interface.listenPort,
             fwmark: interface.firewallMark, to: &writer)
         else { return false }
-        reply = interface.tunnel.firstPeer.map { .peer($0) } ?? .end
-      case .peer(let id):
-        guard writePeer(id, interface) else { return false }
-      case .allowedIPs(let id, var cursor):
+        reply = interface.tunnel.firstCursor.map { .peer($0) } ?? .end(nil)
+      case .peer(let position):
+        guard writePeer(at: position, interface) else { return false }
+      case .allowedIPs(let position, var cursor):
+        // A client would take the rest of the list for all of it.
+        if interface.tunnel.isVoid(cursor) {
+          reply = .end(.changed)
+          continue
+        }
         let before = cursor
         guard let prefix = interface.tunnel.next(&cursor) else {
-          reply = interface.tunnel.peer(after: id).map { .peer($0) } ?? .end
+          reply = next(after: position, interface)
           continue
         }
         guard UAPIReply.writeAllowedIP(prefix, to: &writer) else {
-          reply = .allowedIPs(id, before)
+          reply = .allowedIPs(position, before)
           return false
         }
-        reply = .allowedIPs(id, cursor)
-      case .end:
-        guard UAPIReply.writeEnd(nil, to: &writer) else { return false }
+        reply = .allowedIPs(position, cursor)
+      case .end(let error):
+        guard UAPIReply.writeEnd(error, to: &writer) else { return false }
         reply = .none
       }
     }
   }
 
-  private mutating func writePeer(_ id: PeerID, _ interface: borrowing Interface) -> Bool {
-    guard let status = interface.tunnel.status(of: id),
-      let cursor = interface.tunnel.allowedIPs(of: id)
+  private func next(
+    after position: Tunnel.PeerCursor, _ interface: borrowing Interface
+  ) -> Reply {
+    interface.tunnel.next(after: position).map { .peer($0) } ?? .end(nil)
+  }
+
+  private mutating func writePeer(
+    at position: Tunnel.PeerCursor, _ interface: borrowing Interface
+  ) -> Bool {
+    guard let status = interface.tunnel.status(of: position.peer),
+      let cursor = interface.tunnel.allowedIPs(of: position.peer)
     else {
       // Another connection has removed the peer in the meantime.
-      reply = .end
+      reply = next(after: position, interface)
       return true
     }
     let handshake = UAPIConnection.epochTime(of: status.lastHandshake)
@@ -319,7 +333,7 @@ struct UAPIConnection: ~Copyable {
     guard UAPIReply.writePeer(state, presharedKey: status.presharedKey, to: &writer) else {
       return false
     }
-    reply = .allowedIPs(id, cursor)
+    reply = .allowedIPs(position, cursor)
     return true
   }
 
