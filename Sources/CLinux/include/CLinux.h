@@ -402,6 +402,8 @@ int clinux_uapi_adopt(
     int listener, const char *directory, const char *name, struct clinux_uapi *uapi);
 /// A connection, or -EAGAIN.
 int clinux_uapi_accept(int listener);
+/// 0 if the client has closed the connection, 1 if it can still read.
+int clinux_uapi_has_client(int connection);
 /// Drains the watch. 1 if the file is still the one that was bound, else 0.
 int clinux_uapi_is_present(
     const struct clinux_uapi *uapi, const char *directory, const char *name);

@@ -58,9 +58,10 @@ struct UAPIConnection: ~Copyable {
   private(set) var wantsToSet = false
   /// Everything the client has sent has been read and answered.
   private var isDrained = false
-  /// The number of the call that last served this connection. It identifies the connection that has
-  /// been idle for longest, which is closed to make room for a new one.
-  var lastServed: UInt64 = 0
+  /// The client sends no more. The connection is closed once its last request is answered.
+  private var hasEnded = false
+  /// When the client last sent something, or took a part of a reply, or was given its turn.
+  var lastServed = Instant(nanoseconds: 0)
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
   init(memory: UnsafeMutableRawBufferPointer) {
@@ -84,6 +85,9 @@ struct UAPIConnection: ~Copyable {
     return !wantsToSet && sentByteCount == 0 && writer.count == 0
   }
 
+  /// Waiting for the client, in the middle of a request or of a reply.
+  var isHalfWay: Bool { isOpen && !isIdle && !wantsToSet }
+
   mutating func open(_ descriptor: consuming FileDescriptor) {
     self.descriptor = descriptor
   }
@@ -102,6 +106,7 @@ struct UAPIConnection: ~Copyable {
     isSetting = false
     wantsToSet = false
     isDrained = false
+    hasEnded = false
   }
 
   /// Reads requests and writes replies until it has to wait.
@@ -112,6 +117,7 @@ struct UAPIConnection: ~Copyable {
     var lines = UAPIConnection.linesPerCall
     while lines > 0 {
       if let outcome = writeReply(interface) { return outcome }
+      if hasEnded { return .closed }
       if wantsToSet {
         guard isFree else { return .turn }
         wantsToSet = false
@@ -124,7 +130,11 @@ struct UAPIConnection: ~Copyable {
           isDrained = true
           return .readable
         }
-        if count <= 0 { return .closed }
+        if count < 0 { return .closed }
+        if count == 0 {
+          guard endRequest(&interface, at: now) else { return .closed }
+          hasEnded = true
+        }
         reader.didReceive(byteCount: count)
       } else {
         let parsed = parser.parse(line)
@@ -151,8 +161,20 @@ struct UAPIConnection: ~Copyable {
       writeEnd(commitSection(&interface, at: now))
     case .endFailed(let error):
       isSetting = false
+      dropSection(&interface)
       writeEnd(error)
     }
+  }
+
+  /// Ends the request as a blank line would, after the client has sent everything. A line that is
+  /// cut off fails it. False if there is nothing to answer, or nobody to read the answer: a client
+  /// that was killed must not leave half a peer's configuration.
+  private mutating func endRequest(_ interface: inout Interface, at now: Instant) -> Bool {
+    guard !parser.isIdle, clinux_uapi_has_client(descriptor.raw) != 0 else { return false }
+    if !reader.isEmpty { parser.fail(.inputOutput) }
+    apply(
+      parser.parse(UnsafeRawBufferPointer(start: nil, count: 0)), &interface, at: now)
+    return true
   }
 
   private mutating func apply(
@@ -223,7 +245,8 @@ struct UAPIConnection: ~Copyable {
   }
 
   private mutating func dropSection(_ interface: inout Interface) {
-    interface.tunnel.abandonAllowedIPs()
+    // Without a section, what is staged is another connection's.
+    if section != nil { interface.tunnel.abandonAllowedIPs() }
     Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
     section = nil
   }
