@@ -24,7 +24,9 @@ enum Help {
     """
     culvert: a WireGuard tunnel in user space, with memory fixed at startup.
 
-    usage: culvert [OPTIONS] IFNAME     create the interface and serve it
+    usage: culvert [OPTIONS] [--] IFNAME
+                                        create the interface and serve it (-- if it is named
+                                        like a command)
            culvert forward ...          forward UDP ports into a tunnel, without an interface
                                         or root (see culvert forward --help)
            culvert genkey|genpsk        print a new private or preshared key
