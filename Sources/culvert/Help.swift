@@ -125,6 +125,10 @@ enum ForwardHelp {
     10 s without an answer, else one that has its answer to a single question, else one that has
     been idle for 10 s. If there is none, the datagram is dropped and counted.
 
+    If the destination's port is closed, the client gets an ICMP error (connection refused). This
+    needs CAP_NET_RAW. Without it, and if the port has not answered for 10 s, all clients of LISTEN
+    are refused for the next 5 s instead.
+
     Datagrams larger than the tunnel's MTU are fragmented. Fragments from the tunnel are reassembled
     up to 2048 bytes with --profile tiny, and up to any size otherwise.
 

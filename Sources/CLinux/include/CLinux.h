@@ -383,6 +383,17 @@ int clinux_resolve_wait(int udp, int timeout_milliseconds);
 /// functions above to receive and send.
 int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_count);
 
+// refusal.c
+
+/// A raw socket for `clinux_refusal_send` that receives nothing. -EPERM without CAP_NET_RAW.
+int clinux_refusal_open(int family);
+/// Sends an ICMP "port unreachable" to a client, about a datagram from its address and port to the
+/// source address and `port`. Uses the address, scope, port, family and source of `client`.
+int clinux_refusal_send(int raw, const struct clinux_datagram *client, uint16_t port);
+/// The socket keeps its port, but the kernel refuses all datagrams to it, until `reopen`.
+int clinux_forward_close(int udp);
+int clinux_forward_reopen(int udp);
+
 // uapi.c
 
 /// A listening UAPI socket, and the identity of its file, which another process may replace.
