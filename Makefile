@@ -130,6 +130,11 @@ test-all: deps ## everything: `make test`, then `make test-rest`
 unit: deps-unit ## unit, model and simulation tests (FILTER=AEADTests runs some of them)
 	@Tests/run-unit $(if $(FILTER),'$(FILTER)')
 
+.PHONY: mutants
+mutants: deps-unit ## faults that no unit test detects (FOLDER=Noise COUNT=40 SEED=1 FILE= FILTER=)
+	@Tests/Mutants/run $(or $(FOLDER),$(error FOLDER is missing, for example FOLDER=Noise)) \
+	  --count $(or $(COUNT),40) --seed $(or $(SEED),1) --file '$(FILE)' --filter '$(FILTER)'
+
 .PHONY: models
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
 	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)

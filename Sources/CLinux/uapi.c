@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
@@ -120,6 +121,12 @@ int clinux_uapi_accept(int listener) {
     connection = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
   } while (connection < 0 && (errno == EINTR || errno == ECONNABORTED));
   return connection < 0 ? -errno : connection;
+}
+
+int clinux_uapi_has_client(int connection) {
+  // POLLHUP: both ends are closed. After shutdown(SHUT_WR) the client can still read.
+  struct pollfd state = {.fd = connection, .events = 0};
+  return poll(&state, 1, 0) >= 0 && (state.revents & (POLLHUP | POLLERR)) == 0;
 }
 
 static int is_ours(const struct clinux_uapi *uapi, const struct sockaddr_un *address) {

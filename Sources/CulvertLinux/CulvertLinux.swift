@@ -47,7 +47,8 @@
 //     Hops/Forwarding        receive, fill          clients' datagrams become packets
 //     Lanes/OutboundLane     planDatagrams, send    as outbound
 //     Hops/Forwarding        collectAnswers, sendAnswers
-//                                                   called by Lanes/InboundLane
+//                                                   called by Lanes/InboundLane; refusals of
+//                                                   closed ports by Devices/RefusalSocket
 //
 //   control                                         Loop/EventLoop handle; no batch is in flight
 //     Control/UAPIServer     accept, serve          connections of wg(8); Control/UAPIConnection

@@ -24,7 +24,9 @@ enum Help {
     """
     culvert: a WireGuard tunnel in user space, with memory fixed at startup.
 
-    usage: culvert [OPTIONS] IFNAME     create the interface and serve it
+    usage: culvert [OPTIONS] [--] IFNAME
+                                        create the interface and serve it (-- if it is named
+                                        like a command)
            culvert forward ...          forward UDP ports into a tunnel, without an interface
                                         or root (see culvert forward --help)
            culvert genkey|genpsk        print a new private or preshared key
@@ -122,6 +124,10 @@ enum ForwardHelp {
     new flow. If the table is full, a new flow replaces the least recently used flow that has waited
     10 s without an answer, else one that has its answer to a single question, else one that has
     been idle for 10 s. If there is none, the datagram is dropped and counted.
+
+    If the destination's port is closed, the client gets an ICMP error (connection refused). This
+    needs CAP_NET_RAW. Without it, and if the port has not answered for 10 s, all clients of LISTEN
+    are refused for the next 5 s instead.
 
     Datagrams larger than the tunnel's MTU are fragmented. Fragments from the tunnel are reassembled
     up to 2048 bytes with --profile tiny, and up to any size otherwise.

@@ -6,6 +6,8 @@ struct OptionFailure {
     case noName
     case tooManyNames
     case badName
+    case foreignCommand(CommandWord)
+    case misspelt(CommandWord)
     case longName
     case tooManyHops
     case noConfig
@@ -46,6 +48,24 @@ struct OptionFailure {
         quote(&line)
         line.append(
           " is not a valid interface name: use 1 to 15 visible characters, without / and :")
+      case .foreignCommand(let command):
+        quote(&line)
+        switch command.owner {
+        case .wg:
+          line.append(" is a command of wg(8): use wg ")
+          line.append(command.text)
+        case .wgQuick:
+          line.append(" is a command of wg-quick(8): use wg-quick ")
+          line.append(command.text)
+        case .culvert, .nobody: line.append(" is not a command of culvert (see culvert --help)")
+        }
+        appendExplicitName(&line)
+      case .misspelt(let command):
+        quote(&line)
+        line.append(" is not a command: did you mean ")
+        line.append(command.text)
+        line.append("?")
+        appendExplicitName(&line)
       case .longName:
         quote(&line)
         line.append(
@@ -96,6 +116,12 @@ struct OptionFailure {
         quote(&line)
       }
     }
+  }
+
+  /// How to create an interface that is named like a command.
+  private func appendExplicitName(_ line: inout Line) {
+    line.append("; for an interface of this name: culvert -- ")
+    if let argument { line.append(cString: argument) }
   }
 
   private func quote(_ line: inout Line) {

@@ -100,10 +100,20 @@ struct Options {
   mutating func parse(_ arguments: Arguments) -> Result {
     var arguments = arguments
     var word: UnsafePointer<CChar>?
+    // After "--", the rest is no option and no command.
+    var isName = false
     while let argument = arguments.next() {
-      if UInt8(bitPattern: argument[0]) != UInt8(ascii: "-") {
-        if word != nil { return .failure(OptionFailure(.tooManyNames, argument)) }
+      if isName || UInt8(bitPattern: argument[0]) != UInt8(ascii: "-") {
+        if let word {
+          let failure = isName ? nil : notACommand(word)
+          return .failure(failure ?? OptionFailure(.tooManyNames, argument))
+        }
         word = argument
+        continue
+      }
+      if Argument.isText(argument, "--") {
+        if let word { return .failure(OptionFailure(.tooManyNames, word)) }
+        isName = true
         continue
       }
       if Argument.isText(argument, "-h") || Argument.isText(argument, "--help") {
@@ -123,7 +133,7 @@ struct Options {
       if let failure = parseOption(argument, &arguments) { return .failure(failure) }
     }
     guard let word else { return .failure(OptionFailure(.noName, nil)) }
-    return command(word)
+    return isName ? run(word) : command(word)
   }
 
   private func isForward(_ word: UnsafePointer<CChar>?) -> Bool {
@@ -148,6 +158,20 @@ struct Options {
     if Argument.isText(word, "genkey") { return .command(.generateKey) }
     if Argument.isText(word, "genpsk") { return .command(.generatePresharedKey) }
     if Argument.isText(word, "pubkey") { return .command(.publicKey) }
+    if let failure = notACommand(word) { return .failure(failure) }
+    return run(word)
+  }
+
+  /// Why a word that is a command elsewhere, or nearly one of ours, is not taken for the name of an
+  /// interface. Nil if it can be a name, and for our own commands.
+  private func notACommand(_ word: UnsafePointer<CChar>) -> OptionFailure? {
+    guard let (command, isExact) = CommandWord.find(word) else { return nil }
+    if isExact, case .culvert = command.owner { return nil }
+    return OptionFailure(isExact ? .foreignCommand(command) : .misspelt(command), word)
+  }
+
+  /// The interface with this name.
+  private func run(_ word: UnsafePointer<CChar>) -> Result {
     guard let name = InterfaceName(cString: word) else {
       return .failure(OptionFailure(.badName, word))
     }

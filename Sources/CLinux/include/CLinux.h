@@ -397,6 +397,17 @@ int clinux_resolve_wait(int udp, int timeout_milliseconds);
 /// functions above to receive and send.
 int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_count);
 
+// refusal.c
+
+/// A raw socket for `clinux_refusal_send` that receives nothing. -EPERM without CAP_NET_RAW.
+int clinux_refusal_open(int family);
+/// Sends an ICMP "port unreachable" to a client, about a datagram from its address and port to the
+/// source address and `port`. Uses the address, scope, port, family and source of `client`.
+int clinux_refusal_send(int raw, const struct clinux_datagram *client, uint16_t port);
+/// The socket keeps its port, but the kernel refuses all datagrams to it, until `reopen`.
+int clinux_forward_close(int udp);
+int clinux_forward_reopen(int udp);
+
 // uapi.c
 
 /// A listening UAPI socket, and the identity of its file, which another process may replace.
@@ -416,6 +427,8 @@ int clinux_uapi_adopt(
     int listener, const char *directory, const char *name, struct clinux_uapi *uapi);
 /// A connection, or -EAGAIN.
 int clinux_uapi_accept(int listener);
+/// 0 if the client has closed the connection, 1 if it can still read.
+int clinux_uapi_has_client(int connection);
 /// Drains the watch. 1 if the file is still the one that was bound, else 0.
 int clinux_uapi_is_present(
     const struct clinux_uapi *uapi, const char *directory, const char *name);

@@ -5,8 +5,9 @@ extension DatagramChannel {
     /// was fragmented, in the reassembler's memory until `release`.
     case datagram(
       UnsafeMutableRawBufferPointer, from: Endpoint, port: UInt16, trafficClass: UInt8)
-    /// An ICMP error: datagrams from this local port do not reach this endpoint.
-    case unreachable(Endpoint, port: UInt16)
+    /// An ICMP error: datagrams from this local port do not reach this endpoint. If
+    /// `isPortClosed`, they reach the host, but nothing listens there.
+    case unreachable(Endpoint, port: UInt16, isPortClosed: Bool)
     /// There is nothing for the user. The packet has been counted.
     case nothing
   }
@@ -112,11 +113,11 @@ extension DatagramChannel {
       }
       guard paths.lower(to: quoted.destination, mtu: mtu, at: now) else { return drop(.notOurs) }
       return drop(.tooLargeForPath)
-    case .unreachable:
+    case .unreachable(let isPortClosed):
       counters.add(.unreachable)
       return .unreachable(
         Endpoint(address: quoted.destination, port: quoted.destinationPort),
-        port: quoted.sourcePort)
+        port: quoted.sourcePort, isPortClosed: isPortClosed)
     }
   }
 }

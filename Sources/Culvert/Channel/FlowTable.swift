@@ -360,8 +360,10 @@ package enum FlowVerdict: UInt8, CountedVerdict {
   case wrongSender
   /// The kernel refused to send it to the client.
   case undelivered
+  /// No datagram: its client was told that the destination's port is closed.
+  case reported
 
-  package static var count: UInt8 { undelivered.rawValue + 1 }
+  package static var count: UInt8 { reported.rawValue + 1 }
 
   package var name: StaticString {
     switch self {
@@ -376,6 +378,7 @@ package enum FlowVerdict: UInt8, CountedVerdict {
     case .stray: "forward-stray"
     case .wrongSender: "forward-wrong-sender"
     case .undelivered: "forward-undelivered"
+    case .reported: "forward-port-closed"
     }
   }
 }

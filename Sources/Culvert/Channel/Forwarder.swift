@@ -7,13 +7,15 @@
 ///     outward   ForwarderBatch, into which the shell receives from clients
 ///               -> `route` -> DatagramChannel -> OutboundBatch
 ///     inward    InboundBatch, delivered by the tunnel
-///               -> DatagramChannel -> `answer` or `close`
+///               -> DatagramChannel -> `answer`, or `close` for an ICMP error
 ///               -> ForwarderBatch, from which the shell sends to clients
 ///
 /// Answers are accepted only from the address and port of the mapping's destination. No other
 /// datagram from the tunnel can reach a client.
 package struct Forwarder: ~Copyable {
   private let targets: UnsafeMutablePointer<Endpoint>
+  /// Until when each target counts as alive, because it has answered.
+  private let aliveUntil: UnsafeMutablePointer<Instant>
   private var flows: FlowTable
   package private(set) var mappingCount = 0
 
@@ -24,6 +26,10 @@ package struct Forwarder: ~Copyable {
   package static let portCount = FlowTable.portCount
   /// The largest number of flows. There are not enough ports for more.
   package static let maximumFlows = FlowTable.maximumCapacity
+
+  /// How long after an answer a target counts as alive, in nanoseconds. Until then an ICMP error,
+  /// which may be forged, does not close the target's port to all clients.
+  static let aliveTime = 10 * nanosecondsPerSecond
 
   /// The route of a client's datagram.
   struct Route: BitwiseCopyable {
@@ -45,6 +51,10 @@ package struct Forwarder: ~Copyable {
       arena.carve(
         Endpoint.self, count: Forwarder.mappingCapacity, owner: "flows: destinations"
       ).baseAddress!
+    aliveUntil =
+      arena.carve(
+        Instant.self, count: Forwarder.mappingCapacity, owner: "flows: destinations"
+      ).baseAddress!
     flows = FlowTable(carvingFrom: &arena, limits: limits, times: times)
   }
 
@@ -60,6 +70,7 @@ package struct Forwarder: ~Copyable {
   package mutating func addMapping(to target: Endpoint) -> Bool {
     guard mappingCount < Forwarder.mappingCapacity else { return false }
     (targets + mappingCount).initialize(to: target)
+    (aliveUntil + mappingCount).initialize(to: Instant(nanoseconds: 0))
     mappingCount += 1
     return true
   }
@@ -93,14 +104,22 @@ package struct Forwarder: ~Copyable {
       return nil
     }
     flows.didReceive(place, at: now)
+    aliveUntil[Int(flow.mapping)] = now.advanced(by: Forwarder.aliveTime)
     return Answer(mapping: Int(flow.mapping), client: flow.client)
   }
 
   /// Closes the flow of `port`, because an ICMP error has reported that `target` is unreachable.
   /// The client's next datagram opens a new flow. Does nothing if the flow has another destination.
-  mutating func close(_ target: Endpoint, from port: UInt16) {
-    guard let place = flows.find(port: port), isTarget(target, of: flows[place]) else { return }
+  ///
+  /// - Returns: whom the flow belonged to.
+  @discardableResult
+  mutating func close(_ target: Endpoint, from port: UInt16) -> Answer? {
+    guard let place = flows.find(port: port), isTarget(target, of: flows[place]) else {
+      return nil
+    }
+    let flow = flows[place]
     flows.close(place, .unreachable)
+    return Answer(mapping: Int(flow.mapping), client: flow.client)
   }
 
   private func isTarget(_ endpoint: Endpoint, of flow: Flow) -> Bool {
@@ -206,7 +225,11 @@ extension Forwarder {
     case .datagram(let bytes, let endpoint, let port, let trafficClass):
       guard let answer = answer(from: endpoint, to: port, at: now) else { return }
       answers.append(bytes, answer.client, answer.mapping, trafficClass)
-    case .unreachable(let endpoint, let port): close(endpoint, from: port)
+    case .unreachable(let endpoint, let port, let isPortClosed):
+      guard let closed = close(endpoint, from: port), isPortClosed else { return }
+      answers.append(
+        UnsafeMutableRawBufferPointer(start: nil, count: 0), closed.client, closed.mapping, 0,
+        now < aliveUntil[closed.mapping] ? .refusal : .refusalOfAll)
     case .nothing: break
     }
   }
@@ -227,6 +250,16 @@ package struct ForwarderBatch: ~Copyable {
     package let client: Path
     package let mapping: UInt8
     package let trafficClass: UInt8
+    package let kind: Kind
+  }
+
+  package enum Kind: UInt8, BitwiseCopyable {
+    case datagram
+    /// No datagram: the client is told that the destination's port is closed (R67).
+    case refusal
+    /// The same, and the destination has not answered anybody for a while. So other clients of the
+    /// mapping may be refused too.
+    case refusalOfAll
   }
 
   private let bytes: UnsafeMutableRawBufferPointer
@@ -283,14 +316,15 @@ package struct ForwarderBatch: ~Copyable {
 
   /// Appends a datagram outside the batch's memory.
   mutating func append(
-    _ bytes: UnsafeMutableRawBufferPointer, _ client: Path, _ mapping: Int, _ trafficClass: UInt8
+    _ bytes: UnsafeMutableRawBufferPointer, _ client: Path, _ mapping: Int, _ trafficClass: UInt8,
+    _ kind: Kind = .datagram
   ) {
     precondition(hasPlace)
     datagrams.initializeElement(
       at: count,
       to: Datagram(
         bytes: bytes, client: client, mapping: UInt8(truncatingIfNeeded: mapping),
-        trafficClass: trafficClass))
+        trafficClass: trafficClass, kind: kind))
     count += 1
   }
 

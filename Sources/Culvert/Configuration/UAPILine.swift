@@ -23,6 +23,8 @@ public enum UAPILine: Equatable, Sendable {
 public enum UAPIError: Int32, Error, Sendable {
   /// EIO: the request could not be read or applied.
   case inputOutput = 5
+  /// EAGAIN: the state changed while it was listed. The client may try again.
+  case changed = 11
   /// EINVAL: a malformed value, an unknown key, an overlong line.
   case invalid = 22
   /// ENOSPC: a table, whose size is fixed at start, is full.

@@ -14,6 +14,8 @@ struct AllowedIPs: ~Copyable {
   /// The ends of each peer's list of prefixes.
   let firsts: UnsafeMutableBufferPointer<UInt32>
   let lasts: UnsafeMutableBufferPointer<UInt32>
+  /// How many prefixes each peer's list has lost; wraps. A listing under way then has to end.
+  private let losses: UnsafeMutableBufferPointer<UInt32>
   /// The largest number of prefixes, staged ones included.
   let capacity: Int
   /// The number of prefixes in the table, staged ones included.
@@ -40,12 +42,14 @@ struct AllowedIPs: ~Copyable {
       .baseAddress!
     firsts = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
     lasts = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
+    losses = arena.carve(UInt32.self, count: limits.peers, owner: AllowedIPs.owner)
   }
 
   /// Empties the table. Must be called once, before anything else.
   mutating func prepare() {
     firsts.initialize(repeating: 0)
     lasts.initialize(repeating: 0)
+    losses.initialize(repeating: 0)
     count = 0
     revision = 0
     rootIPv4 = 0
@@ -148,6 +152,7 @@ struct AllowedIPs: ~Copyable {
     if previous == 0 { firsts[Int(peer)] = next } else { links[previous].next = next }
     if next == 0 { lasts[Int(peer)] = previous } else { links[next].previous = previous }
     nodes[index].peer = AllowedIPNode.nobody
+    losses[Int(peer)] = losses[Int(peer)] &+ 1
     links[index].next = 0
     links[index].previous = 0
     revision &+= 1
@@ -369,25 +374,28 @@ extension UnsafeMutablePointer {
 
 /// Lists one peer's allowed IPs, in the order they were added.
 extension AllowedIPs {
-  /// A position in a listing, which may be kept while the listing waits for a slow reader. If the
-  /// table changes meanwhile (see `revision`), the listing may end early or repeat a prefix, but it
-  /// is still safe.
+  /// A position in a listing, which may be kept while the listing waits for a slow reader. New
+  /// prefixes are appended, so the listing goes on. If the peer's list loses a prefix meanwhile,
+  /// the position is void and the listing ends early (see `isVoid`).
   struct Cursor: BitwiseCopyable {
     fileprivate var node: UInt32
     fileprivate let peer: UInt32
+    fileprivate let losses: UInt32
   }
 
   /// The position before the first prefix of `peer`, which is less than `Limits.peers`.
   func cursor(of peer: UInt32) -> Cursor {
-    Cursor(node: firsts[slot(of: peer)], peer: peer)
+    let slot = slot(of: peer)
+    return Cursor(node: firsts[slot], peer: peer, losses: losses[slot])
   }
 
-  /// The next prefix; nil at the end.
+  /// Whether the peer's list has lost a prefix since the listing started.
+  func isVoid(_ cursor: Cursor) -> Bool { losses[Int(cursor.peer)] != cursor.losses }
+
+  /// The next prefix; nil at the end, or if the position is void.
   func next(_ cursor: inout Cursor) -> IPPrefix? {
-    guard cursor.node != 0 else { return nil }
+    guard cursor.node != 0, !isVoid(cursor) else { return nil }
     let node = nodes[cursor.node]
-    // Otherwise this prefix has been removed from the peer meanwhile.
-    guard node.peer == cursor.peer else { return nil }
     cursor.node = links[cursor.node].next
     let address =
       node.family == .ipv4

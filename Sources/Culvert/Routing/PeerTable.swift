@@ -17,6 +17,8 @@ struct PeerTable: ~Copyable {
   private var last: UInt32 = 0
   private var firstFree: UInt32 = 0
   private(set) var count = 0
+  /// The order of the peer inserted last. Only tests set it.
+  var lastOrder: UInt32 = 0
 
   static let owner: StaticString = "peers: key table"
 
@@ -38,9 +40,11 @@ struct PeerTable: ~Copyable {
     last = 0
     count = 0
     firstFree = 0
+    lastOrder = 0
     for place in stride(from: entries.count - 1, through: 0, by: -1) {
       let entry = PeerEntry(
-        key0: 0, key1: 0, key2: 0, key3: 0, generation: 0, next: firstFree, previous: 0)
+        key0: 0, key1: 0, key2: 0, key3: 0, generation: 0, next: firstFree, previous: 0,
+        order: 0)
       entries.initializeElement(at: place, to: entry)
       firstFree = UInt32(place + 1)
     }
@@ -68,6 +72,7 @@ struct PeerTable: ~Copyable {
     self[number].generation = self[number].generation &+ 1
     self[number].next = 0
     self[number].previous = last
+    self[number].order = nextOrder()
     if last == 0 { first = number } else { self[last].next = number }
     last = number
     buckets[bucket] = number
@@ -122,6 +127,47 @@ struct PeerTable: ~Copyable {
     guard contains(id) else { return nil }
     let next = self[id.index + 1].next
     return next == 0 ? nil : self.id(of: next)
+  }
+
+  /// A position in the list of peers, which survives the removal of any of them.
+  struct Cursor: BitwiseCopyable {
+    let peer: PeerID
+    fileprivate let order: UInt32
+  }
+
+  /// The position of the peer configured first; nil if there is none.
+  var firstCursor: Cursor? { first == 0 ? nil : cursor(of: first) }
+
+  /// The position of the peer configured next. If the peer at `cursor` has been removed, this takes
+  /// a walk through the list.
+  func next(after cursor: Cursor) -> Cursor? {
+    var number = first
+    if contains(cursor.peer) {
+      number = self[cursor.peer.index &+ 1].next
+    } else {
+      while number != 0, self[number].order <= cursor.order { number = self[number].next }
+    }
+    return number == 0 ? nil : self.cursor(of: number)
+  }
+
+  private func cursor(of number: UInt32) -> Cursor {
+    Cursor(peer: id(of: number), order: self[number].order)
+  }
+
+  /// The order of a new peer. When the numbers are used up, after 4 billion peers, those of the
+  /// peers in the list start again at 1.
+  private mutating func nextOrder() -> UInt32 {
+    if lastOrder == .max {
+      lastOrder = 0
+      var number = first
+      while number != 0 {
+        lastOrder &+= 1
+        self[number].order = lastOrder
+        number = self[number].next
+      }
+    }
+    lastOrder &+= 1
+    return lastOrder
   }
 
   /// The entry with this number.
@@ -194,8 +240,8 @@ struct PeerEntry: BitwiseCopyable {
   /// The number of the next peer, or in a free place, of the next free place; 0 for none.
   var next: UInt32
   var previous: UInt32
-  /// Fills the stride (see `Arena.carve`).
-  private let padding: UInt32 = 0
+  /// Greater than that of all peers before it in the list.
+  var order: UInt32
 
   @inline(__always)
   var isTaken: Bool { generation & 1 != 0 }

@@ -213,6 +213,22 @@ extension Tunnel {
   /// A position in the list of a peer's allowed IPs.
   public struct AllowedIPCursor {
     fileprivate var cursor: AllowedIPs.Cursor
+    fileprivate let peer: PeerID
+  }
+
+  /// A position in the list of peers. A listing that is kept while peers are added and removed has
+  /// each peer once that exists the whole time (R48).
+  package struct PeerCursor: BitwiseCopyable {
+    fileprivate let cursor: PeerTable.Cursor
+    package var peer: PeerID { cursor.peer }
+  }
+
+  /// The position of the first peer; nil if there is none.
+  package var firstCursor: PeerCursor? { peerTable.firstCursor.map { PeerCursor(cursor: $0) } }
+
+  /// The position of the next peer, also if the one at `cursor` has been removed; nil at the end.
+  package func next(after cursor: PeerCursor) -> PeerCursor? {
+    peerTable.next(after: cursor.cursor).map { PeerCursor(cursor: $0) }
   }
 
   public var firstPeer: PeerID? { peerTable.firstPeer }
@@ -232,11 +248,18 @@ extension Tunnel {
 
   public func allowedIPs(of id: PeerID) -> AllowedIPCursor? {
     guard peerTable.contains(id) else { return nil }
-    return AllowedIPCursor(cursor: allowedIPs.cursor(of: id.index))
+    return AllowedIPCursor(cursor: allowedIPs.cursor(of: id.index), peer: id)
   }
 
+  /// The next prefix; nil at the end, and also if the peer has been removed or has lost a prefix
+  /// since the listing started.
   public func next(_ cursor: inout AllowedIPCursor) -> IPPrefix? {
-    allowedIPs.next(&cursor.cursor)
+    peerTable.contains(cursor.peer) ? allowedIPs.next(&cursor.cursor) : nil
+  }
+
+  /// Whether the listing cannot go on, because its peer, which still exists, has lost a prefix.
+  package func isVoid(_ cursor: AllowedIPCursor) -> Bool {
+    peerTable.contains(cursor.peer) && allowedIPs.isVoid(cursor.cursor)
   }
 
   /// Whether the allowed IPs of any peer cover `address`.

@@ -184,7 +184,8 @@ enum ICMPErrorKind: BitwiseCopyable {
 /// interpreted.
 struct ICMPMessage: BitwiseCopyable {
   enum Effect: BitwiseCopyable {
-    case unreachable
+    /// - isPortClosed: whether the host was reached, and nothing listens there.
+    case unreachable(isPortClosed: Bool)
     /// Bytes of the largest packet that fits; 0 from routers before RFC 1191.
     case tooBig(mtu: Int)
   }
@@ -224,9 +225,10 @@ struct ICMPMessage: BitwiseCopyable {
     switch (family, bytes.byte(0), bytes.byte(1)) {
     case (.ipv4, 3, 4): .tooBig(mtu: Int(bytes.loadBig(6, as: UInt16.self)))
     // Network, host, protocol, port; administratively prohibited (RFC 1812 section 5.2.7.1).
-    case (.ipv4, 3, 0...3), (.ipv4, 3, 9...13): .unreachable
+    case (.ipv4, 3, 0...3), (.ipv4, 3, 9...13):
+      .unreachable(isPortClosed: bytes.byte(1) == 3)
     case (.ipv6, 2, _): .tooBig(mtu: Int(min(bytes.loadBig(4, as: UInt32.self), 65_535)))
-    case (.ipv6, 1, _): .unreachable
+    case (.ipv6, 1, _): .unreachable(isPortClosed: bytes.byte(1) == 4)
     default: nil
     }
   }

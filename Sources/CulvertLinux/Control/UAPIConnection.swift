@@ -8,9 +8,10 @@ struct UAPIConnection: ~Copyable {
   private enum Reply {
     case none
     case device
-    case peer(PeerID)
-    case allowedIPs(PeerID, Tunnel.AllowedIPCursor)
-    case end
+    case peer(Tunnel.PeerCursor)
+    case allowedIPs(Tunnel.PeerCursor, Tunnel.AllowedIPCursor)
+    /// The last part, with the error if the state cannot be listed to its end.
+    case end(UAPIError?)
   }
 
   /// What the connection is waiting for.
@@ -57,9 +58,10 @@ struct UAPIConnection: ~Copyable {
   private(set) var wantsToSet = false
   /// Everything the client has sent has been read and answered.
   private var isDrained = false
-  /// The number of the call that last served this connection. It identifies the connection that has
-  /// been idle for longest, which is closed to make room for a new one.
-  var lastServed: UInt64 = 0
+  /// The client sends no more. The connection is closed once its last request is answered.
+  private var hasEnded = false
+  /// When the client last sent something, or took a part of a reply, or was given its turn.
+  var lastServed = Instant(nanoseconds: 0)
 
   /// - Parameter memory: `byteCount` bytes of locked memory.
   init(memory: UnsafeMutableRawBufferPointer) {
@@ -83,6 +85,9 @@ struct UAPIConnection: ~Copyable {
     return !wantsToSet && sentByteCount == 0 && writer.count == 0
   }
 
+  /// Waiting for the client, in the middle of a request or of a reply.
+  var isHalfWay: Bool { isOpen && !isIdle && !wantsToSet }
+
   mutating func open(_ descriptor: consuming FileDescriptor) {
     self.descriptor = descriptor
   }
@@ -101,6 +106,7 @@ struct UAPIConnection: ~Copyable {
     isSetting = false
     wantsToSet = false
     isDrained = false
+    hasEnded = false
   }
 
   /// Reads requests and writes replies until it has to wait.
@@ -111,6 +117,7 @@ struct UAPIConnection: ~Copyable {
     var lines = UAPIConnection.linesPerCall
     while lines > 0 {
       if let outcome = writeReply(interface) { return outcome }
+      if hasEnded { return .closed }
       if wantsToSet {
         guard isFree else { return .turn }
         wantsToSet = false
@@ -123,7 +130,11 @@ struct UAPIConnection: ~Copyable {
           isDrained = true
           return .readable
         }
-        if count <= 0 { return .closed }
+        if count < 0 { return .closed }
+        if count == 0 {
+          guard endRequest(&interface, at: now) else { return .closed }
+          hasEnded = true
+        }
         reader.didReceive(byteCount: count)
       } else {
         let parsed = parser.parse(line)
@@ -150,8 +161,20 @@ struct UAPIConnection: ~Copyable {
       writeEnd(commitSection(&interface, at: now))
     case .endFailed(let error):
       isSetting = false
+      dropSection(&interface)
       writeEnd(error)
     }
+  }
+
+  /// Ends the request as a blank line would, after the client has sent everything. A line that is
+  /// cut off fails it. False if there is nothing to answer, or nobody to read the answer: a client
+  /// that was killed must not leave half a peer's configuration.
+  private mutating func endRequest(_ interface: inout Interface, at now: Instant) -> Bool {
+    guard !parser.isIdle, clinux_uapi_has_client(descriptor.raw) != 0 else { return false }
+    if !reader.isEmpty { parser.fail(.inputOutput) }
+    apply(
+      parser.parse(UnsafeRawBufferPointer(start: nil, count: 0)), &interface, at: now)
+    return true
   }
 
   private mutating func apply(
@@ -221,7 +244,8 @@ struct UAPIConnection: ~Copyable {
   }
 
   private mutating func dropSection(_ interface: inout Interface) {
-    interface.tunnel.abandonAllowedIPs()
+    // Without a section, what is staged is another connection's.
+    if section != nil { interface.tunnel.abandonAllowedIPs() }
     Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
     section = nil
   }
@@ -280,33 +304,46 @@ struct UAPIConnection: ~Copyable {
             privateKey: interface.tunnel.privateKey, listenPort: interface.listenPort,
             fwmark: interface.firewallMark, to: &writer)
         else { return false }
-        reply = interface.tunnel.firstPeer.map { .peer($0) } ?? .end
-      case .peer(let id):
-        guard writePeer(id, interface) else { return false }
-      case .allowedIPs(let id, var cursor):
+        reply = interface.tunnel.firstCursor.map { .peer($0) } ?? .end(nil)
+      case .peer(let position):
+        guard writePeer(at: position, interface) else { return false }
+      case .allowedIPs(let position, var cursor):
+        // A client would take the rest of the list for all of it.
+        if interface.tunnel.isVoid(cursor) {
+          reply = .end(.changed)
+          continue
+        }
         let before = cursor
         guard let prefix = interface.tunnel.next(&cursor) else {
-          reply = interface.tunnel.peer(after: id).map { .peer($0) } ?? .end
+          reply = next(after: position, interface)
           continue
         }
         guard UAPIReply.writeAllowedIP(prefix, to: &writer) else {
-          reply = .allowedIPs(id, before)
+          reply = .allowedIPs(position, before)
           return false
         }
-        reply = .allowedIPs(id, cursor)
-      case .end:
-        guard UAPIReply.writeEnd(nil, to: &writer) else { return false }
+        reply = .allowedIPs(position, cursor)
+      case .end(let error):
+        guard UAPIReply.writeEnd(error, to: &writer) else { return false }
         reply = .none
       }
     }
   }
 
-  private mutating func writePeer(_ id: PeerID, _ interface: borrowing Interface) -> Bool {
-    guard let status = interface.tunnel.status(of: id),
-      let cursor = interface.tunnel.allowedIPs(of: id)
+  private func next(
+    after position: Tunnel.PeerCursor, _ interface: borrowing Interface
+  ) -> Reply {
+    interface.tunnel.next(after: position).map { .peer($0) } ?? .end(nil)
+  }
+
+  private mutating func writePeer(
+    at position: Tunnel.PeerCursor, _ interface: borrowing Interface
+  ) -> Bool {
+    guard let status = interface.tunnel.status(of: position.peer),
+      let cursor = interface.tunnel.allowedIPs(of: position.peer)
     else {
       // Another connection has removed the peer in the meantime.
-      reply = .end
+      reply = next(after: position, interface)
       return true
     }
     let handshake = UAPIConnection.epochTime(of: status.lastHandshake)
@@ -318,7 +355,7 @@ struct UAPIConnection: ~Copyable {
     guard UAPIReply.writePeer(state, presharedKey: status.presharedKey, to: &writer) else {
       return false
     }
-    reply = .allowedIPs(id, cursor)
+    reply = .allowedIPs(position, cursor)
     return true
   }
 

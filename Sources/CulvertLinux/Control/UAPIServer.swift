@@ -1,18 +1,23 @@
 import Culvert
 
 /// The configuration socket of one hop, and its fixed number of connections. If all are in use, a
-/// new client replaces the connection that has been idle for longest. If none is idle, the client
-/// waits in the listener's queue.
+/// new client replaces the connection that has been idle for longest, or else one that has stopped
+/// half way. If there is none, the client waits in the listener's queue.
 struct UAPIServer: ~Copyable {
   static let maximumConnections = 8
   static let byteCount = maximumConnections * UAPIConnection.byteCount
+  /// A client that stops half way is closed after this time, in nanoseconds (R56).
+  static let patience = 10 * nanosecondsPerSecond
+  /// The same while another client waits for its place.
+  static let shortPatience = nanosecondsPerSecond
 
   private let listener: UAPIListener
   private let hop: Int
   private let connections: UnsafeMutablePointer<UAPIConnection>
   /// A client may be waiting in the listener's queue.
   private var isFull = false
-  private var calls: UInt64 = 0
+  /// When `expire` must be called next; never, unless a client is half way.
+  private(set) var nextDeadline = Deadline.never
 
   /// - Parameters:
   ///   - memory: `byteCount` bytes of locked memory.
@@ -64,8 +69,9 @@ struct UAPIServer: ~Copyable {
   mutating func accept(
     _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
   ) {
+    defer { updateDeadline() }
     while true {
-      guard let place = place() else {
+      guard let place = place(at: now) else {
         isFull = true
         return
       }
@@ -74,11 +80,11 @@ struct UAPIServer: ~Copyable {
         isFull = false
         return
       }
-      if self[place].isOpen { self[place].close(&interface) }
+      end(place, &interface, epoll)
       do throws(SystemError) {
         try epoll.add(descriptor.raw, [.readable, .once], token: token(of: place))
         self[place].open(descriptor)
-        serve(place, &interface, epoll, at: now)
+        serveOnce(place, &interface, epoll, at: now)
       } catch {
         // The descriptor is closed when it goes out of scope.
       }
@@ -92,18 +98,55 @@ struct UAPIServer: ~Copyable {
     if isFull { accept(&interface, epoll, at: now) }
   }
 
-  /// The index of a free connection, or of the one that has been idle for longest.
-  private func place() -> Int? {
-    var oldest: Int?
+  /// The index of a free connection, or of the one that has been idle for longest, or of the one
+  /// that has stopped half way for longest.
+  private func place(at now: Instant) -> Int? {
+    var idle: Int?
+    var stopped: Int?
     for index in 0..<UAPIServer.maximumConnections {
       if !self[index].isOpen { return index }
-      guard self[index].isIdle else { continue }
-      if oldest == nil || self[index].lastServed < self[oldest!].lastServed {
-        oldest = index
+      if self[index].isIdle {
+        idle = older(index, idle)
+      } else if self[index].isHalfWay,
+        now.since(self[index].lastServed) >= UAPIServer.shortPatience
+      {
+        stopped = older(index, stopped)
       }
     }
-    return oldest
+    return idle ?? stopped
   }
+
+  /// The one of two connections that was served longer ago.
+  private func older(_ index: Int, _ other: Int?) -> Int {
+    guard let other else { return index }
+    return self[index].lastServed < self[other].lastServed ? index : other
+  }
+
+  // MARK: Time
+
+  /// Closes the clients that have stopped half way, and accepts those that were waiting for their
+  /// places.
+  mutating func expire(
+    _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    guard nextDeadline.isDue(at: now) else { return }
+    for index in 0..<UAPIServer.maximumConnections
+    where self[index].isHalfWay && now.since(self[index].lastServed) >= UAPIServer.patience {
+      end(index, &interface, epoll)
+    }
+    acceptWaiting(&interface, epoll, at: now)
+    updateDeadline()
+  }
+
+  private mutating func updateDeadline() {
+    let patience = isFull ? UAPIServer.shortPatience : UAPIServer.patience
+    nextDeadline = .never
+    for index in 0..<UAPIServer.maximumConnections where self[index].isHalfWay {
+      nextDeadline = min(nextDeadline, .after(patience, from: self[index].lastServed))
+    }
+  }
+
+  // MARK: Serving
 
   /// Serves a connection that is ready, and wakes those that were waiting for its `set` to end.
   mutating func serve(
@@ -112,8 +155,14 @@ struct UAPIServer: ~Copyable {
     guard index >= 0, index < UAPIServer.maximumConnections, self[index].isOpen else {
       return
     }
-    calls &+= 1
-    self[index].lastServed = calls
+    serveOnce(index, &interface, epoll, at: now)
+    updateDeadline()
+  }
+
+  private mutating func serveOnce(
+    _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    self[index].lastServed = now
     let wasSetting = self[index].isSetting
     let isFree = isFree(for: index)
     let outcome = self[index].serve(&interface, isFree: isFree, at: now)
@@ -140,15 +189,24 @@ struct UAPIServer: ~Copyable {
     case .more, .writable: interest = [.writable, .once]
     case .turn: return
     case .closed:
-      self[index].close(&interface)
+      end(index, &interface, epoll)
       return
     }
     do throws(SystemError) {
       try epoll.modify(
         self[index].descriptor.raw, interest, token: token(of: index))
     } catch {
-      self[index].close(&interface)
+      end(index, &interface, epoll)
     }
+  }
+
+  /// Closes a connection, if it is open. Another one may then begin its `set`.
+  private mutating func end(
+    _ index: Int, _ interface: inout Interface, _ epoll: borrowing Epoll
+  ) {
+    let wasSetting = self[index].isSetting
+    if self[index].isOpen { self[index].close(&interface) }
+    if wasSetting { wakeWaiting(epoll) }
   }
 
   /// Wakes the connections that are waiting to begin a `set`.
@@ -204,6 +262,13 @@ struct UAPIServers: ~Copyable {
       precondition(hop >= 0 && hop < count)
       return servers + hop
     }
+  }
+
+  /// When a client that has stopped half way is closed next.
+  var nextDeadline: Deadline {
+    var next = Deadline.never
+    for hop in 0..<count { next = min(next, self[hop].nextDeadline) }
+    return next
   }
 
   func register(in epoll: borrowing Epoll) throws(SystemError) {

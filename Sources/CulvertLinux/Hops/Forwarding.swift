@@ -13,6 +13,7 @@ struct Forwarding: BitwiseCopyable {
   private let answersPointer: UnsafeMutablePointer<ForwarderBatch>
   /// One per mapping; the rest of the table is `none`.
   private let sockets: UnsafeMutablePointer<ForwardSocket>
+  private let refusals: UnsafeMutablePointer<Refusals>
 
   var channel: DatagramChannel {
     unsafeAddress { UnsafePointer(channelPointer) }
@@ -35,6 +36,29 @@ struct Forwarding: BitwiseCopyable {
 
   /// How many errors of single datagrams one call skips (R37).
   private static let errorsPerCall = 64
+  /// How long a mapping's socket is closed to all clients, in nanoseconds: long enough that a
+  /// resolver's second try, after 5 s, is refused.
+  static let closedTime = 5 * nanosecondsPerSecond
+
+  /// How clients are told that the port of their destination is closed (R67).
+  private struct Refusals: ~Copyable {
+    /// Of each family. Without CAP_NET_RAW there are none, and the mapping's socket is closed for a
+    /// while instead, so that the kernel refuses the clients' next datagrams.
+    var ipv4 = RefusalSocket.none
+    var ipv6 = RefusalSocket.none
+    /// When the socket of each mapping is opened again; never if it is open.
+    var reopenings = InlineArray<32, Deadline>(repeating: .never)
+    var nextReopening = Deadline.never
+  }
+
+  /// What became of the datagrams to clients.
+  struct Sent {
+    fileprivate var answers = 0
+    fileprivate var failures = 0
+    fileprivate var refusals = 0
+    /// A bit for each mapping whose socket was closed.
+    fileprivate var closed: UInt32 = 0
+  }
 
   init(carvingFrom arena: inout Arena, limits: Limits) {
     // On the heap, which may be used before the arena is sealed: the arena can only contain trivial
@@ -51,9 +75,15 @@ struct Forwarding: BitwiseCopyable {
       to: ForwarderBatch(carvingFrom: &arena, limits: limits, receives: false))
     sockets = .allocate(capacity: ForwardList.capacity)
     for index in 0..<ForwardList.capacity { (sockets + index).initialize(to: .none) }
+    // The sizes of `reopenings` and `closed`.
+    precondition(ForwardList.capacity == 32)
+    refusals = .allocate(capacity: 1)
+    refusals.initialize(to: Refusals())
   }
 
   func destroy() {
+    refusals.deinitialize(count: 1)
+    refusals.deallocate()
     sockets.deinitialize(count: ForwardList.capacity)
     sockets.deallocate()
     answersPointer.deinitialize(count: 1)
@@ -78,6 +108,8 @@ struct Forwarding: BitwiseCopyable {
     channel.start(seed: entropy.uint64())
     channel.open(firstPort: Forwarder.firstPort, count: Forwarder.portCount)
     forwarder.start(seed: entropy.uint64())
+    if let socket = try? RefusalSocket(.ipv4) { refusals[0].ipv4 = socket }
+    if let socket = try? RefusalSocket(.ipv6) { refusals[0].ipv6 = socket }
     for index in 0..<mappings.count {
       let mapping = mappings[index]
       do throws(SystemError) {
@@ -154,18 +186,72 @@ struct Forwarding: BitwiseCopyable {
     return forwarder.collectAnswers(from: batch, at: index, &channel, into: &answers, at: now)
   }
 
-  /// Sends the collected answers. Returns how many the kernel refused.
-  func sendAnswers() -> Int {
-    var failures = 0
-    for index in 0..<answers.count where !send(answers[index]) { failures += 1 }
-    return failures
+  /// Sends the collected answers.
+  func sendAnswers() -> Sent {
+    var sent = Sent()
+    for index in 0..<answers.count {
+      switch answers[index].kind {
+      case .datagram: if send(answers[index]) { sent.answers += 1 } else { sent.failures += 1 }
+      case .refusal: refuse(answers[index], mayClose: false, &sent)
+      case .refusalOfAll: refuse(answers[index], mayClose: true, &sent)
+      }
+    }
+    return sent
   }
 
   /// Releases the memory of the answers, and counts them. Call it under the tunnel's lock.
-  func releaseAnswers(failures: Int) {
+  func releaseAnswers(_ sent: Sent, at now: Instant) {
     channel.release()
-    forwarder.count(.answered, UInt64(answers.count - failures))
-    forwarder.count(.undelivered, UInt64(failures))
+    forwarder.count(.answered, UInt64(sent.answers))
+    forwarder.count(.undelivered, UInt64(sent.failures))
+    forwarder.count(.reported, UInt64(sent.refusals))
+    guard sent.closed != 0 else { return }
+    let refusals = refusals
+    for mapping in 0..<ForwardList.capacity where sent.closed >> UInt32(mapping) & 1 != 0 {
+      refusals[0].reopenings[mapping] = .after(Forwarding.closedTime, from: now)
+    }
+    updateReopening()
+  }
+
+  /// Tells a client that the port of its destination is closed: with an ICMP error, or without the
+  /// right to send one, by closing the mapping's socket.
+  private func refuse(
+    _ refusal: ForwarderBatch.Datagram, mayClose: Bool, _ sent: inout Sent
+  ) {
+    let mapping = Int(refusal.mapping)
+    let isIPv4 = refusal.client.endpoint.address.family == .ipv4
+    if isIPv4 ? refusals[0].ipv4.isOpen : refusals[0].ipv6.isOpen {
+      guard let port = try? sockets[mapping].port() else { return }
+      let result =
+        isIPv4
+        ? refusals[0].ipv4.refuse(refusal.client, port: port)
+        : refusals[0].ipv6.refuse(refusal.client, port: port)
+      if result == 0 { sent.refusals += 1 }
+    } else if mayClose, sockets[mapping].close() == 0 {
+      sent.refusals += 1
+      sent.closed |= 1 << UInt32(mapping)
+    }
+  }
+
+  /// Opens the sockets again whose time is over.
+  private func reopenSockets(at now: Instant) {
+    let refusals = refusals
+    guard refusals[0].nextReopening.isDue(at: now) else { return }
+    for mapping in 0..<ForwardList.capacity
+    where refusals[0].reopenings[mapping].isDue(at: now) {
+      _ = sockets[mapping].reopen()
+      refusals[0].reopenings[mapping] = .never
+    }
+    updateReopening()
+  }
+
+  private func updateReopening() {
+    let refusals = refusals
+    var next = Deadline.never
+    for mapping in 0..<ForwardList.capacity {
+      next = min(next, refusals[0].reopenings[mapping])
+    }
+    refusals[0].nextReopening = next
   }
 
   private func send(_ answer: ForwarderBatch.Datagram) -> Bool {
@@ -176,10 +262,16 @@ struct Forwarding: BitwiseCopyable {
 
   // MARK: Time and counters
 
-  var nextDeadline: Deadline { min(forwarder.nextDeadline, channel.nextDeadline) }
+  var nextDeadline: Deadline {
+    min(min(forwarder.nextDeadline, channel.nextDeadline), refusals[0].nextReopening)
+  }
 
-  /// Closes the flows that have been idle for too long.
-  func expireFlows(at now: Instant) { forwarder.expireFlows(at: now) }
+  /// Closes the flows that have been idle for too long, and opens sockets that were closed for a
+  /// while. No batch may be in flight.
+  func expireFlows(at now: Instant) {
+    forwarder.expireFlows(at: now)
+    reopenSockets(at: now)
+  }
 
   var counters: Tally<FlowVerdict> { forwarder.counters }
 }

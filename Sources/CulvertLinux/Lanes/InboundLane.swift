@@ -150,9 +150,9 @@ struct InboundLane: ~Copyable {
       lock.acquire()
       next = forwarding.collectAnswers(in: batches[0], from: next, at: now)
       lock.release()
-      let failures = forwarding.sendAnswers()
+      let sent = forwarding.sendAnswers()
       lock.acquire()
-      forwarding.releaseAnswers(failures: failures)
+      forwarding.releaseAnswers(sent, at: now)
       lock.release()
     }
   }

@@ -28,8 +28,15 @@ struct Driver: BitwiseCopyable {
     min(hops.nextDeadline(at: now), mtuDeadline)
   }
 
-  /// Makes sure that the leader wakes up at `deadline`. Call it under the tunnel's lock.
-  func armTimer(for deadline: Deadline) { deadlines[0].timer.armIfEarlier(deadline) }
+  /// Makes sure that the leader wakes up at `deadline`, and if `exactly`, not earlier. Call it
+  /// under the tunnel's lock.
+  func armTimer(for deadline: Deadline, exactly: Bool = false) {
+    if exactly {
+      deadlines[0].timer.arm(deadline)
+    } else {
+      deadlines[0].timer.armIfEarlier(deadline)
+    }
+  }
 
   /// Reports the errors of a batch. If `armsTimer`, also arms the timer: a worker that has given up
   /// the lead may have moved a deadline forward while the leader waits for events.

@@ -13,6 +13,8 @@ struct EventLoop: ~Copyable {
   private var netlink: Netlink
   private var linkIndex: UInt32
   private let uapi: UAPIServers
+  /// The deadline of the configuration sockets for which the timer is armed.
+  private var uapiDeadline = Deadline.never
   private let isForeground: Bool
   private(set) var isRunning = true
   private var rounds = 0
@@ -90,12 +92,17 @@ struct EventLoop: ~Copyable {
   // MARK: Waiting and tickets
 
   /// Waits for events. Returns their number.
-  func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
+  mutating func wait(into events: UnsafeMutableBufferPointer<EpollEvent>) -> Int {
     let now = Clock.boottime()
+    let uapiDeadline = uapi.nextDeadline
     gates.tunnel.acquire()
-    let deadline = driver.nextDeadline(at: now)
+    let deadline = min(driver.nextDeadline(at: now), uapiDeadline)
     let isDue = deadline.isDue(at: now)
-    if !isDue { driver.armTimer(for: deadline) }
+    if !isDue {
+      // A client that is no longer half way must not cause a wake-up.
+      driver.armTimer(for: deadline, exactly: uapiDeadline != self.uapiDeadline)
+      self.uapiDeadline = uapiDeadline
+    }
     gates.tunnel.release()
     return max(0, epoll.wait(into: events, timeoutMilliseconds: isDue ? 0 : -1))
   }
@@ -128,6 +135,7 @@ struct EventLoop: ~Copyable {
   /// Runs due timers and handles handshakes, in as many batches as the TUN gets in a round, so that
   /// packets staged in one round are sent before the next.
   mutating func runTimers(_ lane: borrowing OutboundLane) {
+    closeStoppedClients()
     gates.tunnel.acquire()
     let now = Clock.boottime()
     let isDue = driver.nextDeadline(at: now).isDue(at: now)
@@ -148,6 +156,15 @@ struct EventLoop: ~Copyable {
     guard let forwarding = hops.forwarding else { return }
     runTimers(of: &forwarding.channel, in: 0, lane)
     forwarding.expireFlows(at: Clock.boottime())
+  }
+
+  /// Closes the configuration clients that have stopped half way (R56).
+  private mutating func closeStoppedClients() {
+    let now = Clock.boottime()
+    guard uapi.nextDeadline.isDue(at: now) else { return }
+    quiesce()
+    for hop in 0..<uapi.count { uapi[hop].expire(&hops[hop], epoll, at: now) }
+    finishRequests(at: now)
   }
 
   private mutating func runTimers(of hop: Int, _ lane: borrowing OutboundLane) {
@@ -215,6 +232,11 @@ struct EventLoop: ~Copyable {
       uapi[hop].serve(index, &hops[hop], epoll, at: now)
       uapi[hop].acceptWaiting(&hops[hop], epoll, at: now)
     }
+    finishRequests(at: now)
+  }
+
+  /// Applies to the hops what requests may have changed.
+  private mutating func finishRequests(at now: Instant) {
     hops.dropFragmentsOfRemovedPeers()
     hops.updateMark(at: now)
     driver.updateMTUIfPending(at: now)

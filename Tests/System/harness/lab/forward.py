@@ -21,6 +21,9 @@ from harness.waiting import wait_until
 NOBODY = 65534
 WITHOUT_RIGHTS = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
                   "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")  # fmt: skip
+WITH_RAW_SOCKETS = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+                    "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw",
+                    "--ambient-caps=-all,+net_raw")  # fmt: skip
 OUR_PORT, THEIR_PORT, AROUND_PORT = 51001, 51002, 51003
 LISTEN = {4: "127.0.0.1", 6: "::1"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -59,6 +62,7 @@ class Forward:
         # The keys of the outer tunnel, if any.
         self.around_keys = KeyPair.generate()
         self.log_path = LOGS / f"{self.name}.log"
+        self.rights = WITHOUT_RIGHTS
         self.state = pathlib.Path("/var/lib", self.name)
         self.state.mkdir()
         os.chown(self.state, NOBODY, NOBODY)
@@ -75,7 +79,7 @@ class Forward:
     def command(self, *options: str) -> list[str]:
         path = str(self.program.path)
         state = ("--state-dir", str(self.state / "stamps"))
-        return [*WITHOUT_RIGHTS, path, "forward", *state, *options]
+        return [*self.rights, path, "forward", *state, *options]
 
     def start(
         self, mappings: list[Mapping], *options: str, level: str = "verbose", around: bool = False

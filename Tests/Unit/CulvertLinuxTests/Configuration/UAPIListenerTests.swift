@@ -8,21 +8,7 @@ extension LinuxTests {
   @Suite struct UAPIListenerTests {
     let name = InterfaceName("cvt0")!
 
-    /// Connects to a unix socket; returns -errno on failure.
-    func connect(to path: String) -> Int32 {
-      let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-      var address = sockaddr_un()
-      address.sun_family = sa_family_t(AF_UNIX)
-      withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
-      let size = socklen_t(MemoryLayout<sockaddr_un>.size)
-      let result = withUnsafePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(raw, $0, size) }
-      }
-      if result == 0 { return raw }
-      let error = errno
-      close(raw)
-      return -error
-    }
+    func connect(to path: String) -> Int32 { UAPIClient.connect(to: path) }
 
     func mode(of path: String) -> UInt32 {
       var status = stat()

@@ -143,7 +143,7 @@ final class ChannelEnd {
       case .datagram(let payload, let endpoint, let port, let trafficClass):
         return .datagram(
           [UInt8](payload), from: endpoint, port: port, trafficClass: trafficClass)
-      case .unreachable(let endpoint, let port): return .unreachable(endpoint, port: port)
+      case .unreachable(let endpoint, let port, _): return .unreachable(endpoint, port: port)
       case .nothing: return .nothing
       }
     }

@@ -300,6 +300,47 @@ import Testing
     #expect(world.forwarder.counters[.opened] == 3)
   }
 
+  /// A closed port is reported to the flow's client; also to the others of the mapping, unless its
+  /// destination has answered in the last ten seconds.
+  @Test func R67_aClosedPortIsReportedToItsClient() throws {
+    let world = try ForwarderWorld()
+    func kindOfReport(after duration: UInt64) -> ForwarderBatch.Kind? {
+      world.answers.reset()
+      var packet = [UInt8](repeating: 0, count: 64) + world.pair.b.delivered.last!
+      packet.withUnsafeMutableBytes { buffer in
+        let error = ICMPError.write(
+          .hostUnreachable, in: buffer.baseAddress!, packetByteOffset: 64,
+          packetByteCount: buffer.count - 64)!
+        let bytes = UnsafeMutableRawBufferPointer(
+          rebasing: buffer[error.byteOffset..<error.byteOffset + error.byteCount])
+        // Port unreachable, with the same checksum.
+        let old = bytes.loadUnaligned(fromByteOffset: 22, as: UInt16.self).bigEndian
+        bytes[21] = 3
+        let new = Checksum.updated(old, from: 0x0301, to: 0x0303)
+        bytes.storeBytes(of: new.bigEndian, toByteOffset: 22, as: UInt16.self)
+        world.forwarder.collectAnswer(
+          bytes, from: 1, &world.channel, into: &world.answers,
+          at: world.pair.now.advanced(by: duration))
+      }
+      guard world.answers.count == 1 else { return nil }
+      let report = world.answers[0]
+      #expect(report.bytes.count == 0 && report.client.endpoint.port == 1)
+      return report.kind
+    }
+    #expect(world.receive([Self.datagram(10, port: 1)]) == 1)
+    _ = world.sendOut()
+    #expect(kindOfReport(after: 0) == .refusalOfAll)
+    for (duration, kind) in [
+      (0, .refusal), (Forwarder.aliveTime - 1, .refusal), (Forwarder.aliveTime, .refusalOfAll),
+    ] as [(UInt64, ForwarderBatch.Kind)] {
+      #expect(world.receive([Self.datagram(10, port: 1)]) == 1)
+      #expect(world.sendBack(world.sendOut()).count == 1)
+      #expect(kindOfReport(after: duration) == kind)
+      // The flow is closed, so another error about it reports nothing.
+      #expect(kindOfReport(after: duration) == nil)
+    }
+  }
+
   @Test func routesAreKnown() throws {
     let world = try ForwarderWorld()
     expect(world.pair.a.tunnel.hasRoute(to: TunnelPair.addressOfB))

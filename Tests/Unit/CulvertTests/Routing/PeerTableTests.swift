@@ -68,6 +68,44 @@ import Testing
     #expect(listed == order)
   }
 
+  /// A listing sees each peer that stays once, whatever is inserted and removed meanwhile.
+  @Test(arguments: 0..<20) func R48_aCursorSurvivesRemovals(seed: UInt64) {
+    var random = SeededGenerator(seed: seed)
+    let memory = TestArena()
+    var table = PeerTable(carvingFrom: &memory.arena, limits: .shrunken(peers: 16))
+    table.prepare(seed: 1)
+    // The numbers of the order are used up while the table is filled.
+    if seed % 2 == 0 { table.lastOrder = .max - UInt32(seed % 10) }
+    var peers: [PeerID] = []
+    for _ in 0..<12 { if let id = Self.insert(&table, &random) { peers.append(id) } }
+    var stayed = Set(peers)
+    var listed: [PeerID: Int] = [:]
+    var next = table.firstCursor
+    while let cursor = next {
+      if table.contains(cursor.peer) { listed[cursor.peer, default: 0] += 1 }
+      for _ in 0..<random.next() % 4 {
+        if random.next() % 2 == 0, let id = Self.insert(&table, &random) {
+          peers.append(id)
+        } else if let id = peers.randomElement(using: &random) {
+          // Often the peer at the cursor, and its neighbours.
+          let victim = random.next() % 3 == 0 ? cursor.peer : id
+          table.remove(victim)
+          stayed.remove(victim)
+        }
+      }
+      next = table.next(after: cursor)
+    }
+    #expect(stayed.allSatisfy { listed[$0] == 1 })
+    #expect(listed.values.allSatisfy { $0 == 1 })
+    withExtendedLifetime(memory) {}
+  }
+
+  private static func insert(
+    _ table: inout PeerTable, _ random: inout SeededGenerator
+  ) -> PeerID? {
+    random.bytes(32).withUnsafeBytes { table.insert(at: $0.baseAddress!) }
+  }
+
   @Test func aReusedPlaceHasAnotherName() {
     let memory = TestArena()
     var table = PeerTable(carvingFrom: &memory.arena, limits: .shrunken(peers: 1))

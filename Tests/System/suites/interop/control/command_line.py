@@ -40,6 +40,34 @@ class CommandLineTests(InteropCase):
         self.assertTrue(result.stderr.startswith("culvert: "), result.stderr)
         self.assertIn(culprit, result.stderr)
 
+    @quick
+    @culvert_only
+    @each(word=("show", "genkye", "up", "shwo", "Forwrad", "status"))
+    def test_R69_a_command_is_not_an_interface(self, word: str) -> None:
+        """Neither one of another program nor a misspelt one, whatever follows it."""
+        meant = {"genkye": "genkey", "shwo": "show", "Forwrad": "forward"}.get(word)
+        for rest in ((), ("wg0",)):
+            # Without the right to make an interface, in case it tries.
+            result = self.call("-f", word, *rest, user=NOBODY, group=NOBODY, extra_groups=[])
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertEqual(result.stderr.count("\n"), 1)
+            self.assertIn(f"culvert -- {word}", result.stderr)
+            if meant:
+                self.assertIn(f"did you mean {meant}?", result.stderr)
+
+    @quick
+    @culvert_only
+    def test_R69_names_of_interfaces_stay_names(self) -> None:
+        """Also those near a command; `--` makes any word a name."""
+        names = ["wg0", "tun0", "utun", "culvert0", "home", "office", "show0", "up1", "peers2"]
+        names += ["beach", "shop", "safe", "us", "town", "beer", "server", "vpn", "wg-exit"]
+        for words in [[name] for name in names] + [["--", "show"], ["-f", "--", "genkey"]]:
+            result = self.call("-f", *words, user=NOBODY, group=NOBODY, extra_groups=[])
+            self.assertEqual(result.returncode, 1, (words, result.stderr))
+            self.assertIn(f"cannot create {words[-1]}", result.stderr)
+        for words in (["--"], ["--", "wg0", "wg1"], ["wg0", "--", "wg1"]):
+            self.assertEqual(self.call(*words).returncode, 2, words)
+
     @culvert_only
     @each(mtu=(67, LARGEST_MTU + 1, 65535))
     def test_R33_an_mtu_beyond_the_buffers_is_refused(self, mtu: int) -> None:

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import select
 import socket
 import stat
+import time
 
 from harness import procfs
 from harness.case import EINVAL, EPROTO, ZERO_KEY, InteropCase, UAPICase, culvert_only, needs, quick
@@ -141,6 +143,36 @@ class UAPICommandTests(UAPICase):
         other = self.connect()
         self.assertEqual(other.command("get=1\n\n")[-1], ("errno", "0"))
         self.assertNotIn("10.1.0.0/24", str(self.peers()))
+
+    @culvert_only
+    def test_R56_a_client_that_stops_half_way_is_closed(self) -> None:
+        """After ten seconds; meanwhile eight such clients do not lock others out."""
+        stopped = [self.connect() for _ in range(8)]
+        begin = time.monotonic()
+        for connection in stopped:
+            connection.send("get=1\n")
+        time.sleep(0.3)  # until all of it has been read
+        # The ninth waits for a second, until it may take the place of another.
+        self.assertEqual(self.connect().command("get=1\n\n")[-1], ("errno", "0"))
+        self.assertLess(time.monotonic() - begin, 5)
+        ends = []
+        rest = {connection.socket for connection in stopped}
+        while rest:
+            for ended in select.select(list(rest), [], [], 15)[0]:
+                self.assertEqual(ended.recv(1), b"")
+                ends.append(time.monotonic() - begin)
+                rest.remove(ended)
+        self.assertTrue(1 <= ends[0] < 5 and ends[1] > 9 and ends[-1] < 13, ends)
+
+    @culvert_only
+    def test_R56_a_set_that_ends_with_the_stream_is_answered(self) -> None:
+        """Without a blank line at its end."""
+        connection = self.connect()
+        connection.send(f"set=1\npublic_key={self.peer}\nallowed_ip=10.1.0.0/24\n")
+        connection.socket.shutdown(socket.SHUT_WR)
+        self.assertEqual(connection.reply(), [("errno", "0")])
+        self.assertEqual(connection.socket.recv(1), b"")
+        self.assertEqual(self.allowed_ips(self.peer), {"10.1.0.0/24"})
 
     def test_a_long_line_ends_in_an_error_not_in_a_crash(self) -> None:
         """A line of 200,000 bytes is refused or cut off; the program continues."""

@@ -3,10 +3,14 @@
 import socket
 import time
 
-from harness.case import culvert_only, long, quick
+from harness.case import culvert_only, each, long, quick
 from harness.lab.forward import (
+    FAMILY,
+    PATIENCE,
+    WITH_RAW_SOCKETS,
     Client,
     EchoServer,
+    Forward,
     ForwardLab,
     Mapping,
     build_forward,
@@ -14,6 +18,27 @@ from harness.lab.forward import (
 from suites.interop.forwarding.case import ECHO, ForwardCase
 
 IP_RECVTOS = 13
+CLOSED_SECONDS = 5  # how long a port inside that is closed is not tried again
+
+
+def connected_client(forward: Forward, mapping: Mapping) -> socket.socket:
+    """The socket of a client that learns of ICMP errors."""
+    family = FAMILY[6 if ":" in mapping.local else 4]
+    client = forward.namespace.socket(family, socket.SOCK_DGRAM)
+    client.settimeout(PATIENCE)
+    client.connect((mapping.local, mapping.local_port))
+    return client
+
+
+def keeps_asking(client: socket.socket) -> bool:
+    """Whether there is an answer in the end."""
+    for _ in range(200):
+        try:
+            client.send(b"!")
+            return client.recv(1) == b"!"
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    return False
 
 
 class ClientTests(ForwardCase):
@@ -93,9 +118,59 @@ class FlowTests(ForwardCase):
             client.send(b"nobody listens")
             counters = lab.forward.wait_for_counter("flow-unreachable")
             self.assertEqual((counters["flow-opened"], counters["flow-unreachable"]), (1, 1))
+            time.sleep(CLOSED_SECONDS)
             with EchoServer(lab.theirs, ECHO):
                 self.check_echo(client, 10)
             self.assertEqual(lab.forward.counters()["flow-opened"], 2)
+
+    @culvert_only
+    @each(family=(4, 6))
+    def test_R67_a_closed_port_refuses_the_client(self, family: int) -> None:
+        """Without rights: the next datagram, until the port is tried again."""
+        lab = self.lab_with((7000, ECHO, family, family))
+        with connected_client(lab.forward, lab.mapping(7000, 0, family, family)) as client:
+            client.send(b"?")
+            lab.forward.wait_for_counter("forward-port-closed")
+            begin = time.monotonic()
+            client.send(b"??")
+            self.assertRaises(ConnectionRefusedError, client.recv, 1)
+            with EchoServer(lab.theirs, ECHO, family):
+                self.assertTrue(keeps_asking(client), "an answer")
+            self.assertLess(time.monotonic() - begin, CLOSED_SECONDS + 3)
+
+    @culvert_only
+    @each(family=(4, 6))
+    def test_R67_with_raw_sockets_each_client_is_told(self, family: int) -> None:
+        """With CAP_NET_RAW: the first datagram is refused, and the port stays open."""
+        lab = build_forward(self.lab, self.settings.program, self.settings.peer)
+        mapping = lab.mapping(7000, ECHO, family, family)
+        lab.forward.rights = WITH_RAW_SOCKETS
+        lab.forward.start([mapping])
+        with (
+            connected_client(lab.forward, mapping) as client,
+            connected_client(lab.forward, mapping) as other,
+        ):
+            for end in (client, other):
+                end.send(b"?")
+                self.assertRaises(ConnectionRefusedError, end.recv, 1)
+            with EchoServer(lab.theirs, ECHO, family):
+                client.send(b"!")
+                self.assertEqual(client.recv(1), b"!")
+        self.assertEqual(lab.forward.counters()["forward-port-closed"], 2)
+
+    @culvert_only
+    def test_R67_a_target_that_answers_is_not_closed_to_others(self) -> None:
+        """An error, which may be forged, does not refuse clients for ten seconds."""
+        lab = self.lab_with((7000, ECHO))
+        with connected_client(lab.forward, lab.mapping(7000, 0)) as client:
+            with EchoServer(lab.theirs, ECHO):
+                self.assertTrue(keeps_asking(client), "an answer")
+            client.send(b"?")
+            counters = lab.forward.wait_for_counter("flow-unreachable")
+            self.assertNotIn("forward-port-closed", counters)
+            with EchoServer(lab.theirs, ECHO):
+                client.send(b"!")
+                self.assertEqual(client.recv(1), b"!")
 
     @culvert_only
     def test_an_unreachable_host_ends_the_flow(self) -> None:
