@@ -87,7 +87,8 @@ class SendingTests(FaultCase):
         for target in (pair.theirs, third):
             self.check_arrivals(self.send(pair.ours, target), 0)
             stream(pair.ours, target, target.inner4, 4 * MEGABYTE)
-        self.assertLess(faults.segments_to(51002).calls, 5)
+        # After a pause they are tried again (R65); without the limit there are more than 50.
+        self.assertLess(faults.segments_to(51002).calls, 20)
         self.assertGreater(faults.segments_to(third.port).calls, 50)
         self.assertEqual(faults.segments_to(third.port).failures, 0)
         self.check_told(pair)

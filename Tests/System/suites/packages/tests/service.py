@@ -54,8 +54,9 @@ class Service(PackageCase):
         command = ["chroot", self.chroot.path, "setpriv", "--no-new-privs"]
         command += ["--bounding-set", f"-all,{rights}", "--inh-caps", f"-all,{rights}"]
         # chroot(8) needs rights that the unit forbids, so they are dropped inside.
+        program, *words = unit.command("wg0")
         return subprocess.Popen(
-            [*before, *command, *unit.command("wg0"), "--foreground"],
+            [*before, *command, program, "--foreground", *words],
             env={"PATH": os.environ["PATH"]} | unit.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -146,8 +146,8 @@ class InitScripts(PackageCase):
         self.assertEqual(
             commands,
             [
-                f"{common} --profile tiny --config {self.etc}/wg0.conf wg0",
-                f"{common} --profile tiny --workers 1 --config {self.etc}/wg1.conf wg1",
+                f"{common} --profile tiny --config {self.etc}/wg0.conf -- wg0",
+                f"{common} --profile tiny --workers 1 --config {self.etc}/wg1.conf -- wg1",
             ],
         )
         self.assertEqual(lines.count("close"), 2)
@@ -164,7 +164,7 @@ class InitScripts(PackageCase):
             self.openrc("culvert.wg0", after),
             [
                 "supervise-daemon /usr/bin/culvert "
-                f"--foreground  --config {self.etc}/wg0.conf wg0 error"
+                f"--foreground  --config {self.etc}/wg0.conf -- wg0 error"
             ],
         )
 
