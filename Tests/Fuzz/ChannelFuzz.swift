@@ -218,7 +218,7 @@ final class ChannelFuzz {
         require(channel.lentCount == lentCount + 1, "a payload in a slot that is not lent")
         lent.append(Lent(payload: payload, bytes: [UInt8](payload)))
       }
-    case .unreachable(_, let port):
+    case .unreachable(_, let port, _):
       require(channel.isOwn(port) && channel.lentCount == lentCount)
     case .nothing: require(channel.lentCount == lentCount, "a slot is lent for nothing")
     }
