@@ -20,12 +20,16 @@ public struct Tunnel: ~Copyable {
   var indices: IndexTable
   var allowedIPs: AllowedIPs
   var schedule: Schedule
+  /// The peers to which an initiation is due, in the order in which it became due. Each turn sends
+  /// a few of them (R47).
+  var initiations: Schedule
   var cookieChecker: CookieChecker
   var rateLimiter: RateLimiter
   var timestamps: TimestampSource
   let stagingPool: BufferPool
   let handshakePool: BufferPool
   var handshakeRing: SlotRing
+  var preferredRing: SlotRing
   public let counters: Tally<Verdict>
   var events: EventRing
 
@@ -73,6 +77,7 @@ public struct Tunnel: ~Copyable {
     peerTable = PeerTable(carvingFrom: &arena, limits: limits)
     indices = IndexTable(carvingFrom: &arena, limits: limits)
     schedule = Schedule(carvingFrom: &arena, peers: limits.peers)
+    initiations = Schedule(carvingFrom: &arena, peers: limits.peers)
     allowedIPs = AllowedIPs(carvingFrom: &arena, limits: limits)
     rateLimiter = RateLimiter(carvingFrom: &arena, limits: limits)
     stagingPool = BufferPool(
@@ -83,6 +88,9 @@ public struct Tunnel: ~Copyable {
       carvingFrom: &arena, slots: limits.handshakeRing,
       slotByteCount: Limits.handshakeSlotByteCount, owner: "handshake ring")
     handshakeRing = SlotRing(
+      carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
+      owner: "handshake ring")
+    preferredRing = SlotRing(
       carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
       owner: "handshake ring")
     counters = Tally(carvingFrom: &arena, owner: "counters")
