@@ -129,7 +129,7 @@ extension Tunnel {
     while remaining > 0, agreements > 0, batch.room(for: WireGuard.initiationByteCount) != nil {
       // A full ring takes no more messages, so it must count as load here too (R49).
       noteLoad(at: now)
-      guard let slot = popHandshake() else { break }
+      guard let slot = popHandshake(at: now) else { break }
       let verdict = serve(HandshakeEntry(in: slot), into: &batch, at: now)
       counters.add(verdict)
       if !verdict.isWithoutKeyAgreement {
@@ -138,16 +138,34 @@ extension Tunnel {
       }
       remaining &-= 1
     }
+    if isUnderLoad(at: now), areCookiesDue(at: now) {
+      nextCookies = now.advanced(by: Policy.cookieInterval)
+    }
   }
 
-  private mutating func popHandshake() -> Slot? {
+  private mutating func popHandshake(at now: Instant) -> Slot? {
     if let slot = preferredRing.pop() { return slot }
+    guard !isUnderLoad(at: now) || areCookiesDue(at: now) else { return nil }
     return handshakeRing.pop()
+  }
+
+  /// False for the interval after the last cookie replies, but not if the clock went backwards.
+  private func areCookiesDue(at now: Instant) -> Bool {
+    now >= nextCookies || nextCookies.since(now) > Policy.cookieInterval
+  }
+
+  /// When queued messages and initiations must be served; never if there are none.
+  func handshakeDeadline(at now: Instant) -> Deadline {
+    if preferredRing.count > 0 || initiations.count > 0 { return Deadline(now) }
+    guard handshakeRing.count > 0 else { return .never }
+    return !isUnderLoad(at: now) || areCookiesDue(at: now)
+      ? Deadline(now) : Deadline(min(nextCookies, loadEnd))
   }
 
   /// Drops all queued messages.
   mutating func dropHandshakes() {
-    while let slot = popHandshake() { _ = consume slot }
+    while let slot = preferredRing.pop() { _ = consume slot }
+    while let slot = handshakeRing.pop() { _ = consume slot }
   }
 
   private mutating func serve(

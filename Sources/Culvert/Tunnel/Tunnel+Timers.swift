@@ -3,14 +3,15 @@ extension Tunnel {
   /// When `runTimers` must be called next. `never` for an idle tunnel, so that nothing wakes it up.
   public mutating func nextDeadline(at now: Instant) -> Deadline {
     guard isUp else { return .never }
-    if hasHandshakes { return Deadline(now) }
+    let handshakes = handshakeDeadline(at: now)
+    if handshakes.isDue(at: now) { return handshakes }
     // The heap may hold outdated, earlier times. They are corrected when they reach the top.
     while let top = schedule.top {
       let due = peers[top.peer].timers.next
-      if due <= top.deadline { return due }
+      if due <= top.deadline { return min(due, handshakes) }
       schedule.replaceTop(due)
     }
-    return .never
+    return handshakes
   }
 
   /// Processes queued handshake messages and due timers. The shell calls it at `nextDeadline`, and

@@ -35,6 +35,8 @@ public struct Tunnel: ~Copyable {
 
   /// Handshakes are under load until this time (R5).
   var loadEnd = Instant(nanoseconds: 0)
+  /// Messages without a cookie wait until this time while the tunnel is under load (R50).
+  var nextCookies = Instant(nanoseconds: 0)
   /// Limits the rate of ICMP errors written to the TUN, in case a program floods an unreachable
   /// address (RFC 4443 section 2.4(f)).
   var icmpBudget = TokenBucket(perSecond: Policy.icmpPerSecond, burst: Policy.icmpBurst)

@@ -57,9 +57,9 @@ class SilentPeersTests(HubCase):
         pair = self.hub()
         hub = pair.ours
         hub.namespace.ip(
-            "link add silence type dummy",
+            "tuntap add silence mode tun",
             f"addr add {SILENT_NETWORK}.1/24 dev silence",
-            "link set silence up arp off",
+            "link set silence up",
         )
         with UAPIConnection(hub.socket_path) as connection:
             lines = []
