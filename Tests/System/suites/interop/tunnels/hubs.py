@@ -1,6 +1,5 @@
 """Hubs: thousands of peers, floods of handshakes, and what other peers notice of them."""
 
-import base64
 import contextlib
 import os
 import socket
@@ -23,14 +22,20 @@ ENOUGH = 0.9  # of the initiations of a client with a cookie
 KEPT = 0.6  # of the throughput beside the same flood to a closed port
 
 
+class SlowMachineError(Exception):
+    """The machine was too busy to send a flood, so that nothing was measured."""
+
+
 class HubCase(InteropCase):
     def on_a_quiet_machine(self, measure: Callable[[], None]) -> None:
         """Run a measurement that asserts, again if it fails."""
         for attempt in range(ATTEMPTS):
             try:
                 return measure()
-            except AssertionError as error:
+            except (AssertionError, SlowMachineError) as error:
                 if attempt == ATTEMPTS - 1:
+                    if isinstance(error, SlowMachineError):
+                        self.skipTest(str(error))
                     raise
                 print(f"{self._testMethodName}: again after {error}", flush=True)
 
@@ -90,7 +95,8 @@ class FloodTests(HubCase):
         yield
         rate = flood.finish()
         print(f"flood of {rate:.0f} per second to port {port or hub.port}")
-        self.assertGreater(rate, 0.9 * FLOOD, "the generator is too slow")
+        if rate < 0.9 * FLOOD:
+            raise SlowMachineError(f"a flood of {rate:.0f} messages per second only")
 
     def client(self, pair: Pair) -> tuple[Initiator, socket.socket]:
         """A client that the hub knows, and its socket."""
