@@ -54,8 +54,8 @@ extension Tunnel {
     }
   }
 
-  /// Sends initiations that are due, a few per turn. Thousands may be due at the same time, each
-  /// takes two Diffie-Hellman computations, and packets of other peers must not wait for them (R47).
+  /// Sends initiations that are due, a few per turn (R47). Thousands may be due at the same time,
+  /// each takes two Diffie-Hellman computations, and packets of other peers must not wait for them.
   private mutating func sendInitiations(
     into batch: inout OutboundBatch, at now: Instant, wall: WallTime
   ) {

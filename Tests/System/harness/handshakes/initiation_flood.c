@@ -57,7 +57,8 @@ static void compress(uint32_t *state, const uint8_t *block, uint64_t count, int 
 }
 
 // BLAKE2s with a key of 0 or 32 bytes, and at least one byte of input.
-static void blake2s(uint8_t *out, size_t size, const uint8_t *key, const uint8_t *in, size_t count) {
+static void blake2s(uint8_t *out, size_t size, const uint8_t *key, const uint8_t *in,
+                    size_t count) {
   uint8_t buffer[64 * 4] = {0};
   size_t key_size = key ? 32 : 0, start = key ? 64 : 0, total = start + count, done = 0;
   if (key) memcpy(buffer, key, 32);
