@@ -72,6 +72,11 @@ struct Timers: BitwiseCopyable {
     settleWork()
   }
 
+  /// The initiation is in the tunnel's queue of initiations, and no longer due in the schedule.
+  mutating func initiationQueued() {
+    if !wantsKeepalive, !wantsFlush { work = .never }
+  }
+
   mutating func clearKeepaliveWish() {
     wantsKeepalive = false
     settleWork()

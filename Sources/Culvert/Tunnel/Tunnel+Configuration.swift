@@ -67,13 +67,14 @@ extension Tunnel {
         peers[id].staged.dropAll(from: stagingPool)
         peers[id].timers.stop()
         schedule.remove(id.index)
+        initiations.remove(id.index)
         resetHandshake(&peers[id])
         eraseKeypairs(&peers[id])
       }
       next = peerTable.peer(after: id)
     }
     if !isUp {
-      while let slot = handshakeRing.pop() { _ = consume slot }
+      dropHandshakes()
     }
   }
 
@@ -105,6 +106,7 @@ extension Tunnel {
     allowedIPs.removeAll(peer: id.index)
     peers[id].staged.dropAll(from: stagingPool)
     schedule.remove(id.index)
+    initiations.remove(id.index)
     resetHandshake(&peers[id])
     eraseKeypairs(&peers[id])
     peers[id].handshake.erase()
@@ -271,7 +273,7 @@ extension Tunnel {
   public var hasEvents: Bool { events.count > 0 }
 
   /// Whether handshake messages wait for `runTimers`.
-  public var hasHandshakes: Bool { !handshakeRing.isEmpty }
+  public var hasHandshakes: Bool { queuedHandshakes > 0 || initiations.count > 0 }
 
   /// The timestamp floor that the shell must store now, or nil, which is nearly always the case
   /// (R28).

@@ -43,6 +43,7 @@ extension Tunnel {
     guard peers[entry.peer].keypairs[role].canReceive(at: now) else { return .expiredSession }
     packet.session = session(
       in: &batch, of: &peers[entry.peer], role: role, localIndex: message.receiver)
+    batch.sealedByteCount &+= byteCount
     packet.counter = message.counter
     packet.kind = .sealed
     return nil

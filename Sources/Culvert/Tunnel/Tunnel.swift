@@ -20,17 +20,23 @@ public struct Tunnel: ~Copyable {
   var indices: IndexTable
   var allowedIPs: AllowedIPs
   var schedule: Schedule
+  /// The peers to which an initiation is due, in the order in which it became due. Each turn sends
+  /// a few of them (R47).
+  var initiations: Schedule
   var cookieChecker: CookieChecker
   var rateLimiter: RateLimiter
   var timestamps: TimestampSource
   let stagingPool: BufferPool
   let handshakePool: BufferPool
   var handshakeRing: SlotRing
+  var preferredRing: SlotRing
   public let counters: Tally<Verdict>
   var events: EventRing
 
   /// Handshakes are under load until this time (R5).
   var loadEnd = Instant(nanoseconds: 0)
+  /// Messages without a cookie wait until this time while the tunnel is under load (R50).
+  var nextCookies = Instant(nanoseconds: 0)
   /// Limits the rate of ICMP errors written to the TUN, in case a program floods an unreachable
   /// address (RFC 4443 section 2.4(f)).
   var icmpBudget = TokenBucket(perSecond: Policy.icmpPerSecond, burst: Policy.icmpBurst)
@@ -73,6 +79,7 @@ public struct Tunnel: ~Copyable {
     peerTable = PeerTable(carvingFrom: &arena, limits: limits)
     indices = IndexTable(carvingFrom: &arena, limits: limits)
     schedule = Schedule(carvingFrom: &arena, peers: limits.peers)
+    initiations = Schedule(carvingFrom: &arena, peers: limits.peers)
     allowedIPs = AllowedIPs(carvingFrom: &arena, limits: limits)
     rateLimiter = RateLimiter(carvingFrom: &arena, limits: limits)
     stagingPool = BufferPool(
@@ -83,6 +90,9 @@ public struct Tunnel: ~Copyable {
       carvingFrom: &arena, slots: limits.handshakeRing,
       slotByteCount: Limits.handshakeSlotByteCount, owner: "handshake ring")
     handshakeRing = SlotRing(
+      carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
+      owner: "handshake ring")
+    preferredRing = SlotRing(
       carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
       owner: "handshake ring")
     counters = Tally(carvingFrom: &arena, owner: "counters")

@@ -55,6 +55,16 @@ public enum Verdict: UInt8, CountedVerdict {
   case cookieAccepted
   case cookieRefused
 
+  /// Whether a queued handshake message with this verdict was processed without a Diffie-Hellman
+  /// computation.
+  var isWithoutKeyAgreement: Bool {
+    switch self {
+    case .cookieDemanded, .cookieAccepted, .cookieRefused, .malformedMessage, .unknownReceiver:
+      true
+    default: false
+    }
+  }
+
   public static var count: UInt8 { cookieRefused.rawValue + 1 }
 
   public var name: StaticString {

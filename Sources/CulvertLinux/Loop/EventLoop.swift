@@ -179,7 +179,7 @@ struct EventLoop: ~Copyable {
         result.stampError = hops[hop].stamps.write(stamp)
       }
       send(hop, lane, &result, at: now)
-      // More handshakes are queued, and each needs a key agreement. Serve packets first.
+      // More handshakes are queued or due, and each needs a key agreement. Serve packets first.
       if hops[hop].tunnel.hasHandshakes { break }
     }
     while let event = hops[hop].tunnel.nextEvent() { hops[hop].log(event, at: now) }

@@ -9,14 +9,14 @@ extension DoorWorld {
   /// `near`'s control path: one verdict for every handshake message, and every sent datagram is
   /// counted.
   func advanceNear(_ choices: inout Choices) {
-    let queued = near.tunnel.handshakeRing.count
+    let queued = near.tunnel.queuedHandshakes
     let total = near.total
     let others =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint)
       + nearCount(.droppedFromStaging)
     near.outbound.reset()
     near.tunnel.runTimers(into: &near.outbound, at: now, wall: wall)
-    let handled = UInt64(queued - near.tunnel.handshakeRing.count)
+    let handled = UInt64(queued - near.tunnel.queuedHandshakes)
     let alsoCounted =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint) + nearCount(.droppedFromStaging)
       - others

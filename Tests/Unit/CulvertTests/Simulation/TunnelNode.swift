@@ -38,7 +38,8 @@ final class TunnelNode {
     let limits = limits ?? (count == 1 ? .roomy : .nested)
     let regions = count == 1 ? 0 : 64 * (limits.reassembledByteCount + 2048)
     let memory = TestArena(
-      byteCount: count * ((2 << 20) + 4 * limits.batchByteCount + regions))
+      byteCount: count
+        * ((2 << 20) + 4 * limits.batchByteCount + limits.peers * 8192 + regions))
     let end = TunnelEnd(carvingFrom: &memory.arena, hops: count, limits: limits)
     memory.arena.seal()
     var keys: [[UInt8]] = []
