@@ -16,6 +16,12 @@ uint64_t clinux_clock_boottime(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+uint64_t clinux_clock_monotonic(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t clinux_clock_thread(void) {
   struct timespec used;
   if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) != 0) return clinux_clock_boottime();
@@ -143,12 +149,6 @@ int clinux_signals_open(void) {
   if (result < 0) return result;
   int signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
   return signals < 0 ? -errno : signals;
-}
-
-int clinux_signals_is_end_pending(void) {
-  sigset_t set;
-  if (sigpending(&set) != 0) return 0;
-  return sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1;
 }
 
 int clinux_signals_next(int signals) {

@@ -407,21 +407,17 @@ int clinux_forward_open(const struct clinux_datagram *local, int buffer_byte_cou
 
 // MARK: Sockets of the resolver
 
-int clinux_resolve_open(const struct clinux_datagram *target) {
+int clinux_resolve_open(const struct clinux_datagram *target, uint32_t mark, int is_stream) {
   union address address = {0};
   socklen_t length = write_address(&address, target);
-  int udp = socket(address.any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
-  if (udp < 0) return -errno;
-  // The kernel chooses a random local port, and then only delivers datagrams from the target.
-  if (connect(udp, &address.any, length) == 0) return udp;
+  int type = (is_stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  int resolver = socket(address.any.sa_family, type, is_stream ? IPPROTO_TCP : IPPROTO_UDP);
+  if (resolver < 0) return -errno;
+  // Without CAP_NET_ADMIN the mark is refused, and the query takes the ordinary route.
+  if (mark != 0) setsockopt(resolver, SOL_SOCKET, SO_MARK, &mark, sizeof mark);
+  // The kernel chooses a random local port, and then only delivers what the target sends.
+  if (connect(resolver, &address.any, length) == 0 || errno == EINPROGRESS) return resolver;
   int error = -errno;
-  close(udp);
+  close(resolver);
   return error;
-}
-
-int clinux_resolve_wait(int udp, int timeout_milliseconds) {
-  struct pollfd ready = {.fd = udp, .events = POLLIN};
-  int count = poll(&ready, 1, timeout_milliseconds);
-  if (count < 0) return errno == EINTR ? 0 : -errno;
-  return count > 0;
 }

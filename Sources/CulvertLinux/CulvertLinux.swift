@@ -12,8 +12,8 @@
 //                                                   (Crypto/TransportCipher) and tests the offloads
 //                                                   (Devices/Offloads)
 //     Loop/EventLoop         start                  registers descriptors with epoll
-//     Hops/Hops+Configuration                       applies the files (ConfigFile/ConfigFile,
-//                                                   Resolver/Resolver)
+//     Hops/Hops+Configuration                       applies the files (ConfigFile/ConfigFile), and
+//                                                   gives host names to Resolver/Resolver
 //     Loop/Worker            start, run             threads; the arena is sealed, and nothing is
 //                                                   allocated afterwards
 //
@@ -57,6 +57,10 @@
 //                                                   peer's through ConfigFile/PeerSection
 //     Devices/Netlink        next                   MTU, up and down, name, namespace; then
 //                                                   Hops/Interface apply
+//     Loop/Driver            runResolver, serveLookup, noticeHandshake
+//                                                   host names of endpoints: Resolver/Resolver does
+//                                                   the I/O, Resolver/NameLookup asks the servers,
+//                                                   Resolver/NamedPeer decides when
 //     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward
 //     Events/Signals         next                   end, or counters
 //
@@ -70,8 +74,8 @@
 //   Devices          nothing
 //   Text             Devices
 //   Events           Devices
-//   Resolver         Devices, Text
-//   ConfigFile       Devices, Text, Resolver
+//   Resolver         Devices, Text, Events
+//   ConfigFile       Devices, Text, Events, Resolver
 //   Hops             Devices, Text, Events, Resolver, ConfigFile
 //   Lanes            Devices, Text, Events, Resolver, ConfigFile, Hops
 //   Control          Devices, Text, Events, Resolver, ConfigFile, Hops

@@ -182,7 +182,11 @@ enum NameFuzz {
     addresses.initialize(repeating: IPAddress(ipv4: 0))
     name.withUnsafeBytes { name in
       let query = NameQuery(name: name, family: family, id: 0xbeef)
-      let answer = NameAnswer.read(UnsafeRawBufferPointer(message), to: query, into: addresses)
+      var life = UInt32.max
+      // An odd number of bytes is read as the beginning of a longer message.
+      let answer = NameAnswer.read(
+        UnsafeRawBufferPointer(message), to: query, into: addresses, &life,
+        isCut: bytes.count % 2 == 1)
       precondition(isWhole || answer != .unrelated, "a sound question was not known")
       if case .addresses(let count) = answer {
         precondition(count <= NameAnswer.capacity)

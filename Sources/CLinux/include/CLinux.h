@@ -181,6 +181,8 @@ int clinux_state_write(
 
 /// Nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC if the kernel lacks it.
 uint64_t clinux_clock_boottime(void);
+/// CLOCK_MONOTONIC in nanoseconds, which does not advance while the system is suspended.
+uint64_t clinux_clock_monotonic(void);
 /// CLOCK_THREAD_CPUTIME_ID: the processor time of the calling thread, in nanoseconds.
 uint64_t clinux_clock_thread(void);
 /// CLOCK_REALTIME. A clock set before 1970 reads as 0.
@@ -235,8 +237,6 @@ enum {
 int clinux_signals_open(void);
 /// Only blocks these signals. They stay pending until a descriptor reports them.
 int clinux_signals_hold(void);
-/// Whether SIGTERM or SIGINT is pending: for code that cannot wait on descriptors.
-int clinux_signals_is_end_pending(void);
 /// The next signal, or CLINUX_SIGNAL_NONE.
 int clinux_signals_next(int signals);
 
@@ -385,12 +385,11 @@ int clinux_udp_send_many(
     int udp, const struct clinux_slice *datagrams, int count,
     const struct clinux_datagram *datagram);
 
-/// A UDP socket on a random port that is connected to `target`: it sends to, and receives from,
-/// that address only. Uses the address, scope, port and family of `target`. -ENETUNREACH if there
-/// is no route.
-int clinux_resolve_open(const struct clinux_datagram *target);
-/// 1 if a datagram or an error can be received; 0 after the timeout or a signal.
-int clinux_resolve_wait(int udp, int timeout_milliseconds);
+/// A non-blocking socket on a random port that is connected to `target`, or is being connected: it
+/// exchanges data with that address only. Uses the address, scope, port and family of `target`.
+/// UDP, or TCP if `is_stream`. Its packets carry the firewall mark, if that is permitted.
+/// -ENETUNREACH if there is no route.
+int clinux_resolve_open(const struct clinux_datagram *target, uint32_t mark, int is_stream);
 
 /// A socket bound to one address and port: the datagram's `family`, `address_high`, `address_low`,
 /// `port` and, for link-local IPv6, `scope`. Needs no capability unless the port does. Use the

@@ -78,6 +78,9 @@ public struct Arena: ~Copyable {
       ? unaddressable : roundUp(sum, to: alignment)
   }
 
+  /// A byte count rounded up so that what follows is aligned as `carveBytes` aligns it.
+  package static func aligned(_ byteCount: Int) -> Int { roundUp(byteCount, to: alignment) }
+
   /// Ends the leading part, which holds the secrets, on a page boundary. The shell can then lock it
   /// and exclude it from core dumps.
   public mutating func endSecrets() {

@@ -21,6 +21,9 @@ struct Timers: BitwiseCopyable {
 
   private var needsAnotherKeepalive = false
   private(set) var attempts: UInt8 = 0
+  /// Initiations sent since the last handshake or cookie reply, up to 255. Unlike `attempts`, it
+  /// keeps counting when new traffic asks for a handshake.
+  private(set) var initiationsSinceAnswer: UInt8 = 0
   private(set) var lastInitiation: Instant?
   /// Receiving renews a session only once (`Policy.rekeyOnReceiveAfterTime`).
   private(set) var hasRenewedOnReceive = false
@@ -127,6 +130,7 @@ struct Timers: BitwiseCopyable {
 
   mutating func initiationSent(at now: Instant, jitter: UInt64) {
     lastInitiation = now
+    if initiationsSinceAnswer < .max { initiationsSinceAnswer &+= 1 }
     clearInitiationWish()
     retransmitHandshake = .after(WireGuard.rekeyTimeout + jitter, from: now)
   }
@@ -152,7 +156,13 @@ struct Timers: BitwiseCopyable {
     retransmitHandshake = .after(WireGuard.rekeyTimeout + delay, from: now)
   }
 
+  /// The peer has answered an initiation with a cookie: it is there.
+  mutating func cookieReceived() {
+    initiationsSinceAnswer = 0
+  }
+
   mutating func handshakeCompleted() {
+    initiationsSinceAnswer = 0
     retransmitHandshake = .never
     attempts = 0
     hasRenewedOnReceive = false

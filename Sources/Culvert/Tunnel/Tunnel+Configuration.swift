@@ -129,11 +129,30 @@ extension Tunnel {
   public mutating func setEndpoint(_ endpoint: Endpoint, of id: PeerID) {
     guard peerTable.contains(id) else { return }
     let peers = peers
+    peers[id].endpointSettings = peers[id].endpointSettings &+ 1
     var endpoint = endpoint
     // `[::1%lo]` is `[::1]`, which is also how the kernel reports the sender (R60).
     if !endpoint.address.needsScope { endpoint.scope = 0 }
     move(&peers[id], to: Path(to: endpoint))
     peers[id].path?.endpoint.isMapped = endpoint.isMapped
+  }
+
+  /// Moves the peer to an address that its host name has. Unlike `setEndpoint` this is no setting
+  /// of a user, so the peer keeps its name.
+  package mutating func moveEndpoint(_ endpoint: Endpoint, of id: PeerID) {
+    guard peerTable.contains(id) else { return }
+    let peers = peers
+    move(&peers[id], to: Path(to: endpoint))
+  }
+
+  /// How often the peer's endpoint has been set by configuration; nil if there is no such peer.
+  package func endpointSettings(of id: PeerID) -> UInt32? {
+    peerTable.contains(id) ? peers[id].endpointSettings : nil
+  }
+
+  /// Initiations sent to the peer since it has last answered one, up to 255.
+  package func initiationsSinceAnswer(of id: PeerID) -> Int {
+    peerTable.contains(id) ? Int(peers[id].timers.initiationsSinceAnswer) : 0
   }
 
   /// Sets the interval in seconds; 0 means off. Enabling it sends a keepalive at once, which starts

@@ -217,6 +217,7 @@ extension Tunnel {
     }
     let peers = peers
     guard peers[entry.peer].cookie.store(reply, at: now) else { return .cookieRefused }
+    peers[entry.peer].timers.cookieReceived()
     events.append(.cookieReceived, peers[entry.peer].publicKey)
     return .cookieAccepted
   }

@@ -9,9 +9,6 @@ struct ConfigFailure: Error, @unchecked Sendable {
     case tooLarge
     case wrong(ConfigError.Reason)
     case noInterface
-    case unresolved(ResolverFailure)
-    /// A signal asked the program to exit.
-    case interrupted
     // A limit of the tables or buffers is exceeded; the value is the limit.
     case mtu(Int)
     case addresses(Int)
@@ -76,8 +73,6 @@ struct ConfigFailure: Error, @unchecked Sendable {
     case .tooLarge: text.append("the file is larger than 32 MiB; check that it is the right one")
     case .wrong(let reason): text.append(reason.text)
     case .noInterface: text.append("no interface has this name; ip link lists them")
-    case .unresolved(let failure): text.append(failure.text)
-    case .interrupted: text.append("interrupted while looking up a host name")
     case .mtu(let limit): append("MTU is too large; the maximum is ", limit, "", to: &text)
     case .addresses(let limit):
       append("too many addresses; the maximum is ", limit, "", to: &text)

@@ -5,8 +5,8 @@ import Culvert
 ///
 /// The file is read twice. The first pass only checks it, so that a file with an error leaves the
 /// tunnel unchanged. A pipe (`--config <(...)`) can only be read once and is applied in that pass.
-/// After an error while applying (in a pipe, or because a table is full or a host name cannot be
-/// resolved), the tunnel has neither a key nor peers.
+/// After an error while applying (in a pipe, or because a table is full), the tunnel has neither a
+/// key nor peers.
 struct ConfigFile: ~Copyable {
   /// The layout of the memory, which is locked because the lines contain keys.
   private enum Layout {
@@ -23,13 +23,9 @@ struct ConfigFile: ~Copyable {
   /// Enough for more than 131,072 allowed IPs, one per line. The text in `ConfigFailure` contains
   /// this limit.
   private static let longestFile = 32 << 20
-  /// Pauses are divided into slices of this length, so that signals can be checked after each.
-  private static let sliceMilliseconds = 100
 
   private let path: UnsafePointer<CChar>
   private let memory: UnsafeMutableRawPointer
-  private var resolver: Resolver
-  private let retries: ResolverRetries
   /// The descriptor for warnings.
   private let output: Int32
 
@@ -37,27 +33,20 @@ struct ConfigFile: ~Copyable {
   ///   - path: NUL-terminated, never freed (an argument).
   ///   - memory: `byteCount` bytes of locked memory. Files that are loaded one after another may
   ///     share it, because `load` wipes it.
-  init(_ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer) {
-    self.init(path, memory: memory, resolver: Resolver(), retries: .fromEnvironment())
-  }
-
   init(
-    _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer, resolver: Resolver,
-    retries: ResolverRetries, output: Int32 = Output.standardError
+    _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer,
+    output: Int32 = Output.standardError
   ) {
     precondition(memory.count >= Layout.byteCount)
     self.path = path
     self.memory = memory.baseAddress!
-    self.resolver = resolver
-    self.retries = retries
     self.output = output
   }
 
-  /// Reads the file and looks up the host names in it, which may take a while.
-  ///
   /// Sets the tunnel's private key, adds the file's peers to the existing ones, and replaces
-  /// `settings` with the file's other settings. Warnings are written to standard error.
-  mutating func load(
+  /// `settings` with the file's other settings, among them the host names of endpoints. Warnings
+  /// are written to standard error.
+  func load(
     into tunnel: inout Tunnel, _ settings: inout ConfigFileSettings, at now: Instant
   ) throws(ConfigFailure) {
     let memory = memory
@@ -76,7 +65,6 @@ struct ConfigFile: ~Copyable {
     do throws(ConfigFailure) {
       var apply = ConfigFilePass(path: path, isApplying: true, presharedKey: presharedKey)
       try read(file, &apply, &tunnel, &settings, at: now)
-      try resolveNames(&tunnel, settings)
     } catch {
       tunnel.removeAllPeers()
       // A zero key means no key.
@@ -140,51 +128,6 @@ struct ConfigFile: ~Copyable {
         try pass.apply(statement, parser, &tunnel, &settings, at: now)
       }
     }
-  }
-
-  // MARK: Host names
-
-  private mutating func resolveNames(
-    _ tunnel: inout Tunnel, _ settings: ConfigFileSettings
-  ) throws(ConfigFailure) {
-    for name in settings.names where !name.publicKey.isZero {
-      let endpoint = try resolve(name)
-      // The peer does not exist if its key is the device's own.
-      if let id = tunnel.findPeer(name.publicKey) { tunnel.setEndpoint(endpoint, of: id) }
-    }
-  }
-
-  /// Retries as wg(8) does, with growing pauses.
-  private mutating func resolve(_ name: ConfigFileName) throws(ConfigFailure) -> Endpoint {
-    var pause = retries
-    while true {
-      try checkSignals()
-      switch resolver.find(name.name, port: name.port) {
-      case .endpoint(let endpoint): return endpoint
-      case .failure(let reason):
-        let failure = ConfigFailure(
-          .unresolved(reason), path: path, line: name.line, subject: name.name)
-        guard reason.isTransient, let milliseconds = pause.next() else { throw failure }
-        Output.writeLine(to: output) {
-          $0.append("culvert: ")
-          failure.append(to: &$0)
-          $0.append("; retrying in ")
-          $0.append(decimal: UInt64(milliseconds / 1000))
-          $0.append(" s")
-        }
-        var left = milliseconds
-        while left > 0 {
-          clinux_process_pause(Int32(min(left, ConfigFile.sliceMilliseconds)))
-          left -= ConfigFile.sliceMilliseconds
-          try checkSignals()
-        }
-      }
-    }
-  }
-
-  /// Checks for signals itself, because the event loop is not running yet.
-  private func checkSignals() throws(ConfigFailure) {
-    if clinux_signals_is_end_pending() != 0 { throw failure(.interrupted) }
   }
 
   // MARK: Warnings

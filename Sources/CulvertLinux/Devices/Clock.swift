@@ -9,6 +9,12 @@ package enum Clock {
     Instant(nanoseconds: clinux_clock_boottime())
   }
 
+  /// Nanoseconds that the system has been suspended since it was booted.
+  static func suspended() -> UInt64 {
+    let awake = clinux_clock_monotonic()
+    return boottime().since(Instant(nanoseconds: awake))
+  }
+
   /// CLOCK_THREAD_CPUTIME_ID, in nanoseconds: advances only while this thread is running.
   @inline(__always)
   package static func threadTime() -> UInt64 { clinux_clock_thread() }

@@ -77,6 +77,7 @@ enum Token {
   private static let listenerWatch: UInt64 = 8
   private static let connection: UInt64 = 9
   private static let client: UInt64 = 10
+  private static let lookup: UInt64 = 11
 
   /// A descriptor of one hop's configuration socket.
   enum UAPI {
@@ -96,6 +97,14 @@ enum Token {
   /// The mapping; nil for a token of another kind.
   static func forward(_ token: UInt64) -> Int? {
     token & 0xff == client ? Int(truncatingIfNeeded: token >> 8) : nil
+  }
+
+  /// The socket of a lookup of a host name.
+  static func lookup(_ index: Int) -> UInt64 { lookup | UInt64(index) << 8 }
+
+  /// The index of the lookup; nil for a token of another kind.
+  static func lookup(_ token: UInt64) -> Int? {
+    token & 0xff == lookup ? Int(truncatingIfNeeded: token >> 8) : nil
   }
 
   static func uapi(_ descriptor: UAPI) -> UInt64 {

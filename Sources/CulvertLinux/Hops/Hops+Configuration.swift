@@ -4,21 +4,24 @@ import Culvert
 extension Hops {
   /// Reads the files and applies them.
   ///
-  /// - Parameter memory: `ConfigFile.byteCount` bytes of locked memory; wiped.
+  /// - Parameters:
+  ///   - memory: `ConfigFile.byteCount` bytes of locked memory; wiped.
+  ///   - resolver: gets the host names of endpoints.
   func configure(
-    _ options: ServiceOptions, memory: UnsafeMutableRawBufferPointer, at now: Instant
+    _ options: ServiceOptions, memory: UnsafeMutableRawBufferPointer, _ resolver: inout Resolver,
+    at now: Instant
   ) throws(HopFailure) {
     if options.isMTUGiven { innermost.fixedMTU = options.mtu }
     for hop in 0..<count {
       guard let path = hop == 0 ? options.config : options.outerConfigs[hop - 1] else { continue }
-      try configure(hop, path, memory: memory, at: now)
+      try configure(hop, path, memory: memory, &resolver, at: now)
     }
   }
 
   /// Applies the file of one hop.
   private func configure(
     _ hop: Int, _ path: UnsafePointer<CChar>, memory: UnsafeMutableRawBufferPointer,
-    at now: Instant
+    _ resolver: inout Resolver, at now: Instant
   ) throws(HopFailure) {
     // The heap may be used, because the arena is not sealed yet.
     let bytes = UnsafeMutableRawBufferPointer.allocate(
@@ -26,13 +29,14 @@ extension Hops {
     defer { bytes.deallocate() }
     var settings = ConfigFileSettings(memory: bytes)
     do throws(ConfigFailure) {
-      var file = ConfigFile(path, memory: memory)
+      let file = ConfigFile(path, memory: memory)
       try file.load(into: &self[hop].tunnel, &settings, at: now)
     } catch {
       // Reported here, because the error points into memory that this function deallocates.
       error.report()
       throw .file
     }
+    for name in settings.names { addName(name, hop, &resolver, at: now) }
     if let mtu = settings.mtu, self[hop].fixedMTU == nil { self[hop].fixedMTU = Int(mtu) }
     do throws(SettingFailure) {
       if hop > 0 || isForwarding { try check(hop, path, settings) }
@@ -74,6 +78,18 @@ extension Hops {
     for address in settings.addresses where address.address.family == .ipv6 {
       throw SettingFailure(path, .smallMTU(mtu, address))
     }
+  }
+
+  /// Gives a host name to the resolver, which has room for all names of the files. There is no such
+  /// peer if its key is the device's own, or if a later section gives it another endpoint.
+  private func addName(
+    _ name: ConfigFileName, _ hop: Int, _ resolver: inout Resolver, at now: Instant
+  ) {
+    guard !name.publicKey.isZero, let id = self[hop].tunnel.findPeer(name.publicKey),
+      let settings = self[hop].tunnel.endpointSettings(of: id)
+    else { return }
+    _ = resolver.add(
+      name.name, port: name.port, of: name.publicKey, id, hop: hop, settings: settings, at: now)
   }
 
   /// Checks that nothing is missing that cannot be added later: without an interface, ip(8) cannot

@@ -11,6 +11,7 @@ struct Driver: BitwiseCopyable {
   private let workers: UnsafeMutablePointer<Worker>
   private let eventLoopPointer: UnsafeMutablePointer<EventLoop>
   private let deadlines: UnsafeMutablePointer<Deadlines>
+  private let resolverPointer: UnsafeMutablePointer<Resolver>
 
   private struct Deadlines: ~Copyable {
     var timer: Timer
@@ -25,7 +26,13 @@ struct Driver: BitwiseCopyable {
 
   /// When the leader next has something to do. Call it under the tunnel's lock.
   func nextDeadline(at now: Instant) -> Deadline {
-    min(hops.nextDeadline(at: now), mtuDeadline)
+    min(hops.nextDeadline(at: now), min(mtuDeadline, resolver.deadline))
+  }
+
+  /// The host names of endpoints. It changes only while no batch is in flight.
+  var resolver: Resolver {
+    unsafeAddress { UnsafePointer(resolverPointer) }
+    nonmutating unsafeMutableAddress { resolverPointer }
   }
 
   /// Makes sure that the leader wakes up at `deadline`, and if `exactly`, not earlier. Call it
@@ -109,6 +116,8 @@ struct Driver: BitwiseCopyable {
     // These own descriptors, and the arena can only contain trivial values.
     deadlines = .allocate(capacity: 1)
     deadlines.initialize(to: Deadlines(timer: timer))
+    resolverPointer = .allocate(capacity: 1)
+    resolverPointer.initialize(to: Resolver(memory.resolver))
     eventLoopPointer = .allocate(capacity: 1)
     eventLoopPointer.initialize(
       to: EventLoop(
@@ -131,8 +140,7 @@ struct Driver: BitwiseCopyable {
     hops.outermost.report(result, "starting failed", at: Clock.boottime())
   }
 
-  /// Opens the sockets to which clients send. Called before `configure`, which may have to look up
-  /// names.
+  /// Opens the sockets to which clients send.
   func listen(_ options: ServiceOptions) throws(ForwardFailure) {
     try hops.forwarding?.start(
       options.forwards, bufferByteCount: options.socketBufferByteCount, in: eventLoop.epoll)
@@ -145,8 +153,10 @@ struct Driver: BitwiseCopyable {
     _ options: ServiceOptions, memory: UnsafeMutableRawBufferPointer
   ) throws(HopFailure) {
     let now = Clock.boottime()
-    try hops.configure(options, memory: memory, at: now)
+    try hops.configure(options, memory: memory, &resolver, at: now)
     hops.updateMark(at: now)
+    // Names in /etc/hosts have their addresses from here on.
+    runResolver(eventLoop.epoll, at: now)
     updateMTU(at: now)
     // A listen port in a file opens new sockets.
     eventLoop.registerSockets()
@@ -176,8 +186,100 @@ struct Driver: BitwiseCopyable {
   func destroy() {
     eventLoopPointer.deinitialize(count: 1)
     eventLoopPointer.deallocate()
+    resolverPointer.deinitialize(count: 1)
+    resolverPointer.deallocate()
     deadlines.deinitialize(count: 1)
     deadlines.deallocate()
     hops.destroy()
+  }
+}
+
+/// Host names of endpoints: what the resolver finds is applied to the tunnels, and what happens in
+/// the tunnels decides which names are looked up again.
+///
+/// Only the leader calls this, while no batch is in flight. A name counts until a user sets another
+/// endpoint for its peer, or removes the peer.
+extension Driver {
+  /// Starts lookups that are due, and applies what has been found.
+  func runResolver(_ epoll: borrowing Epoll, at now: Instant) {
+    resolver.mark = hops.outermost.sockets.mark
+    resolver.run(epoll, at: now)
+    applyLookups(at: now)
+  }
+
+  /// Handles an event of a lookup's socket.
+  func serveLookup(_ lookup: Int, _ epoll: borrowing Epoll, at now: Instant) {
+    resolver.handle(lookup, epoll, at: now)
+    applyLookups(at: now)
+  }
+
+  /// Decides, from the handshakes of peers with names, whether a name is looked up again or its
+  /// next address is tried.
+  func noticeHandshake(_ event: Event, _ hop: Int, at now: Instant) {
+    guard resolver.count > 0, event.kind == .initiationSent || event.kind == .responseReceived,
+      let index = resolver.find(event.peer, hop: hop), keepsName(index)
+    else { return }
+    let id = resolver[index].id
+    let present = hops[hop].tunnel.status(of: id)?.endpoint
+    if event.kind == .responseReceived { return resolver[index].didAnswer(present) }
+    let count = hops[hop].tunnel.initiationsSinceAnswer(of: id)
+    guard resolver.didSendInitiation(index, count, at: now),
+      let endpoint = resolver[index].next(after: present)
+    else { return }
+    hops[hop].tunnel.moveEndpoint(endpoint, of: id)
+  }
+
+  private func applyLookups(at now: Instant) {
+    for index in 0..<resolver.count {
+      switch resolver[index].takeOutcome() {
+      case .none: break
+      case .found: if keepsName(index) { applyAddresses(index, at: now) }
+      case .failed(let failure): if keepsName(index) { log(failure, index, at: now) }
+      }
+    }
+  }
+
+  /// False, and the name is forgotten, if its peer was removed or given another endpoint.
+  private func keepsName(_ index: Int) -> Bool {
+    let peer = resolver[index]
+    if peer.isForgotten { return false }
+    if hops[peer.hop].tunnel.endpointSettings(of: peer.id) == peer.settings { return true }
+    resolver[index].forget()
+    return false
+  }
+
+  /// Sets the endpoint in place: the socket and its port stay, so that the mappings of NATs do too.
+  private func applyAddresses(_ index: Int, at now: Instant) {
+    let peer = resolver[index]
+    resolver[index].loggedFailure = nil
+    let present = hops[peer.hop].tunnel.status(of: peer.id)?.endpoint
+    guard let endpoint = peer.choice(present: present), endpoint != present else { return }
+    hops[peer.hop].tunnel.moveEndpoint(endpoint, of: peer.id)
+    // Sends what had to wait for the endpoint.
+    hops[peer.hop].tunnel.peerIsConfigured(peer.id, at: now)
+    hops[peer.hop].log.verbose(at: now) {
+      $0.append("peer(")
+      $0.append(abbreviated: peer.publicKey)
+      $0.append(") - ")
+      $0.append(resolver.name(index))
+      $0.append(" is ")
+      $0.append(endpoint)
+    }
+  }
+
+  /// Logs why a name has no address, once for each reason.
+  private func log(_ failure: ResolverFailure, _ index: Int, at now: Instant) {
+    let peer = resolver[index]
+    guard failure != peer.loggedFailure else { return }
+    resolver[index].loggedFailure = failure
+    hops[peer.hop].log.error(at: now) {
+      $0.append("cannot look up ")
+      $0.append(resolver.name(index))
+      $0.append(" for peer(")
+      $0.append(abbreviated: peer.publicKey)
+      $0.append("): ")
+      $0.append(failure.text)
+      $0.append("; trying again, other peers work meanwhile")
+    }
   }
 }

@@ -9,6 +9,7 @@ struct DriverMemory: BitwiseCopyable {
   let workers: UnsafeMutablePointer<Worker>
   let workerCount: Int
   let gates: Gates
+  let resolver: ResolverMemory
 
   init(carvingFrom arena: inout Arena, limits: Limits, hops hopCount: Int, isForwarding: Bool) {
     uapi = arena.carveBytes(
@@ -26,6 +27,8 @@ struct DriverMemory: BitwiseCopyable {
       if !arena.isMeasuring { (workers + index).initialize(to: worker) }
     }
     gates = Gates(carvingFrom: &arena)
+    resolver = ResolverMemory(
+      carvingFrom: &arena, capacity: hopCount * ConfigFileSettings.maximumNames)
   }
 
   /// Releases the heap memory of a value that was carved from a measuring arena.

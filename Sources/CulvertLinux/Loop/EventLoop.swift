@@ -141,6 +141,7 @@ struct EventLoop: ~Copyable {
     let isDue = driver.nextDeadline(at: now).isDue(at: now)
     let hasEvents = hops.hasEvents
     let isMTUDue = driver.mtuDeadline.isDue(at: now)
+    let isLookupDue = driver.resolver.deadline.isDue(at: now)
     gates.tunnel.release()
     guard isDue || hasEvents else { return }
     quiesce()
@@ -149,6 +150,7 @@ struct EventLoop: ~Copyable {
       hops.outermost.bindOrRetry(at: now)
       registerSockets()
     }
+    if isLookupDue { driver.runResolver(epoll, at: now) }
     for hop in 0..<hops.count {
       runTimers(of: hop, lane)
       if hop > 0 { runTimers(of: &hops.channels[hop - 1], in: hop, lane) }
@@ -182,7 +184,10 @@ struct EventLoop: ~Copyable {
       // More handshakes are queued or due, and each needs a key agreement. Serve packets first.
       if hops[hop].tunnel.hasHandshakes { break }
     }
-    while let event = hops[hop].tunnel.nextEvent() { hops[hop].log(event, at: now) }
+    while let event = hops[hop].tunnel.nextEvent() {
+      hops[hop].log(event, at: now)
+      driver.noticeHandshake(event, hop, at: now)
+    }
   }
 
   /// Expires datagrams that were not reassembled in time, in a channel that leads through the
@@ -213,6 +218,9 @@ struct EventLoop: ~Copyable {
   mutating func handle(_ event: EpollEvent) {
     quiesce()
     if let descriptor = Token.uapi(event.token) { return handleUAPI(descriptor) }
+    if let lookup = Token.lookup(event.token) {
+      return driver.serveLookup(lookup, epoll, at: Clock.boottime())
+    }
     switch event.token {
     case Token.timer: driver.acknowledgeTimer()
     case Token.signals: handleSignals()
@@ -293,12 +301,15 @@ struct EventLoop: ~Copyable {
       let now = Clock.boottime()
       switch netlink.next(about: linkIndex) {
       case .drained: return
-      case .unrelated: driver.noticeLinkChange()
+      case .unrelated:
+        driver.noticeLinkChange()
+        driver.resolver.networkChanged(at: now)
       case .linkChanged(let state):
         hops.innermost.apply(state, at: now)
         registerSockets()
       case .linkDeleted: handleDeparture(at: now)
       case .overflow, .failed:
+        driver.resolver.networkChanged(at: now)
         readState(at: now)
         return
       }

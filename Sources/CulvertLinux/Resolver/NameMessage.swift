@@ -1,16 +1,22 @@
 import Culvert
 
 /// A query to a name server for a name's addresses of one family (RFC 1035 section 4.1, RFC 3596
-/// section 2).
+/// section 2, RFC 6891).
 struct NameQuery {
   /// As returned by `ConfigHostName.name`; it outlives the query.
   let name: UnsafeRawBufferPointer
   let family: IPAddress.Family
   /// Random, so that only a sender who has seen the query can answer it.
   let id: UInt16
+  /// Whether the query announces that the answer may be longer than 512 bytes (EDNS0). Some old
+  /// servers refuse such queries.
+  var hasEDNS = true
 
-  /// Header, the longest name, type and class.
-  static let longestByteCount = headerByteCount + 255 + 4
+  /// Header, the longest name, type and class, and the record of EDNS0.
+  static let longestByteCount = headerByteCount + 255 + 4 + 11
+  /// The longest answer that is asked for: it needs no fragments on any path
+  /// (<https://www.dnsflagday.net/2020/>).
+  static let answerByteCount: UInt16 = 1232
   static let headerByteCount = 12
   static let internetClass: UInt16 = 1
 
@@ -36,7 +42,9 @@ struct NameQuery {
     // Recursion desired.
     append(word: 0x0100)
     append(word: 1)
-    for _ in 0..<3 { append(word: 0) }
+    append(word: 0)
+    append(word: 0)
+    append(word: hasEDNS ? 1 : 0)
     var start = 0
     for index in 0...name.count where index == name.count || name[index] == UInt8(ascii: ".") {
       append(UInt8(truncatingIfNeeded: index - start))
@@ -49,6 +57,14 @@ struct NameQuery {
     append(0)
     append(word: type)
     append(word: NameQuery.internetClass)
+    if hasEDNS {
+      // The root as owner, type OPT, the size in place of a class, version 0, no options (RFC 6891
+      // section 6.1.2).
+      append(0)
+      append(word: 41)
+      append(word: NameQuery.answerByteCount)
+      for _ in 0..<3 { append(word: 0) }
+    }
     return count
   }
 }
@@ -62,7 +78,7 @@ enum NameAnswer: Equatable {
   case noSuchName
   /// The server cannot or will not answer (with this code), or it refers to other servers.
   case refused(code: UInt8)
-  /// The answer did not fit into a datagram.
+  /// The answer did not fit into a datagram, and none of its addresses did.
   case truncated
   /// An answer to the query, but an invalid one.
   case malformed
@@ -76,10 +92,14 @@ enum NameAnswer: Equatable {
 
   /// Reads a message.
   ///
-  /// - Parameter addresses: room for `capacity` of them.
+  /// - Parameters:
+  ///   - addresses: room for `capacity` of them.
+  ///   - secondsToLive: lowered to the shortest lifetime of the records that were used.
+  ///   - isCut: the message is only the beginning of a longer one.
   static func read(
     _ message: UnsafeRawBufferPointer, to query: NameQuery,
-    into addresses: UnsafeMutableBufferPointer<IPAddress>
+    into addresses: UnsafeMutableBufferPointer<IPAddress>, _ secondsToLive: inout UInt32,
+    isCut: Bool = false
   ) -> NameAnswer {
     let reader = NameReader(message)
     guard let id = reader.word(at: 0), let flags = reader.word(at: 2),
@@ -94,20 +114,30 @@ enum NameAnswer: Equatable {
       return .refused(code: code)
     }
     guard questions == 1, let end = reader.endOfQuestion(query) else { return .unrelated }
-    if flags & 0x0200 != 0 { return .truncated }
+    if flags & 0x0200 != 0 || isCut {
+      // An address is an address, whatever was cut off behind it. The last record may be half
+      // there.
+      let answer = follow(
+        reader, from: end, answers, query, into: addresses, &secondsToLive, isCut: true)
+      if case .addresses(let count) = answer, count > 0 { return answer }
+      return .truncated
+    }
     if code == 3 { return .noSuchName }
     guard code == 0 else { return .refused(code: code) }
     if answers == 0, authorities > 0, flags & 0x0480 == 0 {
       // Neither authoritative nor willing to recurse: a referral.
       return .refused(code: code)
     }
-    return follow(reader, from: end, answers, query, into: addresses)
+    return follow(
+      reader, from: end, answers, query, into: addresses, &secondsToLive, isCut: false)
   }
 
-  /// Finds the addresses of the name, following its aliases.
+  /// Finds the addresses of the name, following its aliases. If the message is cut, the records end
+  /// with the first that is incomplete.
   private static func follow(
     _ reader: NameReader, from start: Int, _ answers: UInt16, _ query: NameQuery,
-    into addresses: UnsafeMutableBufferPointer<IPAddress>
+    into addresses: UnsafeMutableBufferPointer<IPAddress>, _ secondsToLive: inout UInt32,
+    isCut: Bool
   ) -> NameAnswer {
     var owner = NameQuery.headerByteCount
     for _ in 0..<longestChain {
@@ -115,7 +145,10 @@ enum NameAnswer: Equatable {
       var alias: Int?
       var position = start
       for _ in 0..<answers {
-        guard let record = reader.record(at: position) else { return .malformed }
+        guard let record = reader.record(at: position) else {
+          if isCut { break }
+          return .malformed
+        }
         position = record.end
         guard record.isInternet, reader.isEqual(record.owner, owner) else { continue }
         if record.type == query.type {
@@ -123,10 +156,12 @@ enum NameAnswer: Equatable {
           if count < min(capacity, addresses.count) {
             addresses[count] = address
             count += 1
+            secondsToLive = min(secondsToLive, record.secondsToLive)
           }
         } else if record.type == NameReader.Record.alias, alias == nil {
           guard reader.endOfName(at: record.data) == record.end else { return .malformed }
           alias = record.data
+          secondsToLive = min(secondsToLive, record.secondsToLive)
         }
       }
       guard count == 0, let alias else { return .addresses(count) }
@@ -148,6 +183,7 @@ struct NameReader {
     var owner: Int
     var type: UInt16
     var isInternet: Bool
+    var secondsToLive: UInt32
     /// The position of its data, and of the end of it.
     var data: Int
     var end: Int
@@ -228,13 +264,15 @@ struct NameReader {
   /// The record at a position; nil if it is incomplete.
   func record(at position: Int) -> Record? {
     guard let body = endOfName(at: position), let type = word(at: body),
-      let kind = word(at: body + 2), let byteCount = word(at: body + 8)
+      let kind = word(at: body + 2), let lifeHigh = word(at: body + 4),
+      let lifeLow = word(at: body + 6), let byteCount = word(at: body + 8)
     else { return nil }
     // This position is within the message or at its end, because the length field precedes it.
     let data = body + 10
     guard Int(byteCount) <= message.count - data else { return nil }
     return Record(
-      owner: position, type: type, isInternet: kind == NameQuery.internetClass, data: data,
+      owner: position, type: type, isInternet: kind == NameQuery.internetClass,
+      secondsToLive: UInt32(lifeHigh) << 16 | UInt32(lifeLow), data: data,
       end: data + Int(byteCount))
   }
 

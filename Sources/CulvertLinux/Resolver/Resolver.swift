@@ -1,332 +1,442 @@
 import CLinux
 import Culvert
 
-/// Resolves host names at startup, and blocks until it has an answer. It replaces getaddrinfo(3),
-/// which does not work in a static binary. It reads /etc/hosts, and then asks the name servers from
-/// /etc/resolv.conf over UDP (RFC 1035 section 7, RFC 5452 section 9).
+/// Looks up the host names of endpoints within the event loop, and never blocks. It replaces
+/// getaddrinfo(3), which does not work in a static binary: it reads /etc/hosts, and then asks the
+/// name servers of /etc/resolv.conf over UDP, or over TCP if an answer is too long (RFC 1035
+/// section 7, RFC 5452 section 9, RFC 6891).
 ///
-/// From resolv.conf it uses up to three `nameserver` lines, or 127.0.0.1 if there are none. It does
-/// not use a search list (a name is complete as written) and does not fall back to TCP.
-struct Resolver {
-  /// NUL-terminated paths, never freed.
-  private let hosts: UnsafePointer<CChar>
-  private let configuration: UnsafePointer<CChar>
-  private let port: UInt16
-  /// How long to wait for a server's answer, in nanoseconds.
+/// Up to four names are looked up at the same time. Each query is sent from a new socket, and thus
+/// from a new port, so that an attacker who has not seen the query must guess both the port and its
+/// id.
+///
+/// `Driver` runs it at `deadline`, passes on events, and applies the outcomes.
+struct Resolver: ~Copyable {
+  /// The outermost sockets' firewall mark: queries are sent as the tunnel's datagrams are.
+  var mark: UInt32 = 0
+  /// When `run` must be called next.
+  private(set) var deadline = Deadline.never
+  /// Number of names.
+  private(set) var count = 0
+
+  private let memory: ResolverMemory
+  private let files: ResolverFiles
   private let timeout: UInt64
-  /// The descriptor for the message that a lookup takes long.
-  private let output: Int32
-  /// When that message is due, and whether it has been written.
-  private var announcement = Instant(nanoseconds: 0)
-  private var isAnnounced = false
-  private var entropy = Entropy.sodium
+  private var servers = NameServers()
+  /// The server that answered last. It is asked first.
+  private var goodServer: Endpoint?
+  private var entropy: Entropy
+  /// `Clock.suspended` at the last initiation.
+  private var suspended = Clock.suspended()
 
-  static let maximumServers = 3
-  /// How many times all servers are asked.
-  private static let tries = 3
+  /// Lookups at the same time.
+  static let lookupCount = 4
+  /// Room for an answer. A longer answer over TCP is read up to here, which is enough for more
+  /// addresses than are used.
+  static let bufferByteCount = 2048
+  /// A longer suspension counts as a change of the network, in nanoseconds.
+  private static let longSuspension = 5 * nanosecondsPerSecond
 
-  /// Uses the system's files.
-  init() {
-    // String literals are NUL-terminated.
-    let hosts: StaticString = "/etc/hosts"
-    let configuration: StaticString = "/etc/resolv.conf"
-    self.init(
-      hosts: UnsafeRawPointer(hosts.utf8Start).assumingMemoryBound(to: CChar.self),
-      configuration: UnsafeRawPointer(configuration.utf8Start).assumingMemoryBound(to: CChar.self))
+  /// A lookup with its socket.
+  struct Slot: BitwiseCopyable {
+    /// The index of the name; -1 for none.
+    var index = -1
+    /// -1 for none.
+    var descriptor: Int32 = -1
+    var lookup: NameLookup
+    var hasSent = false
+    /// Bytes received over TCP.
+    var receivedCount = 0
   }
 
-  /// Uses other files and another port, for tests.
   init(
-    hosts: UnsafePointer<CChar>, configuration: UnsafePointer<CChar>, port: UInt16 = 53,
-    timeoutMilliseconds: UInt64 = 2000, output: Int32 = Output.standardError
+    _ memory: ResolverMemory, files: ResolverFiles = ResolverFiles(),
+    timeoutMilliseconds: UInt64 = 2000, entropy: Entropy = .sodium
   ) {
-    self.hosts = hosts
-    self.configuration = configuration
-    self.port = port
-    self.output = output
+    self.memory = memory
+    self.files = files
     timeout = timeoutMilliseconds * nanosecondsPerMillisecond
+    self.entropy = entropy
+    let none = NameLookup(
+      serverCount: 1, firstServer: 0, routes: NameLookup.Routes(ipv4: true, ipv6: true), timeout: 0)
+    for slot in 0..<Resolver.lookupCount {
+      (memory.slots + slot).initialize(to: Slot(lookup: none))
+    }
   }
 
-  enum Answer: Equatable {
-    case endpoint(Endpoint)
-    case failure(ResolverFailure)
+  deinit {
+    for slot in 0..<Resolver.lookupCount { Resolver.close(memory.slots[slot].descriptor) }
   }
 
-  /// Resolves a name once, without retries. It asks for IPv6 addresses first if there is an IPv6
-  /// route, otherwise for IPv4 addresses first, and then for those of the other family.
+  private static func close(_ descriptor: Int32) {
+    if descriptor >= 0 { _ = clinux_file_close(descriptor) }
+  }
+
+  // MARK: Names
+
+  subscript(index: Int) -> NamedPeer {
+    unsafeAddress { UnsafePointer(memory.peers + index) }
+    unsafeMutableAddress { memory.peers + index }
+  }
+
+  /// The name of an entry.
+  func name(_ index: Int) -> UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(
+      start: memory.text(index), count: memory.peers[index].nameByteCount)
+  }
+
+  /// Adds a peer's name, which is looked up at the next `run`. False if there is no room.
   ///
   /// - Parameters:
-  ///   - name: as returned by `ConfigHostName.name`, or an address as text.
-  ///   - port: the port of the resulting endpoint.
-  mutating func find(_ name: UnsafeRawBufferPointer, port: UInt16) -> Answer {
-    if let address = AddressText.address(name) {
-      return .endpoint(Endpoint(address: address.unmapped, port: port))
-    }
-    guard let name = ConfigHostName.name(name) else { return .failure(.noSuchName) }
-    announcement = Clock.boottime().advanced(by: nanosecondsPerSecond)
-    isAnnounced = false
-    if let endpoint = findInHosts(name, port: port) { return .endpoint(endpoint) }
-    // The capacity is a literal, here and below, because otherwise the heap could be used.
-    return withUnsafeTemporaryAllocation(of: Endpoint.self, capacity: 3) { servers in
-      findAtServers(name, port: port, readServers(into: servers))
-    }
-  }
-
-  // MARK: Files
-
-  /// Looks up the name in the hosts file. In each family the first address with a route is
-  /// preferred, and IPv6 is preferred to IPv4.
-  private func findInHosts(_ name: UnsafeRawBufferPointer, port: UInt16) -> Endpoint? {
-    var ipv4 = ResolverChoice()
-    var ipv6 = ResolverChoice()
-    ResolverLines.read(hosts) { words in
-      guard let first = words.next(), let zoned = AddressText.zonedAddress(first) else { return }
-      while let word = words.next() {
-        guard let alias = ConfigHostName.name(word), ResolverLines.isEqual(alias, name) else {
-          continue
-        }
-        var endpoint = Endpoint(address: zoned.address, port: port, scope: zoned.scope)
-        if zoned.zoneName.count > 0 {
-          guard let scope = InterfaceIndex.find(zoned.zoneName) else { return }
-          endpoint.scope = scope
-        }
-        if endpoint.address.unmapped.family == .ipv4 {
-          ipv4.offer(endpoint)
-        } else {
-          ipv6.offer(endpoint)
-        }
-        return
-      }
-    }
-    if ipv6.isSettled || ipv4.endpoint == nil { return ipv6.endpoint }
-    return ipv4.isSettled ? ipv4.endpoint : ipv6.endpoint ?? ipv4.endpoint
-  }
-
-  /// The name servers of resolv.conf, at least one.
-  private func readServers(
-    into servers: UnsafeMutableBufferPointer<Endpoint>
-  ) -> UnsafeBufferPointer<Endpoint> {
-    var count = 0
-    ResolverLines.read(configuration) { words in
-      guard count < min(Resolver.maximumServers, servers.count), let key = words.next(),
-        Resolver.isNameserver(key), let word = words.next(),
-        let zoned = AddressText.zonedAddress(word)
-      else { return }
-      let scope =
-        zoned.zoneName.count > 0 ? InterfaceIndex.find(zoned.zoneName) ?? 0 : zoned.scope
-      servers[count] = Endpoint(address: zoned.address.unmapped, port: self.port, scope: scope)
-      count += 1
-    }
-    if count == 0 {
-      servers[0] = Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: port)
-      count = 1
-    }
-    return UnsafeBufferPointer(rebasing: servers[..<count])
-  }
-
-  private static func isNameserver(_ word: UnsafeRawBufferPointer) -> Bool {
-    let key: StaticString = "nameserver"
-    return ResolverLines.isEqual(
-      word, UnsafeRawBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount))
-  }
-
-  // MARK: Name servers
-
-  private mutating func findAtServers(
-    _ name: UnsafeRawBufferPointer, port: UInt16, _ servers: UnsafeBufferPointer<Endpoint>
-  ) -> Answer {
-    var choice = ResolverChoice()
-    // Any global address will do, because only the existence of a route matters.
-    let probe = IPAddress(ipv6High: 0x2001_0db8_0000_0000, low: 1)
-    let hasIPv6 = ResolverChoice.hasRoute(to: Endpoint(address: probe, port: port))
-    let first = ask(name, hasIPv6 ? .ipv6 : .ipv4, port: port, servers, &choice)
-    if choice.isSettled, let endpoint = choice.endpoint { return .endpoint(endpoint) }
-    let second = ask(name, hasIPv6 ? .ipv4 : .ipv6, port: port, servers, &choice)
-    if let endpoint = choice.endpoint { return .endpoint(endpoint) }
-    return .failure(first.combined(with: second))
-  }
-
-  /// Asks for the addresses of one family and offers them to `choice`. The returned failure is only
-  /// meaningful if none was usable.
-  private mutating func ask(
-    _ name: UnsafeRawBufferPointer, _ family: IPAddress.Family, port: UInt16,
-    _ servers: UnsafeBufferPointer<Endpoint>, _ choice: inout ResolverChoice
-  ) -> ResolverFailure {
-    var failure = ResolverFailure.noAnswer
-    for _ in 0..<Resolver.tries {
-      for server in servers {
-        let query = NameQuery(
-          name: name, family: family, id: UInt16(truncatingIfNeeded: entropy.uint32()))
-        let answer = withUnsafeTemporaryAllocation(of: IPAddress.self, capacity: 8) { addresses in
-          let answer = ask(server, query, into: addresses)
-          if case .addresses(let count) = answer {
-            for address in addresses[..<count] {
-              choice.offer(Endpoint(address: address, port: port))
-            }
-          }
-          return answer
-        }
-        switch answer {
-        case .addresses: return .noAddress
-        case .noSuchName: return .noSuchName
-        case .truncated: failure = .truncated
-        case .refused, .malformed: if failure == .noAnswer { failure = .refused }
-        case .unrelated: break
-        }
-      }
-      // Another query would get the same answer.
-      if failure == .truncated { return failure }
-    }
-    return failure
-  }
-
-  /// Sends one query to one server; `unrelated` if there was no answer.
-  ///
-  /// Each query is sent from a new socket, and thus from a new port, so that an attacker who has
-  /// not seen the query must guess both the port and its id.
-  private mutating func ask(
-    _ server: Endpoint, _ query: NameQuery, into addresses: UnsafeMutableBufferPointer<IPAddress>
-  ) -> NameAnswer {
-    var target = clinux_datagram(to: server)
-    let socket = FileDescriptor(taking: clinux_resolve_open(&target))
-    guard socket.isOpen else { return .unrelated }
-    // Answers have up to 512 bytes (RFC 1035 section 2.3.4); 1024 are still allocated on the stack.
-    return withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 1) { buffer in
-      let count = query.write(to: buffer)
-      guard socket.write(UnsafeRawBufferPointer(rebasing: buffer[..<count])) == count else {
-        return .unrelated
-      }
-      let deadline = Clock.boottime().advanced(by: timeout)
-      while wait(for: socket, until: deadline, query.name) {
-        let count = socket.read(into: buffer)
-        if count == -Int(SystemError.EAGAIN.code) { continue }
-        // ECONNREFUSED and the like: no server is listening.
-        if count < 0 { return .unrelated }
-        let message = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-        let answer = NameAnswer.read(message, to: query, into: addresses)
-        if answer != .unrelated { return answer }
-      }
-      return .unrelated
-    }
-  }
-
-  /// Waits for an answer; false after the timeout. Writes a message if the lookup takes long.
-  private mutating func wait(
-    for socket: borrowing FileDescriptor, until deadline: Instant, _ name: UnsafeRawBufferPointer
+  ///   - name: as returned by `ConfigHostName.name`; copied.
+  ///   - settings: `Tunnel.endpointSettings` of the peer.
+  mutating func add(
+    _ name: UnsafeRawBufferPointer, port: UInt16, of publicKey: Key, _ id: PeerID, hop: Int,
+    settings: UInt32, at now: Instant
   ) -> Bool {
-    while true {
-      let now = Clock.boottime()
-      if !isAnnounced, now >= announcement {
-        isAnnounced = true
-        Output.writeLine(to: output) {
-          $0.append("culvert: looking up ")
-          $0.append(name)
-          $0.append("...")
-        }
-      }
-      guard now < deadline else { return false }
-      let next = isAnnounced ? deadline : min(deadline, announcement)
-      let milliseconds = next.since(now) / nanosecondsPerMillisecond + 1
-      let ready = clinux_resolve_wait(socket.raw, Int32(truncatingIfNeeded: milliseconds))
-      if ready != 0 { return ready > 0 }
+    guard count < memory.capacity, name.count <= ConfigHostName.longestByteCount,
+      let source = name.baseAddress
+    else { return false }
+    memory.text(count).copyMemory(from: source, byteCount: name.count)
+    (memory.peers + count).initialize(
+      to: NamedPeer(
+        publicKey: publicKey, id: id, hop: hop, port: port, nameByteCount: name.count,
+        settings: settings, at: now))
+    count += 1
+    settle()
+    return true
+  }
+
+  /// The index of a peer's name; nil if it has none.
+  func find(_ publicKey: Key, hop: Int) -> Int? {
+    for index in 0..<count
+    where memory.peers[index].publicKey == publicKey && memory.peers[index].hop == hop
+      && !memory.peers[index].isForgotten
+    {
+      return index
     }
+    return nil
+  }
+
+  /// A peer was sent an initiation; see `NamedPeer`.
+  mutating func didSendInitiation(_ index: Int, _ initiations: Int, at now: Instant) -> Bool {
+    let suspended = Clock.suspended()
+    if suspended > self.suspended + Resolver.longSuspension { networkChanged(at: now) }
+    self.suspended = suspended
+    let peers = memory.peers
+    let triesNext = peers[index].didSendInitiation(initiations, at: now)
+    settle()
+    return triesNext
+  }
+
+  /// The network has changed: names without an address are looked up soon, and those of silent
+  /// peers at their next initiation. The others are left alone.
+  mutating func networkChanged(at now: Instant) {
+    let peers = memory.peers
+    for index in 0..<count { peers[index].networkChanged(at: now) }
+    settle()
+  }
+
+  // MARK: Lookups
+
+  /// Starts lookups that are due, and gives up answers that are overdue.
+  mutating func run(_ epoll: borrowing Epoll, at now: Instant) {
+    let slots = memory.slots
+    for slot in 0..<Resolver.lookupCount
+    where slots[slot].index >= 0 && slots[slot].lookup.deadline.isDue(at: now) {
+      let step = slots[slot].lookup.didFail(at: now, &entropy)
+      carryOut(step, slot, epoll, at: now)
+    }
+    startDue(epoll, at: now)
+  }
+
+  /// Handles an event of a lookup's socket.
+  mutating func handle(_ slot: Int, _ epoll: borrowing Epoll, at now: Instant) {
+    guard slot >= 0, slot < Resolver.lookupCount, memory.slots[slot].index >= 0 else { return }
+    let step =
+      memory.slots[slot].lookup.isStream
+      ? serveStream(slot, epoll, at: now) : serveDatagrams(slot, at: now)
+    carryOut(step, slot, epoll, at: now)
+    startDue(epoll, at: now)
+  }
+
+  private mutating func startDue(_ epoll: borrowing Epoll, at now: Instant) {
+    let peers = memory.peers
+    while let slot = freeSlot, let index = firstDue(at: now) {
+      peers[index].didStart()
+      start(index, slot, epoll, at: now)
+    }
+    settle()
+  }
+
+  private var freeSlot: Int? {
+    for slot in 0..<Resolver.lookupCount where memory.slots[slot].index < 0 { return slot }
+    return nil
+  }
+
+  /// The name that has been due for longest.
+  private func firstDue(at now: Instant) -> Int? {
+    var first: Int?
+    for index in 0..<count where memory.peers[index].deadline.isDue(at: now) {
+      if let first, memory.peers[first].notBefore <= memory.peers[index].notBefore { continue }
+      first = index
+    }
+    return first
+  }
+
+  private mutating func start(
+    _ index: Int, _ slot: Int, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    let peers = memory.peers
+    let slots = memory.slots
+    var sort = CandidateSort(mark: mark)
+    files.findInHosts(name(index), port: peers[index].port, &sort)
+    if sort.list.count > 0 {
+      peers[index].didFind(sort.list, secondsToLive: 0, at: now, &entropy)
+      return
+    }
+    servers = files.readServers()
+    // Any global address will do, because only the existence of a route matters.
+    let ipv4 = Endpoint(address: IPAddress(ipv4: 0xc000_0201), port: 53)
+    let ipv6 = Endpoint(address: IPAddress(ipv6High: 0x2001_0db8_0000_0000, low: 1), port: 53)
+    let routes = NameLookup.Routes(
+      ipv4: CandidateSort.hasRoute(to: ipv4, mark: mark),
+      ipv6: CandidateSort.hasRoute(to: ipv6, mark: mark))
+    slots[slot].index = index
+    slots[slot].lookup = NameLookup(
+      serverCount: servers.count, firstServer: servers.index(of: goodServer), routes: routes,
+      timeout: timeout)
+    let step = slots[slot].lookup.begin(at: now, &entropy)
+    carryOut(step, slot, epoll, at: now)
+  }
+
+  /// Carries out a step, and those that follow if no query can be sent. Their number is limited by
+  /// `NameLookup`.
+  private mutating func carryOut(
+    _ first: NameLookup.Step, _ slot: Int, _ epoll: borrowing Epoll, at now: Instant
+  ) {
+    let slots = memory.slots
+    var step = first
+    while step == .ask {
+      if ask(slot, epoll) { return }
+      step = slots[slot].lookup.didFail(at: now, &entropy)
+    }
+    if step == .end { finish(slot, at: now) }
+  }
+
+  private mutating func finish(_ slot: Int, at now: Instant) {
+    let slots = memory.slots
+    let peers = memory.peers
+    closeSocket(slot)
+    let index = slots[slot].index
+    slots[slot].index = -1
+    let lookup = slots[slot].lookup
+    if let server = lookup.answeringServer, server < servers.count { goodServer = servers[server] }
+    var sort = CandidateSort(mark: mark)
+    let port = peers[index].port
+    for place in 0..<lookup.ipv6.count {
+      sort.offer(Endpoint(address: lookup.ipv6[place], port: port))
+    }
+    for place in 0..<lookup.ipv4.count {
+      sort.offer(Endpoint(address: lookup.ipv4[place], port: port))
+    }
+    let list = sort.list
+    if list.count > 0 {
+      peers[index].didFind(list, secondsToLive: lookup.secondsToLive, at: now, &entropy)
+    } else {
+      peers[index].didFail(lookup.failure, at: now, &entropy)
+    }
+  }
+
+  /// Computes `deadline`. While all lookups are busy, none can start.
+  private mutating func settle() {
+    var next = Deadline.never
+    var isFree = false
+    for slot in 0..<Resolver.lookupCount {
+      if memory.slots[slot].index < 0 {
+        isFree = true
+      } else {
+        next = min(next, memory.slots[slot].lookup.deadline)
+      }
+    }
+    if isFree {
+      for index in 0..<count { next = min(next, memory.peers[index].deadline) }
+    }
+    deadline = next
+  }
+
+  // MARK: Sockets
+
+  private func closeSocket(_ slot: Int) {
+    let slots = memory.slots
+    Resolver.close(slots[slot].descriptor)
+    slots[slot].descriptor = -1
+  }
+
+  /// Opens a socket to the server and sends the query, or waits for the connection. False if that
+  /// fails.
+  private func ask(_ slot: Int, _ epoll: borrowing Epoll) -> Bool {
+    let slots = memory.slots
+    closeSocket(slot)
+    slots[slot].hasSent = false
+    slots[slot].receivedCount = 0
+    let lookup = slots[slot].lookup
+    // The file may have been read again since the lookup began, and list fewer servers.
+    var target = clinux_datagram(to: servers[lookup.server % max(1, servers.count)])
+    let raw = clinux_resolve_open(&target, mark, lookup.isStream ? 1 : 0)
+    guard raw >= 0 else { return false }
+    slots[slot].descriptor = raw
+    do throws(SystemError) {
+      try epoll.add(
+        raw, lookup.isStream ? .writable : .readable, token: Token.lookup(slot))
+    } catch {
+      return false
+    }
+    return lookup.isStream || send(slot, prefixByteCount: 0)
+  }
+
+  /// Sends the query; over TCP, it follows its length in two bytes (RFC 1035 section 4.2.2).
+  private func send(_ slot: Int, prefixByteCount: Int) -> Bool {
+    let slots = memory.slots
+    let buffer = memory.buffer(slot)
+    let query = slots[slot].lookup.query(name(slots[slot].index))
+    let count = query.write(
+      to: UnsafeMutableRawBufferPointer(rebasing: buffer[prefixByteCount...]))
+    if prefixByteCount > 0 {
+      buffer[0] = UInt8(truncatingIfNeeded: count >> 8)
+      buffer[1] = UInt8(truncatingIfNeeded: count)
+    }
+    let total = prefixByteCount + count
+    slots[slot].hasSent = true
+    return clinux_file_write(slots[slot].descriptor, buffer.baseAddress, total) == total
+  }
+
+  private mutating func serveDatagrams(_ slot: Int, at now: Instant) -> NameLookup.Step {
+    let slots = memory.slots
+    let buffer = memory.buffer(slot)
+    // Enough for one call; epoll reports the rest.
+    for _ in 0..<8 {
+      let count = clinux_file_read(slots[slot].descriptor, buffer.baseAddress, buffer.count)
+      if count == -Int(SystemError.EAGAIN.code) { return .wait }
+      // ECONNREFUSED and the like: no server is listening.
+      if count < 0 { return slots[slot].lookup.didFail(at: now, &entropy) }
+      let step = slots[slot].lookup.didReceive(
+        UnsafeRawBufferPointer(rebasing: buffer[..<count]), for: name(slots[slot].index), at: now,
+        &entropy)
+      if step != .wait { return step }
+    }
+    return .wait
+  }
+
+  private mutating func serveStream(
+    _ slot: Int, _ epoll: borrowing Epoll, at now: Instant
+  ) -> NameLookup.Step {
+    let slots = memory.slots
+    if !slots[slot].hasSent {
+      guard send(slot, prefixByteCount: 2) else {
+        return slots[slot].lookup.didFail(at: now, &entropy)
+      }
+      try? epoll.modify(slots[slot].descriptor, .readable, token: Token.lookup(slot))
+      return .wait
+    }
+    let buffer = memory.buffer(slot)
+    let received = slots[slot].receivedCount
+    let read = clinux_file_read(
+      slots[slot].descriptor, buffer.baseAddress! + received, buffer.count - received)
+    if read == -Int(SystemError.EAGAIN.code) { return .wait }
+    guard read > 0 else { return slots[slot].lookup.didFail(at: now, &entropy) }
+    let total = received + read
+    slots[slot].receivedCount = total
+    guard total >= 2 else { return .wait }
+    let length = Int(buffer[0]) << 8 | Int(buffer[1])
+    let wanted = min(length, buffer.count - 2)
+    guard total - 2 >= wanted else { return .wait }
+    let step = slots[slot].lookup.didReceive(
+      UnsafeRawBufferPointer(rebasing: buffer[2..<(2 + wanted)]), for: name(slots[slot].index),
+      isCut: wanted < length, at: now, &entropy)
+    // There is only one query on this connection.
+    return step == .wait ? slots[slot].lookup.didFail(at: now, &entropy) : step
   }
 }
 
-/// Chooses one of several endpoints: the first with a route, or else the first.
-struct ResolverChoice {
-  private var routed: Endpoint?
-  private var first: Endpoint?
+/// The memory of the resolver, carved from the arena.
+struct ResolverMemory: BitwiseCopyable {
+  let peers: UnsafeMutablePointer<NamedPeer>
+  let slots: UnsafeMutablePointer<Resolver.Slot>
+  /// Number of names.
+  let capacity: Int
+  private let texts: UnsafeMutableRawPointer
+  private let buffers: UnsafeMutableRawPointer
 
-  /// An endpoint with a route was offered, so no other can be better.
-  var isSettled: Bool { routed != nil }
-  var endpoint: Endpoint? { routed ?? first }
+  private static let textByteCount = 256
 
-  /// Ignores unspecified and multicast addresses. Filtering name servers return such addresses for
-  /// blocked names.
+  init(carvingFrom arena: inout Arena, capacity: Int) {
+    self.capacity = capacity
+    // Carved as bytes, because zeroes are no valid value of these types.
+    let peerByteCount = Arena.aligned(capacity * MemoryLayout<NamedPeer>.stride)
+    let slotByteCount = Arena.aligned(Resolver.lookupCount * MemoryLayout<Resolver.Slot>.stride)
+    let textByteCount = capacity * ResolverMemory.textByteCount
+    let base = arena.carveBytes(
+      peerByteCount + slotByteCount + textByteCount
+        + Resolver.lookupCount * Resolver.bufferByteCount, owner: "host names"
+    ).baseAddress!
+    peers = base.assumingMemoryBound(to: NamedPeer.self)
+    slots = (base + peerByteCount).assumingMemoryBound(to: Resolver.Slot.self)
+    texts = base + peerByteCount + slotByteCount
+    buffers = texts + textByteCount
+  }
+
+  func text(_ index: Int) -> UnsafeMutableRawPointer {
+    texts + index * ResolverMemory.textByteCount
+  }
+
+  func buffer(_ slot: Int) -> UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(
+      start: buffers + slot * Resolver.bufferByteCount, count: Resolver.bufferByteCount)
+  }
+}
+
+/// Sorts a name's endpoints into the order in which they are tried: IPv6 and IPv4 in turn, and only
+/// those with a route, unless there are none.
+struct CandidateSort: BitwiseCopyable {
+  private let mark: UInt32
+  private var ipv4 = CandidateList()
+  private var ipv6 = CandidateList()
+  private var unroutedIPv4 = CandidateList()
+  private var unroutedIPv6 = CandidateList()
+
+  init(mark: UInt32) {
+    self.mark = mark
+  }
+
+  /// Ignores addresses that do not belong to a single host.
   mutating func offer(_ endpoint: Endpoint) {
-    var endpoint = endpoint
-    // The IPv6 socket is IPv6-only and could not send to a mapped address.
-    endpoint.address = endpoint.address.unmapped
-    guard !isSettled, !endpoint.address.isUnspecified, !endpoint.address.isMulticast else {
-      return
+    guard !endpoint.address.isUnspecified, !endpoint.address.isMulticast else { return }
+    let isIPv4 = endpoint.address.family == .ipv4
+    if CandidateSort.hasRoute(to: endpoint, mark: mark) {
+      if isIPv4 { ipv4.append(endpoint) } else { ipv6.append(endpoint) }
+    } else {
+      if isIPv4 { unroutedIPv4.append(endpoint) } else { unroutedIPv6.append(endpoint) }
     }
-    if first == nil { first = endpoint }
-    if ResolverChoice.hasRoute(to: endpoint) { routed = endpoint }
+  }
+
+  var list: CandidateList {
+    let routed = CandidateSort.merged(ipv6, ipv4)
+    return routed.count > 0 ? routed : CandidateSort.merged(unroutedIPv6, unroutedIPv4)
+  }
+
+  private static func merged(_ first: CandidateList, _ second: CandidateList) -> CandidateList {
+    var list = CandidateList()
+    for index in 0..<max(first.count, second.count) {
+      if index < first.count { list.append(first[index]) }
+      if index < second.count { list.append(second[index]) }
+    }
+    return list
   }
 
   /// Whether the kernel has a route; nothing is sent.
-  static func hasRoute(to endpoint: Endpoint) -> Bool {
+  static func hasRoute(to endpoint: Endpoint, mark: UInt32) -> Bool {
     var target = clinux_datagram(to: endpoint)
-    return FileDescriptor(taking: clinux_resolve_open(&target)).isOpen
-  }
-}
-
-/// Why a name could not be resolved.
-enum ResolverFailure: Equatable {
-  /// The name does not exist.
-  case noSuchName
-  /// The name exists but has no address.
-  case noAddress
-  /// The addresses do not fit into a datagram.
-  case truncated
-  /// The name servers answered with an error.
-  case refused
-  /// The name servers did not answer, or could not be reached.
-  case noAnswer
-
-  /// What happened and what to do: the text after the name.
-  var text: StaticString {
-    switch self {
-    case .noSuchName: "this host name does not exist; check the spelling"
-    case .noAddress: "this host name has no IP address; check the name"
-    case .truncated:
-      "the name server's answer is too long; use an IP address instead of the host name"
-    case .refused: "the name servers answered with an error; check /etc/resolv.conf"
-    case .noAnswer: "no name server answered; check the network and /etc/resolv.conf"
-    }
-  }
-
-  /// Whether a later attempt may succeed.
-  var isTransient: Bool { self == .refused || self == .noAnswer }
-
-  /// The failure to report after one lookup for each family. "No such name" applies to both
-  /// families. "No address" of one family is the least informative.
-  func combined(with other: ResolverFailure) -> ResolverFailure {
-    if self == .noSuchName || other == .noSuchName { return .noSuchName }
-    return self == .noAddress ? other : self
-  }
-}
-
-/// The number of retries of a lookup, and the pauses before them, as in wg(8): 15 retries, the
-/// first after a second, each pause a fifth longer than the previous one, up to 20 seconds.
-/// WG_ENDPOINT_RESOLUTION_RETRIES sets another number, or "infinity".
-struct ResolverRetries {
-  /// Nil for no limit.
-  private var left: Int?
-  private var milliseconds: Int
-
-  private static let longest = 20_000
-
-  init(count: Int?, firstMilliseconds: Int = 1000) {
-    left = count
-    milliseconds = firstMilliseconds
-  }
-
-  static func fromEnvironment() -> ResolverRetries {
-    if Environment.isSet("WG_ENDPOINT_RESOLUTION_RETRIES", to: "infinity") {
-      return ResolverRetries(count: nil)
-    }
-    return ResolverRetries(count: Environment.integer("WG_ENDPOINT_RESOLUTION_RETRIES") ?? 15)
-  }
-
-  /// Milliseconds to wait before the next attempt; nil if there is none.
-  mutating func next() -> Int? {
-    if let left {
-      guard left > 0 else { return nil }
-      self.left = left - 1
-    }
-    defer { milliseconds = min(ResolverRetries.longest, milliseconds * 6 / 5) }
-    return milliseconds
+    return FileDescriptor(taking: clinux_resolve_open(&target, mark, 0)).isOpen
   }
 }

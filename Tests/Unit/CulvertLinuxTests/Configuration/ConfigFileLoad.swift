@@ -24,9 +24,6 @@ final class ConfigFileLoad {
   private let settingsMemory: UnsafeMutableRawBufferPointer
   /// What the last load printed on standard error.
   private(set) var said = ""
-  var retries = ResolverRetries(count: 0)
-  /// Port of the name servers.
-  var port: UInt16 = 9
 
   init() throws {
     region = try MemoryRegion(byteCount: 4 << 20)
@@ -49,10 +46,10 @@ final class ConfigFileLoad {
   var isWiped: Bool { memory.allSatisfy { $0 == 0 } }
 
   /// The failure message, without the file's directory; nil on success.
-  func load(_ text: String, mode: mode_t = 0o600, hosts: String = "") -> String? {
+  func load(_ text: String, mode: mode_t = 0o600) -> String? {
     withTemporaryDirectory { directory in
       ConfigFileLoad.write(text, to: directory + "/exit.conf", mode)
-      return load(path: directory + "/exit.conf", directory, hosts: hosts)
+      return load(path: directory + "/exit.conf", directory)
     }
   }
 
@@ -68,17 +65,11 @@ final class ConfigFileLoad {
     return withTemporaryDirectory { load(path: "/dev/fd/\(source.raw)", $0) }
   }
 
-  func load(path: String, _ directory: String, hosts: String = "") -> String? {
-    ConfigFileLoad.write(hosts, to: directory + "/hosts", 0o600)
-    ConfigFileLoad.write("nameserver 127.0.0.1\n", to: directory + "/resolv.conf", 0o600)
+  func load(path: String, _ directory: String) -> String? {
     var ends: [Int32] = [0, 0]
     precondition(pipe(&ends) == 0)
     let source = FileDescriptor(taking: ends[0])
-    let failure = path.withCString { path in
-      (directory + "/hosts").withCString { hosts in
-        (directory + "/resolv.conf").withCString { load(path, hosts, $0, to: ends[1]) }
-      }
-    }
+    let failure = path.withCString { load($0, to: ends[1]) }
     close(ends[1])
     var buffer = [UInt8](repeating: 0, count: 65_536)
     let count = buffer.withUnsafeMutableBytes { source.read(into: $0) }
@@ -87,15 +78,8 @@ final class ConfigFileLoad {
     return failure.map { ConfigFileLoad.plain($0, directory) }
   }
 
-  private func load(
-    _ path: UnsafePointer<CChar>, _ hosts: UnsafePointer<CChar>,
-    _ configuration: UnsafePointer<CChar>, to output: Int32
-  ) -> String? {
-    let resolver = Resolver(
-      hosts: hosts, configuration: configuration, port: port, timeoutMilliseconds: 50,
-      output: output)
-    var file = ConfigFile(
-      path, memory: memory, resolver: resolver, retries: retries, output: output)
+  private func load(_ path: UnsafePointer<CChar>, to output: Int32) -> String? {
+    let file = ConfigFile(path, memory: memory, output: output)
     do throws(ConfigFailure) {
       try file.load(into: &tunnel, &settings, at: Instant(nanoseconds: 1))
       return nil

@@ -196,7 +196,7 @@ extension LinuxTests {
       let twice =
         Self.interface + peer("AllowedIPs = 10.0.0.0/8\nEndpoint = a:1\nPersistentKeepalive = 5")
         + peer("", Self.second) + peer("AllowedIPs = 11.0.0.0/8\nEndpoint = 192.0.2.1:2")
-      #expect(load.load(twice, hosts: "127.0.0.1 a") == nil)
+      #expect(load.load(twice) == nil)
       #expect(load.peers() == ["222 - 0 0 ", "232 192.0.2.1:2 5 0 11.0.0.0/8"])
       #expect(
         load.load(Self.interface + peer("AllowedIPs = +1.0.0.0/8, -1.0.0.0/8,+2.0.0.0/8")) == nil)
@@ -208,28 +208,17 @@ extension LinuxTests {
 
     // MARK: Host names
 
-    @Test func namesAreLookedUp() throws {
+    /// Loading a file needs no name server: the names are left to the resolver.
+    @Test func R44_namesAreKeptWithTheirPeers() throws {
       let load = try ConfigFileLoad()
-      let server = NameServer([
-        { question in
-          [
-            question.answer(
-              question.type == 28 ? [] : [NameMessage.record(type: 1, [127, 0, 0, 9])])
-          ]
-        }
-      ])
-      defer { server.end() }
-      load.port = server.port
       let file =
-        Self.interface + peer("Endpoint = from-hosts:1\nPersistentKeepalive = 7")
+        Self.interface + peer("Endpoint = first.example:1\nPersistentKeepalive = 7")
         + peer("Endpoint = VPN.Example.org.:65535", Self.second)
-      #expect(load.load(file, hosts: "127.0.0.3 from-hosts") == nil)
+      #expect(load.load(file) == nil)
       #expect(load.said == "")
-      #expect(
-        load.peers() == ["222 127.0.0.9:65535 0 0 ", "232 127.0.0.3:1 7 0 "])
-      #expect(server.questions.last?.name == "VPN.Example.org")
+      #expect(load.peers() == ["222 - 0 0 ", "232 - 7 0 "])
       let names = load.settings.names.map { String(decoding: $0.name, as: UTF8.self) }
-      #expect(names == ["from-hosts", "VPN.Example.org"])
+      #expect(names == ["first.example", "VPN.Example.org"])
       #expect(load.settings.names.map(\.port) == [1, 65_535])
       #expect(
         load.settings.names.map(\.publicKey)
@@ -237,57 +226,17 @@ extension LinuxTests {
       #expect(load.isWiped)
     }
 
-    @Test func aNameThatIsNotFoundEndsTheStart() throws {
-      let load = try ConfigFileLoad()
-      let server = NameServer([{ [$0.answer([], flags: 0x8183)] }])
-      defer { server.end() }
-      load.port = server.port
-      load.retries = ResolverRetries(count: 3, firstMilliseconds: 1)
-      let failure = load.load(Self.interface + peer("AllowedIPs = ::/0\nEndpoint = a.example:1"))
-      #expect(
-        failure == "exit.conf:6: 'a.example': this host name does not exist; check the spelling")
-      #expect(load.peers().isEmpty && load.privateKey.isEmpty && load.isWiped)
-      // There are no retries: a name that does not exist will not exist later either.
-      #expect(server.questions.count == 2 && load.said == "")
-    }
-
-    @Test func aServerThatDoesNotAnswerIsAskedAgain() throws {
-      let load = try ConfigFileLoad()
-      let server = NameServer([
-        { question in
-          // Both families, three times each: at the first load, and at the first try of the second
-          // load.
-          question.number < 12
-            ? [question.answer([], flags: 0x8182)]
-            : [question.answer([NameMessage.record(type: 1, [127, 0, 0, 9])])]
-        }
-      ])
-      defer { server.end() }
-      load.port = server.port
-      let file = Self.interface + peer("Endpoint = a.example:1")
-      let refused =
-        "exit.conf:5: 'a.example': the name servers answered with an error; check /etc/resolv.conf"
-      #expect(load.load(file) == refused)
-      #expect(load.said == "" && server.questions.count == 6)
-      load.retries = ResolverRetries(count: 2, firstMilliseconds: 1)
-      #expect(load.load(file) == nil)
-      #expect(load.said == "culvert: \(refused); retrying in 0 s\n")
-      #expect(load.peers() == ["232 127.0.0.9:1 0 0 "])
-    }
-
     @Test func moreNamesThanThereIsRoomFor() throws {
       let load = try ConfigFileLoad()
       let names = (0..<17).map { peer("Endpoint = n\($0):1") }
-      let hosts = (0..<17).map { "127.0.1.\($0) n\($0)\n" }.joined()
       #expect(load.load(Self.interface + peer("", Self.second)) == nil)
       #expect(
-        load.load(Self.interface + names.joined(), hosts: hosts)
+        load.load(Self.interface + names.joined())
           == "exit.conf:53: too many endpoints with host names; the maximum is 16, "
           + "use IP addresses for the others")
       #expect(load.peers() == ["222 - 0 0 "])
-      #expect(load.load(Self.interface + names.dropLast().joined(), hosts: hosts) == nil)
-      // The last one counts, and only that one is looked up again.
-      #expect(load.peers().last == "232 127.0.1.15:1 0 0 ")
+      #expect(load.load(Self.interface + names.dropLast().joined()) == nil)
+      // The last one counts, and only that one is looked up.
       #expect(load.settings.names.count == 16)
       #expect(load.settings.names.filter { !$0.publicKey.isZero }.count == 1)
     }
@@ -303,7 +252,7 @@ extension LinuxTests {
           return String(decoding: writer.written, as: UTF8.self)
         }
       }
-      #expect(load.load(Self.interface + peer("Endpoint = a:1", text), hosts: "127.0.0.1 a") == nil)
+      #expect(load.load(Self.interface + peer("Endpoint = a:1", text)) == nil)
       #expect(load.peers().isEmpty)
     }
   }

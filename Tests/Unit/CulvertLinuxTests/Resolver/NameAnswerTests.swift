@@ -16,7 +16,8 @@ import Testing
 
   /// The result, and the addresses that were written.
   private func read(
-    _ message: [UInt8], name: String = name, _ family: IPAddress.Family = .ipv4
+    _ message: [UInt8], name: String = name, _ family: IPAddress.Family = .ipv4,
+    isCut: Bool = false
   ) -> (answer: NameAnswer, addresses: [IPAddress]) {
     query(name, family) { query in
       let table = UnsafeMutableBufferPointer<IPAddress>.allocate(capacity: NameAnswer.capacity)
@@ -28,7 +29,9 @@ import Testing
         table.deallocate()
         copy.deallocate()
       }
-      let answer = NameAnswer.read(UnsafeRawBufferPointer(copy), to: query, into: table)
+      var life = UInt32.max
+      let answer = NameAnswer.read(
+        UnsafeRawBufferPointer(copy), to: query, into: table, &life, isCut: isCut)
       guard case .addresses(let count) = answer else { return (answer, []) }
       return (answer, Array(table[..<count]))
     }
@@ -44,16 +47,49 @@ import Testing
 
   private func answer(_ answers: [[UInt8]]) -> NameAnswer { read(message(answers).bytes).answer }
 
+  @Test func R62_aCutAnswerWithAnAddressIsUsed() {
+    let own = NameMessage.record(type: 1, [192, 0, 2, 1])
+    let alias = NameMessage.record(type: 5, NameMessage.name("b.example.net"))
+    #expect(read(message([own], flags: 0x8380).bytes).answer == .addresses(1))
+    #expect(read(message([alias], flags: 0x8380).bytes).answer == .truncated)
+    // The last record may be half there, in a cut answer only.
+    let half = Array(message([own, own], flags: 0x8380).bytes.dropLast(3))
+    #expect(read(half).addresses == [IPAddress(ipv4: 0xc000_0201)])
+    let whole = Array(message([own, own]).bytes.dropLast(3))
+    #expect(read(whole).answer == .malformed)
+    #expect(read(whole, isCut: true).answer == .addresses(1))
+  }
+
+  @Test func R45_theShortestLifetimeCounts() {
+    var life = UInt32.max
+    let records = [
+      NameMessage.record(type: 5, NameMessage.name("b.example.net"), life: 300),
+      NameMessage.record(NameMessage.name("other.example"), type: 1, [1, 2, 3, 4], life: 1),
+      NameMessage.record(NameMessage.name("b.example.net"), type: 1, [1, 2, 3, 4], life: 70),
+    ]
+    let table = UnsafeMutableBufferPointer<IPAddress>.allocate(capacity: NameAnswer.capacity)
+    table.initialize(repeating: IPAddress(ipv4: 0))
+    defer { table.deallocate() }
+    let answer = query { query in
+      message(records).bytes.withUnsafeBytes {
+        NameAnswer.read($0, to: query, into: table, &life)
+      }
+    }
+    #expect(answer == .addresses(1) && life == 70)
+  }
+
   @Test func theQueryIsAsTheStandardHasIt() {
     for (family, type) in [(IPAddress.Family.ipv4, UInt8(1)), (.ipv6, 28)] {
       var buffer = [UInt8](repeating: 0xee, count: NameQuery.longestByteCount)
       let count = query("a.example", family) { query in
         buffer.withUnsafeMutableBytes { query.write(to: $0) }
       }
-      var expected: [UInt8] = [0xbe, 0xef, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+      var expected: [UInt8] = [0xbe, 0xef, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
       expected += [1, 0x61, 7]
       expected += bytes("example")
       expected += [0, 0, type, 0, 1]
+      // EDNS0: the root, OPT, 1232 bytes, nothing else.
+      expected += [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]
       #expect(Array(buffer[..<count]) == expected)
     }
     let longest = String(repeating: "a.", count: 126) + "a"
@@ -139,7 +175,7 @@ import Testing
       #expect(
         read(message([own], flags: 0x8180 | code).bytes).answer == .refused(code: UInt8(code)))
     }
-    #expect(read(message([own], flags: 0x8380).bytes).answer == .truncated)
+    #expect(read(message([], flags: 0x8380).bytes).answer == .truncated)
     // Neither authority nor recursion: a referral.
     var referral = message([], flags: 0x8100)
     referral.authorityCount = 2

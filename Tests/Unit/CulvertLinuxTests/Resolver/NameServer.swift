@@ -15,6 +15,11 @@ final class NameServer: @unchecked Sendable {
     var port: UInt16
     /// Counted from 0 over all servers.
     var number: Int
+    /// The server that was asked, counted from 0.
+    var server: Int
+    /// Whether the query has additional records.
+    var hasEDNS: Bool
+    var isStream: Bool
 
     /// An answer with records for the question's name.
     func answer(_ records: [[UInt8]], flags: UInt16 = 0x8180) -> [UInt8] {
@@ -27,6 +32,9 @@ final class NameServer: @unchecked Sendable {
 
   let port: UInt16
   private let sockets: [Int32]
+  /// Listening over TCP, at the first server's address; -1 for none.
+  private let listener: Int32
+  private let stream: Script?
   private let scripts: [Script]
   private var thread = pthread_t()
   private var stop: [Int32] = [0, 0]
@@ -34,8 +42,11 @@ final class NameServer: @unchecked Sendable {
   private var seen: [Question] = []
 
   /// One server at 127.0.0.1, one at 127.0.0.2, and so on.
-  init(_ scripts: [Script]) {
+  ///
+  /// - Parameter stream: what the first one sends back over TCP, if it listens there.
+  init(_ scripts: [Script], stream: Script? = nil) {
     self.scripts = scripts
+    self.stream = stream
     var sockets: [Int32] = []
     var port: UInt16 = 0
     for index in scripts.indices {
@@ -53,6 +64,7 @@ final class NameServer: @unchecked Sendable {
     }
     self.sockets = sockets
     self.port = port
+    listener = stream == nil ? -1 : NameServer.listen(port)
     pthread_mutex_init(&mutex, nil)
     precondition(pipe(&stop) == 0)
     let context = Unmanaged.passUnretained(self).toOpaque()
@@ -70,6 +82,7 @@ final class NameServer: @unchecked Sendable {
     pthread_join(thread, nil)
     close(stop[0])
     for socket in sockets { close(socket) }
+    if listener >= 0 { close(listener) }
     pthread_mutex_destroy(&mutex)
   }
 
@@ -91,10 +104,13 @@ final class NameServer: @unchecked Sendable {
   private func serve() {
     while true {
       var ready = sockets.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+      // Negative descriptors are ignored.
+      ready.append(pollfd(fd: listener, events: Int16(POLLIN), revents: 0))
       ready.append(pollfd(fd: stop[0], events: Int16(POLLIN), revents: 0))
       poll(&ready, nfds_t(ready.count), -1)
       if ready.last!.revents != 0 { return }
       for index in sockets.indices where ready[index].revents != 0 { answer(index) }
+      if ready[sockets.count].revents != 0 { answerStream() }
     }
   }
 
@@ -108,6 +124,49 @@ final class NameServer: @unchecked Sendable {
       }
     }
     guard count > 16 else { return }
+    let question = read(buffer, UInt16(bigEndian: sender.sin_port), index)
+    for datagram in scripts[index](question) {
+      withUnsafePointer(to: &sender) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          _ = sendto(sockets[index], datagram, datagram.count, 0, $0, length)
+        }
+      }
+    }
+  }
+
+  private static func listen(_ port: UInt16) -> Int32 {
+    let tcp = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var yes: Int32 = 1
+    setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &yes, 4)
+    var local = address(0x7f00_0001, port)
+    withUnsafePointer(to: &local) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        precondition(bind(tcp, $0, 16) == 0)
+      }
+    }
+    precondition(Glibc.listen(tcp, 8) == 0)
+    return tcp
+  }
+
+  /// Serves one connection: the query, and the answer in two pieces.
+  private func answerStream() {
+    let tcp = accept(listener, nil, nil)
+    defer { close(tcp) }
+    var buffer = [UInt8](repeating: 0, count: 2048)
+    guard let stream, recv(tcp, &buffer, buffer.count, 0) > 18 else { return }
+    let question = read(Array(buffer[2...]), 0, 0, isStream: true)
+    for message in stream(question) {
+      let bytes = NameMessage.word(UInt16(message.count)) + message
+      let half = bytes.count / 2
+      bytes.withUnsafeBytes { _ = send(tcp, $0.baseAddress!, half, 0) }
+      usleep(2000)
+      bytes.withUnsafeBytes { _ = send(tcp, $0.baseAddress! + half, bytes.count - half, 0) }
+    }
+  }
+
+  private func read(
+    _ buffer: [UInt8], _ port: UInt16, _ server: Int, isStream: Bool = false
+  ) -> Question {
     var name: [String] = []
     var position = 12
     while buffer[position] != 0 {
@@ -118,17 +177,12 @@ final class NameServer: @unchecked Sendable {
     pthread_mutex_lock(&mutex)
     let question = Question(
       id: UInt16(buffer[0]) << 8 | UInt16(buffer[1]), name: name.joined(separator: "."),
-      type: UInt16(buffer[position + 2]), bytes: Array(buffer[12..<count]),
-      port: UInt16(bigEndian: sender.sin_port), number: seen.count)
+      type: UInt16(buffer[position + 2]), bytes: Array(buffer[12..<(position + 5)]), port: port,
+      number: seen.count, server: server, hasEDNS: buffer[11] > 0,
+      isStream: isStream)
     seen.append(question)
     pthread_mutex_unlock(&mutex)
-    for datagram in scripts[index](question) {
-      withUnsafePointer(to: &sender) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-          _ = sendto(sockets[index], datagram, datagram.count, 0, $0, length)
-        }
-      }
-    }
+    return question
   }
 }
 
@@ -168,9 +222,9 @@ struct NameMessage {
 
   static func record(
     _ owner: [UInt8] = pointerToQuestion, type: UInt16, kind: UInt16 = 1, _ data: [UInt8],
-    byteCount: Int? = nil
+    byteCount: Int? = nil, life: UInt16 = 60
   ) -> [UInt8] {
-    owner + word(type) + word(kind) + [0, 0, 0, 60]
+    owner + word(type) + word(kind) + [0, 0] + word(life)
       + word(UInt16(byteCount ?? data.count)) + data
   }
 }
