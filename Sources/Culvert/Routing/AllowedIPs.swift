@@ -18,8 +18,6 @@ struct AllowedIPs: ~Copyable {
   let capacity: Int
   /// The number of prefixes in the table, staged ones included.
   private(set) var count = 0
-  /// Changes whenever the result of `route` or of a listing may have changed.
-  private(set) var revision: UInt32 = 0
 
   private var rootIPv4: UInt32 = 0
   private var rootIPv6: UInt32 = 0
@@ -47,7 +45,6 @@ struct AllowedIPs: ~Copyable {
     firsts.initialize(repeating: 0)
     lasts.initialize(repeating: 0)
     count = 0
-    revision = 0
     rootIPv4 = 0
     rootIPv6 = 0
     firstFree = 0
@@ -137,7 +134,6 @@ struct AllowedIPs: ~Copyable {
     links[index].next = 0
     if last == 0 { firsts[slot] = index } else { links[last].next = index }
     lasts[slot] = index
-    revision &+= 1
   }
 
   /// Removes a node from its owner, if it has one. The node stays in the trie.
@@ -150,7 +146,6 @@ struct AllowedIPs: ~Copyable {
     nodes[index].peer = AllowedIPNode.nobody
     links[index].next = 0
     links[index].previous = 0
-    revision &+= 1
   }
 
   func slot(of peer: UInt32) -> Int {
@@ -370,7 +365,7 @@ extension UnsafeMutablePointer {
 /// Lists one peer's allowed IPs, in the order they were added.
 extension AllowedIPs {
   /// A position in a listing, which may be kept while the listing waits for a slow reader. If the
-  /// table changes meanwhile (see `revision`), the listing may end early or repeat a prefix, but it
+  /// table changes meanwhile, the listing may end early or repeat a prefix, but it
   /// is still safe.
   struct Cursor: BitwiseCopyable {
     fileprivate var node: UInt32

@@ -14,6 +14,10 @@ struct Peer: BitwiseCopyable {
   /// and the kernel refused to send them as segments of one buffer.
   var segmentLimit: UInt16 = .max
 
+  /// Our datagrams to the peer were routed back into the tunnel. A handshake that completes, or
+  /// another endpoint, ends this.
+  var isLooping = false
+
   /// Bytes of complete WireGuard messages, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
   var sentByteCount: UInt64 = 0
@@ -49,6 +53,7 @@ struct Peer: BitwiseCopyable {
     self.path = path
     guard before?.endpoint != path.endpoint else { return false }
     segmentLimit = .max
+    isLooping = false
     return before?.endpoint.address != path.endpoint.address
   }
 }

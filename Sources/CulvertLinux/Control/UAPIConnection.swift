@@ -158,7 +158,7 @@ struct UAPIConnection: ~Copyable {
     _ setting: DeviceSetting, _ interface: inout Interface, at now: Instant
   ) {
     switch setting {
-    case .privateKey: parser.withSecret { interface.tunnel.setPrivateKey($0) }
+    case .privateKey: parser.withSecret { interface.tunnel.setPrivateKey($0, at: now) }
     case .listenPort(let port):
       do throws(SystemError) { try interface.setListenPort(port) } catch {
         interface.report(error, "cannot set the listen port", at: now)
