@@ -70,8 +70,8 @@ extension Tunnel {
 
   // MARK: Loops
 
-  /// Whether a packet to the endpoint of `peer` is a datagram of this tunnel to that peer, which the
-  /// routing table has led back into the tunnel (R66). The receiver or sender index is compared, so
+  /// Whether a packet to the endpoint of `peer` is a datagram of this tunnel to that peer, which
+  /// the routing table has led back into the tunnel (R66). The receiver or sender index is compared, so
   /// that another host's WireGuard may use the same endpoint through this tunnel.
   private func isOwnDatagram(
     _ packet: UnsafeMutableRawPointer, _ inner: InnerPacket, to peer: borrowing Peer, port: UInt16
@@ -183,8 +183,8 @@ extension Tunnel {
   // MARK: Staging slots
 
   /// Frees slots, if the pool has fewer than `needed`, by dropping the oldest packets of the peers
-  /// that hold the most. Otherwise a few silent peers could keep all slots (R52). Each round drops a
-  /// packet, so there are at most `needed` rounds.
+  /// that hold the most. Otherwise a few silent peers could keep all slots (R52). Each round drops
+  /// a packet, so there are at most `needed` rounds.
   private mutating func makeStagingRoom(for needed: Int, _ peer: inout Peer) {
     guard needed <= limits.stagingSlots else { return }
     let peers = peers

@@ -47,7 +47,9 @@ final class TunnelNode {
       hop.tunnel.start(entropy: .seeded(seed))
       var generator = SeededGenerator(seed: seed ^ 0x6b65_7973)
       keys.append(generator.bytes(WireGuard.keyByteCount))
-      keys[index].withUnsafeBytes { hop.tunnel.setPrivateKey($0.baseAddress!, at: .init(nanoseconds: 0)) }
+      keys[index].withUnsafeBytes {
+        hop.tunnel.setPrivateKey($0.baseAddress!, at: Instant(nanoseconds: 0))
+      }
       hop.tunnel.setUp(isUp, at: Instant(nanoseconds: 0))
     }
     for (index, hop) in end.hops.dropLast().enumerated() {
