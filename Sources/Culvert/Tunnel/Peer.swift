@@ -21,6 +21,10 @@ struct Peer: BitwiseCopyable {
   /// When they are tried again, in whole seconds of the clock.
   private var segmentRetry: UInt32 = 0
 
+  /// Our datagrams to the peer were routed back into the tunnel. A handshake that completes, or
+  /// another endpoint, ends this.
+  var isLooping = false
+
   /// Bytes of complete WireGuard messages, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
   var sentByteCount: UInt64 = 0
@@ -59,6 +63,7 @@ struct Peer: BitwiseCopyable {
       return false
     }
     forgetSegmentLimit()
+    isLooping = false
     return before?.endpoint.address != path.endpoint.address
   }
 

@@ -12,8 +12,9 @@ extension Tunnel {
   }
 
   /// Sets the private key from 32 bytes; all zeros remove it. All sessions stop sending, and a peer
-  /// that has the device's own public key is removed.
-  public mutating func setPrivateKey(_ key: UnsafeRawPointer) {
+  /// that has the device's own public key is removed. Peers with staged packets or a persistent
+  /// keepalive start a handshake at once, since a client may set the key last (R59).
+  public mutating func setPrivateKey(_ key: UnsafeRawPointer, at now: Instant) {
     if isOwnPrivateKey(key) { return }
     identity.set(key)
     cookieChecker.deriveKeys(publicKey: identity.publicKey)
@@ -26,6 +27,7 @@ extension Tunnel {
       resetHandshake(&peers[id])
       peers[id].keypairs.stopSending()
       peers[id].timers.forgetInitiation()
+      if identity.isSet { peerIsConfigured(id, at: now) }
       next = peerTable.peer(after: id)
     }
     noise.wipe()
@@ -64,7 +66,7 @@ extension Tunnel {
         }
         reschedule(&peers[id])
       } else {
-        peers[id].staged.dropAll(from: stagingPool)
+        dropStaged(of: &peers[id])
         peers[id].timers.stop()
         schedule.remove(id.index)
         initiations.remove(id.index)
@@ -104,7 +106,7 @@ extension Tunnel {
     guard peerTable.contains(id) else { return }
     let peers = peers
     allowedIPs.removeAll(peer: id.index)
-    peers[id].staged.dropAll(from: stagingPool)
+    dropStaged(of: &peers[id])
     schedule.remove(id.index)
     initiations.remove(id.index)
     resetHandshake(&peers[id])
@@ -183,7 +185,7 @@ extension Tunnel {
       peers[id].timers.wantFlush(at: now)
       reschedule(&peers[id])
     } else if peers[id].timers.persistentKeepaliveInterval > 0, peers[id].path != nil,
-      !peers[id].keypairs.current.exists
+      !peers[id].keypairs.current.canSend(at: now)
     {
       startKeepalives(to: &peers[id], at: now)
     }

@@ -324,6 +324,8 @@ extension Tunnel {
     if peer.timers.retransmitHandshake.isSet {
       peer.timers.initiationOverruled(
         at: now, delay: entropy.below(Policy.overruledInitiationDelay))
+    } else {
+      peer.timers.responseSent(at: now)
     }
     planMessage(&batch, byteCount: WireGuard.responseByteCount, to: peer.id, path: path)
     events.append(.responseSent, remoteStatic)
@@ -356,6 +358,7 @@ extension Tunnel {
     events.append(.responseReceived, peer.publicKey)
     indices.setKind(IndexKind.keypair.rawValue, of: index)
     peer.lastHandshake = now
+    peer.isLooping = false
     peer.timers.anyAuthenticatedPacketReceived()
     peer.timers.anyAuthenticatedPacketTraversal(at: now)
     peer.timers.handshakeCompleted()

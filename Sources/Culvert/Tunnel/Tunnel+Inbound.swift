@@ -115,9 +115,7 @@ extension Tunnel {
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard allowedIPs.route(inner.source) == peer.id.index else { return .sourceNotAllowed }
     if arrival.trafficClass & ECN.mask != 0 {
-      guard
-        let mark = ECN.combine(inner: inner.trafficClass, outer: arrival.trafficClass)
-      else { return .brokenCongestionMark }
+      let mark = ECN.combine(inner: inner.trafficClass, outer: arrival.trafficClass)
       inner.setECN(mark, at: text, byteCount: byteCount)
     }
     packet.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
@@ -129,6 +127,7 @@ extension Tunnel {
   private mutating func confirmSession(_ peer: inout Peer, at now: Instant) {
     freeIndex(peer.keypairs.confirmNext())
     peer.lastHandshake = now
+    peer.isLooping = false
     peer.timers.handshakeCompleted()
     if !peer.staged.isEmpty { peer.timers.wantFlush(at: now) }
   }

@@ -87,6 +87,10 @@ extension Tunnel {
       forgetSource(of: &peer)
       peer.timers.newHandshakeExpired(at: now)
     }
+    if peer.timers.postponedInitiation.isDue(at: now) {
+      peer.timers.postponedInitiationExpired()
+      if !peer.staged.isEmpty { requestSession(with: &peer, at: now) }
+    }
     if peer.timers.sendKeepalive.isDue(at: now) { peer.timers.keepaliveExpired(at: now) }
     if peer.timers.persistentKeepalive.isDue(at: now) {
       peer.timers.persistentKeepaliveExpired(at: now)
@@ -119,6 +123,7 @@ extension Tunnel {
   mutating func answerStaged(
     of peer: inout Peer, _ batch: inout OutboundBatch, at now: Instant
   ) {
+    defer { noteStaged(peer) }
     while let byteCount = peer.staged.oldestByteCount(in: stagingPool) {
       counters.add(.peerUnreachable)
       guard byteCount > 0, let room = batch.room(for: byteCount) else {
@@ -161,14 +166,15 @@ extension Tunnel {
   private mutating func planStaged(
     of peer: inout Peer, in batch: inout OutboundBatch, at now: Instant
   ) {
+    defer { noteStaged(peer) }
     while let byteCount = peer.staged.oldestByteCount(in: stagingPool) {
       guard peer.path != nil else {
-        peer.staged.dropAll(from: stagingPool)
+        dropStaged(of: &peer)
         break
       }
       guard peer.keypairs.current.canSend(at: now) else {
         peer.timers.clearFlushWish()
-        peer.timers.wantInitiation(at: now)
+        requestSession(with: &peer, at: now)
         return
       }
       guard let room = batch.room(for: byteCount) else { return }

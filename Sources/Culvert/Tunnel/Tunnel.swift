@@ -27,6 +27,7 @@ public struct Tunnel: ~Copyable {
   var rateLimiter: RateLimiter
   var timestamps: TimestampSource
   let stagingPool: BufferPool
+  var stagingShares: StagingShares
   let handshakePool: BufferPool
   var handshakeRing: SlotRing
   var preferredRing: SlotRing
@@ -85,6 +86,7 @@ public struct Tunnel: ~Copyable {
     stagingPool = BufferPool(
       carvingFrom: &arena, slots: limits.stagingSlots,
       slotByteCount: Limits.stagingSlotByteCount, owner: "staged packets")
+    stagingShares = StagingShares(carvingFrom: &arena, limits: limits)
     // A separate pool, so that staged packets cannot exhaust the slots for handshake messages.
     handshakePool = BufferPool(
       carvingFrom: &arena, slots: limits.handshakeRing,
@@ -111,6 +113,7 @@ public struct Tunnel: ~Copyable {
     allowedIPs.prepare()
     rateLimiter.prepare(seed: self.entropy.uint64())
     stagingPool.prepare()
+    stagingShares.prepare()
     handshakePool.prepare()
   }
 

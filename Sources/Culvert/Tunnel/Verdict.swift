@@ -5,12 +5,14 @@ public enum Verdict: UInt8, CountedVerdict {
   case sent
   /// Waiting for a handshake to finish.
   case staged
-  /// Dropped to make room for newer packets, or because no staging slots were free.
+  /// Dropped to make room for newer packets, of this or another peer, or with its peer.
   case droppedFromStaging
   /// Not an IP packet, or its lengths are inconsistent.
   case malformedInner
   case noPeerForDestination
   case noEndpoint
+  /// One of our own datagrams, which the routing table led back into the tunnel (R66).
+  case routingLoop
   /// Exceeds `Limits.maximumMTU`.
   case tooLarge
   /// The kernel refused to send it.
@@ -37,8 +39,6 @@ public enum Verdict: UInt8, CountedVerdict {
   case replayed
   /// The inner source address is not in the allowed IPs of the peer (R2).
   case sourceNotAllowed
-  /// The inner packet is Not-ECT and the outer one CE: RFC 6040 requires dropping it.
-  case brokenCongestionMark
   /// The peer was removed between `accept` and `deliver`.
   case peerRemoved
   case writeFailed
@@ -75,6 +75,7 @@ public enum Verdict: UInt8, CountedVerdict {
     case .malformedInner: "malformed-inner"
     case .noPeerForDestination: "no-peer-for-destination"
     case .noEndpoint: "no-endpoint"
+    case .routingLoop: "routing-loop"
     case .tooLarge: "too-large"
     case .sendFailed: "send-failed"
     case .peerUnreachable: "peer-unreachable"
@@ -89,7 +90,6 @@ public enum Verdict: UInt8, CountedVerdict {
     case .badTag: "bad-tag"
     case .replayed: "replayed"
     case .sourceNotAllowed: "source-not-allowed"
-    case .brokenCongestionMark: "broken-congestion-mark"
     case .peerRemoved: "peer-removed"
     case .writeFailed: "write-failed"
     case .badMAC: "bad-mac"

@@ -158,8 +158,8 @@ extension DoorWorld {
     case 1: near.tunnel.setUp(true, at: now)
     case 2:
       let key = choices.below(2) == 0 ? DoorWorld.nearKey : Key.zero
-      near.tunnel.setPrivateKey(bytes(of: key))
-    case 3: near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey))
+      near.tunnel.setPrivateKey(bytes(of: key), at: now)
+    case 3: near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey), at: now)
     case 4: near.tunnel.removeAllPeers()
     case 5, 6:
       let id = near.tunnel.findPeer(publicKey(choices.below(DoorWorld.peerKinds)))

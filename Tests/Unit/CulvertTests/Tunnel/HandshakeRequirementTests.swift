@@ -81,6 +81,37 @@ import Testing
     #expect(pair.b.count(.cookieDemanded) == 12)
   }
 
+  /// The kernel's WireGuard sets `last_sent_handshake` for responses too.
+  @Test func R51_noInitiationFollowsOurResponse() throws {
+    let pair = try TunnelPair()
+    pair.carryToB([try #require(pair.initiationFromA())])
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [2])
+    // The response is lost. b has a packet for a, but no session that it may use.
+    #expect(pair.b.send([pair.packetFromB()], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
+    pair.skip(WireGuard.rekeyTimeout - 1)
+    #expect(pair.b.send([pair.packetFromB()], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
+    pair.skip(1)
+    #expect(pair.b.send([pair.packetFromB()], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
+  }
+
+  /// Although nothing else is sent, the packet does not wait for ever.
+  @Test func R51_aPacketStagedAfterOurResponseHasATimer() throws {
+    let pair = try TunnelPair()
+    pair.carryToB([try #require(pair.initiationFromA())])
+    _ = pair.b.settle(at: pair.now, wall: pair.wall)
+    pair.b.send([pair.packetFromB()], at: pair.now)
+    _ = pair.b.settle(at: pair.now, wall: pair.wall)
+    let due = try #require(pair.b.nextDeadline(at: pair.now).instant).since(pair.now)
+    // The initiator may retry first.
+    expect(due >= WireGuard.rekeyTimeout)
+    expect(due <= WireGuard.rekeyTimeout + Policy.overruledInitiationDelay)
+    pair.skip(due)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
+  }
+
   @Test func R6_receiverIndicesAreRandomUniqueAnd32Bit() throws {
     let pair = try TunnelPair()
     var indices: [UInt32] = []
