@@ -20,6 +20,8 @@ public struct Tunnel: ~Copyable {
   var indices: IndexTable
   var allowedIPs: AllowedIPs
   var schedule: Schedule
+  /// Peers whose local address the shell must check (R40).
+  var sourceDoubts = SourceDoubts()
   var cookieChecker: CookieChecker
   var rateLimiter: RateLimiter
   var timestamps: TimestampSource
@@ -124,7 +126,9 @@ public struct Tunnel: ~Copyable {
 
   /// Changes the path to a peer.
   mutating func move(_ peer: inout Peer, to path: Path) {
+    let wasUnchecked = peer.isSourceUnchecked
     if peer.move(to: path) { endpointChanges &+= 1 }
+    if peer.isSourceUnchecked, !wasUnchecked { sourceDoubts.add(peer.id.index) }
   }
 
   /// Whether the peer that `InboundBatch.sender` returned still exists.
