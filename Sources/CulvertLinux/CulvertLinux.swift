@@ -56,6 +56,8 @@
 //                                                   peer's through ConfigFile/PeerSection
 //     Devices/Netlink        next                   MTU, up and down, name, namespace; then
 //                                                   Hops/Interface apply
+//     Devices/NetworkNews    read                   links, addresses, routes, rules; then
+//                                                   Loop/EventLoop networkChanged, checkSources
 //     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward
 //     Events/Signals         next                   end, or counters
 //
