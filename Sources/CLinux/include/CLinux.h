@@ -270,6 +270,20 @@ struct clinux_datagram;
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
 
+/// 1 if datagrams to `target` with its source address and this mark leave by its `interface`, or
+/// stay on this host; 0 if they leave by another one, or if the source is not an address of this
+/// host. -ENETUNREACH and others if there is no route.
+int clinux_link_leaves_by(const struct clinux_datagram *target, uint32_t mark);
+
+/// A route netlink socket, in this thread's own namespace, that reports changes of links,
+/// addresses, routes and rules.
+int clinux_news_open(void);
+/// Reads one datagram. 1 if datagrams may now leave another way, also if messages were lost; 0 if
+/// it reports only the interface `skipped_index` or nothing of interest; -EAGAIN if there is none.
+int clinux_news_next(int netlink, uint32_t skipped_index);
+/// As above, for a datagram that was read. `bytes` has the alignment of `struct nlmsghdr`.
+int clinux_news_in(const void *bytes, size_t byte_count, uint32_t skipped_index);
+
 enum {
   CLINUX_LINK_NOTHING = 0,
   CLINUX_LINK_CHANGED = 1,

@@ -150,4 +150,40 @@ extension Tunnel {
   public func didFailToDeliver(_ count: Int = 1) {
     counters.add(.writeFailed, UInt64(truncatingIfNeeded: count))
   }
+
+  // MARK: Local addresses
+
+  /// Whether local addresses wait for `nextUncheckedSource`. Paths without an interface never do.
+  package var hasUncheckedSources: Bool { !sourceDoubts.isEmpty }
+
+  /// Has all local addresses checked again, because routes may have changed.
+  package mutating func recheckSources() { sourceDoubts.addAll() }
+
+  /// The next peer whose route the shell must look up, with its path; nil if there is none left, or
+  /// none among the next `visits` peers.
+  package mutating func nextUncheckedSource(
+    visits: inout Int
+  ) -> (peer: PeerID, path: Path)? {
+    let peers = peers
+    while visits > 0 {
+      let isThorough = sourceDoubts.isThorough
+      guard let place = sourceDoubts.next(limit: peerTable.capacity) else { return nil }
+      visits -= 1
+      guard let id = peerTable.peer(atPlace: place) else { continue }
+      if isThorough { peers[id].doubtSource() }
+      guard peers[id].isSourceUnchecked, let path = peers[id].path else { continue }
+      peers[id].isSourceUnchecked = false
+      return (id, path)
+    }
+    return nil
+  }
+
+  /// The route to the peer that `nextUncheckedSource` has returned leaves by another interface than
+  /// the one of the local address. The address is forgotten, and datagrams that are still in flight
+  /// to that interface do not bring it back (R40).
+  package mutating func refuseSource(of id: PeerID) {
+    guard peerTable.contains(id) else { return }
+    let peers = peers
+    peers[id].refuseSource()
+  }
 }

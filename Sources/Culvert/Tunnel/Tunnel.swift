@@ -23,6 +23,8 @@ public struct Tunnel: ~Copyable {
   /// The peers to which an initiation is due, in the order in which it became due. Each turn sends
   /// a few of them (R47).
   var initiations: Schedule
+  /// Peers whose local address the shell must check (R40).
+  var sourceDoubts = SourceDoubts()
   var cookieChecker: CookieChecker
   var rateLimiter: RateLimiter
   var timestamps: TimestampSource
@@ -137,7 +139,9 @@ public struct Tunnel: ~Copyable {
 
   /// Changes the path to a peer.
   mutating func move(_ peer: inout Peer, to path: Path) {
+    let wasUnchecked = peer.isSourceUnchecked
     if peer.move(to: path) { endpointChanges &+= 1 }
+    if peer.isSourceUnchecked, !wasUnchecked { sourceDoubts.add(peer.id.index) }
   }
 
   /// Whether the peer that `InboundBatch.sender` returned still exists.
