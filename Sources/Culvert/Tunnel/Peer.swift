@@ -10,6 +10,9 @@ struct Peer: BitwiseCopyable {
   /// Where to send; nil until the endpoint is configured or the peer is heard from.
   var path: Path?
 
+  /// The timestamp of the last initiation to this peer (R46).
+  var lastTimestamp = TAI64N.zero
+
   /// Datagrams of at least this size are sent one by one, because they exceed the MTU of this path
   /// and the kernel refused to send them as segments of one buffer.
   var segmentLimit: UInt16 = .max

@@ -77,6 +77,7 @@ enum Token {
   private static let listenerWatch: UInt64 = 8
   private static let connection: UInt64 = 9
   private static let client: UInt64 = 10
+  static let helper: UInt64 = 11
 
   /// A descriptor of one hop's configuration socket.
   enum UAPI {

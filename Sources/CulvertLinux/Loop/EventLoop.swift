@@ -78,6 +78,7 @@ struct EventLoop: ~Copyable {
     try epoll.add(driver.rawTimer, token: Token.timer)
     try epoll.add(signals.raw, token: Token.signals)
     try epoll.add(netlink.raw, token: Token.netlink)
+    try epoll.add(Helper.raw, token: Token.helper)
     let now = Clock.boottime()
     hops.setOuterUp(at: now)
     if !hops.isForwarding {
@@ -151,8 +152,8 @@ struct EventLoop: ~Copyable {
     for _ in 0..<EventLoop.batchesPerRound {
       guard hops[hop].tunnel.nextDeadline(at: now).isDue(at: now) else { break }
       lane.planMessages(of: hop, hops, at: now)
-      // The timestamp is stored before it is sent. If it were sent and then forgotten, it would be
-      // used again, and peers would refuse it (R28).
+      // An initiation is only planned when its timestamp is stored. If it were sent and then
+      // forgotten, it would be used again, and peers would refuse it (R28).
       var result = LaneResult()
       if let stamp = hops[hop].tunnel.timestampToPersist() {
         result.stampError = hops[hop].stamps.write(stamp)
@@ -196,6 +197,7 @@ struct EventLoop: ~Copyable {
     case Token.timer: driver.acknowledgeTimer()
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
+    case Token.helper: hops.applyReplies(at: Clock.boottime())
     default: break
     }
   }

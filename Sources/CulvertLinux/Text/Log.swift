@@ -114,9 +114,11 @@ package enum Output {
     write(UnsafeRawBufferPointer(rebasing: buffer[..<(line.count + 1)]), to: raw)
   }
 
-  /// Writes all bytes, unless the descriptor fails. Failures are ignored, because there is no other
+  /// Writes all bytes, unless the descriptor fails. While there is a helper process, it writes to
+  /// standard output and standard error, and this function never waits (R42). Failures are ignored, because there is no other
   /// place to report them.
   package static func write(_ bytes: UnsafeRawBufferPointer, to raw: Int32) {
+    if clinux_helper_write(raw, bytes.baseAddress, bytes.count) != 0 { return }
     var rest = bytes
     while rest.count > 0 {
       let count = clinux_file_write(raw, rest.baseAddress, rest.count)
