@@ -12,6 +12,8 @@ struct Peer: BitwiseCopyable {
 
   /// How often the endpoint has been set by configuration.
   var endpointSettings: UInt32 = 0
+  /// The timestamp of the last initiation to this peer (R46).
+  var lastTimestamp = TAI64N.zero
 
   /// Datagrams of at least this size are sent one by one, because they exceed the MTU of this path
   /// and the kernel refused to send them as segments of one buffer.

@@ -155,6 +155,13 @@ struct Timers: BitwiseCopyable {
     lastInitiation = nil
   }
 
+  /// The initiation stays requested, but is not made before `until`. Keepalives and staged packets
+  /// wait for it too, because they only remain if there is no session.
+  mutating func initiationHeld(until: Deadline) {
+    wantsInitiation = true
+    work = until
+  }
+
   /// An initiation could not be made. The next one may follow after rekey-timeout, as if this one
   /// had been sent, but no retry is scheduled.
   mutating func initiationFailed(at now: Instant) {

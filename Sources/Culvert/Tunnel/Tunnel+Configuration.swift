@@ -113,6 +113,8 @@ extension Tunnel {
     eraseKeypairs(&peers[id])
     peers[id].handshake.erase()
     peers[id].cookie.erase()
+    // The peer may be added again, and its last timestamp is forgotten with it.
+    timestamps.raiseFloor(to: peers[id].lastTimestamp)
     peerTable.remove(id)
     removals &+= 1
   }
@@ -296,16 +298,20 @@ extension Tunnel {
   /// Whether handshake messages wait for `runTimers`.
   public var hasHandshakes: Bool { queuedHandshakes > 0 || initiations.count > 0 }
 
-  /// The timestamp floor that the shell must store now, or nil, which is nearly always the case
-  /// (R28).
-  public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
+  /// The timestamp that the shell must store now, or nil, which is nearly always the case (R28). If
+  /// the clock is right, it is not later than the clock's time.
+  public mutating func timestampToPersist() -> TAI64N? { timestamps.stampToPersist() }
 
-  /// The last timestamp sent, which the shell stores when the program exits; nil if there is
-  /// nothing to store.
-  public var lastTimestamp: TAI64N? { timestamps.lastSent }
+  /// The timestamp that the shell stores when the program exits; nil if there is nothing to store.
+  public var lastTimestamp: TAI64N? { timestamps.lastToPersist }
 
-  /// Makes all timestamps greater than `floor`, which an earlier run has stored.
-  public mutating func restoreTimestamp(_ floor: TAI64N) {
-    timestamps = TimestampSource(floor: floor)
-  }
+  /// Makes all timestamps greater than those of an earlier run, which has stored `stored`.
+  public mutating func restoreTimestamp(_ stored: TAI64N) { timestamps.restore(stored) }
+
+  /// From now on, an initiation waits up to half a second until `didPersistTimestamp` confirms that
+  /// its timestamp is covered. Without this, the shell stores `timestampToPersist` before it sends.
+  public mutating func waitForTimestampStorage() { timestamps.waitsForStorage = true }
+
+  /// A timestamp of `timestampToPersist` is stored, or cannot be stored.
+  public mutating func didPersistTimestamp(_ stored: TAI64N) { timestamps.didPersist(stored) }
 }

@@ -234,15 +234,22 @@ extension Tunnel {
       peer.timers.initiationFailed(at: now)
       return
     }
+    let timestamp = timestamps.next(wall, after: peer.lastTimestamp)
+    if timestamps.mustWait(timestamp, at: now) {
+      peer.timers.initiationHeld(
+        until: .after(TimestampSource.holdInterval, from: now))
+      return
+    }
     // Before a new index is made, so that no peer ever has more than four.
     resetHandshake(&peer)
     guard let index = makeIndex(for: peer.id, kind: .handshake) else {
       peer.timers.initiationFailed(at: now)
       return
     }
+    peer.lastTimestamp = timestamp
     let message = InitiationMessage(writingTo: room.baseAddress!, sender: index)
     let isCreated = peer.handshake.createInitiation(
-      message, localIndex: index, remoteStatic: peer.publicKey, timestamp: timestamps.next(wall),
+      message, localIndex: index, remoteStatic: peer.publicKey, timestamp: timestamp,
       identity: identity, constants: constants, noise: noise, entropy: &entropy)
     noise.wipe()
     guard isCreated else {

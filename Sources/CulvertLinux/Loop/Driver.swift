@@ -137,6 +137,7 @@ struct Driver: BitwiseCopyable {
   private func start() throws(SystemError) {
     gates.prepare()
     hops.start(cipher: workers[0].measureCipher())
+    hops.restoreTimestamps()
     proveOffloads()
     try eventLoop.start()
   }

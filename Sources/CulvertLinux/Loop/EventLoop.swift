@@ -89,6 +89,7 @@ struct EventLoop: ~Copyable {
     try epoll.add(signals.raw, token: Token.signals)
     try epoll.add(netlink.raw, token: Token.netlink)
     try epoll.add(news.raw, [.readable, .once], token: Token.news)
+    try epoll.add(Helper.raw, token: Token.helper)
     let now = Clock.boottime()
     hops.setOuterUp(at: now)
     if !hops.isForwarding {
@@ -185,8 +186,8 @@ struct EventLoop: ~Copyable {
     for _ in 0..<EventLoop.batchesPerRound {
       guard hops[hop].tunnel.nextDeadline(at: now).isDue(at: now) else { break }
       lane.planMessages(of: hop, hops, at: now)
-      // The timestamp is stored before it is sent. If it were sent and then forgotten, it would be
-      // used again, and peers would refuse it (R28).
+      // An initiation is only planned when its timestamp is stored. If it were sent and then
+      // forgotten, it would be used again, and peers would refuse it (R28).
       var result = LaneResult()
       if let stamp = hops[hop].tunnel.timestampToPersist() {
         result.stampError = hops[hop].stamps.write(stamp)
@@ -237,6 +238,7 @@ struct EventLoop: ~Copyable {
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
     case Token.news: handleNews()
+    case Token.helper: hops.applyReplies(at: Clock.boottime())
     default: break
     }
   }
