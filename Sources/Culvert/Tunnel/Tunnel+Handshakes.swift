@@ -87,7 +87,7 @@ extension Tunnel {
   ) -> Verdict {
     if isPreferred, handshakePool.freeCount == 0, let oldest = handshakeRing.pop() {
       _ = consume oldest
-      counters.add(.handshakeRingFull)
+      counters.add(.handshakeEvicted)
     }
     guard let slot = handshakePool.allocate() else { return refuse(at: now) }
     HandshakeEntry(in: slot).write(

@@ -27,6 +27,9 @@ public enum Verdict: UInt8, CountedVerdict {
   case handshakeQueued
   /// The handshake ring was full.
   case handshakeRingFull
+  /// A queued handshake message without a cookie made room for one with a cookie. It is counted
+  /// besides `handshakeQueued`.
+  case handshakeEvicted
   /// Larger than the receive buffer, or beyond the capacity of the batch (R1).
   case truncated
   /// Not a WireGuard message: the type, the reserved bytes or the length is wrong (R30).
@@ -83,6 +86,7 @@ public enum Verdict: UInt8, CountedVerdict {
     case .keepalive: "keepalive"
     case .handshakeQueued: "handshake-queued"
     case .handshakeRingFull: "handshake-ring-full"
+    case .handshakeEvicted: "handshake-evicted"
     case .truncated: "truncated"
     case .malformedMessage: "malformed-message"
     case .unknownReceiver: "unknown-receiver"

@@ -64,7 +64,11 @@ import Testing
     #expect(pair.b.count(.handshakeQueued) == 8)
     #expect(pair.b.count(.handshakeRingFull) == 3)
     expect(pair.b.tunnel.isUnderLoad(at: pair.now))
-    _ = pair.b.settle(at: pair.now, wall: pair.wall)
+    // Cookie replies are paced: at most one turn of them in a millisecond.
+    for _ in 0..<8 {
+      _ = pair.b.settle(at: pair.now, wall: pair.wall)
+      pair.skip(nanosecondsPerMillisecond)
+    }
     #expect(pair.b.freeHandshakeSlots == 8)
   }
 
