@@ -118,7 +118,7 @@ import Testing
         paths.append(next.path)
         if next.path.interface == 3 { pair.b.tunnel.refuseSource(of: next.peer) }
       }
-      #expect(!pair.b.tunnel.hasUncheckedSources)
+      expect(!pair.b.tunnel.hasUncheckedSources)
       return paths
     }
     let answer = { pair.b.send([pair.packetFromB()], at: pair.now).map(\.path) }
@@ -128,7 +128,7 @@ import Testing
     #expect(check() == [old])
     #expect(answer() == [Path(to: old.endpoint)])
     arrive(old)
-    #expect(!pair.b.tunnel.hasUncheckedSources)
+    expect(!pair.b.tunnel.hasUncheckedSources)
     #expect(answer() == [Path(to: old.endpoint)])
     // By another interface the choice is the peer's again, and is checked once.
     let other = Path(endpoint: old.endpoint, source: ipv4(192, 0, 2, 8), interface: 4)
