@@ -108,7 +108,7 @@ struct route_request {
     struct ifinfomsg link;
     struct rtmsg route;
   } body;
-  uint8_t attributes[64];
+  uint8_t attributes[96];
 };
 
 static void append(struct route_request *request, uint16_t type, const void *bytes, size_t count) {
@@ -206,6 +206,7 @@ int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu) {
 struct route {
   uint32_t index;
   uint32_t mtu;
+  int is_local;
 };
 
 static void read_route(const struct nlmsghdr *header, struct route *route) {
@@ -225,18 +226,25 @@ static void read_route(const struct nlmsghdr *header, struct route *route) {
   }
 }
 
-static int find_route(const struct clinux_datagram *target, uint32_t mark, struct route *route) {
+// `flags` and the source of `target` are part of the question; a source of zero is none.
+static int find_route(
+    const struct clinux_datagram *target, uint32_t mark, uint32_t flags, struct route *route) {
   struct route_request request = {
       .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.route),
           .nlmsg_type = RTM_GETROUTE,
           .nlmsg_flags = NLM_F_REQUEST},
-      // Requests the table's entry itself, without MTUs learned from ICMP, which anybody can forge.
       .body.route = {.rtm_family = target->family == 4 ? AF_INET : AF_INET6,
           .rtm_dst_len = target->family == 4 ? 32 : 128,
-          .rtm_flags = RTM_F_FIB_MATCH}};
+          .rtm_flags = flags}};
   uint8_t address[16];
+  size_t size = target->family == 4 ? 4 : 16;
   write_address(address, target->address_high, target->address_low);
-  append(&request, RTA_DST, address, target->family == 4 ? 4 : 16);
+  append(&request, RTA_DST, address, size);
+  if (target->source_high | target->source_low) {
+    write_address(address, target->source_high, target->source_low);
+    append(&request, RTA_SRC, address, size);
+    request.body.route.rtm_src_len = (uint8_t)(8 * size);
+  }
   if (mark != 0) append(&request, RTA_MARK, &mark, sizeof mark);
   if (target->scope != 0) append(&request, RTA_OIF, &target->scope, sizeof target->scope);
   int netlink = send_request(&request, -1);
@@ -255,6 +263,7 @@ static int find_route(const struct clinux_datagram *target, uint32_t mark, struc
   if (header->nlmsg_type != RTM_NEWROUTE) return -EPROTO;
   unsigned type = ((struct rtmsg *)NLMSG_DATA(header))->rtm_type;
   if (type != RTN_UNICAST && type != RTN_LOCAL) return -ENETUNREACH;
+  route->is_local = type == RTN_LOCAL;
   read_route(header, route);
   return route->index == 0 ? -ENETUNREACH : 0;
 }
@@ -262,7 +271,8 @@ static int find_route(const struct clinux_datagram *target, uint32_t mark, struc
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index) {
   struct route route = {0};
-  int error = find_route(target, mark, &route);
+  // Requests the table's entry itself, without MTUs learned from ICMP, which anybody can forge.
+  int error = find_route(target, mark, RTM_F_FIB_MATCH, &route);
   if (error != 0) return error;
   if (route.index == skipped_index) return -ENETUNREACH;
   struct ifreq ifr = {.ifr_ifindex = (int)route.index};
@@ -273,6 +283,94 @@ int clinux_link_route_mtu(
   close(control);
   if (error != 0) return error;
   return route.mtu != 0 && (int)route.mtu < ifr.ifr_mtu ? (int)route.mtu : ifr.ifr_mtu;
+}
+
+int clinux_link_leaves_by(const struct clinux_datagram *target, uint32_t mark) {
+  struct route route = {0};
+  int error = find_route(target, mark, 0, &route);
+  // EINVAL: the source is not, or no longer, an address of this host.
+  if (error == -EINVAL) return 0;
+  if (error != 0) return error;
+  return route.is_local || route.index == target->interface;
+}
+
+// MARK: Network news
+
+int clinux_news_open(void) {
+  int type = SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  int netlink = open_socket(-1, AF_NETLINK, type, NETLINK_ROUTE);
+  if (netlink < 0) return netlink;
+  // Links too: when a link goes down, the kernel removes its IPv4 routes without a message.
+  struct sockaddr_nl address = {.nl_family = AF_NETLINK,
+      .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE |
+                   RTMGRP_IPV6_ROUTE | RTMGRP_IPV4_RULE | 1 << (RTNLGRP_IPV6_RULE - 1)};
+  if (bind(netlink, (struct sockaddr *)&address, sizeof address) != 0) {
+    int error = -errno;
+    close(netlink);
+    return error;
+  }
+  return netlink;
+}
+
+// The interface of a route's first next hop; 0 if it has none, or several.
+static uint32_t route_interface(struct nlmsghdr *message) {
+  struct route route = {0};
+  read_route(message, &route);
+  return route.index;
+}
+
+// Whether a message may mean that datagrams leave another way.
+static int is_news(struct nlmsghdr *message, uint32_t skipped_index) {
+  void *body = NLMSG_DATA(message);
+  size_t size = message->nlmsg_len - NLMSG_LENGTH(0);
+  switch (message->nlmsg_type) {
+  case RTM_NEWLINK:
+  case RTM_DELLINK: {
+    struct ifinfomsg *link = body;
+    return size >= sizeof *link && link->ifi_family == AF_UNSPEC &&
+           (uint32_t)link->ifi_index != skipped_index;
+  }
+  case RTM_NEWADDR:
+  case RTM_DELADDR: {
+    struct ifaddrmsg *address = body;
+    return size >= sizeof *address && address->ifa_index != skipped_index;
+  }
+  case RTM_NEWROUTE:
+  case RTM_DELROUTE: {
+    struct rtmsg *route = body;
+    if (size < sizeof *route || route->rtm_flags & RTM_F_CLONED) return 0;
+    // The tunnel's own datagrams do not leave through the tunnel.
+    return skipped_index == 0 || route_interface(message) != skipped_index;
+  }
+  case RTM_NEWRULE:
+  case RTM_DELRULE: return 1;
+  default: return 0;
+  }
+}
+
+int clinux_news_in(const void *bytes, size_t byte_count, uint32_t skipped_index) {
+  unsigned left = (unsigned)byte_count;
+  for (struct nlmsghdr *message = (struct nlmsghdr *)bytes; NLMSG_OK(message, left);
+       message = NLMSG_NEXT(message, left)) {
+    if (is_news(message, skipped_index)) return 1;
+  }
+  return 0;
+}
+
+int clinux_news_next(int netlink, uint32_t skipped_index) {
+  _Alignas(struct nlmsghdr) uint8_t buffer[8192];
+  struct sockaddr_nl sender = {0};
+  struct iovec vector = {buffer, sizeof buffer};
+  struct msghdr header = {
+      .msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &vector, .msg_iovlen = 1};
+  ssize_t count;
+  do {
+    count = recvmsg(netlink, &header, 0);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return errno == EAGAIN ? -EAGAIN : 1;
+  if (sender.nl_pid != 0) return 0;
+  if (header.msg_flags & MSG_TRUNC) return 1;
+  return clinux_news_in(buffer, (size_t)count, skipped_index);
 }
 
 // MARK: Link events

@@ -61,6 +61,8 @@
 //                                                   host names of endpoints: Resolver/Resolver does
 //                                                   the I/O, Resolver/NameLookup asks the servers,
 //                                                   Resolver/NamedPeer decides when
+//     Devices/NetworkNews    read                   links, addresses, routes, rules; then
+//                                                   Loop/EventLoop networkChanged, checkSources
 //     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward
 //     Events/Signals         next                   end, or counters
 //

@@ -177,6 +177,49 @@ intptr_t clinux_state_read(
 int clinux_state_write(
     const char *directory, const char *name, const void *bytes, size_t byte_count);
 
+// helper.c
+
+enum {
+  CLINUX_STATE_BYTE_COUNT = 12,
+
+  CLINUX_REQUEST_READ = 1,
+  CLINUX_REQUEST_WRITE = 2,
+  /// From now on, standard output and standard error of the helper are /dev/null.
+  CLINUX_REQUEST_DISCARD = 3,
+};
+
+/// A request to the helper process, which returns it as the reply.
+struct clinux_request {
+  uint32_t kind;
+  /// Of the caller's choice.
+  uint32_t tag;
+  /// The name of a state file.
+  char name[16];
+  /// Its contents; the last four are only used by files that are longer than they should be.
+  uint8_t bytes[CLINUX_STATE_BYTE_COUNT + 4];
+  /// The result of clinux_state_read or clinux_state_write.
+  int32_t result;
+};
+
+/// Forks the helper process, which does what may block: it writes to standard output and standard
+/// error, and reads and writes the state files in `directory`, which must stay valid. Call it once,
+/// before threads are started and before secrets are in memory.
+int clinux_helper_start(const char *directory);
+/// Queues text for descriptor 1 or 2, and never waits. If the queue is full, the text is left out,
+/// and the helper prints the number of omissions later. Returns 0 if there is no helper or if the
+/// descriptor is another one: the caller then writes directly.
+int clinux_helper_write(int output, const void *bytes, size_t byte_count);
+/// The descriptor on which replies arrive.
+int clinux_helper_descriptor(void);
+/// Sends a request, and never waits. -EAGAIN if too many are pending.
+int clinux_helper_send(const struct clinux_request *request);
+/// 1 with a reply, 0 after the timeout, -EPIPE if the helper has ended.
+int clinux_helper_receive(struct clinux_request *request, int timeout_milliseconds);
+/// Ends the helper, which may use that long to write the last lines.
+void clinux_helper_end(int timeout_milliseconds);
+/// Call it when the helper has ended by itself. Lines are left out from now on.
+void clinux_helper_abandon(void);
+
 // events.c
 
 /// Nanoseconds of CLOCK_BOOTTIME, or of CLOCK_MONOTONIC if the kernel lacks it.
@@ -269,6 +312,20 @@ struct clinux_datagram;
 /// ICMP. -ENETUNREACH if there is no route, or if it uses the interface `skipped_index`.
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
+
+/// 1 if datagrams to `target` with its source address and this mark leave by its `interface`, or
+/// stay on this host; 0 if they leave by another one, or if the source is not an address of this
+/// host. -ENETUNREACH and others if there is no route.
+int clinux_link_leaves_by(const struct clinux_datagram *target, uint32_t mark);
+
+/// A route netlink socket, in this thread's own namespace, that reports changes of links,
+/// addresses, routes and rules.
+int clinux_news_open(void);
+/// Reads one datagram. 1 if datagrams may now leave another way, also if messages were lost; 0 if
+/// it reports only the interface `skipped_index` or nothing of interest; -EAGAIN if there is none.
+int clinux_news_next(int netlink, uint32_t skipped_index);
+/// As above, for a datagram that was read. `bytes` has the alignment of `struct nlmsghdr`.
+int clinux_news_in(const void *bytes, size_t byte_count, uint32_t skipped_index);
 
 enum {
   CLINUX_LINK_NOTHING = 0,

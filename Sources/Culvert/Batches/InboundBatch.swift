@@ -55,6 +55,8 @@ public struct InboundBatch: ~Copyable {
   private var arrivalCount = 0
   private var used = 0
   var serial: UInt64 = 0
+  /// Bytes of the datagrams that `open` will decrypt; set by `accept`.
+  public internal(set) var sealedByteCount = 0
   /// Set by `accept`.
   var cipher = TransportCipher.whole
   /// Whether `open` prepares `join`. The shell sets it once.
@@ -82,6 +84,7 @@ public struct InboundBatch: ~Copyable {
     arrivalCount = 0
     used = 0
     surplusCount = 0
+    sealedByteCount = 0
   }
 
   // MARK: Filling
@@ -179,7 +182,7 @@ public struct InboundBatch: ~Copyable {
     count += 1
   }
 
-  /// Bytes used, including the space between datagrams; an estimate of the work in the batch.
+  /// Bytes used, including the space between datagrams.
   public var byteCount: Int { used }
 
   func datagram(_ index: Int) -> UnsafeMutableRawPointer { packets[index].start }

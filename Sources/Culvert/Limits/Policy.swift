@@ -27,6 +27,17 @@ public enum Policy {
   /// afterwards (kernel; R5).
   static let loadHysteresis: UInt64 = nanosecondsPerSecond
   static let loadRingFraction = 8
+  /// Received handshake messages that may cost Diffie-Hellman computations, and initiations of our
+  /// own, in one turn (R47). Each takes up to four computations, together about 0.2 ms on a PC and
+  /// 2 ms on the smallest boards, and packets wait meanwhile.
+  static let handshakesPerTurn = 4
+  /// Received handshake messages in one turn, most of them answered with cookie replies (R50).
+  static let messagesPerTurn = 16
+  /// Time between two turns in which a tunnel under load sends cookie replies. A reply costs about
+  /// 5 us, and each turn waits for the batches in flight, so that a flood could slow down traffic.
+  static let cookieInterval: UInt64 = nanosecondsPerMillisecond
+  /// Peers whose timers are processed in one turn. Most only enter the queue of initiations.
+  static let peersPerTurn = 256
   /// Handshake messages per second for one IPv4 address or IPv6 /64, and the burst (kernel; R5).
   static let handshakesPerSecondPerSource: UInt64 = 20
   static let handshakeBurstPerSource: UInt64 = 5

@@ -86,6 +86,14 @@ struct CookieChecker: BitwiseCopyable {
     }
   }
 
+  /// Whether mac2 is anything but zero, as it is without a cookie. The message has at least
+  /// `Cookie.trailerByteCount` bytes.
+  static func hasMAC2(_ message: UnsafeRawPointer, byteCount: Int) -> Bool {
+    let mac2 = byteCount &- WireGuard.macByteCount
+    return message.loadLittle(mac2, as: UInt64.self)
+      | message.loadLittle(mac2 &+ 8, as: UInt64.self) != 0
+  }
+
   /// Whether mac2 is valid, which proves that the sender has received our cookie for the endpoint
   /// that it sends from. A cookie counts if it was made with the current or the previous secret,
   /// and that secret is less than 125 s old (R4).
@@ -197,7 +205,7 @@ struct ReceivedCookie: BitwiseCopyable {
   /// When the cookie was received; nil if there is none.
   private var birth: Instant?
   /// Whether a message has been sent and not yet answered by a cookie reply.
-  private var awaitsReply = false
+  private(set) var awaitsReply = false
 
   /// - Parameter secrets: `secretByteCount` bytes of locked memory.
   init(secrets: UnsafeMutableRawPointer) {

@@ -34,6 +34,12 @@ struct Keypairs: BitwiseCopyable {
     return nil
   }
 
+  /// Whether transport data that we have sent may have this receiver index.
+  func isRemoteIndex(_ index: UInt32) -> Bool {
+    current.exists && current.remoteIndex == index
+      || previous.exists && previous.remoteIndex == index
+  }
+
   subscript(role: Role) -> Keypair {
     switch role {
     case .current: current

@@ -20,8 +20,6 @@ struct AllowedIPs: ~Copyable {
   let capacity: Int
   /// The number of prefixes in the table, staged ones included.
   private(set) var count = 0
-  /// Changes whenever the result of `route` or of a listing may have changed.
-  private(set) var revision: UInt32 = 0
 
   private var rootIPv4: UInt32 = 0
   private var rootIPv6: UInt32 = 0
@@ -51,7 +49,6 @@ struct AllowedIPs: ~Copyable {
     lasts.initialize(repeating: 0)
     losses.initialize(repeating: 0)
     count = 0
-    revision = 0
     rootIPv4 = 0
     rootIPv6 = 0
     firstFree = 0
@@ -141,7 +138,6 @@ struct AllowedIPs: ~Copyable {
     links[index].next = 0
     if last == 0 { firsts[slot] = index } else { links[last].next = index }
     lasts[slot] = index
-    revision &+= 1
   }
 
   /// Removes a node from its owner, if it has one. The node stays in the trie.
@@ -155,7 +151,6 @@ struct AllowedIPs: ~Copyable {
     losses[Int(peer)] = losses[Int(peer)] &+ 1
     links[index].next = 0
     links[index].previous = 0
-    revision &+= 1
   }
 
   func slot(of peer: UInt32) -> Int {

@@ -60,7 +60,7 @@ struct Loopback: ~Copyable {
         hop.tunnel.start(entropy: isSeeded ? .seeded(seed) : .system(fill: fixed))
         ramp(
           key, WireGuard.keyByteCount, from: (side == 0 ? 0x01 : 0x41) + UInt8(16 * index))
-        hop.tunnel.setPrivateKey(key)
+        hop.tunnel.setPrivateKey(key, at: Instant(nanoseconds: 0))
         if index < hops.count - 1 {
           hop.channel.start(seed: seed)
           hop.channel.setAddress(Loopback.address(of: side))

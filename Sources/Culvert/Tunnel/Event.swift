@@ -12,6 +12,11 @@ public struct Event: Sendable, BitwiseCopyable {
     /// The kernel refused segments that exceed the path's MTU. Datagrams of that size are now sent
     /// one by one.
     case segmentsRefused
+    /// Our own datagrams are routed back into the tunnel, and dropped (R66).
+    case routingLoop
+
+    /// Whether the user has to change something, so that the log shows it at the default level.
+    public var isError: Bool { self == .routingLoop }
 
     /// The text for the log, the same as wireguard-go's if possible.
     public var text: StaticString {
@@ -24,6 +29,11 @@ public struct Event: Sendable, BitwiseCopyable {
       case .cookieReceived: "Received cookie response"
       case .keysWiped: "Removing all keys, since we haven't received a new one in 540 seconds"
       case .segmentsRefused: "Sending large datagrams one by one, as they exceed the path's MTU"
+      case .routingLoop:
+        """
+        Dropping our own datagrams, which are routed back into the tunnel: add a route to the \
+        endpoint outside the tunnel
+        """
       }
     }
   }

@@ -12,6 +12,8 @@ struct Peer: BitwiseCopyable {
 
   /// How often the endpoint has been set by configuration.
   var endpointSettings: UInt32 = 0
+  /// The timestamp of the last initiation to this peer (R46).
+  var lastTimestamp = TAI64N.zero
 
   /// Datagrams of at least this size are sent one by one, because they exceed the MTU of this path
   /// and the kernel refused to send them as segments of one buffer.
@@ -20,6 +22,16 @@ struct Peer: BitwiseCopyable {
   private var segmentPause: UInt8 = 0
   /// When they are tried again, in whole seconds of the clock.
   private var segmentRetry: UInt32 = 0
+
+  /// Our datagrams to the peer were routed back into the tunnel. A handshake that completes, or
+  /// another endpoint, ends this.
+  var isLooping = false
+
+  /// Whether the route must still be asked if it leaves by the interface of `path.source` (R40).
+  var isSourceUnchecked = false
+  /// The interface by which the route to the endpoint does not leave, so a datagram that arrives
+  /// there does not choose our address; 0 for none.
+  var refusedInterface: UInt32 = 0
 
   /// Bytes of complete WireGuard messages, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
@@ -52,14 +64,38 @@ struct Peer: BitwiseCopyable {
   ///
   /// - Returns: whether the endpoint's address has changed.
   mutating func move(to path: Path) -> Bool {
-    let before = self.path
-    self.path = path
-    guard before?.endpoint != path.endpoint else {
-      if let before, before.endpoint.isMapped { self.path?.endpoint.isMapped = true }
-      return false
+    guard let before = self.path, before.endpoint == path.endpoint else {
+      let isElsewhere = self.path?.endpoint.address != path.endpoint.address
+      if isElsewhere { refusedInterface = 0 }
+      forgetSegmentLimit()
+      isLooping = false
+      setSource(of: path)
+      return isElsewhere
     }
-    forgetSegmentLimit()
-    return before?.endpoint.address != path.endpoint.address
+    if before != path { setSource(of: path) }
+    if before.endpoint.isMapped { self.path?.endpoint.isMapped = true }
+    return false
+  }
+
+  /// Takes over the path, but not the local address if the route is known to leave elsewhere.
+  private mutating func setSource(of path: Path) {
+    isSourceUnchecked = path.interface != 0 && path.interface != refusedInterface
+    let isRefused = path.interface != 0 && !isSourceUnchecked
+    self.path = isRefused ? Path(to: path.endpoint) : path
+  }
+
+  /// The route to the endpoint leaves by another interface than the one of the local address.
+  mutating func refuseSource() {
+    guard let path else { return }
+    refusedInterface = path.interface
+    isSourceUnchecked = false
+    self.path = Path(to: path.endpoint)
+  }
+
+  /// Routes have changed, so what is known about them no longer counts.
+  mutating func doubtSource() {
+    refusedInterface = 0
+    isSourceUnchecked = path.map { $0.interface != 0 } ?? false
   }
 
   // MARK: Segments
@@ -101,6 +137,50 @@ struct Peer: BitwiseCopyable {
 
   private static func seconds(_ now: Instant) -> UInt32 {
     UInt32(truncatingIfNeeded: now.nanoseconds / nanosecondsPerSecond)
+  }
+}
+
+/// Finds the peers whose local address must be checked, with bounded work per call: the places of a
+/// few peers, and a sweep over all if there are more.
+struct SourceDoubts: BitwiseCopyable {
+  private var places = InlineArray<16, UInt32>(repeating: 0)
+  private var count = 0
+  /// The next place of the sweep; nil if there is none.
+  private var sweep: UInt32?
+  /// Whether the sweep checks every peer again, not only those that wait for a check.
+  private(set) var isThorough = false
+
+  var isEmpty: Bool { count == 0 && sweep == nil }
+
+  /// One peer's address has changed.
+  mutating func add(_ place: UInt32) {
+    if count == 16 {
+      sweep = 0
+      return
+    }
+    places[count] = place
+    count += 1
+  }
+
+  /// Routes have changed: all peers must be checked again.
+  mutating func addAll() {
+    sweep = 0
+    isThorough = true
+  }
+
+  /// A place below `limit` to look at, which need not be in use; nil if there is none left.
+  mutating func next(limit: Int) -> UInt32? {
+    if count > 0 {
+      count -= 1
+      return places[count]
+    }
+    guard let place = sweep, Int(place) < limit else {
+      sweep = nil
+      isThorough = false
+      return nil
+    }
+    sweep = place + 1
+    return place
   }
 }
 

@@ -76,6 +76,7 @@ struct StagedPackets: BitwiseCopyable {
     packetCount &-= 1
   }
 
+  /// Drops all packets.
   mutating func dropAll(from pool: BufferPool) {
     while packetCount > 0 { dropOldest(from: pool) }
   }
@@ -107,5 +108,87 @@ struct StagedPackets: BitwiseCopyable {
     if first == BufferPool.none { last = BufferPool.none }
     slotCount &-= 1
     return Slot(adopting: slot, of: pool)
+  }
+}
+
+/// Finds the peer that holds the most staging slots (R52). Peers are in rings, one for each number
+/// of slots, so no operation depends on the number of peers.
+struct StagingShares: BitwiseCopyable {
+  /// A peer, or the head of a ring.
+  private struct Link: BitwiseCopyable {
+    var previous: UInt32
+    var next: UInt32
+    /// Slots that the peer holds; 0 for a peer that is in no ring.
+    var slotCount: UInt32
+    /// Fills the stride (see `Arena.carve`).
+    private let padding: UInt32 = 0
+
+    init(alone number: Int) {
+      previous = UInt32(truncatingIfNeeded: number)
+      next = previous
+      slotCount = 0
+    }
+  }
+
+  /// The peers by place, then the heads by number of slots.
+  private let links: UnsafeMutablePointer<Link>
+  private let peerCount: Int
+  /// Slots that one peer can hold.
+  private let maximum: Int
+  /// No peer holds more slots than this.
+  private var most = 0
+
+  init(carvingFrom arena: inout Arena, limits: Limits) {
+    peerCount = limits.peers
+    maximum = StagingShares.slotLimit(limits)
+    links =
+      arena.carve(Link.self, count: peerCount + maximum + 1, owner: "staged packets").baseAddress!
+  }
+
+  /// The slots that one peer may hold: enough for one packet of any size.
+  static func slotLimit(_ limits: Limits) -> Int {
+    max(limits.stagedPacketsPerPeer, StagedPackets.slots(for: limits.maximumMTU))
+  }
+
+  /// Empties the rings. Must be called once, before anything else.
+  mutating func prepare() {
+    for number in 0...peerCount + maximum {
+      (links + number).initialize(to: Link(alone: number))
+    }
+    most = 0
+  }
+
+  /// The place of the peer that holds the most slots; of several, the one that has held them
+  /// longest. Nil if no slot is in use.
+  var largest: UInt32? {
+    most == 0 ? nil : links[peerCount &+ most].next
+  }
+
+  /// Sets the number of slots that the peer at `place` holds. Takes at most `slotLimit` steps.
+  mutating func set(_ place: UInt32, _ slotCount: Int) {
+    let place = Int(place)
+    let slotCount = min(slotCount, maximum)
+    let before = Int(links[place].slotCount)
+    guard slotCount != before else { return }
+    if before > 0 { unlink(place) }
+    links[place].slotCount = UInt32(truncatingIfNeeded: slotCount)
+    if slotCount > 0 { append(place, to: peerCount &+ slotCount) }
+    most = max(most, slotCount)
+    while most > 0, Int(links[peerCount &+ most].next) == peerCount &+ most { most &-= 1 }
+  }
+
+  private func unlink(_ place: Int) {
+    let link = links[place]
+    links[Int(link.previous)].next = link.next
+    links[Int(link.next)].previous = link.previous
+  }
+
+  private func append(_ place: Int, to head: Int) {
+    let last = links[head].previous
+    let number = UInt32(truncatingIfNeeded: place)
+    links[place].previous = last
+    links[place].next = UInt32(truncatingIfNeeded: head)
+    links[Int(last)].next = number
+    links[head].previous = number
   }
 }

@@ -11,6 +11,8 @@ struct Timers: BitwiseCopyable {
   /// There has been no new session for `Policy.zeroKeysAfterTime`: wipe the keys.
   private(set) var zeroKeys = Deadline.never
   private(set) var persistentKeepalive = Deadline.never
+  /// A packet is staged, and it was too early for an initiation: request one.
+  private(set) var postponedInitiation = Deadline.never
   /// Due as soon as one of the requests below is pending.
   private(set) var work = Deadline.never
 
@@ -38,7 +40,7 @@ struct Timers: BitwiseCopyable {
   var next: Deadline {
     min(
       min(retransmitHandshake, min(sendKeepalive, newHandshake)),
-      min(zeroKeys, min(persistentKeepalive, work)))
+      min(zeroKeys, min(persistentKeepalive, min(postponedInitiation, work))))
   }
 
   // MARK: Requests
@@ -53,6 +55,17 @@ struct Timers: BitwiseCopyable {
     wantsInitiation = true
     work = Deadline(now)
   }
+
+  /// Schedules a request for an initiation, unless one is requested or a retry is scheduled.
+  ///
+  /// - Parameter delay: nanoseconds after the time from which initiations are allowed again.
+  mutating func postponeInitiation(by delay: UInt64) {
+    guard !isInitiating, let last = lastInitiation else { return }
+    postponedInitiation = .after(WireGuard.rekeyTimeout + delay, from: last)
+  }
+
+  /// Whether an initiation is requested, or a retry is scheduled.
+  var isInitiating: Bool { wantsInitiation || retransmitHandshake.isSet }
 
   mutating func wantKeepalive(at now: Instant) {
     wantsKeepalive = true
@@ -73,6 +86,11 @@ struct Timers: BitwiseCopyable {
   mutating func clearInitiationWish() {
     wantsInitiation = false
     settleWork()
+  }
+
+  /// The initiation is in the tunnel's queue of initiations, and no longer due in the schedule.
+  mutating func initiationQueued() {
+    if !wantsKeepalive, !wantsFlush { work = .never }
   }
 
   mutating func clearKeepaliveWish() {
@@ -127,6 +145,7 @@ struct Timers: BitwiseCopyable {
     lastInitiation = now
     if initiationsSinceAnswer < .max { initiationsSinceAnswer &+= 1 }
     clearInitiationWish()
+    postponedInitiation = .never
     retransmitHandshake = .after(WireGuard.rekeyTimeout + jitter, from: now)
   }
 
@@ -134,6 +153,13 @@ struct Timers: BitwiseCopyable {
   /// scheduled, otherwise the packets staged for it would wait forever.
   mutating func forgetInitiation() {
     lastInitiation = nil
+  }
+
+  /// The initiation stays requested, but is not made before `until`. Keepalives and staged packets
+  /// wait for it too, because they only remain if there is no session.
+  mutating func initiationHeld(until: Deadline) {
+    wantsInitiation = true
+    work = until
   }
 
   /// An initiation could not be made. The next one may follow after rekey-timeout, as if this one
@@ -156,9 +182,16 @@ struct Timers: BitwiseCopyable {
     initiationsSinceAnswer = 0
   }
 
+  /// A response was sent. It counts as a handshake sent, as in the kernel's WireGuard: we send no
+  /// initiation until the peer has had time to use the session (R51).
+  mutating func responseSent(at now: Instant) {
+    lastInitiation = now
+  }
+
   mutating func handshakeCompleted() {
     initiationsSinceAnswer = 0
     retransmitHandshake = .never
+    postponedInitiation = .never
     attempts = 0
     hasRenewedOnReceive = false
   }
@@ -204,6 +237,10 @@ struct Timers: BitwiseCopyable {
   mutating func newHandshakeExpired(at now: Instant) {
     newHandshake = .never
     wantInitiation(at: now)
+  }
+
+  mutating func postponedInitiationExpired() {
+    postponedInitiation = .never
   }
 
   mutating func persistentKeepaliveExpired(at now: Instant) {

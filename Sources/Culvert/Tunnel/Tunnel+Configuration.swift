@@ -12,8 +12,9 @@ extension Tunnel {
   }
 
   /// Sets the private key from 32 bytes; all zeros remove it. All sessions stop sending, and a peer
-  /// that has the device's own public key is removed.
-  public mutating func setPrivateKey(_ key: UnsafeRawPointer) {
+  /// that has the device's own public key is removed. Peers with staged packets or a persistent
+  /// keepalive start a handshake at once, since a client may set the key last (R59).
+  public mutating func setPrivateKey(_ key: UnsafeRawPointer, at now: Instant) {
     if isOwnPrivateKey(key) { return }
     identity.set(key)
     cookieChecker.deriveKeys(publicKey: identity.publicKey)
@@ -26,6 +27,7 @@ extension Tunnel {
       resetHandshake(&peers[id])
       peers[id].keypairs.stopSending()
       peers[id].timers.forgetInitiation()
+      if identity.isSet { peerIsConfigured(id, at: now) }
       next = peerTable.peer(after: id)
     }
     noise.wipe()
@@ -64,16 +66,17 @@ extension Tunnel {
         }
         reschedule(&peers[id])
       } else {
-        peers[id].staged.dropAll(from: stagingPool)
+        dropStaged(of: &peers[id])
         peers[id].timers.stop()
         schedule.remove(id.index)
+        initiations.remove(id.index)
         resetHandshake(&peers[id])
         eraseKeypairs(&peers[id])
       }
       next = peerTable.peer(after: id)
     }
     if !isUp {
-      while let slot = handshakeRing.pop() { _ = consume slot }
+      dropHandshakes()
     }
   }
 
@@ -103,12 +106,15 @@ extension Tunnel {
     guard peerTable.contains(id) else { return }
     let peers = peers
     allowedIPs.removeAll(peer: id.index)
-    peers[id].staged.dropAll(from: stagingPool)
+    dropStaged(of: &peers[id])
     schedule.remove(id.index)
+    initiations.remove(id.index)
     resetHandshake(&peers[id])
     eraseKeypairs(&peers[id])
     peers[id].handshake.erase()
     peers[id].cookie.erase()
+    // The peer may be added again, and its last timestamp is forgotten with it.
+    timestamps.raiseFloor(to: peers[id].lastTimestamp)
     peerTable.remove(id)
     removals &+= 1
   }
@@ -181,7 +187,7 @@ extension Tunnel {
       peers[id].timers.wantFlush(at: now)
       reschedule(&peers[id])
     } else if peers[id].timers.persistentKeepaliveInterval > 0, peers[id].path != nil,
-      !peers[id].keypairs.current.exists
+      !peers[id].keypairs.current.canSend(at: now)
     {
       startKeepalives(to: &peers[id], at: now)
     }
@@ -290,18 +296,22 @@ extension Tunnel {
   public var hasEvents: Bool { events.count > 0 }
 
   /// Whether handshake messages wait for `runTimers`.
-  public var hasHandshakes: Bool { !handshakeRing.isEmpty }
+  public var hasHandshakes: Bool { queuedHandshakes > 0 || initiations.count > 0 }
 
-  /// The timestamp floor that the shell must store now, or nil, which is nearly always the case
-  /// (R28).
-  public mutating func timestampToPersist() -> TAI64N? { timestamps.floorToPersist() }
+  /// The timestamp that the shell must store now, or nil, which is nearly always the case (R28). If
+  /// the clock is right, it is not later than the clock's time.
+  public mutating func timestampToPersist() -> TAI64N? { timestamps.stampToPersist() }
 
-  /// The last timestamp sent, which the shell stores when the program exits; nil if there is
-  /// nothing to store.
-  public var lastTimestamp: TAI64N? { timestamps.lastSent }
+  /// The timestamp that the shell stores when the program exits; nil if there is nothing to store.
+  public var lastTimestamp: TAI64N? { timestamps.lastToPersist }
 
-  /// Makes all timestamps greater than `floor`, which an earlier run has stored.
-  public mutating func restoreTimestamp(_ floor: TAI64N) {
-    timestamps = TimestampSource(floor: floor)
-  }
+  /// Makes all timestamps greater than those of an earlier run, which has stored `stored`.
+  public mutating func restoreTimestamp(_ stored: TAI64N) { timestamps.restore(stored) }
+
+  /// From now on, an initiation waits up to half a second until `didPersistTimestamp` confirms that
+  /// its timestamp is covered. Without this, the shell stores `timestampToPersist` before it sends.
+  public mutating func waitForTimestampStorage() { timestamps.waitsForStorage = true }
+
+  /// A timestamp of `timestampToPersist` is stored, or cannot be stored.
+  public mutating func didPersistTimestamp(_ stored: TAI64N) { timestamps.didPersist(stored) }
 }

@@ -1,58 +1,171 @@
 /// Handshake messages, from the queue to the answer. The inbound lane only queues them. The
-/// expensive work is done here, for a limited number of messages per call.
+/// expensive work is done here, for a limited number of messages per turn.
+///
+/// There are two rings, which share the slots. `preferredRing` is for what has a valid mac2 under
+/// load, and for answers that we wait for. It is served first, and takes slots from `handshakeRing`
+/// if there is no other, so a flood without cookies keeps neither slots nor turns from it (R50).
 extension Tunnel {
   /// DSCP AF41, no ECN. The kernel's WireGuard marks handshake messages in the same way. A lost
   /// message delays the handshake by seconds.
   static let handshakeTrafficClass: UInt8 = 0x88
 
-  // MARK: The ring
+  // MARK: Admission
 
-  /// Copies a message to the ring. `accept` calls it.
+  /// Copies a message to one of the two rings. `accept` calls it.
+  ///
+  /// The checks are in the order of their cost, because a flood passes through here. What arrives
+  /// under load without a cookie while there is no slot is dropped without any hash (R50).
   mutating func queueHandshake(
     _ message: UnsafeRawPointer, byteCount: Int, from path: Path, at now: Instant
   ) -> Verdict {
-    // A message for another public key is dropped here, at the cost of one keyed hash and without
-    // taking a slot. A cookie reply has no mac1. Its tag is verified later, but its receiver index
-    // must be one of ours.
     if byteCount == WireGuard.cookieReplyByteCount {
-      let receiver = message.loadLittle(CookieReplyMessage.receiverOffset, as: UInt32.self)
-      guard indices.find(receiver) != nil else { return .unknownReceiver }
+      return queueCookieReply(message, from: path, at: now)
+    }
+    guard byteCount >= Cookie.trailerByteCount else { return .malformedMessage }
+    // A response to nothing of ours costs a look-up. One to our outstanding initiation is expected:
+    // only who has seen the initiation knows its index.
+    let isExpected: Bool
+    if byteCount == WireGuard.responseByteCount {
+      guard isAwaited(message.loadLittle(ResponseMessage.receiverOffset, as: UInt32.self)) else {
+        return .unknownReceiver
+      }
+      isExpected = true
     } else {
+      isExpected = false
+    }
+    guard isUnderLoad(at: now) else {
       guard cookieChecker.hasValidMAC1(message, byteCount: byteCount) else { return .badMAC }
+      return queue(message, byteCount: byteCount, from: path, isPreferred: isExpected, at: now)
     }
-    guard let slot = handshakePool.allocate() else {
-      loadEnd = now.advanced(by: Policy.loadHysteresis)
-      return .handshakeRingFull
+    let hasMAC2 = CookieChecker.hasMAC2(message, byteCount: byteCount)
+    if !hasMAC2, !isExpected, handshakePool.freeCount == 0 { return refuse(at: now) }
+    // It proves that the sender knows our public key.
+    guard cookieChecker.hasValidMAC1(message, byteCount: byteCount) else { return .badMAC }
+    let isProven =
+      hasMAC2
+      && cookieChecker.hasValidMAC2(message, byteCount: byteCount, from: path.endpoint, at: now)
+    if isProven {
+      guard rateLimiter.allow(path.endpoint.address, at: now) else { return .rateLimited }
     }
-    HandshakeEntry(in: slot).write(message, byteCount: byteCount, from: path)
-    guard handshakeRing.push(slot) else { return .handshakeRingFull }
+    return queue(
+      message, byteCount: byteCount, from: path, isPreferred: isProven || isExpected,
+      isProven: isProven, at: now)
+  }
+
+  /// A cookie reply has no mac1, and its tag is verified later. It takes a slot only if it answers
+  /// a message of ours that is not answered yet (R50).
+  private mutating func queueCookieReply(
+    _ message: UnsafeRawPointer, from path: Path, at now: Instant
+  ) -> Verdict {
+    let receiver = message.loadLittle(CookieReplyMessage.receiverOffset, as: UInt32.self)
+    guard let entry = indices.find(receiver), peerTable.contains(entry.peer) else {
+      return .unknownReceiver
+    }
+    let peers = peers
+    // Our last message is an initiation, or a response that the peer has not confirmed.
+    let isUnanswered =
+      entry.kind == IndexKind.handshake.rawValue
+      || peers[entry.peer].keypairs.next.localIndex == receiver
+    guard isUnanswered, peers[entry.peer].cookie.awaitsReply else { return .cookieRefused }
+    return queue(
+      message, byteCount: WireGuard.cookieReplyByteCount, from: path, isPreferred: true, at: now)
+  }
+
+  /// Whether this is the index of an outstanding initiation.
+  private func isAwaited(_ receiver: UInt32) -> Bool {
+    guard let entry = indices.find(receiver) else { return false }
+    return entry.kind == IndexKind.handshake.rawValue && peerTable.contains(entry.peer)
+  }
+
+  /// - Parameters:
+  ///   - isPreferred: whether the message may take the slot of one that is not preferred, and is
+  ///     served before them.
+  ///   - isProven: whether its mac2 has been verified, and its source has paid for it.
+  private mutating func queue(
+    _ message: UnsafeRawPointer, byteCount: Int, from path: Path, isPreferred: Bool,
+    isProven: Bool = false, at now: Instant
+  ) -> Verdict {
+    if isPreferred, handshakePool.freeCount == 0, let oldest = handshakeRing.pop() {
+      _ = consume oldest
+      counters.add(.handshakeEvicted)
+    }
+    guard let slot = handshakePool.allocate() else { return refuse(at: now) }
+    HandshakeEntry(in: slot).write(
+      message, byteCount: byteCount, from: path, isProven: isProven)
+    let isQueued = isPreferred ? preferredRing.push(slot) : handshakeRing.push(slot)
+    guard isQueued else { return refuse(at: now) }
     noteLoad(at: now)
     return .handshakeQueued
   }
 
-  /// Prolongs the load while the ring is at least one eighth full.
+  private mutating func refuse(at now: Instant) -> Verdict {
+    loadEnd = now.advanced(by: Policy.loadHysteresis)
+    return .handshakeRingFull
+  }
+
+  /// The number of queued messages.
+  var queuedHandshakes: Int { handshakeRing.count &+ preferredRing.count }
+
+  /// Prolongs the load while at least one eighth of the slots are in use.
   private mutating func noteLoad(at now: Instant) {
-    guard handshakeRing.count >= max(1, handshakeRing.capacity / Policy.loadRingFraction) else {
+    guard queuedHandshakes >= max(1, handshakeRing.capacity / Policy.loadRingFraction) else {
       return
     }
     loadEnd = now.advanced(by: Policy.loadHysteresis)
   }
 
-  /// True while the ring is at least one eighth full, and for one second after (R5, R49).
+  /// True while at least one eighth of the slots are in use, and for one second after (R5, R49).
   func isUnderLoad(at now: Instant) -> Bool { now < loadEnd }
 
-  /// Processes up to `limit` queued messages, while the batch has room for the answers.
-  mutating func serveHandshakes(into batch: inout OutboundBatch, limit: Int, at now: Instant) {
-    var served = 0
-    while served < limit, batch.room(for: WireGuard.initiationByteCount) != nil {
+  // MARK: Service
+
+  /// Processes queued messages, the preferred ones first, while the batch has room for the answers.
+  ///
+  /// Only Diffie-Hellman computations count against `Policy.handshakesPerTurn`. What ends before
+  /// them (cookie replies, both ways) counts against `Policy.messagesPerTurn` alone (R50).
+  mutating func serveHandshakes(into batch: inout OutboundBatch, at now: Instant) {
+    var remaining = Policy.messagesPerTurn
+    var agreements = Policy.handshakesPerTurn
+    while remaining > 0, agreements > 0, batch.room(for: WireGuard.initiationByteCount) != nil {
       // A full ring takes no more messages, so it must count as load here too (R49).
       noteLoad(at: now)
-      guard let slot = handshakeRing.pop() else { break }
-      let entry = HandshakeEntry(in: slot)
-      counters.add(serve(entry, into: &batch, at: now))
-      noise.wipe()
-      served += 1
+      guard let slot = popHandshake(at: now) else { break }
+      let verdict = serve(HandshakeEntry(in: slot), into: &batch, at: now)
+      counters.add(verdict)
+      if !verdict.isWithoutKeyAgreement {
+        noise.wipe()
+        agreements &-= 1
+      }
+      remaining &-= 1
     }
+    if isUnderLoad(at: now), areCookiesDue(at: now) {
+      nextCookies = now.advanced(by: Policy.cookieInterval)
+    }
+  }
+
+  private mutating func popHandshake(at now: Instant) -> Slot? {
+    if let slot = preferredRing.pop() { return slot }
+    guard !isUnderLoad(at: now) || areCookiesDue(at: now) else { return nil }
+    return handshakeRing.pop()
+  }
+
+  /// False for the interval after the last cookie replies, but not if the clock went backwards.
+  private func areCookiesDue(at now: Instant) -> Bool {
+    now >= nextCookies || nextCookies.since(now) > Policy.cookieInterval
+  }
+
+  /// When queued messages and initiations must be served; never if there are none.
+  func handshakeDeadline(at now: Instant) -> Deadline {
+    if preferredRing.count > 0 || initiations.count > 0 { return Deadline(now) }
+    guard handshakeRing.count > 0 else { return .never }
+    return !isUnderLoad(at: now) || areCookiesDue(at: now)
+      ? Deadline(now) : Deadline(min(nextCookies, loadEnd))
+  }
+
+  /// Drops all queued messages.
+  mutating func dropHandshakes() {
+    while let slot = preferredRing.pop() { _ = consume slot }
+    while let slot = handshakeRing.pop() { _ = consume slot }
   }
 
   private mutating func serve(
@@ -64,7 +177,7 @@ extension Tunnel {
     let initiation = InitiationMessage(at: entry.message, byteCount: entry.byteCount)
     let response = ResponseMessage(at: entry.message, byteCount: entry.byteCount)
     guard initiation != nil || response != nil else { return .malformedMessage }
-    if isUnderLoad(at: now) {
+    if !entry.isProven, isUnderLoad(at: now) {
       guard
         cookieChecker.hasValidMAC2(
           entry.message, byteCount: entry.byteCount, from: entry.path.endpoint, at: now)
@@ -121,15 +234,22 @@ extension Tunnel {
       peer.timers.initiationFailed(at: now)
       return
     }
+    let timestamp = timestamps.next(wall, after: peer.lastTimestamp)
+    if timestamps.mustWait(timestamp, at: now) {
+      peer.timers.initiationHeld(
+        until: .after(TimestampSource.holdInterval, from: now))
+      return
+    }
     // Before a new index is made, so that no peer ever has more than four.
     resetHandshake(&peer)
     guard let index = makeIndex(for: peer.id, kind: .handshake) else {
       peer.timers.initiationFailed(at: now)
       return
     }
+    peer.lastTimestamp = timestamp
     let message = InitiationMessage(writingTo: room.baseAddress!, sender: index)
     let isCreated = peer.handshake.createInitiation(
-      message, localIndex: index, remoteStatic: peer.publicKey, timestamp: timestamps.next(wall),
+      message, localIndex: index, remoteStatic: peer.publicKey, timestamp: timestamp,
       identity: identity, constants: constants, noise: noise, entropy: &entropy)
     noise.wipe()
     guard isCreated else {
@@ -211,6 +331,8 @@ extension Tunnel {
     if peer.timers.retransmitHandshake.isSet {
       peer.timers.initiationOverruled(
         at: now, delay: entropy.below(Policy.overruledInitiationDelay))
+    } else {
+      peer.timers.responseSent(at: now)
     }
     planMessage(&batch, byteCount: WireGuard.responseByteCount, to: peer.id, path: path)
     events.append(.responseSent, remoteStatic)
@@ -243,6 +365,7 @@ extension Tunnel {
     events.append(.responseReceived, peer.publicKey)
     indices.setKind(IndexKind.keypair.rawValue, of: index)
     peer.lastHandshake = now
+    peer.isLooping = false
     peer.timers.anyAuthenticatedPacketReceived()
     peer.timers.anyAuthenticatedPacketTraversal(at: now)
     peer.timers.handshakeCompleted()
@@ -283,6 +406,7 @@ extension Tunnel {
 struct HandshakeEntry {
   private static let pathOffset = 0
   private static let byteCountOffset = 96
+  private static let isProvenOffset = 100
   private static let messageOffset = 104
 
   private let bytes: UnsafeMutableRawPointer
@@ -291,13 +415,19 @@ struct HandshakeEntry {
     bytes = slot.bytes.baseAddress!
   }
 
-  func write(_ message: UnsafeRawPointer, byteCount: Int, from path: Path) {
+  func write(
+    _ message: UnsafeRawPointer, byteCount: Int, from path: Path, isProven: Bool
+  ) {
     (bytes + HandshakeEntry.pathOffset).storeBytes(of: path, as: Path.self)
-    (bytes + HandshakeEntry.byteCountOffset).storeBytes(of: byteCount, as: Int.self)
+    (bytes + HandshakeEntry.byteCountOffset).storeBytes(
+      of: UInt32(truncatingIfNeeded: byteCount), as: UInt32.self)
+    (bytes + HandshakeEntry.isProvenOffset).storeBytes(of: isProven, as: Bool.self)
     self.message.copyMemory(from: message, byteCount: byteCount)
   }
 
   var path: Path { (bytes + HandshakeEntry.pathOffset).load(as: Path.self) }
-  var byteCount: Int { (bytes + HandshakeEntry.byteCountOffset).load(as: Int.self) }
+  var byteCount: Int { Int((bytes + HandshakeEntry.byteCountOffset).load(as: UInt32.self)) }
+  /// Whether the mac2 was valid when the message arrived.
+  var isProven: Bool { (bytes + HandshakeEntry.isProvenOffset).load(as: Bool.self) }
   var message: UnsafeMutableRawPointer { bytes + HandshakeEntry.messageOffset }
 }

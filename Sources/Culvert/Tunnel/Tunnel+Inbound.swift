@@ -43,6 +43,7 @@ extension Tunnel {
     guard peers[entry.peer].keypairs[role].canReceive(at: now) else { return .expiredSession }
     packet.session = session(
       in: &batch, of: &peers[entry.peer], role: role, localIndex: message.receiver)
+    batch.sealedByteCount &+= byteCount
     packet.counter = message.counter
     packet.kind = .sealed
     return nil
@@ -114,9 +115,7 @@ extension Tunnel {
     guard let inner = InnerPacket(at: text, byteCount: byteCount) else { return .malformedInner }
     guard allowedIPs.route(inner.source) == peer.id.index else { return .sourceNotAllowed }
     if arrival.trafficClass & ECN.mask != 0 {
-      guard
-        let mark = ECN.combine(inner: inner.trafficClass, outer: arrival.trafficClass)
-      else { return .brokenCongestionMark }
+      let mark = ECN.combine(inner: inner.trafficClass, outer: arrival.trafficClass)
       inner.setECN(mark, at: text, byteCount: byteCount)
     }
     packet.innerByteCount = UInt32(truncatingIfNeeded: inner.byteCount)
@@ -128,6 +127,7 @@ extension Tunnel {
   private mutating func confirmSession(_ peer: inout Peer, at now: Instant) {
     freeIndex(peer.keypairs.confirmNext())
     peer.lastHandshake = now
+    peer.isLooping = false
     peer.timers.handshakeCompleted()
     if !peer.staged.isEmpty { peer.timers.wantFlush(at: now) }
   }
@@ -149,5 +149,41 @@ extension Tunnel {
   /// Records that the shell could not write `count` delivered packets to the TUN.
   public func didFailToDeliver(_ count: Int = 1) {
     counters.add(.writeFailed, UInt64(truncatingIfNeeded: count))
+  }
+
+  // MARK: Local addresses
+
+  /// Whether local addresses wait for `nextUncheckedSource`. Paths without an interface never do.
+  package var hasUncheckedSources: Bool { !sourceDoubts.isEmpty }
+
+  /// Has all local addresses checked again, because routes may have changed.
+  package mutating func recheckSources() { sourceDoubts.addAll() }
+
+  /// The next peer whose route the shell must look up, with its path; nil if there is none left, or
+  /// none among the next `visits` peers.
+  package mutating func nextUncheckedSource(
+    visits: inout Int
+  ) -> (peer: PeerID, path: Path)? {
+    let peers = peers
+    while visits > 0 {
+      let isThorough = sourceDoubts.isThorough
+      guard let place = sourceDoubts.next(limit: peerTable.capacity) else { return nil }
+      visits -= 1
+      guard let id = peerTable.peer(atPlace: place) else { continue }
+      if isThorough { peers[id].doubtSource() }
+      guard peers[id].isSourceUnchecked, let path = peers[id].path else { continue }
+      peers[id].isSourceUnchecked = false
+      return (id, path)
+    }
+    return nil
+  }
+
+  /// The route to the peer that `nextUncheckedSource` has returned leaves by another interface than
+  /// the one of the local address. The address is forgotten, and datagrams that are still in flight
+  /// to that interface do not bring it back (R40).
+  package mutating func refuseSource(of id: PeerID) {
+    guard peerTable.contains(id) else { return }
+    let peers = peers
+    peers[id].refuseSource()
   }
 }

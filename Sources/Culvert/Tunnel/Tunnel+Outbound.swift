@@ -47,10 +47,16 @@ extension Tunnel {
       return .noPeerForDestination
     }
     let peers = peers
-    guard peers[route].path != nil else {
+    guard let endpoint = peers[route].path?.endpoint else {
       finishFirstSegment(&batch, index)
       answerUnreachable(&batch, index, at: now)
       return .noEndpoint
+    }
+    if inner.destination == endpoint.address,
+      isOwnDatagram(text, inner, to: peers[route], port: endpoint.port)
+    {
+      noteLoop(to: &peers[route])
+      return .routingLoop
     }
     // While packets are staged, later ones are staged too, otherwise the flow would be reordered.
     guard peers[route].keypairs.current.canSend(segmentCount, at: now),
@@ -60,6 +66,37 @@ extension Tunnel {
       &batch, index, for: &peers[route], trafficClass: ECN.encapsulate(inner.trafficClass),
       segmentCount: segmentCount, at: now)
     return .sent
+  }
+
+  // MARK: Loops
+
+  /// Whether a packet to the endpoint of `peer` is a datagram of this tunnel to that peer, which
+  /// the routing table has led back into the tunnel (R66). The receiver or sender index is compared, so
+  /// that another host's WireGuard may use the same endpoint through this tunnel.
+  private func isOwnDatagram(
+    _ packet: UnsafeMutableRawPointer, _ inner: InnerPacket, to peer: borrowing Peer, port: UInt16
+  ) -> Bool {
+    guard let start = inner.datagramByteOffset(at: packet) else { return false }
+    let message = packet + start + UDPHeader.byteCount
+    // The type and an index: the first eight bytes of each message.
+    guard inner.byteCount &- start >= UDPHeader.byteCount &+ 8,
+      packet.loadBig(start &+ 2, as: UInt16.self) == port
+    else { return false }
+    let index = message.loadLittle(4, as: UInt32.self)
+    switch message.loadLittle(0, as: UInt32.self) {
+    case UInt32(MessageType.transportData.rawValue):
+      return peer.keypairs.isRemoteIndex(index)
+    case UInt32(MessageType.initiation.rawValue), UInt32(MessageType.response.rawValue):
+      return indices.find(index)?.peer == peer.id
+    default: return false
+    }
+  }
+
+  /// Logs a loop once for each session and endpoint.
+  private mutating func noteLoop(to peer: inout Peer) {
+    guard !peer.isLooping else { return }
+    peer.isLooping = true
+    events.append(.routingLoop, peer.publicKey)
   }
 
   /// Marks a packet for sealing in `peer`'s current session. The caller has checked `canSend`.
@@ -115,22 +152,69 @@ extension Tunnel {
   ) -> Verdict {
     let needed = StagedPackets.slots(for: byteCount)
     // Packets and slots are both limited. The slot limit always allows one packet of any size.
-    let slotLimit = max(
-      limits.stagedPacketsPerPeer, StagedPackets.slots(for: limits.maximumMTU))
+    let slotLimit = StagingShares.slotLimit(limits)
     while peer.staged.packetCount >= limits.stagedPacketsPerPeer
       || (peer.staged.heldSlots + needed > slotLimit && !peer.staged.isEmpty)
     {
-      peer.staged.dropOldest(from: stagingPool)
-      counters.add(.droppedFromStaging)
+      dropOldestStaged(of: &peer)
     }
+    makeStagingRoom(for: needed, &peer)
     let isStaged = peer.staged.push(packet, byteCount: byteCount, into: stagingPool)
+    noteStaged(peer)
     if peer.keypairs.current.canSend(at: now) {
       peer.timers.wantFlush(at: now)
     } else {
-      peer.timers.wantInitiation(at: now)
+      requestSession(with: &peer, at: now)
     }
     reschedule(&peer)
     return isStaged ? .staged : .droppedFromStaging
+  }
+
+  /// Requests an initiation for staged packets. If it is too early for one, because a response was
+  /// just sent or an initiation just failed, a timer requests it later, so that no packet waits
+  /// without one. Without a private key there is no timer: `setPrivateKey` sends what waits.
+  mutating func requestSession(with peer: inout Peer, at now: Instant) {
+    peer.timers.wantInitiation(at: now)
+    guard identity.isSet, !peer.timers.isInitiating, !peer.timers.postponedInitiation.isSet else {
+      return
+    }
+    peer.timers.postponeInitiation(by: entropy.below(Policy.overruledInitiationDelay))
+  }
+
+  // MARK: Staging slots
+
+  /// Frees slots, if the pool has fewer than `needed`, by dropping the oldest packets of the peers
+  /// that hold the most. Otherwise a few silent peers could keep all slots (R52). Each round drops
+  /// a packet, so there are at most `needed` rounds.
+  private mutating func makeStagingRoom(for needed: Int, _ peer: inout Peer) {
+    guard needed <= limits.stagingSlots else { return }
+    let peers = peers
+    while stagingPool.freeCount < needed, let place = stagingShares.largest {
+      if place == peer.id.index {
+        dropOldestStaged(of: &peer)
+      } else {
+        dropOldestStaged(of: &peers[place])
+      }
+    }
+  }
+
+  private mutating func dropOldestStaged(of peer: inout Peer) {
+    peer.staged.dropOldest(from: stagingPool)
+    counters.add(.droppedFromStaging)
+    noteStaged(peer)
+  }
+
+  /// Drops all packets that are staged for a peer.
+  mutating func dropStaged(of peer: inout Peer) {
+    counters.add(.droppedFromStaging, UInt64(peer.staged.packetCount))
+    peer.staged.dropAll(from: stagingPool)
+    noteStaged(peer)
+  }
+
+  /// Must be called after each change of the packets that are staged for a peer.
+  @inline(__always)
+  mutating func noteStaged(_ peer: borrowing Peer) {
+    stagingShares.set(peer.id.index, peer.staged.heldSlots)
   }
 
   /// Replaces a packet that cannot be sent by the ICMP error "host unreachable", as the kernel's

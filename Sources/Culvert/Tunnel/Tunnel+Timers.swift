@@ -1,20 +1,17 @@
 /// What the tunnel does without new packets: it processes queued handshake messages and due timers.
 extension Tunnel {
-  /// The limit of handshake messages processed in one call. Each takes up to four Diffie-Hellman
-  /// computations, and transport data has to wait for them.
-  private static let handshakesPerCall = 16
-
   /// When `runTimers` must be called next. `never` for an idle tunnel, so that nothing wakes it up.
   public mutating func nextDeadline(at now: Instant) -> Deadline {
     guard isUp else { return .never }
-    if !handshakeRing.isEmpty { return Deadline(now) }
+    let handshakes = handshakeDeadline(at: now)
+    if handshakes.isDue(at: now) { return handshakes }
     // The heap may hold outdated, earlier times. They are corrected when they reach the top.
     while let top = schedule.top {
       let due = peers[top.peer].timers.next
-      if due <= top.deadline { return due }
+      if due <= top.deadline { return min(due, handshakes) }
       schedule.replaceTop(due)
     }
-    return .never
+    return handshakes
   }
 
   /// Processes queued handshake messages and due timers. The shell calls it at `nextDeadline`, and
@@ -30,31 +27,48 @@ extension Tunnel {
     stamp(&batch)
     guard isUp else { return }
     let peers = peers
-    serveHandshakes(into: &batch, limit: Tunnel.handshakesPerCall, at: now)
+    serveHandshakes(into: &batch, at: now)
     // At most as many rounds as there are peers, so that the call ends even if timers are due again
     // at once.
-    var remaining = schedule.count
+    var remaining = min(schedule.count, Policy.peersPerTurn)
     while remaining > 0, let top = schedule.top, top.deadline.isDue(at: now),
       batch.room(for: Policy.ipv6MinimumMTU) != nil
     {
-      runTimers(of: &peers[top.peer], into: &batch, at: now, wall: wall)
+      runTimers(of: &peers[top.peer], into: &batch, at: now)
       schedule.replaceTop(peers[top.peer].timers.next)
       remaining &-= 1
     }
+    sendInitiations(into: &batch, at: now, wall: wall)
   }
 
   private mutating func runTimers(
-    of peer: inout Peer, into batch: inout OutboundBatch, at now: Instant, wall: WallTime
+    of peer: inout Peer, into batch: inout OutboundBatch, at now: Instant
   ) {
     expireTimers(of: &peer, into: &batch, at: now)
-    if peer.timers.wantsInitiation {
-      if batch.room(for: WireGuard.initiationByteCount) == nil { return }
-      planInitiation(to: &peer, in: &batch, at: now, wall: wall)
-    }
     if peer.timers.wantsKeepalive { planKeepalive(to: &peer, in: &batch, at: now) }
     if peer.timers.wantsFlush { planStaged(of: &peer, in: &batch, at: now) }
-    // If there was no session for a keepalive or staged packets, an initiation has been requested.
-    // The next round or call sends it.
+    // Also if there was no session for a keepalive or staged packets. The next turn sends it.
+    if peer.timers.wantsInitiation {
+      initiations.lower(peer.id.index, to: Deadline(now))
+      peer.timers.initiationQueued()
+    }
+  }
+
+  /// Sends initiations that are due, a few per turn (R47). Thousands may be due at the same time,
+  /// each takes two Diffie-Hellman computations, and packets of other peers must not wait for them.
+  private mutating func sendInitiations(
+    into batch: inout OutboundBatch, at now: Instant, wall: WallTime
+  ) {
+    let peers = peers
+    for _ in 0..<Policy.handshakesPerTurn {
+      guard let top = initiations.top, batch.room(for: WireGuard.initiationByteCount) != nil
+      else { return }
+      initiations.remove(top.peer)
+      // It may have become needless since.
+      guard peers[top.peer].timers.wantsInitiation else { continue }
+      planInitiation(to: &peers[top.peer], in: &batch, at: now, wall: wall)
+      reschedule(&peers[top.peer])
+    }
   }
 
   // MARK: Expiries
@@ -72,6 +86,10 @@ extension Tunnel {
     if peer.timers.newHandshake.isDue(at: now) {
       forgetSource(of: &peer)
       peer.timers.newHandshakeExpired(at: now)
+    }
+    if peer.timers.postponedInitiation.isDue(at: now) {
+      peer.timers.postponedInitiationExpired()
+      if !peer.staged.isEmpty { requestSession(with: &peer, at: now) }
     }
     if peer.timers.sendKeepalive.isDue(at: now) { peer.timers.keepaliveExpired(at: now) }
     if peer.timers.persistentKeepalive.isDue(at: now) {
@@ -105,6 +123,7 @@ extension Tunnel {
   mutating func answerStaged(
     of peer: inout Peer, _ batch: inout OutboundBatch, at now: Instant
   ) {
+    defer { noteStaged(peer) }
     while let byteCount = peer.staged.oldestByteCount(in: stagingPool) {
       counters.add(.peerUnreachable)
       guard byteCount > 0, let room = batch.room(for: byteCount) else {
@@ -147,14 +166,15 @@ extension Tunnel {
   private mutating func planStaged(
     of peer: inout Peer, in batch: inout OutboundBatch, at now: Instant
   ) {
+    defer { noteStaged(peer) }
     while let byteCount = peer.staged.oldestByteCount(in: stagingPool) {
       guard peer.path != nil else {
-        peer.staged.dropAll(from: stagingPool)
+        dropStaged(of: &peer)
         break
       }
       guard peer.keypairs.current.canSend(at: now) else {
         peer.timers.clearFlushWish()
-        peer.timers.wantInitiation(at: now)
+        requestSession(with: &peer, at: now)
         return
       }
       guard let room = batch.room(for: byteCount) else { return }

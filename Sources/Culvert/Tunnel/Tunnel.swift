@@ -20,17 +20,26 @@ public struct Tunnel: ~Copyable {
   var indices: IndexTable
   var allowedIPs: AllowedIPs
   var schedule: Schedule
+  /// The peers to which an initiation is due, in the order in which it became due. Each turn sends
+  /// a few of them (R47).
+  var initiations: Schedule
+  /// Peers whose local address the shell must check (R40).
+  var sourceDoubts = SourceDoubts()
   var cookieChecker: CookieChecker
   var rateLimiter: RateLimiter
   var timestamps: TimestampSource
   let stagingPool: BufferPool
+  var stagingShares: StagingShares
   let handshakePool: BufferPool
   var handshakeRing: SlotRing
+  var preferredRing: SlotRing
   public let counters: Tally<Verdict>
   var events: EventRing
 
   /// Handshakes are under load until this time (R5).
   var loadEnd = Instant(nanoseconds: 0)
+  /// Messages without a cookie wait until this time while the tunnel is under load (R50).
+  var nextCookies = Instant(nanoseconds: 0)
   /// Limits the rate of ICMP errors written to the TUN, in case a program floods an unreachable
   /// address (RFC 4443 section 2.4(f)).
   var icmpBudget = TokenBucket(perSecond: Policy.icmpPerSecond, burst: Policy.icmpBurst)
@@ -73,16 +82,21 @@ public struct Tunnel: ~Copyable {
     peerTable = PeerTable(carvingFrom: &arena, limits: limits)
     indices = IndexTable(carvingFrom: &arena, limits: limits)
     schedule = Schedule(carvingFrom: &arena, peers: limits.peers)
+    initiations = Schedule(carvingFrom: &arena, peers: limits.peers)
     allowedIPs = AllowedIPs(carvingFrom: &arena, limits: limits)
     rateLimiter = RateLimiter(carvingFrom: &arena, limits: limits)
     stagingPool = BufferPool(
       carvingFrom: &arena, slots: limits.stagingSlots,
       slotByteCount: Limits.stagingSlotByteCount, owner: "staged packets")
+    stagingShares = StagingShares(carvingFrom: &arena, limits: limits)
     // A separate pool, so that staged packets cannot exhaust the slots for handshake messages.
     handshakePool = BufferPool(
       carvingFrom: &arena, slots: limits.handshakeRing,
       slotByteCount: Limits.handshakeSlotByteCount, owner: "handshake ring")
     handshakeRing = SlotRing(
+      carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
+      owner: "handshake ring")
+    preferredRing = SlotRing(
       carvingFrom: &arena, pool: handshakePool, capacity: limits.handshakeRing,
       owner: "handshake ring")
     counters = Tally(carvingFrom: &arena, owner: "counters")
@@ -101,6 +115,7 @@ public struct Tunnel: ~Copyable {
     allowedIPs.prepare()
     rateLimiter.prepare(seed: self.entropy.uint64())
     stagingPool.prepare()
+    stagingShares.prepare()
     handshakePool.prepare()
   }
 
@@ -124,7 +139,9 @@ public struct Tunnel: ~Copyable {
 
   /// Changes the path to a peer.
   mutating func move(_ peer: inout Peer, to path: Path) {
+    let wasUnchecked = peer.isSourceUnchecked
     if peer.move(to: path) { endpointChanges &+= 1 }
+    if peer.isSourceUnchecked, !wasUnchecked { sourceDoubts.add(peer.id.index) }
   }
 
   /// Whether the peer that `InboundBatch.sender` returned still exists.

@@ -5,12 +5,14 @@ public enum Verdict: UInt8, CountedVerdict {
   case sent
   /// Waiting for a handshake to finish.
   case staged
-  /// Dropped to make room for newer packets, or because no staging slots were free.
+  /// Dropped to make room for newer packets, of this or another peer, or with its peer.
   case droppedFromStaging
   /// Not an IP packet, or its lengths are inconsistent.
   case malformedInner
   case noPeerForDestination
   case noEndpoint
+  /// One of our own datagrams, which the routing table led back into the tunnel (R66).
+  case routingLoop
   /// Exceeds `Limits.maximumMTU`.
   case tooLarge
   /// The kernel refused to send it.
@@ -25,6 +27,9 @@ public enum Verdict: UInt8, CountedVerdict {
   case handshakeQueued
   /// The handshake ring was full.
   case handshakeRingFull
+  /// A queued handshake message without a cookie made room for one with a cookie. It is counted
+  /// besides `handshakeQueued`.
+  case handshakeEvicted
   /// Larger than the receive buffer, or beyond the capacity of the batch (R1).
   case truncated
   /// Not a WireGuard message: the type, the reserved bytes or the length is wrong (R30).
@@ -37,8 +42,6 @@ public enum Verdict: UInt8, CountedVerdict {
   case replayed
   /// The inner source address is not in the allowed IPs of the peer (R2).
   case sourceNotAllowed
-  /// The inner packet is Not-ECT and the outer one CE: RFC 6040 requires dropping it.
-  case brokenCongestionMark
   /// The peer was removed between `accept` and `deliver`.
   case peerRemoved
   case writeFailed
@@ -55,6 +58,16 @@ public enum Verdict: UInt8, CountedVerdict {
   case cookieAccepted
   case cookieRefused
 
+  /// Whether a queued handshake message with this verdict was processed without a Diffie-Hellman
+  /// computation.
+  var isWithoutKeyAgreement: Bool {
+    switch self {
+    case .cookieDemanded, .cookieAccepted, .cookieRefused, .malformedMessage, .unknownReceiver:
+      true
+    default: false
+    }
+  }
+
   public static var count: UInt8 { cookieRefused.rawValue + 1 }
 
   public var name: StaticString {
@@ -65,6 +78,7 @@ public enum Verdict: UInt8, CountedVerdict {
     case .malformedInner: "malformed-inner"
     case .noPeerForDestination: "no-peer-for-destination"
     case .noEndpoint: "no-endpoint"
+    case .routingLoop: "routing-loop"
     case .tooLarge: "too-large"
     case .sendFailed: "send-failed"
     case .peerUnreachable: "peer-unreachable"
@@ -72,6 +86,7 @@ public enum Verdict: UInt8, CountedVerdict {
     case .keepalive: "keepalive"
     case .handshakeQueued: "handshake-queued"
     case .handshakeRingFull: "handshake-ring-full"
+    case .handshakeEvicted: "handshake-evicted"
     case .truncated: "truncated"
     case .malformedMessage: "malformed-message"
     case .unknownReceiver: "unknown-receiver"
@@ -79,7 +94,6 @@ public enum Verdict: UInt8, CountedVerdict {
     case .badTag: "bad-tag"
     case .replayed: "replayed"
     case .sourceNotAllowed: "source-not-allowed"
-    case .brokenCongestionMark: "broken-congestion-mark"
     case .peerRemoved: "peer-removed"
     case .writeFailed: "write-failed"
     case .badMAC: "bad-mac"

@@ -48,6 +48,30 @@ struct InnerPacket: BitwiseCopyable {
     return IPv6Extensions.isExtension(number) ? IPProtocol.udp : number
   }
 
+  /// The start of the UDP header, in a whole packet or a first fragment; nil for anything else, and
+  /// for IPv6 extension headers other than a fragment header.
+  ///
+  /// - Parameter bytes: the packet that this value was read from.
+  func datagramByteOffset(at bytes: UnsafeMutableRawPointer) -> Int? {
+    switch family {
+    case .ipv4:
+      let header = IPv4Header(writtenAt: bytes)
+      guard header.protocolNumber == IPProtocol.udp, header.fragmentByteOffset == 0 else {
+        return nil
+      }
+      return header.headerByteCount
+    case .ipv6:
+      let number = IPv6Header(writtenAt: bytes).nextHeader
+      if number == IPProtocol.udp { return IPv6Header.byteCount }
+      let end = IPv6Header.byteCount + IPv6Extensions.fragmentHeaderByteCount
+      guard number == IPProtocol.fragment, byteCount >= end,
+        bytes.byte(IPv6Header.byteCount) == IPProtocol.udp,
+        bytes.loadBig(IPv6Header.byteCount + 2, as: UInt16.self) & 0xfff8 == 0
+      else { return nil }
+      return end
+    }
+  }
+
   /// Sets the two ECN bits of the packet that this value was read from, and updates its checksum.
   func setECN(_ mark: UInt8, at bytes: UnsafeMutableRawPointer, byteCount: Int) {
     let marked = trafficClass & ~ECN.mask | mark
@@ -119,13 +143,14 @@ enum ECN {
     trafficClass & mask
   }
 
-  /// The ECN codepoint of a decapsulated packet. Nil if the packet must be dropped, because the
-  /// network marked it and its sender does not react to marks (RFC 6040 section 4.2, figure 4).
+  /// The ECN codepoint of a decapsulated packet (RFC 6040 section 4.2, figure 4), except that a
+  /// marked packet of a sender that does not know ECN passes unchanged, as through the kernel's
+  /// WireGuard. RFC 6040 drops it, but then a path that sets both bits loses every packet (R68).
   @inline(__always)
-  static func combine(inner: UInt8, outer: UInt8) -> UInt8? {
+  static func combine(inner: UInt8, outer: UInt8) -> UInt8 {
     let inner = inner & mask
     switch outer & mask {
-    case congestionExperienced: return inner == notCapable ? nil : congestionExperienced
+    case congestionExperienced: return inner == notCapable ? notCapable : congestionExperienced
     case capable1: return inner == capable0 ? capable1 : inner
     default: return inner
     }

@@ -69,7 +69,7 @@ struct ConfigFile: ~Copyable {
       tunnel.removeAllPeers()
       // A zero key means no key.
       Secret.wipe(presharedKey, byteCount: WireGuard.keyByteCount)
-      tunnel.setPrivateKey(presharedKey)
+      tunnel.setPrivateKey(presharedKey, at: now)
       throw error
     }
     warnOfIgnored(settings.ignoredKeys)

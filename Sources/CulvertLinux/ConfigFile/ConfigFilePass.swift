@@ -44,7 +44,7 @@ struct ConfigFilePass {
     line = parser.line
     switch statement {
     case .beginInterface, .beginPeer: break
-    case .device(let setting): apply(setting, parser, &tunnel, &settings)
+    case .device(let setting): apply(setting, parser, &tunnel, &settings, at: now)
     case .address(let address):
       guard settings.append(address) else {
         throw failure(.addresses(ConfigFileSettings.maximumAddresses))
@@ -69,10 +69,10 @@ struct ConfigFilePass {
 
   private func apply(
     _ setting: DeviceSetting, _ parser: borrowing ConfigParser, _ tunnel: inout Tunnel,
-    _ settings: inout ConfigFileSettings
+    _ settings: inout ConfigFileSettings, at now: Instant
   ) {
     switch setting {
-    case .privateKey: if isApplying { parser.withSecret { tunnel.setPrivateKey($0) } }
+    case .privateKey: if isApplying { parser.withSecret { tunnel.setPrivateKey($0, at: now) } }
     case .listenPort(let port): settings.listenPort = port
     case .fwmark(let mark): settings.firewallMark = mark
     case .replacePeers: break

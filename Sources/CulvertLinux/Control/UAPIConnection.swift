@@ -181,7 +181,7 @@ struct UAPIConnection: ~Copyable {
     _ setting: DeviceSetting, _ interface: inout Interface, at now: Instant
   ) {
     switch setting {
-    case .privateKey: parser.withSecret { interface.tunnel.setPrivateKey($0) }
+    case .privateKey: parser.withSecret { interface.tunnel.setPrivateKey($0, at: now) }
     case .listenPort(let port):
       do throws(SystemError) { try interface.setListenPort(port, at: now) } catch {
         parser.fail(.addressInUse)

@@ -27,39 +27,33 @@ struct StateFile {
   }
 
   /// Replaces the file. Returns 0 or -errno (EROFS, ENOSPC, EACCES), which the caller only reports.
-  /// Waits for the disk, so it must be called rarely.
+  /// Waits for the disk, so only the helper process may do this.
   func write(_ bytes: UnsafeRawBufferPointer) -> Int32 {
     name.withCString { clinux_state_write(directory, $0, bytes.baseAddress, bytes.count) }
   }
 }
 
-/// Stores the horizon of handshake timestamps across restarts (R28). Without it, a device that
-/// boots without a real-time clock would start again with timestamps that its peers have already
-/// seen, and they would refuse its handshakes.
+/// Stores a handshake timestamp across restarts (R28). Without it, a device that boots without a
+/// real-time clock would start again with timestamps that its peers have already seen, and they
+/// would refuse its handshakes. The helper process does the work.
 struct TimestampFile {
-  private let file: StateFile
+  private let name: InterfaceName
+  private let hop: Int
 
-  init(_ file: StateFile) {
-    self.file = file
+  /// The file of the tunnel `hop`, which had this name at startup.
+  init(_ name: InterfaceName, hop: Int) {
+    self.name = name
+    self.hop = hop
   }
 
-  /// Nil if nothing usable is stored.
-  func read() -> TAI64N? {
-    var bytes: (UInt64, UInt64) = (0, 0)
-    return withUnsafeMutableBytes(of: &bytes) { buffer -> TAI64N? in
-      guard file.read(into: buffer) == WireGuard.timestampByteCount else { return nil }
-      return TAI64N(at: UnsafeRawPointer(buffer.baseAddress!))
-    }
-  }
+  /// Requests the stored timestamp. The reply is a `Helper.Reply.stored`.
+  func read() { Helper.send(.read, tag: hop, name) }
 
-  /// Nil on success.
+  /// Requests that the file is replaced. The reply is a `Helper.Reply.didStore`.
+  ///
+  /// - Returns: nil, or why the request could not be sent.
   func write(_ stamp: TAI64N) -> SystemError? {
-    var bytes: (UInt64, UInt64) = (0, 0)
-    return withUnsafeMutableBytes(of: &bytes) { buffer -> SystemError? in
-      stamp.write(to: buffer.baseAddress!)
-      let result = file.write(
-        UnsafeRawBufferPointer(rebasing: buffer[..<WireGuard.timestampByteCount]))
-      return result < 0 ? SystemError(code: -result) : nil
-    }
+    let result = Helper.send(.write, tag: hop, name, stamp)
+    return result < 0 ? SystemError(code: -result) : nil
   }
 }

@@ -78,6 +78,8 @@ enum Token {
   private static let connection: UInt64 = 9
   private static let client: UInt64 = 10
   private static let lookup: UInt64 = 11
+  static let news: UInt64 = 12
+  static let helper: UInt64 = 13
 
   /// A descriptor of one hop's configuration socket.
   enum UAPI {

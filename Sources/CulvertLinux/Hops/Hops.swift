@@ -93,7 +93,7 @@ struct Hops: BitwiseCopyable {
           sockets: UDPSockets(
             bufferByteCount: Int32(options.socketBufferByteCount), offloads: options.offloads),
           channel: hop + 1 < memory.count ? memory.channels + hop : nil, log: log,
-          stamps: TimestampFile(StateFile(log.name, in: options.stateDirectory))))
+          stamps: TimestampFile(log.name, hop: hop)))
     }
     memory.tunnels.deallocate()
   }
@@ -112,7 +112,7 @@ struct Hops: BitwiseCopyable {
     for hop in 0..<count {
       self[hop].tunnel.start()
       self[hop].tunnel.cipher = cipher
-      if let floor = self[hop].stamps.read() { self[hop].tunnel.restoreTimestamp(floor) }
+      self[hop].tunnel.waitForTimestampStorage()
       if hop + 1 < count { channels[hop].start(seed: entropy.uint64()) }
     }
   }
@@ -121,14 +121,6 @@ struct Hops: BitwiseCopyable {
   func setOuterUp(at now: Instant) {
     guard isNested else { return }
     for hop in 1..<count { self[hop].setUp(true, at: now) }
-  }
-
-  /// Stores the last handshake timestamps, so that the next start continues from them. Only after a
-  /// crash does it have to skip ahead.
-  func storeTimestamps() {
-    for hop in 0..<count {
-      if let stamp = self[hop].tunnel.lastTimestamp { _ = self[hop].stamps.write(stamp) }
-    }
   }
 
   // MARK: Counters

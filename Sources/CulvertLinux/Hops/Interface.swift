@@ -223,12 +223,13 @@ struct Interface: ~Copyable {
 
   /// Logs "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.
   mutating func log(_ event: Event, at now: Instant) {
-    log.verbose(at: now) { line in
+    let describe = { (line: inout Line) in
       line.append("peer(")
       line.append(abbreviated: event.peer)
       line.append(") - ")
       line.append(event.kind.text)
     }
+    if event.kind.isError { log.error(at: now, describe) } else { log.verbose(at: now, describe) }
   }
 
   /// Counts and logs the errors of a batch.

@@ -68,8 +68,9 @@ struct InboundLane: ~Copyable {
 
   var isEmpty: Bool { batches[outermost].count == 0 }
 
-  /// The number of bytes received: a measure of the remaining work.
-  var byteCount: Int { batches[outermost].byteCount }
+  /// The number of accepted bytes to decrypt: a measure of the remaining work. A flood of other
+  /// datagrams must not wake another worker for nothing.
+  var byteCount: Int { batches[outermost].sealedByteCount }
 
   /// Accepts the received datagrams.
   func accept(_ hops: Hops, _ lock: Lock, at now: Instant) {

@@ -16,6 +16,7 @@ struct Driver: BitwiseCopyable {
   private struct Deadlines: ~Copyable {
     var timer: Timer
     var mtuUpdates = MTUUpdates()
+    var newsDelay = NewsDelay()
   }
 
   /// Only for the worker that holds `gates.lead`.
@@ -26,7 +27,9 @@ struct Driver: BitwiseCopyable {
 
   /// When the leader next has something to do. Call it under the tunnel's lock.
   func nextDeadline(at now: Instant) -> Deadline {
-    min(hops.nextDeadline(at: now), min(mtuDeadline, resolver.deadline))
+    if hops.outermost.tunnel.hasUncheckedSources { return Deadline(now) }
+    let others = min(mtuDeadline, min(newsDeadline, resolver.deadline))
+    return min(hops.nextDeadline(at: now), others)
   }
 
   /// The host names of endpoints. It changes only while no batch is in flight.
@@ -68,6 +71,13 @@ struct Driver: BitwiseCopyable {
   var mtuDeadline: Deadline { deadlines[0].mtuUpdates.deadline(hops) }
 
   func noticeLinkChange() { deadlines[0].mtuUpdates.noticeLinkChange() }
+
+  /// When news of the network must be acted upon; never if there is none.
+  var newsDeadline: Deadline { deadlines[0].newsDelay.deadline }
+
+  func noticeNews(at now: Instant) { deadlines[0].newsDelay.notice(at: now) }
+
+  func finishNews() { deadlines[0].newsDelay.finish() }
 
   /// Derives the MTUs again if something has changed, even if the last time was very recent.
   func updateMTUIfPending(at now: Instant) {
@@ -127,6 +137,7 @@ struct Driver: BitwiseCopyable {
   private func start() throws(SystemError) {
     gates.prepare()
     hops.start(cipher: workers[0].measureCipher())
+    hops.restoreTimestamps()
     proveOffloads()
     try eventLoop.start()
   }

@@ -11,7 +11,10 @@ struct EventLoop: ~Copyable {
   let epoll: Epoll
   private let signals: Signals
   private var netlink: Netlink
+  private var news: NetworkNews
   private var linkIndex: UInt32
+  /// Our interface among the links of `news`; 0 if it is in another namespace.
+  private var newsIndex: UInt32
   private let uapi: UAPIServers
   /// The deadline of the configuration sockets for which the timer is armed.
   private var uapiDeadline = Deadline.never
@@ -33,6 +36,7 @@ struct EventLoop: ~Copyable {
     let epoll: Epoll
     let signals: Signals
     let netlink: Netlink
+    let news: NetworkNews
     let linkIndex: UInt32
 
     init(_ tun: borrowing TunDevice) throws(SystemError) {
@@ -41,11 +45,13 @@ struct EventLoop: ~Copyable {
       let epoll = try Epoll()
       let signals = try Signals()
       let netlink = try Descriptors.openNetlink(for: tun)
+      let news = try NetworkNews()
       // No interface has the index 0.
       linkIndex = tun.isOpen ? try tun.interfaceIndex() : 0
       self.epoll = epoll
       self.signals = signals
       self.netlink = netlink
+      self.news = news
     }
 
     /// Opens netlink in the interface's namespace, which may differ from ours if it was adopted.
@@ -71,7 +77,9 @@ struct EventLoop: ~Copyable {
     epoll = descriptors.epoll
     signals = descriptors.signals
     netlink = descriptors.netlink
+    news = descriptors.news
     linkIndex = descriptors.linkIndex
+    newsIndex = descriptors.linkIndex
   }
 
   /// Registers all descriptors, and applies the interface's state.
@@ -80,6 +88,8 @@ struct EventLoop: ~Copyable {
     try epoll.add(driver.rawTimer, token: Token.timer)
     try epoll.add(signals.raw, token: Token.signals)
     try epoll.add(netlink.raw, token: Token.netlink)
+    try epoll.add(news.raw, [.readable, .once], token: Token.news)
+    try epoll.add(Helper.raw, token: Token.helper)
     let now = Clock.boottime()
     hops.setOuterUp(at: now)
     if !hops.isForwarding {
@@ -145,12 +155,14 @@ struct EventLoop: ~Copyable {
     gates.tunnel.release()
     guard isDue || hasEvents else { return }
     quiesce()
+    if driver.newsDeadline.isDue(at: now) { networkChanged(at: now) }
     if isMTUDue { driver.updateMTU(at: now) }
     if hops.outermost.bindDeadline.isDue(at: now) {
       hops.outermost.bindOrRetry(at: now)
       registerSockets()
     }
     if isLookupDue { driver.runResolver(epoll, at: now) }
+    checkSources()
     for hop in 0..<hops.count {
       runTimers(of: hop, lane)
       if hop > 0 { runTimers(of: &hops.channels[hop - 1], in: hop, lane) }
@@ -174,14 +186,14 @@ struct EventLoop: ~Copyable {
     for _ in 0..<EventLoop.batchesPerRound {
       guard hops[hop].tunnel.nextDeadline(at: now).isDue(at: now) else { break }
       lane.planMessages(of: hop, hops, at: now)
-      // The timestamp is stored before it is sent. If it were sent and then forgotten, it would be
-      // used again, and peers would refuse it (R28).
+      // An initiation is only planned when its timestamp is stored. If it were sent and then
+      // forgotten, it would be used again, and peers would refuse it (R28).
       var result = LaneResult()
       if let stamp = hops[hop].tunnel.timestampToPersist() {
         result.stampError = hops[hop].stamps.write(stamp)
       }
       send(hop, lane, &result, at: now)
-      // More handshakes are queued, and each needs a key agreement. Serve packets first.
+      // More handshakes are queued or due, and each needs a key agreement. Serve packets first.
       if hops[hop].tunnel.hasHandshakes { break }
     }
     while let event = hops[hop].tunnel.nextEvent() {
@@ -225,6 +237,8 @@ struct EventLoop: ~Copyable {
     case Token.timer: driver.acknowledgeTimer()
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
+    case Token.news: handleNews()
+    case Token.helper: hops.applyReplies(at: Clock.boottime())
     default: break
     }
   }
@@ -303,13 +317,11 @@ struct EventLoop: ~Copyable {
       case .drained: return
       case .unrelated:
         driver.noticeLinkChange()
-        driver.resolver.networkChanged(at: now)
       case .linkChanged(let state):
         hops.innermost.apply(state, at: now)
         registerSockets()
       case .linkDeleted: handleDeparture(at: now)
       case .overflow, .failed:
-        driver.resolver.networkChanged(at: now)
         readState(at: now)
         return
       }
@@ -329,6 +341,7 @@ struct EventLoop: ~Copyable {
       try epoll.add(moved.raw, token: Token.netlink)
       netlink = moved
       linkIndex = try hops.innermost.tun.interfaceIndex()
+      newsIndex = 0
       readState(at: now)
     } catch {
       hops.innermost.log.error(at: now) {
@@ -346,6 +359,56 @@ struct EventLoop: ~Copyable {
       registerSockets()
     } catch {
       if !hops.innermost.tun.isAttached { stop("the interface was deleted") }
+    }
+  }
+
+  // MARK: Network
+
+  /// Reads news of links, addresses, routes and rules. After news, nothing is read until
+  /// `networkChanged`, so that a burst wakes the process once.
+  private mutating func handleNews() {
+    guard news.read(skippedIndex: newsIndex) else { return watchNews() }
+    driver.noticeNews(at: Clock.boottime())
+  }
+
+  /// Called once after a burst of news: datagrams may now leave another way.
+  private mutating func networkChanged(at now: Instant) {
+    driver.finishNews()
+    do throws(SystemError) {
+      // First a new subscription, then the checks, so that no change is missed.
+      try news.restart()
+      try epoll.add(news.raw, [.readable, .once], token: Token.news)
+    } catch {
+      // The old socket is still there.
+      watchNews()
+    }
+    hops.outermost.tunnel.recheckSources()
+    driver.noticeLinkChange()
+    driver.resolver.networkChanged(at: now)
+  }
+
+  private func watchNews() {
+    do throws(SystemError) {
+      try epoll.modify(news.raw, [.readable, .once], token: Token.news)
+    } catch {
+      hops.innermost.report(error, "cannot watch the routes", at: Clock.boottime())
+    }
+  }
+
+  /// Route look-ups between two batches of packets, and peers that are looked at for them.
+  private static let checksPerTurn = 16
+  private static let visitsPerTurn = 1024
+
+  /// Forgets local addresses of peers whose route leaves by another interface (R40).
+  private func checkSources() {
+    guard hops.outermost.tunnel.hasUncheckedSources else { return }
+    let mark = hops.outermost.sockets.mark
+    var visits = EventLoop.visitsPerTurn
+    for _ in 0..<EventLoop.checksPerTurn {
+      guard let next = hops.outermost.tunnel.nextUncheckedSource(visits: &visits) else { return }
+      if !RouteCheck.leavesByInterface(of: next.path, mark: mark) {
+        hops.outermost.tunnel.refuseSource(of: next.peer)
+      }
     }
   }
 

@@ -22,7 +22,16 @@ package enum Service {
         options.stateDirectory = clinux_process_absolute_path(directory) ?? directory
       }
     }
+    do throws(SystemError) {
+      try Helper.start(options.stateDirectory)
+    } catch {
+      let status = fail("cannot start the helper process", error, nil)
+      daemon.reportFailure(status: UInt8(status))
+      return status
+    }
     let status = serve(options, level, &daemon)
+    // Whoever waits for this process then finds the last lines written.
+    Helper.end()
     if status != 0 { daemon.reportFailure(status: UInt8(truncatingIfNeeded: status)) }
     return status
   }
@@ -106,7 +115,9 @@ package enum Service {
       try driver.startWorkers()
       // Nothing is allocated after this line.
       arena.seal()
-      daemon.reportSuccess(keepsOutput: Environment.bytes("LOG_LEVEL") != nil && level != .silent)
+      let keepsOutput = Environment.bytes("LOG_LEVEL") != nil && level != .silent
+      if daemon.isBackground, !keepsOutput { driver.hops.discardOutput() }
+      daemon.reportSuccess(keepsOutput: keepsOutput)
       driver.run()
       return 0
     } catch {

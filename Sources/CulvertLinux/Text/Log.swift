@@ -116,7 +116,10 @@ package enum Output {
 
   /// Writes all bytes, unless the descriptor fails. A command whose output is its purpose asks for
   /// failures with `end`; a log ignores them, because there is no other place to report them.
+  /// While there is a helper process, it writes to standard output and standard error, and this
+  /// function never waits (R42).
   package static func write(_ bytes: UnsafeRawBufferPointer, to raw: Int32) {
+    if clinux_helper_write(raw, bytes.baseAddress, bytes.count) != 0 { return }
     var rest = bytes
     while rest.count > 0 {
       let count = clinux_file_write(raw, rest.baseAddress, rest.count)

@@ -13,6 +13,14 @@ def status_field(pid: int, name: str, task: int | None = None) -> int:
     raise KeyError(name)
 
 
+def name(pid: int) -> str:
+    """The process's name; empty if it has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def peak_memory(pid: int) -> int:
     """The greatest resident memory so far, in bytes."""
     return status_field(pid, "VmHWM") * 1024

@@ -9,7 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-from harness import isolation
+from harness import isolation, procfs
 
 CLONE_NEWNET = isolation.CLONE_NEWNET
 numbers = itertools.count(1)
@@ -112,6 +112,10 @@ class Namespace:
             return {name for _, name in socket.if_nameindex()}
 
     def pids(self) -> list[int]:
+        """The processes that live in this namespace, without Culvert's helper processes."""
+        return [pid for pid in self.all_pids() if procfs.name(pid) != "culvert-helper"]
+
+    def all_pids(self) -> list[int]:
         """The processes that live in this namespace."""
         # `ip` runs outside, so that it is not among them.
         command = ["ip", "netns", "pids", self.name]
@@ -120,7 +124,7 @@ class Namespace:
 
     def close(self) -> None:
         """End every process inside, then the namespace with its interfaces."""
-        for pid in self.pids():
+        for pid in self.all_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for process in self.processes:

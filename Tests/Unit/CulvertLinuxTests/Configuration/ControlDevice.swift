@@ -21,7 +21,7 @@ final class ControlDevice {
     let name = InterfaceName("cvt0")!
     interface = Interface(
       tunnel: tunnel, tun: .none, sockets: UDPSockets(), channel: nil, log: Log(.silent, name),
-      stamps: TimestampFile(StateFile(name)))
+      stamps: TimestampFile(name, hop: 0))
   }
 
   deinit { memory.deallocate() }

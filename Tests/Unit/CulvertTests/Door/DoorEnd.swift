@@ -86,12 +86,12 @@ final class DoorEnd {
     #endif
   }
 
-  /// Sum of all counters.
+  /// Sum of all counters of packets and messages. An evicted message was counted when it was queued.
   var total: UInt64 {
     var sum: UInt64 = 0
     var rawValue: UInt8 = 0
     while let verdict = Verdict(rawValue: rawValue) {
-      sum += tunnel.counters[verdict]
+      if verdict != .handshakeEvicted { sum += tunnel.counters[verdict] }
       rawValue += 1
     }
     return sum

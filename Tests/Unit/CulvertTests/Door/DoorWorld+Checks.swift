@@ -14,7 +14,7 @@ extension DoorWorld {
   /// Every slot is free, in the handshake ring, or staged for a peer that exists.
   private func checkPools() {
     expect(
-      near.tunnel.handshakePool.freeCount + near.tunnel.handshakeRing.count
+      near.tunnel.handshakePool.freeCount + near.tunnel.queuedHandshakes
         == DoorEnd.limits.handshakeRing, "a handshake slot is lost")
     var held = 0
     near.forEachPeer { held += $0.pointee.staged.heldSlots }

@@ -9,14 +9,14 @@ extension DoorWorld {
   /// `near`'s control path: one verdict for every handshake message, and every sent datagram is
   /// counted.
   func advanceNear(_ choices: inout Choices) {
-    let queued = near.tunnel.handshakeRing.count
+    let queued = near.tunnel.queuedHandshakes
     let total = near.total
     let others =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint)
       + nearCount(.droppedFromStaging)
     near.outbound.reset()
     near.tunnel.runTimers(into: &near.outbound, at: now, wall: wall)
-    let handled = UInt64(queued - near.tunnel.handshakeRing.count)
+    let handled = UInt64(queued - near.tunnel.queuedHandshakes)
     let alsoCounted =
       nearCount(.peerUnreachable) + nearCount(.lowOrderPoint) + nearCount(.droppedFromStaging)
       - others
@@ -158,8 +158,8 @@ extension DoorWorld {
     case 1: near.tunnel.setUp(true, at: now)
     case 2:
       let key = choices.below(2) == 0 ? DoorWorld.nearKey : Key.zero
-      near.tunnel.setPrivateKey(bytes(of: key))
-    case 3: near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey))
+      near.tunnel.setPrivateKey(bytes(of: key), at: now)
+    case 3: near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey), at: now)
     case 4: near.tunnel.removeAllPeers()
     case 5, 6:
       let id = near.tunnel.findPeer(publicKey(choices.below(DoorWorld.peerKinds)))

@@ -44,8 +44,8 @@ final class DoorWorld {
     verdicts.initialize(repeating: 0, count: Int(Verdict.count))
     near.inbound.preparesJoining = true
     restart()
-    near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey))
-    far.tunnel.setPrivateKey(bytes(of: DoorWorld.farKey))
+    near.tunnel.setPrivateKey(bytes(of: DoorWorld.nearKey), at: now)
+    far.tunnel.setPrivateKey(bytes(of: DoorWorld.farKey), at: now)
     configureFar()
     for kind in 0..<DoorWorld.peerKinds { configurePeer(kind) }
     near.tunnel.setUp(true, at: now)

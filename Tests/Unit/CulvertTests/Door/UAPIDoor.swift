@@ -168,7 +168,7 @@ final class UAPIDoor {
 
   private func set(_ setting: DeviceSetting) {
     switch setting {
-    case .privateKey: parser.withSecret { end.tunnel.setPrivateKey($0) }
+    case .privateKey: parser.withSecret { end.tunnel.setPrivateKey($0, at: now) }
     case .listenPort(let port): if port == 1 { fail(.addressInUse) }
     case .fwmark: break
     case .replacePeers: end.tunnel.removeAllPeers()

@@ -113,7 +113,6 @@ import Testing
     var table = AllowedIPs(carvingFrom: &memory.arena, limits: .shrunken(allowedIPs: 4))
     table.prepare()
     expect(table.insert(prefix(ipv4(10, 0, 0, 0), 8), peer: 0))
-    let revision = table.revision
     table.stageReplaceAll()
     expect(table.stage(prefix(ipv4(10, 1, 0, 0), 16), add: true))
     expect(table.stage(prefix(ipv4(10, 0, 0, 0), 8), add: true))
@@ -123,7 +122,7 @@ import Testing
     expect(table.stage(prefix(ipv4(13, 0, 0, 0), 8), add: false), "nothing to remove, no room used")
     expect(table.route(ipv4(10, 1, 1, 1)) == 0 && table.route(ipv4(11, 1, 1, 1)) == nil)
     table.abandonStaged()
-    expect(list(table, 0) == [prefix(ipv4(10, 0, 0, 0), 8)] && table.revision == revision)
+    expect(list(table, 0) == [prefix(ipv4(10, 0, 0, 0), 8)])
     expect(table.count == 1 && table.nodeCount == 1 && !table.isStaging)
     withExtendedLifetime(memory) {}
   }

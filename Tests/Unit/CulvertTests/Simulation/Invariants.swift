@@ -35,7 +35,7 @@ struct TunnelInvariants {
     if heldSlots + node.freeStagingSlots != node.limits.stagingSlots {
       return "staging slots have leaked"
     }
-    if node.tunnel.handshakeRing.count + node.freeHandshakeSlots != node.limits.handshakeRing {
+    if node.tunnel.queuedHandshakes + node.freeHandshakeSlots != node.limits.handshakeRing {
       return "handshake slots have leaked"
     }
     return nil

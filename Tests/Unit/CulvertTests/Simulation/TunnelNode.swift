@@ -38,7 +38,8 @@ final class TunnelNode {
     let limits = limits ?? (count == 1 ? .roomy : .nested)
     let regions = count == 1 ? 0 : 64 * (limits.reassembledByteCount + 2048)
     let memory = TestArena(
-      byteCount: count * ((2 << 20) + 4 * limits.batchByteCount + regions))
+      byteCount: count
+        * ((2 << 20) + 4 * limits.batchByteCount + limits.peers * 8192 + regions))
     let end = TunnelEnd(carvingFrom: &memory.arena, hops: count, limits: limits)
     memory.arena.seal()
     var keys: [[UInt8]] = []
@@ -47,7 +48,9 @@ final class TunnelNode {
       hop.tunnel.start(entropy: .seeded(seed))
       var generator = SeededGenerator(seed: seed ^ 0x6b65_7973)
       keys.append(generator.bytes(WireGuard.keyByteCount))
-      keys[index].withUnsafeBytes { hop.tunnel.setPrivateKey($0.baseAddress!) }
+      keys[index].withUnsafeBytes {
+        hop.tunnel.setPrivateKey($0.baseAddress!, at: Instant(nanoseconds: 0))
+      }
       hop.tunnel.setUp(isUp, at: Instant(nanoseconds: 0))
     }
     for (index, hop) in end.hops.dropLast().enumerated() {
@@ -105,8 +108,8 @@ final class TunnelNode {
 
   // MARK: Configuration
 
-  func setPrivateKey(_ key: [UInt8]) {
-    key.withUnsafeBytes { tunnel.setPrivateKey($0.baseAddress!) }
+  func setPrivateKey(_ key: [UInt8], at now: Instant = Instant(nanoseconds: 0)) {
+    key.withUnsafeBytes { tunnel.setPrivateKey($0.baseAddress!, at: now) }
   }
 
   func setPresharedKey(_ key: [UInt8], of id: PeerID) {

@@ -99,6 +99,50 @@ import Testing
     #expect(answer.map(\.path.endpoint) == [TunnelPair.elsewhere])
   }
 
+  /// The route has moved away from interface 3; a datagram in flight to it changes nothing.
+  @Test func R40_aRefusedSourceStaysAwayUntilRoutesChange() throws {
+    let pair = try TunnelPair()
+    pair.connect()
+    let old = Path(endpoint: pair.a.endpoint, source: ipv4(192, 0, 2, 7), interface: 3)
+    let arrive = { (path: Path) in
+      for datagram in pair.a.send([pair.packetFromA()], at: pair.now) {
+        var arrival = Arrival(datagram.bytes, from: path.endpoint)
+        arrival.path = path
+        pair.b.receive([arrival], at: pair.now)
+      }
+    }
+    let check = { () -> [Path] in
+      var paths: [Path] = []
+      var visits = 10_000
+      while let next = pair.b.tunnel.nextUncheckedSource(visits: &visits) {
+        paths.append(next.path)
+        if next.path.interface == 3 { pair.b.tunnel.refuseSource(of: next.peer) }
+      }
+      expect(!pair.b.tunnel.hasUncheckedSources)
+      return paths
+    }
+    let answer = { pair.b.send([pair.packetFromB()], at: pair.now).map(\.path) }
+    #expect(check().isEmpty)
+    arrive(old)
+    #expect(answer() == [old])
+    #expect(check() == [old])
+    #expect(answer() == [Path(to: old.endpoint)])
+    arrive(old)
+    expect(!pair.b.tunnel.hasUncheckedSources)
+    #expect(answer() == [Path(to: old.endpoint)])
+    // By another interface the choice is the peer's again, and is checked once.
+    let other = Path(endpoint: old.endpoint, source: ipv4(192, 0, 2, 8), interface: 4)
+    arrive(other)
+    arrive(other)
+    #expect(check() == [other])
+    #expect(answer() == [other])
+    // News of the network: everything is checked again, and interface 3 may be right now.
+    pair.b.tunnel.recheckSources()
+    #expect(check() == [other])
+    arrive(old)
+    #expect(answer() == [old])
+  }
+
   @Test func R8_peerDoesNotRoamOnACookieReplyOrAReplayedInitiation() throws {
     let pair = try TunnelPair()
     let initiation = try #require(pair.initiationFromA())

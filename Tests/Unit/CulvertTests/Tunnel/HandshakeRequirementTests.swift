@@ -64,7 +64,11 @@ import Testing
     #expect(pair.b.count(.handshakeQueued) == 8)
     #expect(pair.b.count(.handshakeRingFull) == 3)
     expect(pair.b.tunnel.isUnderLoad(at: pair.now))
-    _ = pair.b.settle(at: pair.now, wall: pair.wall)
+    // Cookie replies are paced: at most one turn of them in a millisecond.
+    for _ in 0..<8 {
+      _ = pair.b.settle(at: pair.now, wall: pair.wall)
+      pair.skip(nanosecondsPerMillisecond)
+    }
     #expect(pair.b.freeHandshakeSlots == 8)
   }
 
@@ -79,6 +83,37 @@ import Testing
     let replies = pair.b.settle(at: pair.now, wall: pair.wall)
     #expect(replies.map(\.type) == [UInt8](repeating: 3, count: 12))
     #expect(pair.b.count(.cookieDemanded) == 12)
+  }
+
+  /// The kernel's WireGuard sets `last_sent_handshake` for responses too.
+  @Test func R51_noInitiationFollowsOurResponse() throws {
+    let pair = try TunnelPair()
+    pair.carryToB([try #require(pair.initiationFromA())])
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [2])
+    // The response is lost. b has a packet for a, but no session that it may use.
+    #expect(pair.b.send([pair.packetFromB()], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
+    pair.skip(WireGuard.rekeyTimeout - 1)
+    #expect(pair.b.send([pair.packetFromB()], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).isEmpty)
+    pair.skip(1)
+    #expect(pair.b.send([pair.packetFromB()], at: pair.now).isEmpty)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
+  }
+
+  /// Although nothing else is sent, the packet does not wait for ever.
+  @Test func R51_aPacketStagedAfterOurResponseHasATimer() throws {
+    let pair = try TunnelPair()
+    pair.carryToB([try #require(pair.initiationFromA())])
+    _ = pair.b.settle(at: pair.now, wall: pair.wall)
+    pair.b.send([pair.packetFromB()], at: pair.now)
+    _ = pair.b.settle(at: pair.now, wall: pair.wall)
+    let due = try #require(pair.b.nextDeadline(at: pair.now).instant).since(pair.now)
+    // The initiator may retry first.
+    expect(due >= WireGuard.rekeyTimeout)
+    expect(due <= WireGuard.rekeyTimeout + Policy.overruledInitiationDelay)
+    pair.skip(due)
+    #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
   }
 
   @Test func R6_receiverIndicesAreRandomUniqueAnd32Bit() throws {

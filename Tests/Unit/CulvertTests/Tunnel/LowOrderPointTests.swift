@@ -82,6 +82,30 @@ import Testing
     #expect(node.replies.count == 2)
   }
 
+  /// After the failure it is too early for another try. A packet that is staged then must not hold
+  /// its slot for ever.
+  @Test func R52_aPacketStagedAfterAFailedInitiationDoesNotStay() throws {
+    let node = TunnelNode(seed: 1, endpoint: Endpoint(address: ipv4(192, 0, 2, 1), port: 1))
+    try node.addPeer(
+      LowOrderPointTests.key(LowOrderPointTests.points[0]),
+      allowed: [#require(IPPrefix(ipv4(10, 0, 0, 2), length: 32))], endpoint: TunnelPair.elsewhere)
+    var now = Instant(nanoseconds: nanosecondsPerSecond)
+    let wall = WallTime(seconds: 1_800_000_000, nanoseconds: 0)
+    let packet = TestPacket.ipv4(from: ipv4(10, 0, 0, 1), to: ipv4(10, 0, 0, 2))
+    for _ in 0..<2 {
+      node.send([packet], at: now)
+      _ = node.settle(at: now, wall: wall)
+      now = now.advanced(by: 1)
+    }
+    #expect(node.freeStagingSlots == node.limits.stagingSlots - 1)
+    now = try #require(node.nextDeadline(at: now).instant)
+    _ = node.settle(at: now, wall: wall)
+    #expect(node.freeStagingSlots == node.limits.stagingSlots)
+    #expect(node.replies.count == 2)
+    // Nothing is left to do.
+    expect(!node.nextDeadline(at: now).isSet)
+  }
+
   @Test(arguments: LowOrderPointTests.points)
   func R31_anInitiationWithALowOrderEphemeralIsDropped(_ point: [UInt8]) throws {
     let pair = try TunnelPair()

@@ -39,6 +39,48 @@ import Testing
     #expect(pair.b.delivered == [packet(8), packet(9)])
   }
 
+  /// Eight silent peers fill the pool, which has room for their shares only.
+  @Test func R52_silentPeersDoNotStarveOthers() throws {
+    var limits = Limits.roomy
+    limits.peers = 16
+    limits.stagedPacketsPerPeer = 4
+    limits.stagingSlots = 32
+    let pair = try TunnelPair(limits: limits)
+    for host: UInt8 in 11...18 {
+      let silent = TunnelNode(seed: UInt64(host), endpoint: TunnelPair.elsewhere)
+      try pair.a.addPeer(
+        silent.publicKey, allowed: [#require(IPPrefix(ipv4(10, 0, 0, host), length: 32))],
+        endpoint: silent.endpoint)
+      let packet = TestPacket.ipv4(from: TunnelPair.addressOfA, to: ipv4(10, 0, 0, host))
+      pair.a.send([packet, packet, packet, packet, packet], at: pair.now)
+    }
+    #expect(pair.a.freeStagingSlots == 0)
+    #expect(pair.a.count(.droppedFromStaging) == 8)
+    let packets = (0..<4).map { packet($0) }
+    pair.sendFromA(packets)
+    // Four of the silent peers have lost one packet each.
+    #expect(pair.a.count(.droppedFromStaging) == 12)
+    #expect(pair.a.freeStagingSlots == 0)
+    pair.exchange()
+    #expect(pair.b.delivered == packets)
+  }
+
+  @Test func R52_packetsOfARemovedPeerAreCounted() throws {
+    let pair = try TunnelPair()
+    pair.sendFromA([packet(1), packet(2), packet(3)])
+    pair.a.tunnel.removePeer(pair.peerOfA)
+    #expect(pair.a.count(.droppedFromStaging) == 3)
+    #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
+  }
+
+  @Test func R52_packetsOfAnInterfaceThatGoesDownAreCounted() throws {
+    let pair = try TunnelPair()
+    pair.sendFromA([packet(1), packet(2)])
+    pair.a.tunnel.setUp(false, at: pair.now)
+    #expect(pair.a.count(.droppedFromStaging) == 2)
+    #expect(pair.a.freeStagingSlots == pair.a.limits.stagingSlots)
+  }
+
   @Test func aJumboPacketTakesSeveralSlotsAndComesOutWhole() throws {
     let pair = try TunnelPair()
     let jumbo = packet(1, byteCount: 9000)

@@ -46,6 +46,23 @@ import Testing
     #expect(pair.b.settle(at: pair.now, wall: pair.wall).map(\.type) == [1])
   }
 
+  /// UAPI clients may set the peers first. The private key starts what had to wait for it.
+  @Test func R59_thePrivateKeySetLastStartsHandshakesAtOnce() throws {
+    let pair = try TunnelPair()
+    pair.a.setPrivateKey([UInt8](repeating: 0, count: 32))
+    let prefix = try #require(IPPrefix(ipv4(10, 0, 0, 3), length: 32))
+    let third = TunnelNode(seed: 9, endpoint: TunnelPair.elsewhere)
+    let id = try pair.a.addPeer(third.publicKey, allowed: [prefix], endpoint: third.endpoint)
+    pair.a.tunnel.setPersistentKeepalive(25, of: id, at: pair.now)
+    pair.a.send([pair.packetFromA()], at: pair.now)
+    #expect(pair.a.settle(at: pair.now, wall: pair.wall).isEmpty)
+    pair.skip(nanosecondsPerSecond)
+    pair.a.setPrivateKey([UInt8](repeating: 0x41, count: 32), at: pair.now)
+    let sent = pair.a.settle(at: pair.now, wall: pair.wall)
+    #expect(sent.map(\.type) == [1, 1])
+    #expect(Set(sent.map(\.path.endpoint)) == [pair.b.endpoint, third.endpoint])
+  }
+
   @Test func theSamePrivateKeyAgainChangesNothing() throws {
     let pair = try TunnelPair()
     pair.connect()

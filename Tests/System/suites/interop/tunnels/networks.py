@@ -1,6 +1,8 @@
 """Networks that lose, delay and reorder, translate addresses, or change."""
 
 import errno
+import os
+import signal
 import socket
 import time
 
@@ -194,6 +196,29 @@ class RoamingTests(InteropCase):
 
 QUICK = 0.9  # seconds; the second SYN is sent after one
 STRANGERS = ("10.7.0.99", "fd07::99")
+
+
+class RoutingLoopTests(InteropCase):
+    @culvert_only
+    def test_R66_a_route_to_the_endpoint_through_the_tunnel(self) -> None:
+        """Without an exception for the endpoint, our datagrams come back out of the TUN."""
+        pair = self.pair(level="error")
+        ours, theirs = pair.nodes
+        pair.handshake()
+        ours.set("peer", theirs.keys.public, "allowed-ips", "0.0.0.0/0")
+        # More specific than the connected network, like the halves of a /0 beside a default route.
+        ours.namespace.run("ip", "route", "add", f"{theirs.outer4}/32", "dev", ours.interface)
+        for _ in range(3):
+            ping(ours, theirs.inner4, count=1, wait=0.5)
+        wait_until(lambda: "routed back into the tunnel" in ours.log, "a line in the log")
+        self.assertEqual(ours.log.count("routed back into the tunnel"), 1)
+        # Each datagram comes back once, and is not sent again.
+        packets = f"/sys/class/net/{ours.interface}/statistics/tx_packets"
+        self.assertLess(int(ours.namespace.run("cat", packets)), 100)
+        os.kill(ours.pid, signal.SIGUSR1)
+        wait_until(lambda: "routing-loop" in ours.log, "the counter")
+        ours.namespace.run("ip", "route", "del", f"{theirs.outer4}/32", "dev", ours.interface)
+        pair.handshake()
 
 
 class UnreachableTests(InteropCase):
