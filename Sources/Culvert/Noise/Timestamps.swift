@@ -4,8 +4,8 @@
 ///
 /// For that, the shell keeps a timestamp in a file: no run has sent a later one than it plus
 /// `slack`. With a sane clock, the stored timestamp is the clock's, at the time of storing. It is
-/// stored again `slack - margin` later at the earliest, so the file is written at most once an hour,
-/// and before it is needed.
+/// stored again `slack - margin` later at the earliest, so the file is written at most once an
+/// hour, and before it is needed.
 struct TimestampSource: Sendable, BitwiseCopyable {
   /// By how many seconds the timestamps of a run may exceed the stored one.
   static let slack: UInt64 = 4500

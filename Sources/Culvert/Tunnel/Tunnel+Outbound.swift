@@ -71,8 +71,8 @@ extension Tunnel {
   // MARK: Loops
 
   /// Whether a packet to the endpoint of `peer` is a datagram of this tunnel to that peer, which
-  /// the routing table has led back into the tunnel (R66). The receiver or sender index is compared, so
-  /// that another host's WireGuard may use the same endpoint through this tunnel.
+  /// the routing table has led back into the tunnel (R66). The receiver or sender index is
+  /// compared, so that another host's WireGuard may use the same endpoint through this tunnel.
   private func isOwnDatagram(
     _ packet: UnsafeMutableRawPointer, _ inner: InnerPacket, to peer: borrowing Peer, port: UInt16
   ) -> Bool {

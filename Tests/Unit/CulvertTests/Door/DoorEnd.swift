@@ -86,7 +86,8 @@ final class DoorEnd {
     #endif
   }
 
-  /// Sum of all counters of packets and messages. An evicted message was counted when it was queued.
+  /// The sum of all counters of packets and messages. An evicted message was counted when it was
+  /// queued.
   var total: UInt64 {
     var sum: UInt64 = 0
     var rawValue: UInt8 = 0

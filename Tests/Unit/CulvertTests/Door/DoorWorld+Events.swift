@@ -30,6 +30,7 @@ extension DoorWorld {
   func sendFromNear(_ choices: inout Choices) {
     near.outbound.reset()
     if choices.below(32) == 0 { appendOversized() }
+    if choices.below(8) == 0 { appendOwnDatagram() }
     for _ in 0...choices.below(3) {
       guard let room = near.outbound.room(for: 1500) else { break }
       if choices.below(3) == 0 {
@@ -68,6 +69,24 @@ extension DoorWorld {
       at: room.baseAddress!, totalByteCount: room.count, protocol: 17,
       source: IPAddress(ipv4: 0x0a63_0001), destination: IPAddress(ipv4: 0x0a00_0002))
     near.outbound.append(byteCount: room.count)
+  }
+
+  /// A datagram to `far` that the routing table has led back into the tunnel (R66).
+  private func appendOwnDatagram() {
+    let headers = IPv4Header.minimumByteCount + UDPHeader.byteCount
+    guard toFar.count > 0, let endpoint = firstPeer(near)?.pointee.path?.endpoint,
+      endpoint.address.family == .ipv4,
+      let room = near.outbound.room(for: headers + DoorMail.datagramByteCount)
+    else { return }
+    let byteCount = headers + toFar.copy(0, into: room.baseAddress! + headers)
+    IPv4Header.write(
+      at: room.baseAddress!, totalByteCount: byteCount, protocol: 17,
+      source: IPAddress(ipv4: 0xc633_6464), destination: endpoint.address)
+    UDPHeader.write(
+      at: room.baseAddress! + IPv4Header.minimumByteCount,
+      totalByteCount: byteCount - IPv4Header.minimumByteCount, source: 51_820,
+      destination: endpoint.port)
+    near.outbound.append(byteCount: byteCount)
   }
 
   private func finishNear(_ choices: inout Choices) {
@@ -192,6 +211,8 @@ extension DoorWorld {
     near.tunnel.stageReplaceAllowedIPs()
     allow(IPAddress(ipv4: 0x0a00_0000 | UInt32(kind) << 16), length: 16, near)
     allow(IPAddress(ipv6High: 0xfd00 << 48 | UInt64(kind) << 48, low: 0), length: 16, near)
+    // The endpoints are inside, so that datagrams can loop.
+    if kind == 0 { allow(IPAddress(ipv4: 0xc633_6400), length: 24, near) }
     near.tunnel.commitAllowedIPs(to: id)
     near.tunnel.peerIsConfigured(id, at: now)
   }

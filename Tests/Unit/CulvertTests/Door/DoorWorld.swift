@@ -153,10 +153,12 @@ final class DoorWorld {
     // The cipher may read beyond the end of a datagram.
     near.fenceInbound(false)
     near.inbound.open()
-    // Meanwhile, the control path may change anything.
+    // Meanwhile, the control path may change anything. The packets staged for a removed peer count.
+    let dropped = nearCount(.droppedFromStaging)
     if choices.below(64) == 0 { configure(&choices) }
+    let droppedWithPeers = nearCount(.droppedFromStaging) - dropped
     near.tunnel.deliver(&near.inbound, at: now)
-    checkDelivered(before)
+    checkDelivered(before + droppedWithPeers)
     checkJoined()
     near.inbound.reset()
   }
