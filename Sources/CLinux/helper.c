@@ -84,7 +84,27 @@ static void discard_output(void) {
   if (null > 2) close(null);
 }
 
-static void serve(int requests, struct clinux_request *request, const char *directory) {
+// Starts a process that reads the configuration files: that may block, and the helper must go on.
+// It sends the reply. 0, or -EBUSY if there is already one.
+static int start_reload(int requests, struct clinux_request *request, clinux_reload reload) {
+  static pid_t last = 0;
+  // SIGCHLD is ignored, so a process that has ended is not found.
+  if (last > 0 && waitpid(last, NULL, WNOHANG) == 0) return -EBUSY;
+  pid_t helper = getpid();
+  last = fork();
+  if (last < 0) return -errno;
+  if (last > 0) return 0;
+  prctl(PR_SET_NAME, "culvert-reload", 0, 0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  if (getppid() != helper) _exit(1);
+  self.requests = requests;
+  request->result = reload(request->name);
+  _exit(clinux_helper_reply(request) == 0 ? 0 : 1);
+}
+
+static void serve(
+    int requests, struct clinux_request *request, const char *directory, clinux_reload reload
+) {
   request->result = 0;
   switch (request->kind) {
     case CLINUX_REQUEST_READ:
@@ -98,13 +118,19 @@ static void serve(int requests, struct clinux_request *request, const char *dire
     case CLINUX_REQUEST_DISCARD:
       discard_output();
       break;
+    case CLINUX_REQUEST_RELOAD:
+      request->result = start_reload(requests, request, reload);
+      if (request->result == 0) return;
+      break;
   }
   send(requests, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static uint64_t milliseconds(void) { return clinux_clock_boottime() / 1000000; }
 
-static _Noreturn void run(int lines, int requests, struct shared *shared, const char *directory) {
+static _Noreturn void run(
+    int lines, int requests, struct shared *shared, const char *directory, clinux_reload reload
+) {
   struct line line = {.output = 1};
   struct clinux_request request;
   size_t pending = 0; // bytes of `line` that wait to be written
@@ -130,7 +156,7 @@ static _Noreturn void run(int lines, int requests, struct shared *shared, const 
     if (entries[0].revents != 0) {
       ssize_t count = recv(requests, &request, sizeof request, MSG_DONTWAIT);
       if (count == sizeof request)
-        serve(requests, &request, directory);
+        serve(requests, &request, directory, reload);
       else if (count >= 0 || (errno != EAGAIN && errno != EINTR))
         has_requests = 0;
     }
@@ -165,7 +191,7 @@ static void close_all_but(int first, int second) {
 
 // MARK: In the program
 
-int clinux_helper_start(const char *directory) {
+int clinux_helper_start(const char *directory, clinux_reload reload) {
   int lines[2], requests[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, lines) != 0) return -errno;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, requests) != 0) {
@@ -193,12 +219,15 @@ int clinux_helper_start(const char *directory) {
     sigset_t set;
     sigfillset(&set);
     sigprocmask(SIG_SETMASK, &set, NULL);
+    signal(SIGCHLD, SIG_IGN);
+    // A working directory would keep its file system mounted.
+    if (chdir("/") != 0) _exit(1);
     prctl(PR_SET_NAME, "culvert-helper", 0, 0, 0);
     close_all_but(lines[1], requests[1]);
     // The caller's standard input must not stay open.
     close(0);
     open("/dev/null", O_RDWR);
-    run(lines[1], requests[1], shared, directory);
+    run(lines[1], requests[1], shared, directory, reload);
   }
   close(lines[1]);
   close(requests[1]);
@@ -229,6 +258,14 @@ int clinux_helper_descriptor(void) { return self.requests; }
 int clinux_helper_send(const struct clinux_request *request) {
   if (self.requests < 0) return -EPIPE;
   ssize_t count = send(self.requests, request, sizeof *request, MSG_DONTWAIT | MSG_NOSIGNAL);
+  return count < 0 ? -errno : 0;
+}
+
+int clinux_helper_reply(const struct clinux_request *reply) {
+  ssize_t count;
+  do {
+    count = send(self.requests, reply, sizeof *reply, MSG_NOSIGNAL);
+  } while (count < 0 && errno == EINTR);
   return count < 0 ? -errno : 0;
 }
 

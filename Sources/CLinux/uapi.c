@@ -40,6 +40,18 @@ static int is_live(const struct sockaddr_un *address) {
   return result;
 }
 
+int clinux_uapi_connect(const char *directory, const char *name) {
+  struct sockaddr_un address;
+  int error = make_path(directory, name, &address);
+  if (error != 0) return error;
+  int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (client < 0) return -errno;
+  if (connect(client, (const struct sockaddr *)&address, sizeof address) == 0) return client;
+  error = -errno;
+  close(client);
+  return error;
+}
+
 static int bind_privately(int listener, const struct sockaddr_un *address) {
   // bind creates the file with mode 0777 minus the umask, so 0177 gives 0600. With a chmod
   // afterwards, others could connect in between.

@@ -64,7 +64,9 @@
 //     Devices/NetworkNews    read                   links, addresses, routes, rules; then
 //                                                   Loop/EventLoop networkChanged, checkSources
 //     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward
-//     Events/Signals         next                   end, or counters
+//     Events/Signals         next                   end, counters, or read the files again:
+//                                                   Start/Reload, in a process of its own, is a
+//                                                   client (Control/UAPIClient) of this one
 //
 //   shutdown                                        Loop/EventLoop stop
 //     Loop/Worker            run                    each worker ends when it gets the lead; joined

@@ -38,16 +38,7 @@ public enum UAPIReply {
   ) -> Bool {
     guard !writer.hasOverflowed else { return false }
     let start = writer.count
-    withUnsafeBytes(of: peer.publicKey) { key in
-      append("public_key=", key: key.baseAddress!, to: &writer)
-    }
-    append("preshared_key=", key: presharedKey, to: &writer)
-    writer.append("protocol_version=1\n")
-    if let endpoint = peer.endpoint {
-      writer.append("endpoint=")
-      AddressText.append(endpoint, to: &writer)
-      writer.append(newline)
-    }
+    appendSettings(of: peer.publicKey, peer.endpoint, presharedKey, to: &writer)
     append("last_handshake_time_sec=", peer.lastHandshakeSeconds, to: &writer)
     append("last_handshake_time_nsec=", UInt64(peer.lastHandshakeNanoseconds), to: &writer)
     append("tx_bytes=", peer.sentByteCount, to: &writer)
@@ -77,7 +68,54 @@ public enum UAPIReply {
     return keepIfComplete(&writer, from: start)
   }
 
+  // MARK: Requests
+
+  /// A peer's part of a `set` request, up to the allowed IPs, which replace those that it has.
+  ///
+  /// - Parameters:
+  ///   - endpoint: nil to leave the peer's as it is.
+  ///   - presharedKey: 32 bytes, all zero for none.
+  ///   - persistentKeepalive: in seconds; 0 for none.
+  public static func requestPeer(
+    _ publicKey: Key, _ endpoint: Endpoint?, presharedKey: UnsafeRawPointer,
+    persistentKeepalive: UInt16, to writer: inout ByteWriter
+  ) -> Bool {
+    guard !writer.hasOverflowed else { return false }
+    let start = writer.count
+    appendSettings(of: publicKey, endpoint, presharedKey, to: &writer)
+    append("persistent_keepalive_interval=", UInt64(persistentKeepalive), to: &writer)
+    writer.append("replace_allowed_ips=true\n")
+    return keepIfComplete(&writer, from: start)
+  }
+
+  /// The part of a `set` request that removes a peer.
+  public static func requestRemoval(of publicKey: Key, to writer: inout ByteWriter) -> Bool {
+    guard !writer.hasOverflowed else { return false }
+    let start = writer.count
+    append("public_key=", publicKey, to: &writer)
+    writer.append("remove=true\n")
+    return keepIfComplete(&writer, from: start)
+  }
+
   private static var newline: UInt8 { UInt8(ascii: "\n") }
+
+  private static func appendSettings(
+    of publicKey: Key, _ endpoint: Endpoint?, _ presharedKey: UnsafeRawPointer,
+    to writer: inout ByteWriter
+  ) {
+    append("public_key=", publicKey, to: &writer)
+    append("preshared_key=", key: presharedKey, to: &writer)
+    writer.append("protocol_version=1\n")
+    if let endpoint {
+      writer.append("endpoint=")
+      AddressText.append(endpoint, to: &writer)
+      writer.append(newline)
+    }
+  }
+
+  private static func append(_ name: StaticString, _ key: Key, to writer: inout ByteWriter) {
+    withUnsafeBytes(of: key) { append(name, key: $0.baseAddress!, to: &writer) }
+  }
 
   private static func append(
     _ name: StaticString, key: UnsafeRawPointer, to writer: inout ByteWriter

@@ -11,6 +11,10 @@ enum Helper {
     case read = 1
     case write = 2
     case discardOutput = 3
+    case reload = 4
+    /// Only replies.
+    case forgetNames = 5
+    case name = 6
   }
 
   enum Reply {
@@ -19,10 +23,36 @@ enum Helper {
     /// The timestamp is stored, unless there is an error.
     case didStore(TAI64N, SystemError?, hop: Int)
     case didDiscardOutput
+    /// The configuration files have been read again.
+    case didReload(ReloadResult)
+    /// The peers of a hop have no host names any more; those that they have follow.
+    case forgetNames(hop: Int)
+    case name(HostName, hop: Int)
     /// There is no reply yet.
     case none
     /// The helper has ended.
     case gone
+  }
+
+  enum ReloadResult: Equatable {
+    case applied
+    /// The reason has been printed.
+    case refused
+    /// EBUSY if they are still being read.
+    case failed(SystemError)
+  }
+
+  /// A peer's endpoint, given by host name.
+  struct HostName {
+    var publicKey: Key
+    var port: UInt16
+    var byteCount: Int
+    /// Only the first `byteCount` bytes are used.
+    var text: InlineArray<256, UInt8>
+
+    func withText(_ body: (UnsafeRawBufferPointer) -> Void) {
+      withUnsafeBytes(of: text) { body(UnsafeRawBufferPointer(rebasing: $0[..<byteCount])) }
+    }
   }
 
   /// How long a start waits for the state directory, in milliseconds.
@@ -33,11 +63,15 @@ enum Helper {
 
   /// Starts the helper. Call it before threads are started and before keys are in memory.
   ///
-  /// - Parameter directory: of the state files; NUL-terminated, never freed. Nil for the default.
-  static func start(_ directory: UnsafePointer<CChar>?) throws(SystemError) {
+  /// - Parameters:
+  ///   - directory: of the state files; NUL-terminated, never freed. Nil for the default.
+  ///   - reload: as described in CLinux.h.
+  static func start(
+    _ directory: UnsafePointer<CChar>?, reload: clinux_reload
+  ) throws(SystemError) {
     let literal = UnsafeRawPointer(StateFile.defaultDirectory.utf8Start)
     try checked(
-      clinux_helper_start(directory ?? literal.assumingMemoryBound(to: CChar.self)))
+      clinux_helper_start(directory ?? literal.assumingMemoryBound(to: CChar.self), reload))
   }
 
   /// For epoll: readable when a reply has arrived, or when the helper has ended.
@@ -76,7 +110,21 @@ enum Helper {
       let error = request.result < 0 ? SystemError(code: -request.result) : nil
       return .didStore(stamp, error, hop: hop)
     case .discardOutput: return .didDiscardOutput
+    case .reload: return .didReload(ReloadResult(request.result))
+    case .forgetNames: return .forgetNames(hop: hop)
+    case .name: return .name(HostName(request), hop: hop)
     }
+  }
+
+  /// Sends a reply to the program, from the process that reads the configuration files again.
+  static func reply(
+    _ kind: Request, of hop: Int, _ name: HostName? = nil
+  ) throws(SystemError) {
+    var request = clinux_request()
+    request.kind = kind.rawValue
+    request.tag = UInt32(truncatingIfNeeded: hop)
+    name?.write(to: &request)
+    try checked(clinux_helper_reply(&request))
   }
 
   /// Reports that the helper has ended. Nothing is logged or stored afterwards.
@@ -84,4 +132,50 @@ enum Helper {
 
   /// Ends the helper after it has written the last lines, or kills it.
   static func end(milliseconds: Int32 = exitMilliseconds) { clinux_helper_end(milliseconds) }
+}
+
+extension Helper.ReloadResult {
+  /// - Parameter code: as returned by `clinux_reload`.
+  init(_ code: Int32) {
+    self = code == 0 ? .applied : code < 0 ? .failed(SystemError(code: -code)) : .refused
+  }
+
+  var code: Int32 {
+    switch self {
+    case .applied: 0
+    case .refused: 1
+    case .failed(let error): -error.code
+    }
+  }
+}
+
+extension Helper.HostName {
+  /// - Parameter name: up to 256 bytes.
+  init(_ publicKey: Key, _ name: UnsafeRawBufferPointer, _ port: UInt16) {
+    self.publicKey = publicKey
+    self.port = port
+    byteCount = min(name.count, 256)
+    text = InlineArray(repeating: 0)
+    for index in 0..<byteCount { text[index] = name[index] }
+  }
+
+  fileprivate func write(to request: inout clinux_request) {
+    withUnsafeMutableBytes(of: &request.public_key) { publicKey.write(to: $0.baseAddress!) }
+    request.port = port
+    request.text_byte_count = UInt16(truncatingIfNeeded: byteCount)
+    withUnsafeMutableBytes(of: &request.text) { target in
+      for index in 0..<byteCount { target[index] = text[index] }
+    }
+  }
+
+  fileprivate init(_ request: clinux_request) {
+    var request = request
+    publicKey = withUnsafeBytes(of: &request.public_key) { Key(at: $0.baseAddress!) }
+    port = request.port
+    byteCount = min(Int(request.text_byte_count), 256)
+    text = InlineArray(repeating: 0)
+    withUnsafeBytes(of: &request.text) { source in
+      for index in 0..<byteCount { text[index] = source[index] }
+    }
+  }
 }

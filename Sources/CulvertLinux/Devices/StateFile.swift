@@ -37,7 +37,8 @@ struct StateFile {
 /// real-time clock would start again with timestamps that its peers have already seen, and they
 /// would refuse its handshakes. The helper process does the work.
 struct TimestampFile {
-  private let name: InterfaceName
+  /// The interface's at startup, also of its configuration socket.
+  let name: InterfaceName
   private let hop: Int
 
   /// The file of the tunnel `hop`, which had this name at startup.

@@ -9,8 +9,8 @@ package struct Signals: ~Copyable {
   package enum Signal: Int32, Sendable, BitwiseCopyable {
     case terminate = 1
     case interrupt = 2
-    /// The terminal was closed: ends a foreground process. A daemon only explains in its log that
-    /// files are read once.
+    /// Ends a foreground process, because its terminal is gone. A daemon reads its configuration
+    /// files again.
     case hangup = 3
     /// SIGUSR1: log the counters.
     case counters = 4

@@ -36,7 +36,9 @@ extension Hops {
       error.report()
       throw .file
     }
-    for name in settings.names { addName(name, hop, &resolver, at: now) }
+    for name in settings.names where !name.publicKey.isZero {
+      addName(name.name, name.port, of: name.publicKey, hop, &resolver, at: now)
+    }
     if let mtu = settings.mtu, self[hop].fixedMTU == nil { self[hop].fixedMTU = Int(mtu) }
     do throws(SettingFailure) {
       if hop > 0 || isForwarding { try check(hop, path, settings) }
@@ -82,14 +84,15 @@ extension Hops {
 
   /// Gives a host name to the resolver, which has room for all names of the files. There is no such
   /// peer if its key is the device's own, or if a later section gives it another endpoint.
-  private func addName(
-    _ name: ConfigFileName, _ hop: Int, _ resolver: inout Resolver, at now: Instant
+  func addName(
+    _ name: UnsafeRawBufferPointer, _ port: UInt16, of publicKey: Key, _ hop: Int,
+    _ resolver: inout Resolver, at now: Instant
   ) {
-    guard !name.publicKey.isZero, let id = self[hop].tunnel.findPeer(name.publicKey),
+    guard hop < count, let id = self[hop].tunnel.findPeer(publicKey),
       let settings = self[hop].tunnel.endpointSettings(of: id)
     else { return }
     _ = resolver.add(
-      name.name, port: name.port, of: name.publicKey, id, hop: hop, settings: settings, at: now)
+      name, port: port, of: publicKey, id, hop: hop, settings: settings, at: now)
   }
 
   /// Checks that nothing is missing that cannot be added later: without an interface, ip(8) cannot

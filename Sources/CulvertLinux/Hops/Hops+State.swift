@@ -22,17 +22,8 @@ extension Hops {
     }
   }
 
-  /// Applies the replies that have arrived.
-  func applyReplies(at now: Instant) {
-    while true {
-      let reply = Helper.receive()
-      if case .none = reply { return }
-      if !apply(reply, at: now) { return }
-    }
-  }
-
-  /// False if the helper has ended.
-  private func apply(_ reply: Helper.Reply, at now: Instant) -> Bool {
+  /// Applies a reply that is not about host names. False if the helper has ended.
+  func apply(_ reply: Helper.Reply, at now: Instant) -> Bool {
     switch reply {
     case .stored(let stamp, let hop):
       if let stamp, hop < count { self[hop].tunnel.restoreTimestamp(stamp) }
@@ -40,12 +31,32 @@ extension Hops {
       guard hop < count else { break }
       self[hop].tunnel.didPersistTimestamp(stamp)
       self[hop].report(error, "cannot store the handshake timestamp", at: now)
-    case .didDiscardOutput, .none: break
+    case .didReload(let result): report(result, at: now)
+    case .didDiscardOutput, .none, .forgetNames, .name: break
     case .gone:
       Helper.abandon()
       return false
     }
     return true
+  }
+
+  /// Requests that the configuration files are read again (R58).
+  func requestReload(at now: Instant) {
+    let result = Helper.send(.reload, innermost.stamps.name)
+    if result < 0 { report(.failed(SystemError(code: -result)), at: now) }
+  }
+
+  private func report(_ result: Helper.ReloadResult, at now: Instant) {
+    innermost.log.error(at: now) {
+      switch result {
+      case .applied: $0.append("configuration read again")
+      case .refused: $0.append("configuration not read again; nothing has changed")
+      case .failed(.EBUSY): $0.append("the configuration is still being read")
+      case .failed(let error):
+        $0.append("configuration not read again: ")
+        $0.append(error)
+      }
+    }
   }
 
   /// Makes the helper's output /dev/null, so that the caller's pipes are closed when its command
@@ -81,7 +92,7 @@ extension Hops {
         // The reply to an earlier request may still arrive.
         if hop < count, self[hop].tunnel.lastTimestamp == stamp { remaining -= 1 }
       case .gone: return
-      case .stored, .didDiscardOutput, .none: break
+      case .stored, .didDiscardOutput, .didReload, .forgetNames, .name, .none: break
       }
     }
   }

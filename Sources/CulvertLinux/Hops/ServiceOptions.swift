@@ -1,3 +1,4 @@
+import CLinux
 import Culvert
 
 /// The settings of a tunnel, or of several nested ones, from the command line.
@@ -32,6 +33,23 @@ package struct ServiceOptions {
   package init(_ name: InterfaceName, limits: Limits) {
     self.name = name
     self.limits = limits
+  }
+
+  /// For processes without a working directory. If that cannot be determined, a path stays as it
+  /// is. The copies are never freed.
+  mutating func makePathsAbsolute() {
+    config = config.map { ServiceOptions.absolute($0) }
+    stateDirectory = stateDirectory.map { ServiceOptions.absolute($0) }
+    let relative = outerConfigs
+    outerConfigs = OuterConfigs()
+    for index in 0..<relative.count {
+      guard let path = relative[index] else { continue }
+      _ = outerConfigs.append(ServiceOptions.absolute(path))
+    }
+  }
+
+  private static func absolute(_ path: UnsafePointer<CChar>) -> UnsafePointer<CChar> {
+    clinux_process_absolute_path(path).map { UnsafePointer($0) } ?? path
   }
 }
 

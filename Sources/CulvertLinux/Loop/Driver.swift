@@ -240,6 +240,22 @@ extension Driver {
     hops[hop].tunnel.moveEndpoint(endpoint, of: id)
   }
 
+  /// Applies the replies of the helper process that have arrived.
+  func applyReplies(at now: Instant) {
+    while true {
+      let reply = Helper.receive()
+      switch reply {
+      case .none: return
+      case .forgetNames(let hop): resolver.removeNames(of: hop)
+      case .name(let name, let hop):
+        name.withText {
+          hops.addName($0, name.port, of: name.publicKey, hop, &resolver, at: now)
+        }
+      default: if !hops.apply(reply, at: now) { return }
+      }
+    }
+  }
+
   private func applyLookups(at now: Instant) {
     for index in 0..<resolver.count {
       switch resolver[index].takeOutcome() {

@@ -238,7 +238,7 @@ struct EventLoop: ~Copyable {
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
     case Token.news: handleNews()
-    case Token.helper: hops.applyReplies(at: Clock.boottime())
+    case Token.helper: driver.applyReplies(at: Clock.boottime())
     default: break
     }
   }
@@ -270,16 +270,9 @@ struct EventLoop: ~Copyable {
       switch signal {
       case .terminate: stop("terminated")
       case .interrupt: stop("interrupted")
-      case .hangup: if isForeground { stop("the terminal is gone") } else { explainHangup() }
+      case .hangup: if isForeground { stop("the terminal is gone") } else { hops.requestReload(at: Clock.boottime()) }
       case .counters: hops.writeCounters()
       }
-    }
-  }
-
-  /// A daemon that was told to read its configuration again (R58).
-  private func explainHangup() {
-    hops.innermost.log.error(at: Clock.boottime()) {
-      $0.append("SIGHUP ignored: configuration files are read at startup only; use wg syncconf")
     }
   }
 

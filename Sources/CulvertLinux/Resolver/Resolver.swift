@@ -94,17 +94,44 @@ struct Resolver: ~Copyable {
     _ name: UnsafeRawBufferPointer, port: UInt16, of publicKey: Key, _ id: PeerID, hop: Int,
     settings: UInt32, at now: Instant
   ) -> Bool {
-    guard count < memory.capacity, name.count <= ConfigHostName.longestByteCount,
+    let index = unusedIndex ?? count
+    guard index < memory.capacity, name.count <= ConfigHostName.longestByteCount,
       let source = name.baseAddress
     else { return false }
-    memory.text(count).copyMemory(from: source, byteCount: name.count)
-    (memory.peers + count).initialize(
+    memory.text(index).copyMemory(from: source, byteCount: name.count)
+    (memory.peers + index).initialize(
       to: NamedPeer(
         publicKey: publicKey, id: id, hop: hop, port: port, nameByteCount: name.count,
         settings: settings, at: now))
-    count += 1
+    count = max(count, index + 1)
     settle()
     return true
+  }
+
+  /// The index of a forgotten name that no lookup is for.
+  private var unusedIndex: Int? {
+    for index in 0..<count where memory.peers[index].isForgotten && slot(of: index) == nil {
+      return index
+    }
+    return nil
+  }
+
+  private func slot(of index: Int) -> Int? {
+    for slot in 0..<Resolver.lookupCount where memory.slots[slot].index == index { return slot }
+    return nil
+  }
+
+  /// Forgets the names of a hop, whose configuration file is read again, and ends their lookups.
+  mutating func removeNames(of hop: Int) {
+    let peers = memory.peers
+    let slots = memory.slots
+    for index in 0..<count where peers[index].hop == hop {
+      peers[index].forget()
+      guard let slot = slot(of: index) else { continue }
+      closeSocket(slot)
+      slots[slot].index = -1
+    }
+    settle()
   }
 
   /// The index of a peer's name; nil if it has none.

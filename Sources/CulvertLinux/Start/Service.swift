@@ -8,7 +8,6 @@ import Culvert
 package enum Service {
   /// Creates the interface, serves it until the end, and returns the exit status.
   package static func run(_ options: ServiceOptions) -> Int32 {
-    var options = options
     let level = Log.Level.fromEnvironment()
     var daemon = Daemon.foreground
     if !options.isForeground {
@@ -17,13 +16,12 @@ package enum Service {
       } catch {
         return fail("cannot go into the background", error, nil)
       }
-      // A daemon has no working directory.
-      if let directory = options.stateDirectory {
-        options.stateDirectory = clinux_process_absolute_path(directory) ?? directory
-      }
     }
+    // The helper has no working directory.
+    var absolute = options
+    absolute.makePathsAbsolute()
     do throws(SystemError) {
-      try Helper.start(options.stateDirectory)
+      try Helper.start(absolute.stateDirectory, reload: Reload.function(absolute))
     } catch {
       let status = fail("cannot start the helper process", error, nil)
       daemon.reportFailure(status: UInt8(status))

@@ -223,21 +223,6 @@ class SignalTests(ConfiguredCase):
         node.start()
         self.assertEqual(node.stop(signal.SIGHUP), 0)
 
-    @culvert_only
-    def test_R58_a_daemon_explains_a_hangup(self) -> None:
-        """It reads no file again, and says what to use instead."""
-        node = self.node()
-        log = LOGS / f"{node.interface}.hangup"
-        command = self.settings.program.command(node.interface, foreground=False)
-        with log.open("wb") as file, node.namespace.entered():
-            environment = dict(os.environ, LOG_LEVEL="error")
-            subprocess.run(command, stdout=file, stderr=file, env=environment, check=True)
-        (pid,) = node.namespace.pids()
-        os.kill(pid, signal.SIGHUP)
-        wait_until(lambda: "wg syncconf" in log.read_text(), "a line about wg syncconf")
-        self.assertTrue(procfs.is_running(pid))
-        self.end(node, pid)
-
 
 class ConfigurationTests(InteropCase):
     @culvert_only
