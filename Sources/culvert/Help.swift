@@ -80,8 +80,9 @@ enum Help {
       WG_TUN_FD, WG_UAPI_FD  use these open descriptors
       WG_PROCESS_FOREGROUND  1: the same as -f
 
-    SIGUSR1 prints the counters of dropped packets by reason. SIGTERM, or deleting the interface
-    or /var/run/wireguard/IFNAME.sock, ends the process and removes the interface.
+    SIGUSR1 prints the counters of dropped packets by reason. SIGHUP in the background reads the
+    files again and applies what has changed. SIGTERM, or deleting the interface or
+    /var/run/wireguard/IFNAME.sock, ends the process and removes the interface.
 
     """
   }

@@ -494,7 +494,8 @@ struct clinux_uapi {
   int32_t watch;
 };
 
-/// Connects to the configuration socket DIRECTORY/NAME.sock. The descriptor, which blocks, or -errno.
+/// Connects to the configuration socket DIRECTORY/NAME.sock. Returns the descriptor, which blocks,
+/// or -errno.
 int clinux_uapi_connect(const char *directory, const char *name);
 
 /// Listens on DIRECTORY/NAME.sock. Replaces a socket on which no process listens; -EADDRINUSE if

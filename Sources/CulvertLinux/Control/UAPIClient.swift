@@ -99,7 +99,9 @@ struct UAPIClient: ~Copyable {
     guard let number = value(of: "errno=", in: line) else { return nil }
     var code: Int32 = 0
     for byte in number where byte != UInt8(ascii: "-") {
-      guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9"), code < 100_000 else { return SystemError.EIO.code }
+      guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9"), code < 100_000 else {
+        return SystemError.EIO.code
+      }
       code = code * 10 + Int32(byte - UInt8(ascii: "0"))
     }
     return code

@@ -270,7 +270,8 @@ struct EventLoop: ~Copyable {
       switch signal {
       case .terminate: stop("terminated")
       case .interrupt: stop("interrupted")
-      case .hangup: if isForeground { stop("the terminal is gone") } else { hops.requestReload(at: Clock.boottime()) }
+      case .hangup where isForeground: stop("the terminal is gone")
+      case .hangup: hops.requestReload(at: Clock.boottime())
       case .counters: hops.writeCounters()
       }
     }

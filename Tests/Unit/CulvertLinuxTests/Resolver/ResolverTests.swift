@@ -33,15 +33,18 @@ extension LinuxTests {
       }
 
       /// Adds a name; returns its index.
-      func add(_ name: String) -> Int {
+      func add(_ name: String, hop: Int = 0) -> Int {
         let id = PeerID(index: 0, generation: 0)
         let isAdded = bytes(name).withUnsafeBytes {
           resolver.add(
-            ConfigHostName.name($0)!, port: 51_820, of: .zero, id, hop: 0, settings: 0,
+            ConfigHostName.name($0)!, port: 51_820, of: .zero, id, hop: hop, settings: 0,
             at: Clock.boottime())
         }
         precondition(isAdded)
-        return resolver.count - 1
+        // A new name may take the place of one that is gone.
+        return (0..<resolver.count).first {
+          String(decoding: resolver.name($0), as: UTF8.self) == name
+        }!
       }
 
       /// Runs until the name has an outcome.
@@ -464,6 +467,33 @@ extension LinuxTests {
         #expect(waited > 800 && waited < 2500, "\(waited)")
         // Now nothing is due.
         #expect(!rig.resolver.deadline.isSet)
+      }
+    }
+
+    /// Names go and come when a configuration file is read again, often, also while they are looked
+    /// up. Those of other hops stay.
+    @Test func R58_namesAreReplaced() {
+      let server = NameServer([
+        { question in
+          question.name.hasPrefix("dead")
+            ? [] : [question.answer([NameMessage.record(type: 1, [127, 0, 0, 5])])]
+        }
+      ])
+      defer { server.end() }
+      let one = "nameserver 127.0.0.1\n"
+      withResolver(servers: one, port: server.port, timeoutMilliseconds: 1000) { rig in
+        let other = rig.add("other.example", hop: 1)
+        for _ in 0..<20 {
+          for number in 0..<10 { _ = rig.add("dead\(number).example") }
+          rig.resolver.run(rig.epoll, at: Clock.boottime())
+          rig.resolver.removeNames(of: 0)
+        }
+        #expect(rig.resolver.count == 11)
+        #expect(rig.answer(other) == four(0x7f00_0005))
+        // The lookups of names that are gone delay nothing.
+        let begin = Clock.boottime()
+        #expect(rig.answer(rig.add("alive.example")) == four(0x7f00_0005))
+        #expect(Clock.boottime().since(begin) < 900 * nanosecondsPerMillisecond)
       }
     }
 
