@@ -63,6 +63,9 @@
 //                                                   Resolver/NamedPeer decides when
 //     Devices/NetworkNews    read                   links, addresses, routes, rules; then
 //                                                   Loop/EventLoop networkChanged, checkSources
+//     Helper/Helper          receive                replies of the process that may block: state
+//                                                   files, and names of files read again; then
+//                                                   Loop/Driver applyReplies
 //     Hops/Hops+MTU          updateMTU              MTUs of hops, from the route inward
 //     Events/Signals         next                   end, counters, or read the files again:
 //                                                   Start/Reload, in a process of its own, is a
@@ -71,17 +74,18 @@
 //   shutdown                                        Loop/EventLoop stop
 //     Loop/Worker            run                    each worker ends when it gets the lead; joined
 //     Loop/Driver            run, destroy           stores the handshake timestamps
-//                                                   (Devices/StateFile); removes the sockets' files
+//                                                   (Helper/StateFile); removes the sockets' files
 //
 // Layers: each folder uses only the folders beside it. `make layers` reads this table.
 //
 //   Devices          nothing
+//   Helper           Devices
 //   Text             Devices
 //   Events           Devices
 //   Resolver         Devices, Text, Events
 //   ConfigFile       Devices, Text, Events, Resolver
-//   Hops             Devices, Text, Events, Resolver, ConfigFile
-//   Lanes            Devices, Text, Events, Resolver, ConfigFile, Hops
-//   Control          Devices, Text, Events, Resolver, ConfigFile, Hops
+//   Hops             Devices, Helper, Text, Events, Resolver, ConfigFile
+//   Lanes            Devices, Helper, Text, Events, Resolver, ConfigFile, Hops
+//   Control          Devices, Helper, Text, Events, Resolver, ConfigFile, Hops
 //   Loop             all of these
 //   Start            all of these

@@ -14,11 +14,21 @@ extension Hops {
       if left == 0 { break }
       let reply = Helper.receive(milliseconds: left)
       if case .stored = reply { remaining -= 1 }
-      if !apply(reply, at: Clock.boottime()) { return }
+      if !apply(reply, at: Clock.boottime()) { return Helper.abandon() }
     }
     guard remaining > 0 else { return }
     innermost.log.error(at: Clock.boottime()) {
       $0.append("the state directory does not answer; starting without the last timestamps")
+    }
+  }
+
+  /// Another helper has started: the requests that the last one has not replied to were lost.
+  func storeTimestampsAgain(at now: Instant) {
+    for hop in 0..<count {
+      self[hop].tunnel.forgetStorageRequests()
+      guard let stamp = self[hop].tunnel.timestampToPersist() else { continue }
+      self[hop].report(
+        self[hop].stamps.write(stamp), "cannot store the handshake timestamp", at: now)
     }
   }
 
@@ -33,9 +43,7 @@ extension Hops {
       self[hop].report(error, "cannot store the handshake timestamp", at: now)
     case .didReload(let result): report(result, at: now)
     case .didDiscardOutput, .none, .forgetNames, .name: break
-    case .gone:
-      Helper.abandon()
-      return false
+    case .gone: return false
     }
     return true
   }
@@ -70,6 +78,7 @@ extension Hops {
       if left == 0 { return }
       let reply = Helper.receive(milliseconds: left)
       if case .didDiscardOutput = reply { return }
+      // The event loop then notices it too.
       if !apply(reply, at: Clock.boottime()) { return }
     }
   }

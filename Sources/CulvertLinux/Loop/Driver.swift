@@ -240,18 +240,18 @@ extension Driver {
     hops[hop].tunnel.moveEndpoint(endpoint, of: id)
   }
 
-  /// Applies the replies of the helper process that have arrived.
-  func applyReplies(at now: Instant) {
+  /// Applies the replies of the helper process that have arrived. False if the helper has ended.
+  func applyReplies(at now: Instant) -> Bool {
     while true {
       let reply = Helper.receive()
       switch reply {
-      case .none: return
+      case .none: return true
       case .forgetNames(let hop): resolver.removeNames(of: hop)
       case .name(let name, let hop):
         name.withText {
           hops.addName($0, name.port, of: name.publicKey, hop, &resolver, at: now)
         }
-      default: if !hops.apply(reply, at: now) { return }
+      default: if !hops.apply(reply, at: now) { return false }
       }
     }
   }

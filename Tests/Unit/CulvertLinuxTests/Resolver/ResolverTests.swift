@@ -41,10 +41,7 @@ extension LinuxTests {
             at: Clock.boottime())
         }
         precondition(isAdded)
-        // A new name may take the place of one that is gone.
-        return (0..<resolver.count).first {
-          String(decoding: resolver.name($0), as: UTF8.self) == name
-        }!
+        return (0..<resolver.count).first { resolver.name($0).elementsEqual(bytes(name)) }!
       }
 
       /// Runs until the name has an outcome.
@@ -470,19 +467,14 @@ extension LinuxTests {
       }
     }
 
-    /// Names go and come when a configuration file is read again, often, also while they are looked
-    /// up. Those of other hops stay.
+    /// Names go and come when a file is read again, also while they are looked up.
     @Test func R58_namesAreReplaced() {
       let server = NameServer([
-        { question in
-          question.name.hasPrefix("dead")
-            ? [] : [question.answer([NameMessage.record(type: 1, [127, 0, 0, 5])])]
-        }
+        { $0.name < "dead" ? [$0.answer([NameMessage.record(type: 1, [127, 0, 0, 5])])] : [] }
       ])
       defer { server.end() }
-      let one = "nameserver 127.0.0.1\n"
-      withResolver(servers: one, port: server.port, timeoutMilliseconds: 1000) { rig in
-        let other = rig.add("other.example", hop: 1)
+      withResolver(port: server.port, timeoutMilliseconds: 1000) { rig in
+        let other = rig.add("a.example", hop: 1)
         for _ in 0..<20 {
           for number in 0..<10 { _ = rig.add("dead\(number).example") }
           rig.resolver.run(rig.epoll, at: Clock.boottime())
@@ -490,10 +482,8 @@ extension LinuxTests {
         }
         #expect(rig.resolver.count == 11)
         #expect(rig.answer(other) == four(0x7f00_0005))
-        // The lookups of names that are gone delay nothing.
-        let begin = Clock.boottime()
-        #expect(rig.answer(rig.add("alive.example")) == four(0x7f00_0005))
-        #expect(Clock.boottime().since(begin) < 900 * nanosecondsPerMillisecond)
+        // The places of lookups that nobody needs any more are free.
+        #expect(rig.answer(rig.add("b.example")) == four(0x7f00_0005))
       }
     }
 
