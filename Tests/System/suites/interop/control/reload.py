@@ -85,6 +85,22 @@ class ReloadTests(InteropCase):
         self.hang_up(pid, log, "use wg syncconf")
         self.end(node, pid)
 
+    @culvert_only
+    def test_R58_a_hangup_is_for_outer_tunnels_too(self) -> None:
+        node = self.node()
+        log = LOGS / f"{node.interface}.daemon"
+        keys = [KeyPair.generate().public for _ in range(2)]
+        inner = self.file(node, "inner", self.peer(keys[0], "10.8.0.0/24", "192.0.2.1:1"))
+        outer = self.file(node, "outer", self.peer(keys[1], "192.0.2.0/24", "192.0.2.9:9"))
+        pid = self.daemon(node, log, "--config", inner, "--through", outer)
+        self.file(node, "inner", self.peer(keys[0], "10.8.8.0/24", "192.0.2.1:1"))
+        self.file(node, "outer", self.peer(keys[1], "192.0.2.0/24", "192.0.2.7:7"))
+        self.hang_up(pid, log, "configuration read again")
+        self.assertEqual(node.show("allowed-ips"), {keys[0]: "10.8.8.0/24"})
+        endpoints = node.wg("show", f"{node.interface}-1", "endpoints")
+        self.assertEqual(endpoints.split(), [keys[1], "192.0.2.7:7"])
+        self.end(node, pid)
+
     # How it is done.
 
     def build(self) -> tuple[Node, Node]:
@@ -104,6 +120,11 @@ class ReloadTests(InteropCase):
 
     def peer(self, key: str, allowed: str, endpoint: str) -> str:
         return f"[Peer]\nPublicKey = {key}\nAllowedIPs = {allowed}\nEndpoint = {endpoint}\n"
+
+    def file(self, node: Node, name: str, peer: str) -> str:
+        """A file of one of two nested tunnels."""
+        head = f"[Interface]\nPrivateKey = {node.keys.private}\nAddress = 10.8.0.1/24\n"
+        return write_file(f"{node.interface}.{name}.conf", f"{head}{peer}")
 
     def write(self, ours: Node, theirs: Node, more: str, mark: str = "") -> str:
         first = self.peer(theirs.keys.public, f"{theirs.inner4}/32", theirs.endpoint())
