@@ -7,6 +7,8 @@ public enum Policy {
   /// reject-after-time - keepalive-timeout - rekey-timeout).
   static let rekeyOnReceiveAfterTime: UInt64 =
     WireGuard.rejectAfterTime - WireGuard.keepaliveTimeout - WireGuard.rekeyTimeout
+  /// Peers of the outermost of nested tunnels whose datagrams are recognised in a loop (R66).
+  static let outermostPeers = 8
   /// Handshake initiations before giving up: rekey-attempt-time over rekey-timeout (R17).
   static let handshakeAttempts: UInt8 = 18
   /// Upper bound of the random jitter of each handshake retry (whitepaper 6.1; R17).

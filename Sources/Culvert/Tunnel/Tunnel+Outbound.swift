@@ -92,6 +92,39 @@ extension Tunnel {
     }
   }
 
+  /// Drops the packets of a batch that are datagrams of this tunnel, for the outermost of nested
+  /// tunnels: the routing table has led them into the innermost (R66). Call it before the innermost
+  /// tunnel plans the batch.
+  public mutating func dropOwnDatagrams(of batch: inout OutboundBatch) {
+    for index in 0..<batch.count where batch.packets[index].kind == .unplanned {
+      let text = batch.text(index)
+      guard let inner = InnerPacket(at: text, byteCount: Int(batch.packets[index].byteCount)),
+        let id = sender(of: text, inner)
+      else { continue }
+      let peers = peers
+      noteLoop(to: &peers[id])
+      counters.add(.routingLoop)
+      batch.packets[index].kind = .dropped
+    }
+  }
+
+  /// The peer to which this tunnel has sent a datagram. Looks at a few peers only, because an
+  /// outermost tunnel rarely has more than one.
+  private func sender(of packet: UnsafeMutableRawPointer, _ inner: InnerPacket) -> PeerID? {
+    var next = peerTable.firstPeer
+    for _ in 0..<Policy.outermostPeers {
+      guard let id = next else { return nil }
+      let peers = peers
+      if let endpoint = peers[id].path?.endpoint, endpoint.address == inner.destination,
+        isOwnDatagram(packet, inner, to: peers[id], port: endpoint.port)
+      {
+        return id
+      }
+      next = peerTable.peer(after: id)
+    }
+    return nil
+  }
+
   /// Logs a loop once for each session and endpoint.
   private mutating func noteLoop(to peer: inout Peer) {
     guard !peer.isLooping else { return }

@@ -75,6 +75,7 @@ struct OutboundLane: ~Copyable {
   /// Plans the packets that were read.
   func plan(_ hops: Hops, _ lock: Lock, at now: Instant) {
     lock.acquire()
+    if hopCount > 1 { hops.outermost.tunnel.dropOwnDatagrams(of: &batches[0]) }
     hops.innermost.tunnel.plan(&batches[0], at: now)
     lock.release()
   }

@@ -139,6 +139,23 @@ class MTUTests(NestingCase):
         self.assertEqual(self.mtu(chain), before)
         self.check_answers(chain)
 
+    @culvert_only
+    def test_R66_a_route_to_the_entry_through_the_tunnel(self) -> None:
+        """The outermost tunnel's datagrams come back out of the TUN of the innermost."""
+        chain = self.chain()
+        interface = chain.client.interface
+        chain.client.set("peer", chain.exit.keys.public, "allowed-ips", "0.0.0.0/0,::/0")
+        chain.home.ip(f"route add {chain.entry.outer4}/32 dev {interface}")
+        for _ in range(3):
+            ping(chain.client, chain.exit.inner4, count=1, wait=0.5)
+        line = "routed back into the tunnel"
+        wait_until(lambda: line in chain.client.log, "a line in the log")
+        self.assertEqual(chain.client.log.count(line), 1)
+        link = json.loads(chain.home.run("ip", "-s", "-j", "link", "show", interface))
+        self.assertLess(link[0]["stats64"]["tx"]["packets"], 100)
+        chain.home.ip(f"route del {chain.entry.outer4}/32 dev {interface}")
+        self.check_answers(chain)
+
     def mtu(self, chain: Chain) -> int:
         shown = chain.home.run("ip", "-j", "link", "show", chain.client.interface)
         return json.loads(shown)[0]["mtu"]
