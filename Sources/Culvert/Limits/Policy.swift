@@ -34,10 +34,10 @@ public enum Policy {
   /// 2 ms on the smallest boards, and packets wait meanwhile.
   static let handshakesPerTurn = 4
   /// Received handshake messages in one turn, most of them answered with cookie replies (R50).
-  static let messagesPerTurn = 16
+  static let messagesPerTurn = 64
   /// Time between two turns in which a tunnel under load sends cookie replies. A reply costs about
   /// 5 us, and each turn waits for the batches in flight, so that a flood could slow down traffic.
-  static let cookieInterval: UInt64 = nanosecondsPerMillisecond
+  static let cookieInterval: UInt64 = 4 * nanosecondsPerMillisecond
   /// Peers whose timers are processed in one turn. Most only enter the queue of initiations.
   static let peersPerTurn = 256
   /// Handshake messages per second for one IPv4 address or IPv6 /64, and the burst (kernel; R5).

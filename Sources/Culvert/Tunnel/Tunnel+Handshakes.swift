@@ -3,7 +3,9 @@
 ///
 /// There are two rings, which share the slots. `preferredRing` is for what has a valid mac2 under
 /// load, and for answers that we wait for. It is served first, and takes slots from `handshakeRing`
-/// if there is no other, so a flood without cookies keeps neither slots nor turns from it (R50).
+/// if there is no other, so a flood without cookies keeps neither slots nor turns from it (R50). A
+/// message without a cookie from the endpoint of a peer may take such a slot too, but is served in
+/// its turn: the cookies of the last handshake are too old when its session has to be renewed.
 extension Tunnel {
   /// DSCP AF41, no ECN. The kernel's WireGuard marks handshake messages in the same way. A lost
   /// message delays the handshake by seconds.
@@ -38,7 +40,9 @@ extension Tunnel {
       return queue(message, byteCount: byteCount, from: path, isPreferred: isExpected, at: now)
     }
     let hasMAC2 = CookieChecker.hasMAC2(message, byteCount: byteCount)
-    if !hasMAC2, !isExpected, handshakePool.freeCount == 0 { return refuse(at: now) }
+    let isFull = handshakePool.freeCount == 0
+    let isKnown = isFull && knownEndpoints.contains(path.endpoint)
+    if isFull, !hasMAC2, !isExpected, !isKnown { return refuse(at: now) }
     // It proves that the sender knows our public key.
     guard cookieChecker.hasValidMAC1(message, byteCount: byteCount) else { return .badMAC }
     let isProven =
@@ -47,6 +51,7 @@ extension Tunnel {
     if isProven {
       guard rateLimiter.allow(path.endpoint.address, at: now) else { return .rateLimited }
     }
+    if isKnown { evictHandshake() }
     return queue(
       message, byteCount: byteCount, from: path, isPreferred: isProven || isExpected,
       isProven: isProven, at: now)
@@ -85,10 +90,7 @@ extension Tunnel {
     _ message: UnsafeRawPointer, byteCount: Int, from path: Path, isPreferred: Bool,
     isProven: Bool = false, at now: Instant
   ) -> Verdict {
-    if isPreferred, handshakePool.freeCount == 0, let oldest = handshakeRing.pop() {
-      _ = consume oldest
-      counters.add(.handshakeEvicted)
-    }
+    if isPreferred { evictHandshake() }
     guard let slot = handshakePool.allocate() else { return refuse(at: now) }
     HandshakeEntry(in: slot).write(
       message, byteCount: byteCount, from: path, isProven: isProven)
@@ -96,6 +98,13 @@ extension Tunnel {
     guard isQueued else { return refuse(at: now) }
     noteLoad(at: now)
     return .handshakeQueued
+  }
+
+  /// Drops the oldest message that is not preferred, if there is no free slot.
+  private mutating func evictHandshake() {
+    guard handshakePool.freeCount == 0, let oldest = handshakeRing.pop() else { return }
+    _ = consume oldest
+    counters.add(.handshakeEvicted)
   }
 
   private mutating func refuse(at now: Instant) -> Verdict {
@@ -387,6 +396,7 @@ extension Tunnel {
     freeIndex(replaced.0)
     freeIndex(replaced.1)
     peer.timers.sessionDerived(at: now)
+    if let path = peer.path { knownEndpoints.insert(path.endpoint) }
     return true
   }
 

@@ -27,6 +27,7 @@ public struct Tunnel: ~Copyable {
   var sourceDoubts = SourceDoubts()
   var cookieChecker: CookieChecker
   var rateLimiter: RateLimiter
+  var knownEndpoints: KnownEndpoints
   var timestamps: TimestampSource
   let stagingPool: BufferPool
   var stagingShares: StagingShares
@@ -85,6 +86,7 @@ public struct Tunnel: ~Copyable {
     initiations = Schedule(carvingFrom: &arena, peers: limits.peers)
     allowedIPs = AllowedIPs(carvingFrom: &arena, limits: limits)
     rateLimiter = RateLimiter(carvingFrom: &arena, limits: limits)
+    knownEndpoints = KnownEndpoints(carvingFrom: &arena, limits: limits)
     stagingPool = BufferPool(
       carvingFrom: &arena, slots: limits.stagingSlots,
       slotByteCount: Limits.stagingSlotByteCount, owner: "staged packets")
@@ -113,7 +115,9 @@ public struct Tunnel: ~Copyable {
     peerTable.prepare(seed: self.entropy.uint64())
     indices.prepare()
     allowedIPs.prepare()
-    rateLimiter.prepare(seed: self.entropy.uint64())
+    let seed = self.entropy.uint64()
+    rateLimiter.prepare(seed: seed)
+    knownEndpoints.prepare(seed: ~seed)
     stagingPool.prepare()
     stagingShares.prepare()
     handshakePool.prepare()
@@ -140,6 +144,7 @@ public struct Tunnel: ~Copyable {
   /// Changes the path to a peer.
   mutating func move(_ peer: inout Peer, to path: Path) {
     let wasUnchecked = peer.isSourceUnchecked
+    if peer.path?.endpoint != path.endpoint { knownEndpoints.insert(path.endpoint) }
     if peer.move(to: path) { endpointChanges &+= 1 }
     if peer.isSourceUnchecked, !wasUnchecked { sourceDoubts.add(peer.id.index) }
   }

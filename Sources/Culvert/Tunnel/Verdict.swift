@@ -27,8 +27,9 @@ public enum Verdict: UInt8, CountedVerdict {
   case handshakeQueued
   /// The handshake ring was full.
   case handshakeRingFull
-  /// A queued handshake message without a cookie made room for one with a cookie. It is counted
-  /// besides `handshakeQueued`.
+  /// A queued handshake message without a cookie made room for one with a cookie, for an answer
+  /// that we wait for, or for one from the endpoint of a peer. It is counted besides
+  /// `handshakeQueued`.
   case handshakeEvicted
   /// Larger than the receive buffer, or beyond the capacity of the batch (R1).
   case truncated

@@ -41,8 +41,9 @@ def trait(name: str) -> Callable:
 
 
 # quick: part of the short run (--quick). long: started first, as it waits for a long timer.
-# heavy: needs a processor to itself. culvert_only: other programs need not pass it.
-quick, long, heavy = trait("quick"), trait("long"), trait("heavy")
+# heavy: needs a processor to itself. alone: measures times, or needs all processors; starts when
+# all other tests have ended. culvert_only: other programs need not pass it.
+quick, long, heavy, alone = trait("quick"), trait("long"), trait("heavy"), trait("alone")
 culvert_only = trait("culvert_only")
 
 

@@ -83,13 +83,17 @@ def run_all(tests: list[InteropCase], settings: Settings, jobs: int) -> int:
     """Run the tests on `jobs` threads; the exit status.
 
     Tests that wait for long timers start first, because they determine when the run ends. One heavy
-    test runs at a time beside the others; when those are done, one for each processor.
+    test runs at a time beside the others; when those are done, one for each processor. Those that
+    must be alone follow, one at a time.
     """
     InteropCase.settings = settings
     report = Report(len(tests))
-    light, heavy = queue.SimpleQueue(), queue.SimpleQueue()
+    light, heavy, alone = (queue.SimpleQueue() for _ in range(3))
     for test in sorted(tests, key=lambda test: not has_trait(test, "long")):
-        (heavy if has_trait(test, "heavy") else light).put(test)
+        if has_trait(test, "alone"):
+            alone.put(test)
+        else:
+            (heavy if has_trait(test, "heavy") else light).put(test)
 
     def work(*queues: queue.SimpleQueue) -> None:
         for source in queues:
@@ -103,6 +107,7 @@ def run_all(tests: list[InteropCase], settings: Settings, jobs: int) -> int:
     helpers = min(jobs, os.cpu_count() or 1) - 1
     plans = [(heavy, light)] + [(light, heavy)] * helpers
     run_threads(work, plans + [(light,)] * (jobs - len(plans)))
+    work(alone)
     return report.close()
 
 

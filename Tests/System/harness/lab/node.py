@@ -49,6 +49,9 @@ def hexadecimal(key: str) -> str:
 SOCKETS = pathlib.Path("/var/run/wireguard")
 LOGS = pathlib.Path("/run/interop")
 numbers = itertools.count(1)
+# "wg0-1 sent 17"; with one tunnel the name of the interface is left out.
+COUNTER_LINE = re.compile(r"(?:(\S+) )?([a-z0-9-]+) (\d+)")
+QUIET = 0.15  # seconds without another line
 
 
 class Node:
@@ -230,12 +233,26 @@ class Node:
     def peak_memory(self) -> int:
         return procfs.peak_memory(self.pid)
 
+    def counters(self) -> dict[tuple[str, str], int]:
+        """The counters that SIGUSR1 prints, by interface ("wg0", "wg0-1") and name."""
+        start = self.log_path.stat().st_size
+        os.kill(self.pid, signal.SIGUSR1)
+        size = start
+
+        def is_told() -> bool:
+            nonlocal size
+            before, size = size, self.log_path.stat().st_size
+            return start < size == before
+
+        wait_until(is_told, "counters on standard error", interval=QUIET)
+        with self.log_path.open("rb") as log:
+            log.seek(start)
+            lines = log.read().decode(errors="replace").splitlines()
+        found = [match.groups() for line in lines if (match := COUNTER_LINE.fullmatch(line))]
+        return {(owner or self.interface, name): int(count) for owner, name, count in found}
+
 
 # One process with nested tunnels, and a node for each hop.
-
-# "wg0-1 sent 17"; with one tunnel the name of the interface is left out.
-COUNTER_LINE = re.compile(r"(?:(\S+) )?([a-z0-9-]+) (\d+)")
-QUIET = 0.15  # seconds without another line
 
 
 class NestedNode(Node):
@@ -261,24 +278,6 @@ class NestedNode(Node):
     def leftovers(self) -> list[str]:
         outward = sorted(map(str, SOCKETS.glob(f"{self.interface}-*.sock")))
         return super().leftovers() + outward
-
-    def counters(self) -> dict[tuple[str, str], int]:
-        """The counters that SIGUSR1 prints, by interface ("wg0", "wg0-1") and name."""
-        start = self.log_path.stat().st_size
-        os.kill(self.pid, signal.SIGUSR1)
-        size = start
-
-        def is_told() -> bool:
-            nonlocal size
-            before, size = size, self.log_path.stat().st_size
-            return start < size == before
-
-        wait_until(is_told, "counters on standard error", interval=QUIET)
-        with self.log_path.open("rb") as log:
-            log.seek(start)
-            lines = log.read().decode(errors="replace").splitlines()
-        found = [match.groups() for line in lines if (match := COUNTER_LINE.fullmatch(line))]
-        return {(owner or self.interface, name): int(count) for owner, name, count in found}
 
     def count(self, name: str, hop: int = 0) -> int:
         """One counter, of the innermost tunnel or of the tunnel that is `hop` hops further out."""

@@ -1,16 +1,19 @@
 """Echo requests through a tunnel, counted one by one.
 
 ping(8) ends two round trips after the last request, so on a busy machine it counts late answers as
-lost. This one waits for each answer until its timeout, and not longer.
+lost. `ping` waits for each answer until its timeout, and not longer. But other tests run beside it
+in the same process, so what measures times uses ping(8): `Pinger`.
 """
 
 import dataclasses
 import errno
 import itertools
 import os
+import re
 import select
 import socket
 import statistics
+import subprocess
 import time
 
 from harness.lab.node import Node
@@ -117,3 +120,25 @@ def collect(
         is_ours = packet[0] == REPLY[echo.family] and number in sent_at
         if is_ours and packet[4:] == requests[number][4:]:
             result.times.append(time.monotonic() - sent_at.pop(number))
+
+
+ANSWER = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms")
+
+
+class Pinger:
+    """ping(8) beside something else: `count` requests, one each `interval` seconds.
+
+    Let the last ones be sent when nothing else happens, because ping(8) does not wait for them.
+    """
+
+    def __init__(self, source: Node, target: str, count: int, interval: float):
+        self.count = count
+        command = ["ping", "-n", "-c", str(count), "-i", f"{interval:g}", "-W", "2", target]
+        self.process = source.namespace.start(*command, stdout=subprocess.PIPE, text=True)
+        self.seconds = count * interval
+
+    def finish(self) -> PingResult:
+        """Each answered request once, with the kernel's timestamps."""
+        output, _ = self.process.communicate(timeout=self.seconds + 30)
+        times = {number: float(time) / 1000 for number, time in ANSWER.findall(output)}
+        return PingResult(self.count, sorted(times.values()), None)

@@ -55,6 +55,18 @@ import Testing
     }
     #expect(sent == 2000)
     #expect(keepaliveTurn > 0 && keepaliveTurn <= 10)
+    // The second attempts are due five seconds and up to a third later.
+    let end = pair.now.advanced(by: 6 * nanosecondsPerSecond)
+    var again = 0
+    while let due = pair.a.nextDeadline(at: pair.now).instant, due <= end {
+      if due > pair.now { pair.skip(due.since(pair.now)) }
+      let emissions = pair.a.advance(at: pair.now, wall: pair.wall)
+      let initiations = emissions.count { $0.type == 1 }
+      expect(initiations <= Policy.handshakesPerTurn)
+      again += initiations
+    }
+    #expect(again == 2000)
+    expect(pair.a.tunnel.initiations.count == 0)
   }
 
   @Test func R47_aPeerThatIsRemovedGetsNoInitiation() throws {
@@ -76,6 +88,21 @@ import Testing
     _ = pair.b.advance(at: pair.now, wall: pair.wall)
     #expect(pair.b.count(.handshakeAccepted) + pair.b.count(.handshakeReplayed) == 4)
     expect(pair.b.tunnel.queuedHandshakes == 3)
+  }
+
+  /// Each storm takes two attempts of most clients: the first brings a cookie, or finds no slot.
+  @Test func R47_R50_aStormOf1000ClientsIsServedAFewPerTurn() throws {
+    let storm = try ReconnectStorm(clients: 1000, ring: 512)
+    storm.connect()
+    for _ in 0..<2 {
+      #expect(storm.run(seconds: 12))
+      #expect(storm.sessions == 1000)
+    }
+    #expect(storm.mostAgreements == Policy.handshakesPerTurn)
+    #expect(storm.mostMessages <= Policy.messagesPerTurn)
+    #expect(storm.asked > 100)
+    #expect(storm.answered == storm.asked)
+    #expect(storm.isAtRest)
   }
 
   @Test func R50_aMessageWithACookieTakesTheSlotOfOneWithout() throws {
@@ -109,14 +136,49 @@ import Testing
     expect(pair.b.tunnel.isUnderLoad(at: pair.now.advanced(by: nanosecondsPerSecond - 1)))
   }
 
-  @Test func R50_onlyKeyAgreementsCountAgainstTheirLimit() throws {
+  @Test func R50_theEndpointOfAPeerTakesASlotToWaitForACookie() throws {
     let pair = try TunnelPair()
+    pair.connect()
+    pair.skip(120 * nanosecondsPerSecond)
+    pair.b.tunnel.loadEnd = pair.now.advanced(by: nanosecondsPerSecond)
+    pair.b.receive((0..<64).map { flood(pair, $0) }, at: pair.now)
+    let renewal = try #require(pair.initiationFromA()).bytes
+    #expect(renewal.suffix(16).allSatisfy { $0 == 0 })
+    // A forged message, and one from elsewhere, take no slot.
+    var forged = renewal
+    forged[20] ^= 1
+    pair.b.receive([Arrival(forged, from: pair.a.endpoint)], at: pair.now)
+    pair.b.receive([Arrival(renewal, from: TunnelPair.elsewhere)], at: pair.now)
+    #expect(pair.b.count(.badMAC) == 1)
+    #expect(pair.b.count(.handshakeRingFull) == 1)
+    #expect(pair.b.count(.handshakeEvicted) == 0)
+    pair.b.receive([Arrival(renewal, from: pair.a.endpoint)], at: pair.now)
+    #expect(pair.b.count(.handshakeEvicted) == 1)
+    #expect(pair.b.freeHandshakeSlots == 0)
+    // It is served in its turn, after those that were there before it.
+    var replies: [Emission] = []
+    for _ in 0..<8 {
+      replies += pair.b.advance(at: pair.now, wall: pair.wall).filter { $0.type == 3 }
+      pair.skip(Policy.cookieInterval)
+    }
+    #expect(replies.count == 64)
+    #expect(replies.last?.path.endpoint == pair.a.endpoint)
+    pair.carryToA(replies)
+    _ = pair.a.settle(at: pair.now, wall: pair.wall)
+    #expect(pair.a.count(.cookieAccepted) == 1)
+  }
+
+  @Test func R50_onlyKeyAgreementsCountAgainstTheirLimit() throws {
+    var limits = Limits.roomy
+    limits.handshakeRing = 256
+    limits.batchPackets = 128
+    let pair = try TunnelPair(limits: limits)
     _ = try initiationWithCookie(pair)
-    pair.b.receive((0..<40).map { flood(pair, $0) }, at: pair.now)
+    pair.b.receive((0..<200).map { flood(pair, $0) }, at: pair.now)
     // More than the four handshakes of a turn, but not without end.
     let replies = pair.b.advance(at: pair.now, wall: pair.wall)
     #expect(replies.map(\.type) == [UInt8](repeating: 3, count: Policy.messagesPerTurn))
-    // The next ones wait for a millisecond.
+    // The next ones wait for a few milliseconds.
     #expect(pair.b.advance(at: pair.now, wall: pair.wall).isEmpty)
     expect(!pair.b.nextDeadline(at: pair.now).isDue(at: pair.now))
     pair.skip(Policy.cookieInterval)
