@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +18,32 @@
 _Static_assert(IFNAMSIZ == CLINUX_NAME_BYTE_COUNT, "interface name");
 _Static_assert(sizeof(struct clinux_link) == 28, "link");
 
-int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol) {
-  // Each thread has its own namespace, so this must be the thread's entry, not the process's.
+// Each thread has its own namespace, so this must be the thread's entry, not the process's.
+static int open_own_namespace(void) {
   int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-  if (home < 0) return -errno;
-  int result;
+  return home < 0 ? -errno : home;
+}
+
+static int is_same_namespace(int one, int other) {
   struct stat ours, theirs;
+  return fstat(one, &ours) == 0 && fstat(other, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+         ours.st_ino == theirs.st_ino;
+}
+
+int clinux_namespace_is_own(int network_namespace) {
+  int home = open_own_namespace();
+  if (home < 0) return home;
+  int result = is_same_namespace(home, network_namespace);
+  close(home);
+  return result;
+}
+
+int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol) {
+  int home = open_own_namespace();
+  if (home < 0) return home;
+  int result;
   // setns needs CAP_SYS_ADMIN even for the current namespace, so it is skipped for that one.
-  if (fstat(home, &ours) == 0 && fstat(network_namespace, &theirs) == 0 &&
-      ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino) {
+  if (is_same_namespace(home, network_namespace)) {
     result = socket(domain, type, protocol);
     if (result < 0) result = -errno;
   } else if (setns(network_namespace, CLONE_NEWNET) != 0) {
@@ -133,27 +152,23 @@ static int read_acknowledgement(int netlink) {
   return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
 }
 
-// Sends a request in a namespace; -1 means this thread's own. Returns the socket or -errno.
-static int send_request(struct route_request *request, int network_namespace) {
-  int netlink =
-      open_socket(network_namespace, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-  if (netlink < 0) return netlink;
+static int send_request(int netlink, const struct route_request *request) {
   struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
   ssize_t count;
   do {
     count = sendto(netlink, request, request->header.nlmsg_len, 0, (struct sockaddr *)&kernel,
         sizeof kernel);
   } while (count < 0 && errno == EINTR);
-  if (count >= 0) return netlink;
-  int error = -errno;
-  close(netlink);
-  return error;
+  return count >= 0 ? 0 : -errno;
 }
 
-static int ask(struct route_request *request, int network_namespace) {
-  int netlink = send_request(request, network_namespace);
+// Makes a request in a namespace; -1 means this thread's own.
+static int ask(const struct route_request *request, int network_namespace) {
+  int netlink =
+      open_socket(network_namespace, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
   if (netlink < 0) return netlink;
-  int error = read_acknowledgement(netlink);
+  int error = send_request(netlink, request);
+  if (error == 0) error = read_acknowledgement(netlink);
   close(netlink);
   return error;
 }
@@ -226,16 +241,24 @@ static void read_route(const struct nlmsghdr *header, struct route *route) {
   }
 }
 
-// `flags` and the source of `target` are part of the question; a source of zero is none.
-static int find_route(
-    const struct clinux_datagram *target, uint32_t mark, uint32_t flags, struct route *route) {
+// A question about a route. A source of zero in `target`, a mark of zero and a local port of zero
+// are not part of it; without a local port, it is not about UDP in particular.
+struct route_question {
+  const struct clinux_datagram *target;
+  uint32_t mark;
+  uint32_t flags;
+  uint16_t local_port;
+};
+
+static struct route_request request_of(const struct route_question *question) {
+  const struct clinux_datagram *target = question->target;
   struct route_request request = {
       .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.body.route),
           .nlmsg_type = RTM_GETROUTE,
           .nlmsg_flags = NLM_F_REQUEST},
       .body.route = {.rtm_family = target->family == 4 ? AF_INET : AF_INET6,
           .rtm_dst_len = target->family == 4 ? 32 : 128,
-          .rtm_flags = flags}};
+          .rtm_flags = question->flags}};
   uint8_t address[16];
   size_t size = target->family == 4 ? 4 : 16;
   write_address(address, target->address_high, target->address_low);
@@ -245,34 +268,64 @@ static int find_route(
     append(&request, RTA_SRC, address, size);
     request.body.route.rtm_src_len = (uint8_t)(8 * size);
   }
-  if (mark != 0) append(&request, RTA_MARK, &mark, sizeof mark);
+  if (question->mark != 0) append(&request, RTA_MARK, &question->mark, sizeof question->mark);
   if (target->scope != 0) append(&request, RTA_OIF, &target->scope, sizeof target->scope);
-  int netlink = send_request(&request, -1);
-  if (netlink < 0) return netlink;
+  if (question->local_port == 0) return request;
+  // Rules and the choice among several next hops may depend on these (Linux 4.19; ignored before).
+  uint8_t protocol = IPPROTO_UDP;
+  uint16_t ports[2] = {htons(question->local_port), htons(target->port)};
+  append(&request, RTA_IP_PROTO, &protocol, sizeof protocol);
+  append(&request, RTA_SPORT, &ports[0], sizeof ports[0]);
+  append(&request, RTA_DPORT, &ports[1], sizeof ports[1]);
+  return request;
+}
+
+static int read_answer(int netlink, uint32_t sequence, struct route *route) {
   _Alignas(struct nlmsghdr) uint8_t answer[4096];
-  ssize_t count;
-  do {
-    count = recv(netlink, answer, sizeof answer, MSG_DONTWAIT);
-  } while (count < 0 && errno == EINTR);
-  int error = count < 0 ? -errno : 0;
-  close(netlink);
-  if (error != 0) return error;
   struct nlmsghdr *header = (struct nlmsghdr *)answer;
-  if (!NLMSG_OK(header, (size_t)count)) return -EPROTO;
-  if (header->nlmsg_type == NLMSG_ERROR) return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
-  if (header->nlmsg_type != RTM_NEWROUTE) return -EPROTO;
-  unsigned type = ((struct rtmsg *)NLMSG_DATA(header))->rtm_type;
-  if (type != RTN_UNICAST && type != RTN_LOCAL) return -ENETUNREACH;
-  route->is_local = type == RTN_LOCAL;
-  read_route(header, route);
-  return route->index == 0 ? -ENETUNREACH : 0;
+  // The kernel queues the answer before sendto returns. An answer to an earlier question may be
+  // left only after an error.
+  for (int attempts = 0; attempts < 4; attempts++) {
+    ssize_t count;
+    do {
+      count = recv(netlink, answer, sizeof answer, MSG_DONTWAIT);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0) return -errno;
+    if (!NLMSG_OK(header, (size_t)count)) return -EPROTO;
+    if (header->nlmsg_seq != sequence) continue;
+    if (header->nlmsg_type == NLMSG_ERROR)
+      return ((struct nlmsgerr *)NLMSG_DATA(header))->error;
+    if (header->nlmsg_type != RTM_NEWROUTE) return -EPROTO;
+    unsigned type = ((struct rtmsg *)NLMSG_DATA(header))->rtm_type;
+    if (type != RTN_UNICAST && type != RTN_LOCAL) return -ENETUNREACH;
+    route->is_local = type == RTN_LOCAL;
+    read_route(header, route);
+    return route->index == 0 ? -ENETUNREACH : 0;
+  }
+  return -EPROTO;
+}
+
+static int find_route(int netlink, const struct route_question *question, struct route *route) {
+  static _Atomic uint32_t last_sequence;
+  struct route_request request = request_of(question);
+  request.header.nlmsg_seq = ++last_sequence;
+  int error = send_request(netlink, &request);
+  return error != 0 ? error : read_answer(netlink, request.header.nlmsg_seq, route);
+}
+
+int clinux_route_open(void) {
+  return open_socket(-1, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 }
 
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index) {
+  int netlink = clinux_route_open();
+  if (netlink < 0) return netlink;
   struct route route = {0};
   // Requests the table's entry itself, without MTUs learned from ICMP, which anybody can forge.
-  int error = find_route(target, mark, RTM_F_FIB_MATCH, &route);
+  struct route_question question = {.target = target, .mark = mark, .flags = RTM_F_FIB_MATCH};
+  int error = find_route(netlink, &question, &route);
+  close(netlink);
   if (error != 0) return error;
   if (route.index == skipped_index) return -ENETUNREACH;
   struct ifreq ifr = {.ifr_ifindex = (int)route.index};
@@ -285,13 +338,18 @@ int clinux_link_route_mtu(
   return route.mtu != 0 && (int)route.mtu < ifr.ifr_mtu ? (int)route.mtu : ifr.ifr_mtu;
 }
 
-int clinux_link_leaves_by(const struct clinux_datagram *target, uint32_t mark) {
+int clinux_route_leaves_by(
+    int netlink, const struct clinux_datagram *target, uint16_t local_port, uint32_t mark) {
   struct route route = {0};
-  int error = find_route(target, mark, 0, &route);
-  // EINVAL: the source is not, or no longer, an address of this host.
-  if (error == -EINVAL) return 0;
-  if (error != 0) return error;
-  return route.is_local || route.index == target->interface;
+  struct route_question question = {.target = target, .mark = mark, .local_port = local_port};
+  int error = find_route(netlink, &question, &route);
+  if (error == 0) return route.is_local || route.index == target->interface;
+  // If there is a route without the source, it is not, or no longer, an address of this host
+  // (-EINVAL, or -ENETUNREACH on Linux 6.18), or rules reject it.
+  struct clinux_datagram without_source = *target;
+  without_source.source_high = without_source.source_low = 0;
+  question.target = &without_source;
+  return find_route(netlink, &question, &route) == 0 ? 0 : error;
 }
 
 // MARK: Network news
@@ -303,7 +361,8 @@ int clinux_news_open(void) {
   // Links too: when a link goes down, the kernel removes its IPv4 routes without a message.
   struct sockaddr_nl address = {.nl_family = AF_NETLINK,
       .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE |
-                   RTMGRP_IPV6_ROUTE | RTMGRP_IPV4_RULE | 1 << (RTNLGRP_IPV6_RULE - 1)};
+                   RTMGRP_IPV6_ROUTE | RTMGRP_IPV4_RULE | 1u << (RTNLGRP_IPV6_RULE - 1) |
+                   1u << (RTNLGRP_NEXTHOP - 1)};
   if (bind(netlink, (struct sockaddr *)&address, sizeof address) != 0) {
     int error = -errno;
     close(netlink);
@@ -343,7 +402,9 @@ static int is_news(struct nlmsghdr *message, uint32_t skipped_index) {
     return skipped_index == 0 || route_interface(message) != skipped_index;
   }
   case RTM_NEWRULE:
-  case RTM_DELRULE: return 1;
+  case RTM_DELRULE:
+  case RTM_NEWNEXTHOP:
+  case RTM_DELNEXTHOP: return 1;
   default: return 0;
   }
 }

@@ -244,6 +244,8 @@ int clinux_signals_next(int signals);
 
 // link.c
 
+/// 1 if this thread is in this network namespace, 0 if it is in another one, or -errno.
+int clinux_namespace_is_own(int network_namespace);
 /// Opens a socket in another network namespace and switches back. Needs CAP_SYS_ADMIN, unless it is
 /// this thread's own namespace.
 int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol);
@@ -272,13 +274,17 @@ struct clinux_datagram;
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
 
-/// 1 if datagrams to `target` with its source address and this mark leave by its `interface`, or
-/// stay on this host; 0 if they leave by another one, or if the source is not an address of this
-/// host. -ENETUNREACH and others if there is no route.
-int clinux_link_leaves_by(const struct clinux_datagram *target, uint32_t mark);
+/// A route netlink socket, in this thread's own namespace, for the questions below. One that stays
+/// open saves most of their cost.
+int clinux_route_open(void);
+/// 1 if datagrams from `local_port` to `target`, with its source address and this mark, leave by its
+/// `interface` or stay on this host; 0 if they leave by another one, or if they could only leave
+/// with another source address. -ENETUNREACH and others if there is no route.
+int clinux_route_leaves_by(
+    int netlink, const struct clinux_datagram *target, uint16_t local_port, uint32_t mark);
 
 /// A route netlink socket, in this thread's own namespace, that reports changes of links,
-/// addresses, routes and rules.
+/// addresses, routes, next hops and rules.
 int clinux_news_open(void);
 /// Reads one datagram. 1 if datagrams may now leave another way, also if messages were lost; 0 if
 /// it reports only the interface `skipped_index` or nothing of interest; -EAGAIN if there is none.

@@ -38,6 +38,8 @@ public enum Policy {
   /// Time between two turns in which a tunnel under load sends cookie replies. A reply costs about
   /// 5 us, and each turn waits for the batches in flight, so that a flood could slow down traffic.
   static let cookieInterval: UInt64 = 4 * nanosecondsPerMillisecond
+  /// Cookie replies in one turn for which the route is looked up (R40). Each costs as much again.
+  static let cookieReplyChecksPerTurn = 4
   /// Peers whose timers are processed in one turn. Most only enter the queue of initiations.
   static let peersPerTurn = 256
   /// Handshake messages per second for one IPv4 address or IPv6 /64, and the burst (kernel; R5).

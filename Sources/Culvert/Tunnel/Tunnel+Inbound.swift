@@ -178,6 +178,32 @@ extension Tunnel {
     return nil
   }
 
+  /// Checks local addresses that a planned batch is about to use for the first time, so that not even
+  /// the answer to an initiation, which is repeated only after 5 s, leaves with the wrong one.
+  ///
+  /// - Parameter isRight: looks up the route, and is called for all peers that are not checked yet,
+  ///   but only for a few cookie replies: a flood must not cost a look-up for each datagram.
+  package mutating func checkSources(of batch: inout OutboundBatch, _ isRight: (Path) -> Bool) {
+    let peers = peers
+    var cookieReplies = 0
+    for index in 0..<batch.sessions.count {
+      let session = UInt16(truncatingIfNeeded: index)
+      let id = batch.sessions[session].peer
+      let path = batch.sessions[session].path
+      guard path.interface != 0 else { continue }
+      if id == .none {
+        cookieReplies += 1
+        if cookieReplies > Policy.cookieReplyChecksPerTurn || isRight(path) { continue }
+      } else {
+        guard peerTable.contains(id), peers[id].isSourceUnchecked else { continue }
+        peers[id].isSourceUnchecked = false
+        if isRight(path) { continue }
+        peers[id].refuseSource()
+      }
+      batch.sessions[session].path = Path(to: path.endpoint)
+    }
+  }
+
   /// The route to the peer that `nextUncheckedSource` has returned leaves by another interface than
   /// the one of the local address. The address is forgotten, and datagrams that are still in flight
   /// to that interface do not bring it back (R40).

@@ -35,26 +35,48 @@ struct NetworkNews: ~Copyable {
   }
 }
 
-/// Decides when news is acted upon: once for all that arrives within a short time.
+/// Decides when news is acted upon: once for all that arrives within a short time, and at most twice
+/// a second, however many routes change.
 struct NewsDelay: BitwiseCopyable {
   private(set) var deadline = Deadline.never
+  private var last: Instant?
 
   /// A routing daemon makes several changes for one; a gap of traffic must stay short.
   static let interval = 150 * nanosecondsPerMillisecond
+  /// Time between two checks, each of which looks up the route to every peer.
+  static let pause = 500 * nanosecondsPerMillisecond
 
   mutating func notice(at now: Instant) {
-    if deadline == .never { deadline = .after(NewsDelay.interval, from: now) }
+    guard deadline == .never else { return }
+    deadline = .after(NewsDelay.interval, from: now)
+    // Not if the clock went backwards.
+    guard let last, last <= now else { return }
+    deadline = max(deadline, .after(NewsDelay.pause, from: last))
   }
 
-  mutating func finish() { deadline = .never }
+  mutating func finish(at now: Instant) {
+    deadline = .never
+    last = now
+  }
 }
 
 /// Asks the routing table whether a path's local address is still right.
-enum RouteCheck {
+struct RouteCheck: ~Copyable {
+  /// Stays open, because opening costs several times as much as a question.
+  private let descriptor: FileDescriptor
+
+  init() throws(SystemError) {
+    descriptor = FileDescriptor(taking: try checked(clinux_route_open()))
+  }
+
   /// Whether datagrams along `path` leave by the interface on which the peer's datagrams to
   /// `path.source` arrive, as the kernel's WireGuard demands; also true if there is no route.
-  static func leavesByInterface(of path: Path, mark: UInt32) -> Bool {
+  ///
+  /// - Parameters:
+  ///   - port: the local port; 0 if the socket is closed.
+  ///   - mark: the firewall mark of the datagrams. Rules may depend on both.
+  func leavesByInterface(of path: Path, port: UInt16, mark: UInt32) -> Bool {
     var target = clinux_datagram(path)
-    return clinux_link_leaves_by(&target, mark) != 0
+    return clinux_route_leaves_by(descriptor.raw, &target, port, mark) != 0
   }
 }

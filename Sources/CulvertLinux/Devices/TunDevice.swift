@@ -252,6 +252,12 @@ struct TunDevice: ~Copyable {
     FileDescriptor(taking: try checked(clinux_tun_namespace(device.raw)))
   }
 
+  /// Whether the interface is known to be in another namespace than this thread.
+  var isElsewhere: Bool {
+    guard isOpen, let namespace = try? namespaceDescriptor() else { return false }
+    return clinux_namespace_is_own(namespace.raw) == 0
+  }
+
   /// Moves the control path to the interface's current namespace, and returns a descriptor of that
   /// namespace. After an error (EPERM without CAP_SYS_ADMIN) packets still flow, but the MTU and
   /// the up flag are no longer known.

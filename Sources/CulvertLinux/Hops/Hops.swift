@@ -57,7 +57,7 @@ struct Hops: BitwiseCopyable {
       hop += 1
     }
     guard mark != outermost.sockets.mark else { return }
-    do throws(SystemError) { try outermost.sockets.setMark(mark) } catch {
+    do throws(SystemError) { try outermost.setMarkOfSockets(mark) } catch {
       outermost.report(error, "cannot set the firewall mark", at: now)
     }
   }

@@ -217,8 +217,20 @@ struct Interface: ~Copyable {
 
   mutating func setFirewallMark(_ mark: UInt32) throws(SystemError) {
     guard mark != firewallMark else { return }
-    if channel == nil { try sockets.setMark(mark) }
+    if channel == nil { try setMarkOfSockets(mark) }
     firewallMark = mark
+  }
+
+  /// Rules may send datagrams with another mark out by another interface, so the local addresses are
+  /// checked again (R40).
+  mutating func setMarkOfSockets(_ mark: UInt32) throws(SystemError) {
+    try sockets.setMark(mark)
+    tunnel.recheckSources()
+  }
+
+  /// See `RouteCheck`; for the datagrams of the sockets.
+  func leavesByInterface(of path: Path, _ routes: borrowing RouteCheck) -> Bool {
+    routes.leavesByInterface(of: path, port: sockets.port, mark: sockets.mark)
   }
 
   /// Logs "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.

@@ -100,6 +100,14 @@ struct OutboundLane: ~Copyable {
     hops[hop].tunnel.runTimers(into: &batches[hop], at: now, wall: Clock.realtime())
   }
 
+  /// Checks the local addresses of the outermost hop's messages that were just planned, if they have
+  /// not been checked yet.
+  func checkSources(_ hops: Hops, _ routes: borrowing RouteCheck) {
+    hops.outermost.tunnel.checkSources(of: &batches[hopCount - 1]) {
+      hops.outermost.leavesByInterface(of: $0, routes)
+    }
+  }
+
   /// Plans the ICMP errors of a channel in the tunnel of `hop`, through which the channel leads. No
   /// other batch may be in flight.
   func planMessages(

@@ -77,7 +77,7 @@ struct Driver: BitwiseCopyable {
 
   func noticeNews(at now: Instant) { deadlines[0].newsDelay.notice(at: now) }
 
-  func finishNews() { deadlines[0].newsDelay.finish() }
+  func finishNews(at now: Instant) { deadlines[0].newsDelay.finish(at: now) }
 
   /// Derives the MTUs again if something has changed, even if the last time was very recent.
   func updateMTUIfPending(at now: Instant) {
