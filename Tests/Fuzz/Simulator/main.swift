@@ -20,10 +20,14 @@ func fail(_ line: String) -> Never {
 
 nonisolated(unsafe) private var current: UInt64 = 0
 
-// If a run traps, print its seed too.
+// If a run traps or does not end, print its seed too.
 for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] {
   signal(number) { fail("failed \(current)\tsignal \($0)") }
 }
+signal(SIGPROF) { _ in fail("failed \(current)\tthe run does not end") }
+
+/// A run takes milliseconds of processor time, with hundreds of hosts less than a second.
+let longestRun = timeval(tv_sec: 60, tv_usec: 0)
 
 nonisolated(unsafe) private var hasFailed = false
 /// Runs by the seconds that it took until all pairs had exchanged a packet again.
@@ -32,6 +36,8 @@ nonisolated(unsafe) private var delivered = 0
 
 func run(_ plan: SimulationPlan, isLogged: Bool = false) {
   current = plan.seed
+  var limit = itimerval(it_interval: timeval(), it_value: longestRun)
+  setitimer(__itimer_which_t(ITIMER_PROF.rawValue), &limit, nil)
   let simulator = Simulator(plan)
   if isLogged { simulator.log = say }
   simulator.run()
@@ -39,7 +45,8 @@ func run(_ plan: SimulationPlan, isLogged: Bool = false) {
     let events = simulator.happened.map(\.text).joined(separator: ",")
     hasFailed = true
     say(
-      "failed \(plan.seed)\t\(problem.text)\thost \(problem.host) after \(simulator.time(problem.now)) s\t\(events)\t"
+      "failed \(plan.seed)\t\(problem.text)\t"
+        + "host \(problem.host) after \(simulator.time(problem.now)) s\t\(events)\t"
         + "\(plan.hostCount)\t\(plan.seconds)\t\(plan.faults.map(\.name).joined(separator: ","))")
     return
   }
@@ -57,7 +64,6 @@ if words.first == "plan" || words.first == "log" {
   guard numbers.count == 2 else { fail("usage: FIRST COUNT") }
   for seed in numbers[0]..<numbers[0] + numbers[1] {
     run(SimulationPlan(seed: seed))
-    if seed % 100 == 99 { say("done\t100") }
   }
 }
 say("delivered\t\(delivered)")

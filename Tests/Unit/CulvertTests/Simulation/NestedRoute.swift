@@ -282,16 +282,16 @@ final class NestedRoute {
 }
 
 /// Nested tunnels over a bad network, to a chain of servers.
-@Suite struct NestingSimulationTests {
-  /// See `SimulationTests` for the variables. The default is smaller, since each run has several
+@Suite struct NestingSimulatorTests {
+  /// See `SimulatorTests` for the variables. The default is smaller, since each run has several
   /// tunnels.
   static var seeds: [UInt64] {
     let names = ProcessInfo.processInfo.environment.keys
     let areGiven = names.contains { $0.hasPrefix("CULVERT_SIMULATION_SEED") }
-    return areGiven ? SimulationTests.seeds : Array(1...12)
+    return areGiven ? SimulatorTests.seeds : Array(1...12)
   }
 
-  @Test(arguments: NestingSimulationTests.seeds)
+  @Test(arguments: NestingSimulatorTests.seeds)
   func nestedTunnelsSurviveAnyNetwork(seed: UInt64) throws {
     let route = try NestedRoute(seed: seed)
     route.run()

@@ -42,6 +42,7 @@ struct FaultyNetwork {
   /// The side of a partition that each host is on; empty if there is none.
   var sides: [Bool] = []
 
+  /// Upper limit of `maximumDelay`.
   static let longestDelay = 4 * nanosecondsPerSecond
   static let firstPort = 1000
   /// The attacker's own address.
@@ -53,9 +54,7 @@ struct FaultyNetwork {
       chances.append(plan.chance(of: fault))
     }
     var generator = plan.generator(5)
-    maximumDelay =
-      [5 * nanosecondsPerMillisecond, 50 * nanosecondsPerMillisecond, 800 * nanosecondsPerMillisecond, FaultyNetwork.longestDelay]
-      .pick(&generator)
+    maximumDelay = [5, 50, 800, 4000].pick(&generator) * nanosecondsPerMillisecond
   }
 
   // MARK: Addresses
@@ -92,7 +91,9 @@ struct FaultyNetwork {
   /// Whether the kernel refuses the next datagram.
   mutating func refuses() -> Bool { happens(.refusal) }
 
-  mutating func send(_ bytes: [UInt8], from host: Int, _ source: Endpoint, to target: Endpoint, at now: Instant) {
+  mutating func send(
+    _ bytes: [UInt8], from host: Int, _ source: Endpoint, to target: Endpoint, at now: Instant
+  ) {
     if !sides.isEmpty, let other = self.host(at: target), sides[host] != sides[other] { return }
     var flight = Flight(source: source, target: target, bytes: bytes)
     if !happens(.loss) { launch(flight, at: now) }
@@ -129,8 +130,8 @@ struct FaultyNetwork {
     var delay = nanosecondsPerMillisecond
     let place = Int(Fault.delay.rawValue)
     if happens(.delay) { delay += generators[place].next() % maximumDelay }
-    let due = Due(
-      time: now.nanoseconds + delay, number: sentCount, place: freePlaces.popLast() ?? flights.count)
+    let free = freePlaces.popLast() ?? flights.count
+    let due = Due(time: now.nanoseconds + delay, number: sentCount, place: free)
     sentCount += 1
     if due.place == flights.count { flights.append(flight) } else { flights[due.place] = flight }
     push(due)

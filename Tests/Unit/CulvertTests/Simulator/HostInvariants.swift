@@ -18,11 +18,13 @@ struct HostInvariants {
     if host.tunnel.nextDeadline(at: host.local(now)).isDue(at: host.local(now)) {
       return "a deadline in the past after the timers were run"
     }
-    if !host.tunnel.hasHandshakes,
-      host.tunnel.handshakePool.freeCount != host.limits.handshakeRing
+    if host.tunnel.queuedHandshakes + host.tunnel.handshakePool.freeCount
+      != host.limits.handshakeRing
     {
       return "handshake slots have leaked"
     }
+    if host.tunnel.initiations.count > 0 { return "an initiation is due and was not sent" }
+    if host.tunnel.counters[.routingLoop] > 0 { return "a loop where there is none" }
     checks += 1
     guard isThorough || host.settings.peers.count <= 16 || checks % 64 == 0 else { return nil }
     return checkPeers(of: host, at: now)
@@ -33,6 +35,7 @@ struct HostInvariants {
     var heldSlots = 0
     var peers = 0
     var problem: String?
+    var most = 0
     let next = host.tunnel.nextDeadline(at: host.local(now))
     host.withPeers { peer in
       peers += 1
@@ -41,8 +44,12 @@ struct HostInvariants {
       if Int(peer.pointee.staged.packetCount) > host.limits.stagedPacketsPerPeer {
         problem = problem ?? "more is staged than one peer may"
       }
+      most = max(most, peer.pointee.staged.heldSlots)
       if host.tunnel.isUp, peer.pointee.timers.next < next {
         problem = problem ?? "a timer is not in the schedule"
+      }
+      if peer.pointee.timers.wantsInitiation, !peer.pointee.timers.work.isSet {
+        problem = problem ?? "an initiation is requested and not due"
       }
     }
     if let problem { return problem }
@@ -51,7 +58,11 @@ struct HostInvariants {
     if heldSlots + host.tunnel.stagingPool.freeCount != host.limits.stagingSlots {
       return "staging slots have leaked"
     }
-    if !host.tunnel.isUp, indices != 0 || heldSlots != 0 { return "a tunnel holds state while down" }
+    let largest = host.tunnel.stagingShares.largest.map { host.tunnel.peers[$0].staged.heldSlots }
+    if largest ?? 0 != most { return "another peer holds more staging slots" }
+    if !host.tunnel.isUp, indices != 0 || heldSlots != 0 {
+      return "a tunnel holds state while down"
+    }
     return nil
   }
 

@@ -48,23 +48,29 @@ final class KeyBook {
   /// Looks at a datagram that the host's tunnel has just sealed.
   ///
   /// - Returns: what is wrong; nil if nothing is.
-  func inspect(_ datagram: UnsafeRawBufferPointer, from host: SimulatedHost) -> String? {
+  func inspect(
+    _ datagram: UnsafeRawBufferPointer, from host: SimulatedHost, at now: Instant
+  ) -> String? {
     if !host.tunnel.isUp { return "a datagram from an interface that is down" }
     switch datagram[0] {
-    case MessageType.transportData.rawValue: return inspectData(datagram, from: host)
+    case MessageType.transportData.rawValue: return inspectData(datagram, from: host, at: now)
     case MessageType.initiation.rawValue: return inspectInitiation(datagram, from: host)
     default: return nil
     }
   }
 
   private func inspectData(
-    _ datagram: UnsafeRawBufferPointer, from host: SimulatedHost
+    _ datagram: UnsafeRawBufferPointer, from host: SimulatedHost, at now: Instant
   ) -> String? {
     let start = datagram.baseAddress!
     let receiver = start.loadLittle(4, as: UInt32.self)
     let counter = start.loadLittle(8, as: UInt64.self)
     guard let id = sender(to: receiver, from: host) else { return "data without a session" }
-    let key = host.tunnel.peers[id].keypairs.current.sendingKey.loadLittle(0, as: UInt64.self)
+    let session = host.tunnel.peers[id].keypairs.current
+    if host.local(now).since(session.birth) >= WireGuard.rejectAfterTime {
+      return "a session was used after its time"
+    }
+    let key = session.sendingKey.loadLittle(0, as: UInt64.self)
     if let last = counters[key], counter <= last { return "a nonce was used twice" }
     counters[key] = counter
     return nil

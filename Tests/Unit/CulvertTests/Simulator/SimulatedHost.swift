@@ -20,8 +20,7 @@ final class SimulatedHost {
   private(set) var clockOffset: UInt64 = 0
   /// Nanoseconds that the wall clock is ahead of 2027.
   var wallOffset: Int64 = 0
-  /// The contents of the file with the timestamp.
-  private(set) var stored: TAI64N?
+  var disk = SimulatedDisk()
   /// It does nothing before this time.
   var resume = Instant(nanoseconds: 0)
   /// Datagrams that the tunnel has not read yet.
@@ -96,8 +95,9 @@ final class SimulatedHost {
   /// When the host must be called next, in the simulation's time.
   func wake(_ now: Instant) -> UInt64 {
     guard isRunning else { return .max }
-    guard let due = tunnel.nextDeadline(at: local(now)).instant else { return .max }
-    return max(due.nanoseconds - min(due.nanoseconds, clockOffset), resume.nanoseconds)
+    let due = tunnel.nextDeadline(at: local(now)).instant?.nanoseconds
+    let wake = min(due.map { $0 - min($0, clockOffset) } ?? .max, disk.due)
+    return wake == .max ? .max : max(wake, resume.nanoseconds)
   }
 
   // MARK: Life
@@ -121,7 +121,8 @@ final class SimulatedHost {
     var generator = SeededGenerator(seed: seed &+ UInt64(number) << 32 &+ starts)
     tunnel.start(entropy: .seeded(generator.next()))
     if stride > 0 { tunnel.cipher = .composed(stride: stride) }
-    if let stored { tunnel.restoreTimestamp(stored) }
+    if let stored = disk.stored { tunnel.restoreTimestamp(stored) }
+    if disk.latency > 0 { tunnel.waitForTimestampStorage() }
     tunnel.setMTU(settings.mtu)
     tunnel.setUp(settings.isUp, at: local(now))
     applyPrivateKey(at: now)
@@ -130,19 +131,18 @@ final class SimulatedHost {
 
   /// Ends the program. Its memory is lost; if it ends in an orderly way, it stores its last
   /// timestamp.
-  func stop(isOrderly: Bool) {
+  func stop(isOrderly: Bool, at now: Instant) {
     guard isRunning else { return }
-    if isOrderly, let stamp = tunnel.lastTimestamp { stored = stamp }
+    if isOrderly, let stamp = tunnel.lastTimestamp { disk.write(stamp, at: now) }
+    disk.crash(isOrderly: isOrderly, at: now)
     isRunning = false
     inbox = []
   }
 
-  func loseStored() { stored = nil }
-
   // MARK: Configuration
 
   private func applyPrivateKey(at now: Instant) {
-    settings.privateKey.withUnsafeBytes { tunnel.setPrivateKey($0.baseAddress!) }
+    settings.privateKey.withUnsafeBytes { tunnel.setPrivateKey($0.baseAddress!, at: local(now)) }
   }
 
   private func apply(_ peer: HostSettings.PeerSettings, at now: Instant) {
@@ -270,13 +270,14 @@ final class SimulatedHost {
   /// - Returns: false if that does not end.
   func settle(at now: Instant, _ emit: (UnsafeRawBufferPointer, Endpoint) -> Bool) -> Bool {
     let (local, wall) = (local(now), wall(now))
+    while let stamp = disk.finish(at: now) { tunnel.didPersistTimestamp(stamp) }
     for _ in 0..<10_000 {
       guard tunnel.nextDeadline(at: local).isDue(at: local) else { return true }
       end.runTimers(at: local, wall: wall) { step, _ in
         if step == .sealed { take(emit) }
       }
-      // A real program stores it before it sends the datagrams; here, none has left the host yet.
-      if let stamp = tunnel.timestampToPersist() { stored = stamp }
+      // If the disk needs no time, no datagram has left the host yet.
+      if let stamp = tunnel.timestampToPersist() { disk.write(stamp, at: now) }
     }
     return false
   }

@@ -49,6 +49,8 @@ enum Fault: UInt8, CaseIterable {
   case keepalives
   case allowedIPs
   case mtu
+  /// The disk hangs for a while, so timestamps are stored late.
+  case storage
 
   var name: String { "\(self)" }
 
@@ -89,6 +91,9 @@ struct SimulationPlan {
   private(set) var faults: Set<Fault>
   /// The only events that happen; nil for all that the seed decides.
   private(set) var events: Set<Event>?
+  /// When such events have happened in this order, the run fails, to test what follows; see
+  /// `run selftest`.
+  private(set) var planted: [Fault] = []
 
   init(seed: UInt64) {
     self.seed = seed
@@ -125,6 +130,9 @@ struct SimulationPlan {
         let given = names.compactMap { Event($0) }
         guard given.count == names.count || value == "none" else { return nil }
         events = Set(given)
+      case "--planted":
+        planted = names.compactMap { Fault.named($0) }
+        guard planted.count == names.count else { return nil }
       default: return nil
       }
     }
@@ -159,6 +167,13 @@ struct SimulationPlan {
     events.map { $0.contains(event) } ?? true
   }
 
+  /// Whether the planted events are among these, in their order.
+  func isPlanted(in happened: [Event]) -> Bool {
+    var rest = planted[...]
+    for event in happened where event.fault == rest.first { rest.removeFirst() }
+    return !planted.isEmpty && rest.isEmpty
+  }
+
   // MARK: Topology
 
   /// Pairs of hosts that know each other.
@@ -169,9 +184,9 @@ struct SimulationPlan {
     for host in 1..<hostCount {
       switch shape {
       case 0: links.append((0, host))
-      case 1: for other in 0..<host where hostCount <= 5 || host - other <= 2 {
-        links.append((other, host))
-      }
+      case 1:
+        let nearest = hostCount <= 5 ? 0 : max(0, host - 2)
+        for other in nearest..<host { links.append((other, host)) }
       default: links.append((Int(generator.next() % UInt64(host)), host))
       }
     }

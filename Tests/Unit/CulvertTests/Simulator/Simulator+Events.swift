@@ -87,6 +87,7 @@ extension Simulator {
       happened.append(event)
       note(event.text)
       cause(fault, generator.below(plan.hostCount), &generator)
+      if plan.isPlanted(in: happened) { fail("a planted failure", 0) }
     }
   }
 
@@ -100,7 +101,9 @@ extension Simulator {
       network.sides = ends ? [] : hosts.map { _ in generator.next() % 3 == 0 }
     case .flood: flood(host, &generator)
     case .wallClock: moveWallClock(of: host, &generator)
-    case .leap: host.leap(UInt64(1 + generator.below(700)) * nanosecondsPerSecond)
+    case .leap:
+      host.leap(UInt64(1 + generator.below(700)) * nanosecondsPerSecond)
+      lastLeap = now
     case .suspension:
       host.resume = now.advanced(by: UInt64(1 + generator.below(100)) * nanosecondsPerSecond)
     case .crash: crash(host, &generator)
@@ -108,6 +111,9 @@ extension Simulator {
     case .flap:
       host.setUp(false, at: now)
       after(generator.below(20), number, .setUp)
+    case .storage:
+      let duration = UInt64(1 + generator.below(100)) * nanosecondsPerSecond
+      host.disk.hang(until: now.advanced(by: duration))
     case .mtu: host.setMTU([0, 68, 1279, 1280, 1420, 65_535].pick(&generator))
     case .privateKeys: renewPrivateKey(of: host, &generator)
     case .peers, .presharedKeys, .endpoints, .keepalives, .allowedIPs:
@@ -156,9 +162,10 @@ extension Simulator {
 
   private func crash(_ host: SimulatedHost, _ generator: inout SeededGenerator) {
     guard host.isRunning else { return }
-    host.stop(isOrderly: generator.next() % 4 == 0)
-    if generator.happens(plan.chance(of: .stateLoss)) {
-      host.loseStored()
+    host.stop(isOrderly: generator.next() % 4 == 0, at: now)
+    if generator.happens(plan.chance(of: .stateLoss)) { host.disk.lose() }
+    if host.disk.hasLost {
+      host.disk.hasLost = false
       lostState.insert(host.number)
       keys.forgetTimestamps(from: host.publicKey)
     }

@@ -30,6 +30,8 @@ final class Simulator {
   var presharedKeys: [[Int]: [UInt8]] = [:]
   var lostState: Set<Int> = []
   var keyCount: UInt64 = 0
+  /// When a monotonic clock has last leapt.
+  var lastLeap: Instant?
 
   /// Packets that were delivered since the start of a round, by sender and receiver.
   var arrived: Set<[Int]> = []
@@ -53,6 +55,7 @@ final class Simulator {
     glues = generator.next() % 2 == 0
     batches = BatchMemory(plan.limits(of: 1, linkCount: 1))
     let stride = [0, 64, 256, 512].pick(&generator)
+    let latency = [0, 1, 20, 400].pick(&generator) * nanosecondsPerMillisecond
     let keepalive = generator.next() % 3 == 0 ? [5, 25].pick(&generator) : 0
     var linkCounts = [Int](repeating: 0, count: plan.hostCount)
     for link in links {
@@ -66,6 +69,7 @@ final class Simulator {
         endpoint: network.makeEndpoint(of: number), privateKey: makePrivateKey())
       host.joins = glues
       host.stride = stride
+      host.disk.latency = latency
       hosts.append(host)
       wakes.append(.max)
       isTouched.append(true)
@@ -192,7 +196,7 @@ final class Simulator {
   private func send(
     _ datagram: UnsafeRawBufferPointer, from host: SimulatedHost, to target: Endpoint
   ) -> Bool {
-    fail(keys.inspect(datagram, from: host), host.number)
+    fail(keys.inspect(datagram, from: host, at: now), host.number)
     guard !network.refuses() else { return false }
     note("\(host.number) > \(target.port) \(Simulator.summary(of: [UInt8](datagram)))")
     network.send([UInt8](datagram), from: host.number, host.endpoint, to: target, at: now)
