@@ -33,6 +33,8 @@ nonisolated(unsafe) private var hasFailed = false
 /// Runs by the seconds that it took until all pairs had exchanged a packet again.
 nonisolated(unsafe) private var recoveries = [Int](repeating: 0, count: 64)
 nonisolated(unsafe) private var delivered = 0
+private let verdicts = (0..<Verdict.count).compactMap(Verdict.init(rawValue:))
+nonisolated(unsafe) private var counts = [UInt64](repeating: 0, count: verdicts.count)
 
 func run(_ plan: SimulationPlan, isLogged: Bool = false) {
   current = plan.seed
@@ -51,6 +53,7 @@ func run(_ plan: SimulationPlan, isLogged: Bool = false) {
     return
   }
   delivered += simulator.packets.deliveredCount
+  for (place, verdict) in verdicts.enumerated() { counts[place] += simulator.count(verdict) }
   recoveries[min(63, Int(simulator.recovery / nanosecondsPerSecond))] += 1
 }
 
@@ -67,5 +70,6 @@ if words.first == "plan" || words.first == "log" {
   }
 }
 say("delivered\t\(delivered)")
+for (verdict, count) in zip(verdicts, counts) { say("verdict\t\(verdict.name)\t\(count)") }
 say("recoveries\t\(recoveries.map { String($0) }.joined(separator: " "))")
 exit(hasFailed ? 1 : 0)

@@ -45,8 +45,10 @@ struct FaultyNetwork {
   /// Upper limit of `maximumDelay`.
   static let longestDelay = 4 * nanosecondsPerSecond
   static let firstPort = 1000
-  /// The attacker's own address.
+  /// The attacker's own address, from which old datagrams come again.
   static let attacker = Endpoint(address: IPAddress(ipv4: 203 << 24 | 113 << 8 | 1), port: 6)
+  /// From here, only datagrams come that are not authentic, so no peer may ever seem to be here.
+  static let forger = Endpoint(address: IPAddress(ipv4: 203 << 24 | 113 << 8 | 1), port: 7)
 
   init(_ plan: SimulationPlan) {
     for fault in Fault.allCases {
@@ -98,13 +100,7 @@ struct FaultyNetwork {
     var flight = Flight(source: source, target: target, bytes: bytes)
     if !happens(.loss) { launch(flight, at: now) }
     if happens(.duplication) { launch(flight, at: now) }
-    if happens(.corruption) {
-      let place = Int(Fault.corruption.rawValue)
-      let bit = generators[place].below(8 * flight.bytes.count)
-      flight.bytes[bit / 8] ^= 1 << UInt8(bit % 8)
-      launch(flight, at: now)
-      flight.bytes = bytes
-    }
+    if happens(.corruption) { launch(corrupted(flight), at: now) }
     if happens(.truncation) {
       flight.isTruncated = true
       launch(flight, at: now)
@@ -121,9 +117,23 @@ struct FaultyNetwork {
     }
   }
 
-  /// Sends a datagram of the attacker.
+  /// Changes one bit. If that makes it invalid, it comes from the forger in half of the cases.
+  private mutating func corrupted(_ flight: Flight) -> Flight {
+    var flight = flight
+    let place = Int(Fault.corruption.rawValue)
+    let bit = generators[place].below(8 * flight.bytes.count)
+    flight.bytes[bit / 8] ^= 1 << UInt8(bit % 8)
+    // Without load, mac2 is ignored.
+    let isIgnored =
+      flight.bytes[0] != MessageType.transportData.rawValue
+      && bit / 8 >= flight.bytes.count - Cookie.trailerByteCount / 2
+    if !isIgnored, generators[place].next() % 2 == 0 { flight.source = FaultyNetwork.forger }
+    return flight
+  }
+
+  /// Sends a datagram that only looks right.
   mutating func inject(_ bytes: [UInt8], to target: Endpoint, at now: Instant) {
-    launch(Flight(source: FaultyNetwork.attacker, target: target, bytes: bytes), at: now)
+    launch(Flight(source: FaultyNetwork.forger, target: target, bytes: bytes), at: now)
   }
 
   private mutating func launch(_ flight: Flight, at now: Instant) {

@@ -48,6 +48,9 @@ struct HostInvariants {
       if host.tunnel.isUp, peer.pointee.timers.next < next {
         problem = problem ?? "a timer is not in the schedule"
       }
+      if peer.pointee.path?.endpoint == FaultyNetwork.forger {
+        problem = problem ?? "a peer roamed by a message that is not authentic"
+      }
       if peer.pointee.timers.wantsInitiation, !peer.pointee.timers.work.isSet {
         problem = problem ?? "an initiation is requested and not due"
       }

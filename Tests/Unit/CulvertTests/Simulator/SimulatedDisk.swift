@@ -35,6 +35,8 @@ struct SimulatedDisk {
     for index in writes.indices { writes[index].end = min(writes[index].end, now) }
   }
 
+  var isWriting: Bool { !writes.isEmpty }
+
   /// When the next write ends, in nanoseconds.
   var due: UInt64 { writes.first?.end.nanoseconds ?? .max }
 

@@ -106,7 +106,10 @@ extension Simulator {
       lastLeap = now
     case .suspension:
       host.resume = now.advanced(by: UInt64(1 + generator.below(100)) * nanosecondsPerSecond)
-    case .crash: crash(host, &generator)
+    case .crash:
+      // Preferably while it stores something.
+      let writing = hosts.filter { $0.isRunning && $0.disk.isWriting }
+      crash(writing.isEmpty ? host : writing.pick(&generator), &generator)
     case .roaming: roam(host, &generator)
     case .flap:
       host.setUp(false, at: now)
@@ -173,6 +176,7 @@ extension Simulator {
       moveWallClock(of: host, &generator)
     }
     let clock = generator.next() % (1 << 40)
+    touch(host.number)
     after(generator.below(30), host.number, .start(clock: clock))
   }
 

@@ -102,6 +102,11 @@ final class Simulator {
 
   func touch(_ host: Int) { isTouched[host] = true }
 
+  /// How often the tunnels have given a verdict, since each has last started.
+  func count(_ verdict: Verdict) -> UInt64 {
+    hosts.reduce(0) { $0 + $1.tunnel.counters[verdict] }
+  }
+
   // MARK: The run
 
   func run() {

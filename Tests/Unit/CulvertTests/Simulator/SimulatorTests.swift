@@ -19,7 +19,7 @@ import Testing
     for seed in SimulatorTests.seeds {
       let most = SimulationPlan(seed: seed)
       let options = [
-        "\(seed)", "--hosts", "\(min(most.hostCount, 4))", "--seconds", "\(min(most.seconds, 30))",
+        "\(seed)", "--hosts", "\(min(most.hostCount, 4))", "--seconds", "\(min(most.seconds, 20))",
       ]
       let simulator = Simulator(try #require(SimulationPlan(options)))
       simulator.run()
