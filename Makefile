@@ -139,6 +139,11 @@ mutants: deps-unit ## faults that no unit test detects (FOLDER=Noise COUNT=40 SE
 models: ## the reassembler beside a naive model, a million seeded streams (STREAMS=1000000)
 	@Tests/Fuzz/Models/run $(or $(STREAMS),1000000)
 
+.PHONY: simulate
+simulate: deps-unit ## hosts, a faulty network, crashes and changes (SEEDS=1000000 FIRST=1: a night)
+	@Tests/Fuzz/Simulator/run selftest
+	@Tests/Fuzz/Simulator/run $(or $(SEEDS),10000) $(or $(FIRST),1)
+
 .PHONY: embedding
 embedding: deps-unit ## build and run the programs of the library's documentation
 	@$(SYSTEM) embedding
@@ -205,7 +210,8 @@ format: ## format the sources in place
 
 .PHONY: clean
 clean: ## remove what was built (not what was downloaded)
-	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench build/models
+	@rm -rf .build .build-* build/$(ARCH) build/ordinary build/fuzz build/microbench build/models \
+	  build/simulator
 
 # --- packages
 

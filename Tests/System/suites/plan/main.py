@@ -100,6 +100,7 @@ def rest_parts() -> list[Part]:
         Part("thread sanitizer", (RUN, "sanitize", "-k", "thread")),
         Part("fuzzing", make("fuzz")),
         Part("a million streams", make("models")),
+        Part("simulation, 10,000 seeds", make("simulate")),
         Part("embedding", make("embedding")),
         Part("official SDK, with a stand-in", make("test-static-sdk"), needs=("boards, build",)),
         Part(

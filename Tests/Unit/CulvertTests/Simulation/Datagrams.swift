@@ -1,4 +1,6 @@
-@testable import Culvert
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
 
 /// A datagram that reaches a tunnel under test.
 struct Arrival {

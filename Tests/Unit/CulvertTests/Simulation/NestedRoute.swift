@@ -16,17 +16,19 @@ final class NestedRoute {
   private let families: [IPAddress.Family]
   /// MTUs of the links between the servers.
   private let mtus: [Int]
-  private var network: SimulatedNetwork
-  private let options: SimulationOptions
+  private var network: FaultyNetwork
+  /// Where the network delivers what is for each place.
+  private var endpoints: [Endpoint] = []
   private var generator: SeededGenerator
-  private var ledger = PacketLedger()
+  private var packets = PacketBook()
+  /// Packets that have arrived at the innermost server and at the client, by sender.
+  private var arrivedCounts = [0, 0]
   private(set) var now = Instant(nanoseconds: 100 * nanosecondsPerSecond)
   private(set) var problem: String?
 
   init(seed: UInt64) throws {
     self.seed = seed
-    options = SimulationOptions(seed: seed)
-    network = SimulatedNetwork(seed: seed &+ 1, options: options)
+    network = FaultyNetwork(SimulationPlan(seed: seed))
     var random = SeededGenerator(seed: seed ^ 0x6e65_7374)
     let count = Int.random(in: 2...4, using: &random)
     families = (0..<count).map { _ in Bool.random(using: &random) ? .ipv4 : .ipv6 }
@@ -35,13 +37,16 @@ final class NestedRoute {
     }
     var limits = Bool.random(using: &random) ? Limits.narrow : .nested
     limits.reassembledByteCount = 8192
+    for place in 0..<Place.host(count).number {
+      endpoints.append(network.makeEndpoint(of: place))
+    }
     client = TunnelNode(
-      hops: count, seed: seed, endpoint: TunnelPair.network(1), limits: limits)
+      hops: count, seed: seed, endpoint: endpoints[Place.client.number], limits: limits)
     let strides = [0, 64, 256, 512].shuffled(using: &random)
     client.setCiphers(strides)
+    let server = endpoints[Place.server.number]
     servers = (0..<count).map { hop in
-      let node = TunnelNode(
-        seed: seed &* 100 &+ UInt64(hop), endpoint: NestedRoute.socket(hop), limits: .roomy)
+      let node = TunnelNode(seed: seed &* 100 &+ UInt64(hop), endpoint: server, limits: .roomy)
       if strides[hop] > 0 { node.tunnel.cipher = .composed(stride: strides[hop]) }
       return node
     }
@@ -59,8 +64,8 @@ final class NestedRoute {
     let own =
       hop == 0
       ? [
-        IPPrefix(PacketLedger.address(of: 0), length: 32)!,
-        IPPrefix(PacketLedger.address6(of: 0), length: 128)!,
+        IPPrefix(HostSettings.address(of: 0), length: 32)!,
+        IPPrefix(HostSettings.address6(of: 0), length: 128)!,
       ] : TunnelPair.prefixes(hop, 1)
     try servers[hop].addPeer(client.hops[hop].publicKey, allowed: own)
     guard hop > 0 else { return }
@@ -69,18 +74,23 @@ final class NestedRoute {
     }
   }
 
-  /// Where the network delivers a server's datagrams.
-  private static func socket(_ hop: Int) -> Endpoint {
-    Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 51_820)
-  }
+  /// What the network delivers to.
+  private enum Place {
+    case client
+    /// The socket of the server of the outermost tunnel.
+    case server
+    /// Packets to the server's host, and packets for the server's tunnel.
+    case host(Int)
+    case tun(Int)
 
-  /// Where the network delivers packets to the server's host, and packets for the server's tunnel.
-  private static func host(_ hop: Int) -> Endpoint {
-    Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 1)
-  }
-
-  private static func tun(_ hop: Int) -> Endpoint {
-    Endpoint(address: ipv4(198, 51, 100, UInt8(hop)), port: 2)
+    var number: Int {
+      switch self {
+      case .client: 0
+      case .server: 1
+      case .host(let hop): 2 + 2 * hop
+      case .tun(let hop): 3 + 2 * hop
+      }
+    }
   }
 
   /// The address of a server behind another one, as everyone but the simulated network knows it.
@@ -124,7 +134,7 @@ final class NestedRoute {
   private func checkDelivery() {
     // Packets still in flight do not count.
     pass(10 * nanosecondsPerSecond, sending: nil, hasTrouble: false)
-    let before = ledger.deliveries
+    let before = arrivedCounts
     var sent = 0
     for round in 0..<8 {
       for isIPv6 in [false, true] {
@@ -135,9 +145,9 @@ final class NestedRoute {
         pass(nanosecondsPerSecond, sending: nil, hasTrouble: false)
       }
     }
-    for pair in [[0, 1], [1, 0]] {
-      let count = ledger.deliveries[pair, default: 0] - before[pair, default: 0]
-      if count < sent - 2 { fail("\(count) of \(sent) packets arrive \(pair) after healing") }
+    for source in 0...1 {
+      let count = arrivedCounts[source] - before[source]
+      if count < sent - 2 { fail("\(count) of \(sent) packets of \(source) arrive after healing") }
     }
     for hop in client.hops.dropLast() {
       if hop.fragmentCount(.noSlot) > 0 { fail("memory was lent for too long") }
@@ -173,7 +183,8 @@ final class NestedRoute {
 
   private var nextTime: Instant? {
     let nodes = [client.nextDeadline(at: now)] + servers.map { $0.nextDeadline(at: now) }
-    return (nodes.compactMap(\.instant) + [network.nextArrival].compactMap { $0 }).min()
+    let arrival = Instant(nanoseconds: network.nextArrival)
+    return (nodes.compactMap(\.instant) + [arrival]).min()
   }
 
   /// One end of a tunnel forgets its sessions.
@@ -190,12 +201,20 @@ final class NestedRoute {
   }
 
   private func write(from source: Int, byteCount: Int, isIPv6: Bool) {
-    let packet = ledger.make(
-      from: source, claiming: source, to: 1 - source, byteCount: byteCount, isIPv6: isIPv6)
+    let packet = packets.write(
+      from: source, claiming: source, to: 1 - source, target: 1 - source, byteCount: byteCount,
+      isIPv6: isIPv6)
     if source == 0 {
       send(client.send([packet], at: now))
     } else {
       send(servers[0].send([packet], at: now), fromServer: 0)
+    }
+  }
+
+  private func judge(_ packet: [UInt8], at place: Int) {
+    switch packet.withUnsafeBytes({ packets.deliver($0, at: place) }) {
+    case .delivered(let delivery): arrivedCounts[delivery.source] += 1
+    case .wrong(let text): fail(text)
     }
   }
 
@@ -205,13 +224,14 @@ final class NestedRoute {
     receive()
     send(client.settle(at: now, wall: wall))
     for hop in servers.indices { send(servers[hop].settle(at: now, wall: wall), fromServer: hop) }
-    network.dropStray(now: now)
     if client.nextDeadline(at: now).isDue(at: now) { fail("a deadline in the past after settling") }
   }
 
   /// From the client's process to the network.
   private func send(_ emissions: [Emission]) {
-    for emission in emissions { launch(emission, from: client.endpoint) }
+    for emission in emissions {
+      launch(emission.bytes, from: .client, to: emission.path.endpoint)
+    }
   }
 
   /// A server's datagrams are sent over the network, or in packets through the tunnel of the next
@@ -219,41 +239,40 @@ final class NestedRoute {
   private func send(_ emissions: [Emission], fromServer hop: Int) {
     for emission in emissions {
       guard hop < servers.count - 1 else {
-        launch(emission, from: servers[hop].endpoint)
+        launch(emission.bytes, from: .server, to: emission.path.endpoint)
         continue
       }
       let datagram = HostModel.Datagram(
         payload: emission.bytes, source: address(ofServer: hop),
         destination: emission.path.endpoint, trafficClass: emission.trafficClass)
       for packet in hosts[hop].packets(of: datagram, mtu: mtus[hop]) {
-        bring(packet, to: NestedRoute.tun(hop + 1))
+        bring(packet, to: .tun(hop + 1))
       }
     }
   }
 
-  private func bring(_ packet: [UInt8], to target: Endpoint) {
-    launch(Emission(bytes: packet, path: Path(to: target), trafficClass: 0), from: target)
+  private func bring(_ packet: [UInt8], to place: Place) {
+    launch(packet, from: place, to: endpoints[place.number])
   }
 
-  /// Nothing arrives at the instant of sending, since arrivals that nobody has received are dropped
-  /// at the end of that instant.
-  private func launch(_ emission: Emission, from source: Endpoint) {
-    network.send(emission, from: source, at: now.advanced(by: 1))
+  private func launch(_ bytes: [UInt8], from place: Place, to target: Endpoint) {
+    network.send(bytes, from: place.number, endpoints[place.number], to: target, at: now)
   }
 
   private func receive() {
-    for packet in client.receive(network.arrivals(at: client.endpoint, now: now), at: now) {
-      fail(ledger.deliver(packet, at: 0))
+    var arrivals = [[Arrival]](repeating: [], count: endpoints.count)
+    while let (place, flight) = network.nextArrival(at: now) {
+      arrivals[place].append(
+        Arrival(flight.bytes, from: flight.source, isTruncated: flight.isTruncated))
     }
+    for packet in client.receive(arrivals[Place.client.number], at: now) { judge(packet, at: 0) }
+    takeFromServer(
+      servers.count - 1, servers[servers.count - 1].receive(arrivals[Place.server.number], at: now))
     for hop in servers.indices {
-      for arrival in network.arrivals(at: NestedRoute.tun(hop), now: now)
-      where !arrival.isTruncated {
+      for arrival in arrivals[Place.tun(hop).number] where !arrival.isTruncated {
         send(servers[hop].send([arrival.bytes], at: now), fromServer: hop)
       }
-      takeFromServer(
-        hop, servers[hop].receive(network.arrivals(at: NestedRoute.socket(hop), now: now), at: now))
-      for arrival in network.arrivals(at: NestedRoute.host(hop), now: now)
-      where !arrival.isTruncated {
+      for arrival in arrivals[Place.host(hop).number] where !arrival.isTruncated {
         guard let datagram = hosts[hop].receive(arrival.bytes),
           datagram.destination == address(ofServer: hop)
         else { continue }
@@ -268,30 +287,30 @@ final class NestedRoute {
   private func takeFromServer(_ hop: Int, _ packets: [[UInt8]]) {
     for packet in packets {
       guard hop > 0 else {
-        fail(ledger.deliver(packet, at: 1))
+        judge(packet, at: 1)
         continue
       }
       switch HostModel.route(packet, mtu: mtus[hop - 1]) {
       case .packets(let packets):
-        for packet in packets { bring(packet, to: NestedRoute.host(hop - 1)) }
+        for packet in packets { bring(packet, to: .host(hop - 1)) }
       case .tooBig(let error):
-        bring(error, to: NestedRoute.tun(hop))
+        bring(error, to: .tun(hop))
       }
     }
   }
 }
 
 /// Nested tunnels over a bad network, to a chain of servers.
-@Suite struct NestingSimulationTests {
-  /// See `SimulationTests` for the variables. The default is smaller, since each run has several
+@Suite struct NestingSimulatorTests {
+  /// See `SimulatorTests` for the variables. The default is smaller, since each run has several
   /// tunnels.
   static var seeds: [UInt64] {
     let names = ProcessInfo.processInfo.environment.keys
     let areGiven = names.contains { $0.hasPrefix("CULVERT_SIMULATION_SEED") }
-    return areGiven ? SimulationTests.seeds : Array(1...12)
+    return areGiven ? SimulatorTests.seeds : Array(1...12)
   }
 
-  @Test(arguments: NestingSimulationTests.seeds)
+  @Test(arguments: NestingSimulatorTests.seeds)
   func nestedTunnelsSurviveAnyNetwork(seed: UInt64) throws {
     let route = try NestedRoute(seed: seed)
     route.run()

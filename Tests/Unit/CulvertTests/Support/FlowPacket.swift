@@ -1,4 +1,6 @@
-@testable import Culvert
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
 
 /// A TCP or UDP packet, field by field; by default a plain segment of data.
 struct FlowPacket {

@@ -1,6 +1,6 @@
-import Testing
-
-@testable import Culvert
+#if !ONE_MODULE
+  @testable import Culvert
+#endif
 
 /// Inner packets for tests.
 enum TestPacket {
@@ -86,11 +86,10 @@ struct TunWrite {
     guard let header else { return }
     if packetCount > 1 {
       _ = batch.finish(group, virtioHeader: header)
-      if let offload = PacketOffload(virtioHeader: header) {
-        self.offload = offload
-      } else {
-        Issue.record("a joined packet has no offload that can be read")
+      guard let offload = PacketOffload(virtioHeader: header) else {
+        preconditionFailure("a joined packet has no offload that can be read")
       }
+      self.offload = offload
     }
     var written: [UInt8] = []
     batch.forEachPiece(of: group) { bytes, byteCount in
