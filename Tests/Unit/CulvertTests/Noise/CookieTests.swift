@@ -29,6 +29,9 @@ import Testing
 
     var isWiped: Bool { Secret.isZero(secrets, byteCount: memory.arena.byteCount) }
 
+    /// Makes the secret of cookies what it is before the first one is made.
+    func forgetSecret() { Secret.wipe(secrets + 64, byteCount: 64) }
+
     /// The locked memory of the jar.
     var jarBytes: [UInt8] {
       [UInt8](
@@ -211,6 +214,21 @@ import Testing
     #expect(pair.isValid(message, from: CookieTests.home, at: 124 * second))
     #expect(!pair.isValid(message, from: CookieTests.home, at: 125 * second))
     #expect(!pair.isValid(message, from: CookieTests.home, at: 128 * second))
+  }
+
+  /// Before the first cookie is made, the secret is all zeros, which everybody knows.
+  @Test func R4_noCookieIsHonouredBeforeOneIsMade() {
+    let attacker = Pair()
+    attacker.exchange(from: CookieTests.home, at: 0)
+    attacker.forgetSecret()
+    attacker.exchange(from: CookieTests.home, at: 1)
+    let forged = attacker.message(at: 1)
+    #expect(attacker.isValid(forged, from: CookieTests.home, at: 1))
+    let responder = Pair()
+    #expect(!responder.isValid(forged, from: CookieTests.home, at: 1))
+    // Nor is it with the empty place of the previous secret.
+    responder.exchange(from: CookieTests.home, at: 1)
+    #expect(!responder.isValid(forged, from: CookieTests.home, at: 1))
   }
 
   @Test func R4_theInitiatorDropsACookieBeforeTheResponderDoes() {

@@ -275,6 +275,35 @@ import Testing
     #expect(source.mustWait(TAI64N(implausible), at: now) == false)
   }
 
+  /// What an earlier run has stored covers the first timestamps of this one, also if it is read
+  /// late.
+  @Test func R28_aRestoredTimestampNeedsNoStorageAtOnce() {
+    let today = TAI64N(TimestampSourceTests.wall(TimestampSourceTests.today))
+    var source = TimestampSource()
+    source.restore(today)
+    // Without a clock, the timestamps go on from the end of the slack.
+    let first = source.next(TimestampSourceTests.wall(0), after: .zero)
+    #expect(first == today.advanced(by: TimestampSource.slack).next)
+    #expect(
+      source.stampToPersist()
+        == first.advanced(by: TimestampSource.slackAheadOfClock)
+        .moved(back: TimestampSource.slack))
+    // It is requested once.
+    #expect(source.stampToPersist() == nil)
+  }
+
+  /// A clock that says exactly the last timestamp is behind it.
+  @Test func R28_aClockAtTheLastTimestampIsBehind() {
+    let wall = TimestampSourceTests.wall(TimestampSourceTests.today)
+    var source = TimestampSource()
+    let stamp = source.next(wall, after: TAI64N(wall))
+    #expect(stamp == TAI64N(wall).next)
+    #expect(
+      source.stampToPersist()
+        == stamp.advanced(by: TimestampSource.slackAheadOfClock)
+        .moved(back: TimestampSource.slack))
+  }
+
   /// The process that stores timestamps was killed with a request.
   @Test func R41_aLostStorageRequestIsRepeated() {
     var source = TimestampSource()

@@ -151,8 +151,14 @@ import Testing
     other = looped(sent)
     other.other = (6, other.transport)
     others.append(other)
+    // The bytes of the whole datagram are still in the buffer when a part of it follows.
+    #expect(pair.a.send([looped(sent).bytes], at: pair.now).isEmpty)
+    var part = looped(sent)
+    part.payload = Array(part.payload.prefix(7))
+    #expect(pair.a.send([part.bytes], at: pair.now).count == 1)
+    #expect(pair.a.count(.routingLoop) == 1 && loopEvents(pair.a) == 1)
     #expect(pair.a.send(others.map(\.bytes), at: pair.now).count == others.count)
-    #expect(pair.a.count(.routingLoop) == 0 && loopEvents(pair.a) == 0)
+    #expect(pair.a.count(.routingLoop) == 1 && loopEvents(pair.a) == 0)
   }
 
   @Test func answersAreLimitedTo100ASecondAnd20InABurst() throws {
