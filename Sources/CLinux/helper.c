@@ -39,6 +39,7 @@ static struct {
   int lines;
   int requests;
   pid_t pid; // 0 once its end is known
+  uint32_t unanswered; // requests
   uint64_t earliest_restart;
   const char *directory;
   clinux_reload reload;
@@ -121,6 +122,10 @@ static int is_file_name(const char *name, size_t capacity) {
          strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
+static void reply(int requests, const struct clinux_request *request) {
+  send(requests, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void serve(int requests, struct clinux_request *request, const char *directory) {
   int has_name = is_file_name(request->name, sizeof request->name);
   request->result = -EINVAL;
@@ -135,24 +140,20 @@ static void serve(int requests, struct clinux_request *request, const char *dire
       request->result = clinux_state_write(
           directory, request->name, request->bytes, CLINUX_STATE_BYTE_COUNT);
       break;
-    case CLINUX_REQUEST_DISCARD:
-      discard_output();
-      request->result = 0;
-      break;
     case CLINUX_REQUEST_RELOAD:
       if (!has_name) break;
       request->result = start_reload(requests, request);
       if (request->result == 0) return;
       break;
   }
-  send(requests, request, sizeof *request, MSG_NOSIGNAL | MSG_DONTWAIT);
+  reply(requests, request);
 }
 
 static uint64_t milliseconds(void) { return clinux_clock_boottime() / 1000000; }
 
 static _Noreturn void run(int lines, int requests, struct shared *shared, const char *directory) {
   struct line line = {.output = 1};
-  struct clinux_request request;
+  struct clinux_request request, discard = {.kind = 0};
   size_t first = 0, last = 0; // the part of `line` that waits to be written
   int has_lines = 1, has_requests = 1;
   uint64_t end = 0; // when to give up, once the program has ended
@@ -162,6 +163,12 @@ static _Noreturn void run(int lines, int requests, struct shared *shared, const 
     if (first == last && (!has_lines || !is_ready(lines, POLLIN, 0))) {
       uint32_t omitted = atomic_exchange(&shared->omitted, 0);
       if (omitted > 0) first = 0, last = describe_omitted(omitted, line.text);
+    }
+    // Lines that were sent before the request are written first.
+    if (first == last && discard.kind == CLINUX_REQUEST_DISCARD && !is_ready(lines, POLLIN, 0)) {
+      discard_output();
+      reply(requests, &discard);
+      discard.kind = 0;
     }
     if (first == last && !has_lines && !has_requests) _exit(0);
     if (end == 0 && !has_requests) end = milliseconds() + LAST_MILLISECONDS;
@@ -176,7 +183,9 @@ static _Noreturn void run(int lines, int requests, struct shared *shared, const 
     if (poll(entries, 2, end == 0 ? -1 : (int)(end - now)) < 0) continue;
     if (entries[0].revents != 0) {
       ssize_t count = recv(requests, &request, sizeof request, MSG_DONTWAIT);
-      if (count == sizeof request)
+      if (count == sizeof request && request.kind == CLINUX_REQUEST_DISCARD)
+        discard = request;
+      else if (count == sizeof request)
         serve(requests, &request, directory);
       else if (count >= 0 || (errno != EAGAIN && errno != EINTR))
         has_requests = 0;
@@ -239,6 +248,7 @@ static int start(void) {
   self.lines = lines[0];
   self.requests = requests[0];
   self.pid = pid;
+  self.unanswered = 0;
   return 0;
 }
 
@@ -313,7 +323,9 @@ int clinux_helper_descriptor(void) { return self.requests; }
 int clinux_helper_send(const struct clinux_request *request) {
   if (self.requests < 0) return -EPIPE;
   ssize_t count = send(self.requests, request, sizeof *request, MSG_DONTWAIT | MSG_NOSIGNAL);
-  return count < 0 ? -errno : 0;
+  if (count < 0) return -errno;
+  self.unanswered++;
+  return 0;
 }
 
 int clinux_helper_reply(const struct clinux_request *reply) {
@@ -329,7 +341,12 @@ int clinux_helper_receive(struct clinux_request *request, int timeout_millisecon
   uint64_t end = milliseconds() + (uint64_t)timeout_milliseconds;
   for (;;) {
     ssize_t count = recv(self.requests, request, sizeof *request, MSG_DONTWAIT);
-    if (count == sizeof *request) return 1;
+    if (count == sizeof *request) {
+      int is_answer =
+          request->kind != CLINUX_REQUEST_FORGET_NAMES && request->kind != CLINUX_REQUEST_NAME;
+      if (is_answer && self.unanswered > 0) self.unanswered--;
+      return 1;
+    }
     if (count >= 0) return -EPIPE;
     if (errno != EAGAIN && errno != EINTR) return -errno;
     uint64_t now = milliseconds();
@@ -342,6 +359,8 @@ int clinux_helper_receive(struct clinux_request *request, int timeout_millisecon
 // for a disk cannot be killed, and is not waited for.
 void clinux_helper_end(int timeout_milliseconds) {
   if (self.lines < 0) return;
+  // The program has already waited for the replies, so the helper hangs.
+  if (self.unanswered > 0) timeout_milliseconds /= 4;
   close(self.lines);
   self.lines = -1;
   shutdown(self.requests, SHUT_WR);
