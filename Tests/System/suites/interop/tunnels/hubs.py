@@ -176,6 +176,7 @@ class SilentPeersTests(HubCase):
             ours.add_peer(theirs, endpoint=theirs.endpoint())
             self.assertEqual(ping(ours, theirs.inner4, count=1).received, 1)
         self.assertIsNone(sweep.poll())
+        sweep.kill()
 
 
 CLIENTS, CONNECTED = 1000, 10  # seconds
