@@ -3,9 +3,11 @@
 ///
 /// There are two rings, which share the slots. `preferredRing` is for what has a valid mac2 under
 /// load, and for answers that we wait for. It is served first, and takes slots from `handshakeRing`
-/// if there is no other, so a flood without cookies keeps neither slots nor turns from it (R50). A
-/// message without a cookie from the endpoint of a peer may take such a slot too, but is served in
-/// its turn: the cookies of the last handshake are too old when its session has to be renewed.
+/// if there is no other, so a flood without cookies keeps neither slots nor turns from it (R50).
+///
+/// A message without a cookie from the endpoint of a peer may take such a slot too, once a second,
+/// but is served in its turn: the cookie of the last handshake is too old when a session has to be
+/// renewed.
 extension Tunnel {
   /// DSCP AF41, no ECN. The kernel's WireGuard marks handshake messages in the same way. A lost
   /// message delays the handshake by seconds.
@@ -51,7 +53,7 @@ extension Tunnel {
     if isProven {
       guard rateLimiter.allow(path.endpoint.address, at: now) else { return .rateLimited }
     }
-    if isKnown { evictHandshake() }
+    if isKnown, knownEndpoints.allow(path.endpoint, at: now) { evictHandshake() }
     return queue(
       message, byteCount: byteCount, from: path, isPreferred: isProven || isExpected,
       isProven: isProven, at: now)
@@ -187,7 +189,8 @@ extension Tunnel {
     let response = ResponseMessage(at: entry.message, byteCount: entry.byteCount)
     guard initiation != nil || response != nil else { return .malformedMessage }
     if !entry.isProven, isUnderLoad(at: now) {
-      guard
+      // In a flood most have no mac2, and to compute one costs more than the reply.
+      guard CookieChecker.hasMAC2(entry.message, byteCount: entry.byteCount),
         cookieChecker.hasValidMAC2(
           entry.message, byteCount: entry.byteCount, from: entry.path.endpoint, at: now)
       else {

@@ -35,6 +35,23 @@ import Testing
     #expect(!known.contains(Endpoint(address: ipv6(0, 0), port: 5)))
   }
 
+  @Test func allowsOnePerSecond() {
+    let known = table(peers: 4)
+    let now = Instant(nanoseconds: 7 * nanosecondsPerSecond)
+    #expect(!known.allow(endpoint(1), at: now))
+    known.insert(endpoint(1))
+    known.insert(endpoint(2))
+    #expect(known.allow(endpoint(1), at: now))
+    #expect(!known.allow(endpoint(1), at: now.advanced(by: nanosecondsPerSecond - 1)))
+    // To be inserted again changes nothing.
+    known.insert(endpoint(1))
+    #expect(!known.allow(endpoint(1), at: now))
+    #expect(known.allow(endpoint(2), at: now))
+    #expect(known.allow(endpoint(1), at: now.advanced(by: nanosecondsPerSecond)))
+    // Also if the clock goes backwards.
+    #expect(known.allow(endpoint(1), at: now))
+  }
+
   @Test func forgetsTheOneThatWasInsertedLongestAgo() {
     // Two sets of four.
     let known = table(peers: 2)

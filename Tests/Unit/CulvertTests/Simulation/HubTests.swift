@@ -155,6 +155,10 @@ import Testing
     pair.b.receive([Arrival(renewal, from: pair.a.endpoint)], at: pair.now)
     #expect(pair.b.count(.handshakeEvicted) == 1)
     #expect(pair.b.freeHandshakeSlots == 0)
+    // Another one in the same second takes no slot.
+    pair.b.receive([Arrival(renewal, from: pair.a.endpoint)], at: pair.now)
+    #expect(pair.b.count(.handshakeEvicted) == 1)
+    #expect(pair.b.count(.handshakeRingFull) == 2)
     // It is served in its turn, after those that were there before it.
     var replies: [Emission] = []
     for _ in 0..<8 {

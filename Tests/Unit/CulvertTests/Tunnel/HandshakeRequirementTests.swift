@@ -59,12 +59,12 @@ import Testing
   @Test func R5_aFullRingDropsAndIsLoad() throws {
     let pair = try TunnelPair(limits: .shrunken())
     let initiation = try #require(pair.initiationFromA())
-    let arrival = Arrival(initiation.bytes, from: pair.a.endpoint)
+    let arrival = Arrival(initiation.bytes, from: TunnelPair.elsewhere)
     pair.b.receive([Arrival](repeating: arrival, count: 11), at: pair.now)
     #expect(pair.b.count(.handshakeQueued) == 8)
     #expect(pair.b.count(.handshakeRingFull) == 3)
     expect(pair.b.tunnel.isUnderLoad(at: pair.now))
-    // Cookie replies are paced: at most one turn of them in a millisecond.
+    // Cookie replies are paced: at most one turn of them in four milliseconds.
     for _ in 0..<8 {
       _ = pair.b.settle(at: pair.now, wall: pair.wall)
       pair.skip(nanosecondsPerMillisecond)
