@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 _Static_assert(sizeof(pthread_mutex_t) <= sizeof(struct clinux_lock), "lock");
 _Static_assert(sizeof(pthread_t) <= sizeof(uint64_t), "thread");
@@ -65,6 +66,8 @@ void clinux_turnstile_leave(struct clinux_turnstile *turnstile) {
 
 int clinux_thread_start(
     void *stack, size_t stack_byte_count, void *(*body)(void *), void *context, uint64_t *thread) {
+  // fork(2) of any thread uses the stack of that thread and what libc stores on all stacks.
+  madvise(stack, stack_byte_count, MADV_DOFORK);
   pthread_attr_t attributes;
   pthread_t identity;
   int error = pthread_attr_init(&attributes);

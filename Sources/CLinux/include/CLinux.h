@@ -203,7 +203,7 @@ struct clinux_request {
 
 /// Forks the helper process, which does what may block: it writes to standard output and standard
 /// error, and reads and writes the state files in `directory`, which must stay valid. Call it once,
-/// before threads are started and before secrets are in memory.
+/// before secrets are in memory.
 int clinux_helper_start(const char *directory);
 /// Queues text for descriptor 1 or 2, and never waits. If the queue is full, the text is left out,
 /// and the helper prints the number of omissions later. Returns 0 if there is no helper or if the
@@ -215,10 +215,13 @@ int clinux_helper_descriptor(void);
 int clinux_helper_send(const struct clinux_request *request);
 /// 1 with a reply, 0 after the timeout, -EPIPE if the helper has ended.
 int clinux_helper_receive(struct clinux_request *request, int timeout_milliseconds);
+/// Forks another helper after the last one has ended; its descriptor is a new one. The process may
+/// have threads. -EAGAIN within a minute of the last call.
+int clinux_helper_restart(void);
+/// Call it if the helper has ended and cannot be restarted. Lines are left out from now on.
+void clinux_helper_abandon(void);
 /// Ends the helper, which may use that long to write the last lines.
 void clinux_helper_end(int timeout_milliseconds);
-/// Call it when the helper has ended by itself. Lines are left out from now on.
-void clinux_helper_abandon(void);
 
 // events.c
 

@@ -110,6 +110,9 @@ struct TimestampSource: Sendable, BitwiseCopyable {
     holdEnd = nil
   }
 
+  /// What was requested and not confirmed will not be stored.
+  mutating func forgetRequests() { requestedLimit = storedLimit }
+
   /// The timestamp to store when the program exits, so that the next run continues right after the
   /// last timestamp of this one. Nil if none was sent, or if it is implausible and therefore not
   /// persisted.

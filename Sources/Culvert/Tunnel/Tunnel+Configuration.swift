@@ -314,4 +314,8 @@ extension Tunnel {
 
   /// A timestamp of `timestampToPersist` is stored, or cannot be stored.
   public mutating func didPersistTimestamp(_ stored: TAI64N) { timestamps.didPersist(stored) }
+
+  /// The timestamps that were to be stored and are not confirmed are lost: `timestampToPersist`
+  /// returns another one, if one is needed. Only after `waitForTimestampStorage`.
+  package mutating func forgetStorageRequests() { timestamps.forgetRequests() }
 }

@@ -14,7 +14,7 @@ extension Hops {
       if left == 0 { break }
       let reply = Helper.receive(milliseconds: left)
       if case .stored = reply { remaining -= 1 }
-      if !apply(reply, at: Clock.boottime()) { return }
+      if !apply(reply, at: Clock.boottime()) { return Helper.abandon() }
     }
     guard remaining > 0 else { return }
     innermost.log.error(at: Clock.boottime()) {
@@ -22,12 +22,22 @@ extension Hops {
     }
   }
 
-  /// Applies the replies that have arrived.
-  func applyReplies(at now: Instant) {
+  /// Applies the replies that have arrived. False if the helper has ended.
+  func applyReplies(at now: Instant) -> Bool {
     while true {
       let reply = Helper.receive()
-      if case .none = reply { return }
-      if !apply(reply, at: now) { return }
+      if case .none = reply { return true }
+      if !apply(reply, at: now) { return false }
+    }
+  }
+
+  /// Another helper has started: the requests that the last one has not replied to were lost.
+  func storeTimestampsAgain(at now: Instant) {
+    for hop in 0..<count {
+      self[hop].tunnel.forgetStorageRequests()
+      guard let stamp = self[hop].tunnel.timestampToPersist() else { continue }
+      self[hop].report(
+        self[hop].stamps.write(stamp), "cannot store the handshake timestamp", at: now)
     }
   }
 
@@ -41,9 +51,7 @@ extension Hops {
       self[hop].tunnel.didPersistTimestamp(stamp)
       self[hop].report(error, "cannot store the handshake timestamp", at: now)
     case .didDiscardOutput, .none: break
-    case .gone:
-      Helper.abandon()
-      return false
+    case .gone: return false
     }
     return true
   }
@@ -59,6 +67,7 @@ extension Hops {
       if left == 0 { return }
       let reply = Helper.receive(milliseconds: left)
       if case .didDiscardOutput = reply { return }
+      // The event loop then notices it too.
       if !apply(reply, at: Clock.boottime()) { return }
     }
   }

@@ -89,7 +89,7 @@ struct EventLoop: ~Copyable {
     try epoll.add(signals.raw, token: Token.signals)
     try epoll.add(netlink.raw, token: Token.netlink)
     try epoll.add(news.raw, [.readable, .once], token: Token.news)
-    try epoll.add(Helper.raw, token: Token.helper)
+    if Helper.raw >= 0 { try epoll.add(Helper.raw, token: Token.helper) }
     let now = Clock.boottime()
     hops.setOuterUp(at: now)
     if !hops.isForwarding {
@@ -238,7 +238,8 @@ struct EventLoop: ~Copyable {
     case Token.signals: handleSignals()
     case Token.netlink: handleNetlink()
     case Token.news: handleNews()
-    case Token.helper: hops.applyReplies(at: Clock.boottime())
+    case Token.helper:
+      if !hops.applyReplies(at: Clock.boottime()) { replaceHelper() }
     default: break
     }
   }
@@ -274,6 +275,21 @@ struct EventLoop: ~Copyable {
       case .counters: hops.writeCounters()
       }
     }
+  }
+
+  /// The helper was killed, for example by the kernel's out-of-memory killer.
+  private func replaceHelper() {
+    let now = Clock.boottime()
+    do throws(SystemError) {
+      try Helper.restart()
+      try epoll.add(Helper.raw, token: Token.helper)
+    } catch {
+      return Helper.abandon()
+    }
+    hops.innermost.log.error(at: now) {
+      $0.append("the helper process was killed; started another one, lines may be missing")
+    }
+    hops.storeTimestampsAgain(at: now)
   }
 
   /// A daemon that was told to read its configuration again (R58).

@@ -1,7 +1,7 @@
 """The mappings and the heap of an emulated program, read from outside.
 
 The program is static and stripped, so posix_memalign cannot be interposed. However, its heap
-(Sources/CLinux/allocation.c) counts each call that allocates or frees memory, and keeps the counter
+(Sources/CLinux/memory.c) counts each call that allocates or frees memory, and keeps the counter
 and its bounds behind a marker in the program's data. Larger blocks are allocated by system calls.
 The counter and the system calls together therefore reveal any allocation.
 """

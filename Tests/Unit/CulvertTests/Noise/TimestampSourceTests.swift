@@ -274,6 +274,23 @@ import Testing
       TimestampSourceTests.today + 2 * TimestampSourceTests.tenYears)
     #expect(source.mustWait(TAI64N(implausible), at: now) == false)
   }
+
+  /// The process that stores timestamps was killed with a request.
+  @Test func R41_aLostStorageRequestIsRepeated() {
+    var source = TimestampSource()
+    source.waitsForStorage = true
+    let wall = TimestampSourceTests.wall(TimestampSourceTests.today)
+    _ = source.next(wall, after: .zero)
+    let stored = source.stampToPersist()
+    #expect(stored != nil)
+    #expect(source.stampToPersist() == nil)
+    source.forgetRequests()
+    #expect(source.stampToPersist() == stored)
+    // Once it is confirmed, there is nothing to repeat.
+    source.didPersist(stored!)
+    source.forgetRequests()
+    #expect(source.stampToPersist() == nil)
+  }
 }
 
 /// A source with a single peer.

@@ -40,7 +40,8 @@ enum Helper {
       clinux_helper_start(directory ?? literal.assumingMemoryBound(to: CChar.self)))
   }
 
-  /// For epoll: readable when a reply has arrived, or when the helper has ended.
+  /// For epoll: readable when a reply has arrived, or when the helper has ended. -1 if there is
+  /// none.
   static var raw: Int32 { clinux_helper_descriptor() }
 
   /// 0, or -errno.
@@ -79,7 +80,11 @@ enum Helper {
     }
   }
 
-  /// Reports that the helper has ended. Nothing is logged or stored afterwards.
+  /// Starts another helper after the last one was killed, with a new `raw`. Throws EAGAIN
+  /// within a minute of the last restart.
+  static func restart() throws(SystemError) { try checked(clinux_helper_restart()) }
+
+  /// Reports that there is no helper any more. Nothing is logged or stored afterwards.
   static func abandon() { clinux_helper_abandon() }
 
   /// Ends the helper after it has written the last lines, or kills it.
