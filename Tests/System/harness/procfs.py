@@ -31,6 +31,12 @@ def anonymous_memory(pid: int) -> int:
     return status_field(pid, "RssAnon") * 1024
 
 
+def private_memory(pid: int) -> int:
+    """Resident memory that no other process shares, in bytes."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(it.split()[1]) for it in lines if it.startswith("Private_"))
+
+
 def wake_ups(pid: int) -> int:
     """Voluntary context switches of all threads of the process so far."""
     tasks = [int(task) for task in os.listdir(f"/proc/{pid}/task")]
