@@ -21,6 +21,9 @@ ip netns exec peer unshare -m sh -c 'mount -t tmpfs t /run && exec culvert wg0 \
   --state-dir /run/state --config /root/peer.conf'
 """
 PID = "$(systemctl show -P MainPID culvert@wg0)"
+# The helper process of the service, and whether it has ended.
+HELPER = f"helper=$(cat /proc/{PID}/task/*/children)"
+GONE = "! kill -0 $helper 2>/dev/null"
 STEPS = {
     "install": "dpkg -i /root/old.deb",
     "enable": "systemctl enable culvert@wg0",
@@ -38,9 +41,10 @@ STEPS = {
     "upgraded": f"systemctl is-active culvert@wg0 && echo {PID}",
     "ping-again": "ping -c 3 -W 2 10.9.0.2",
     # A killed service is restarted after 5 s.
-    "kill": f"kill -9 {PID} && sleep 8 && systemctl is-active culvert@wg0 && "
-    "ping -c 3 -W 2 10.9.0.2",
-    "stop": "systemctl stop culvert@wg0 && systemctl is-active culvert@wg0",
+    "kill": f"{HELPER}; kill -9 {PID} && sleep 8 && {GONE} && "
+    "systemctl is-active culvert@wg0 && ping -c 3 -W 2 10.9.0.2",
+    "processes": f"{HELPER}; cat /proc/{PID}/comm; for it in $helper; do cat /proc/$it/comm; done",
+    "stop": f"{HELPER}; systemctl stop culvert@wg0 && {GONE} && systemctl is-active culvert@wg0",
     "gone": "ip link show dev wg0",
     "absent": "systemctl start culvert@wg9",
     "wrong": "echo nonsense >/etc/culvert/wg1.conf && systemctl start culvert@wg1",
@@ -141,6 +145,9 @@ class Boot(PackageCase):
 
     def test_it_comes_back_when_it_is_killed(self):
         self.step("kill")
+
+    def test_systemd_knows_which_process_is_the_tunnel(self):
+        self.assertEqual(self.step("processes").split(), ["culvert", "culvert-helper"])
 
     def test_it_stops(self):
         self.assertEqual(self.step("stop", 3), "inactive")
