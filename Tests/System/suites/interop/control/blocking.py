@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fcntl import F_SETPIPE_SZ, fcntl
@@ -21,6 +22,7 @@ from harness.lab.control import UAPIConnection
 from harness.lab.node import LOGS, Node, hexadecimal
 from harness.lab.pair import Pair, introduce, place
 from harness.traffic.ping import ping
+from harness.traffic.streams import iperf
 from harness.waiting import wait_until
 
 ANSWER = 0.1  # seconds within which a configuration request must be answered
@@ -28,6 +30,7 @@ END = 1.0  # seconds from SIGTERM to the end
 START = 3.5  # seconds within which it must start, although the state directory hangs
 PIPE = 4096
 HELPER_MEMORY = 300 << 10  # bytes of private memory
+HELPER_MAPPED = 1 << 20  # bytes; the arena is larger
 FLOOD = 0.05  # seconds; wireguard-go refuses a second initiation within 0.02
 ATTEMPTS = 3  # another program may take the machine's processors away at any moment
 
@@ -183,7 +186,12 @@ class HelperTests(BlockingCase):
         """The tunnel goes on, and the new one writes the log and the state. No zombie is left."""
         pair, folder = self.started("--workers", str(workers))
         (first,) = self.helpers(pair.ours)
+        # Beside traffic, any of the workers may start the new one.
+        flows = threading.Thread(target=iperf, args=(*pair.nodes, pair.theirs.inner4))
+        flows.start()
+        time.sleep(0.5)
         os.kill(first, signal.SIGKILL)
+        flows.join()
         self.check_tunnel(pair)
         (second,) = self.helpers(pair.ours)
         self.assertNotEqual(first, second)
@@ -252,10 +260,13 @@ class HelperTests(BlockingCase):
         self.assertEqual(node.leftovers(), [])
 
     def check_small(self, helper: int) -> None:
+        """It uses little memory, and the arena with the keys is not mapped."""
         used = procfs.private_memory(helper)
-        print(f"helper process: {used >> 10} KB of private memory")
+        mapped = 1024 * procfs.status_field(helper, "VmData")
+        print(f"helper process: {used >> 10} KB of private memory, {mapped >> 10} KB mapped")
         if self.settings.program.is_static:
             self.assertLess(used, HELPER_MEMORY)
+            self.assertLess(mapped, HELPER_MAPPED)
 
     def started(self, *options: str) -> tuple[Pair, pathlib.Path]:
         """A pair with a session, and the state directory of our end."""
