@@ -35,28 +35,36 @@ struct NetworkNews: ~Copyable {
   }
 }
 
-/// Decides when news is acted upon: once for all that arrives within a short time, and at most twice
-/// a second, however many routes change.
+/// Decides when news is acted upon: at once, and again a little later, because the kernel reports
+/// some changes before it makes them, and a routing daemon makes several for one.
 struct NewsDelay: BitwiseCopyable {
   private(set) var deadline = Deadline.never
-  private var last: Instant?
+  /// News has arrived since the last check.
+  private var isFresh = false
+  /// When the last two checks were made; the latest first.
+  private var last = Instant(nanoseconds: 0)
+  private var secondLast = Instant(nanoseconds: 0)
 
-  /// A routing daemon makes several changes for one; a gap of traffic must stay short.
+  /// The time between two checks.
   static let interval = 150 * nanosecondsPerMillisecond
-  /// Time between two checks, each of which looks up the route to every peer.
-  static let pause = 500 * nanosecondsPerMillisecond
+  /// The least time between three checks, each of which looks up the route to every peer.
+  static let pause = 600 * nanosecondsPerMillisecond
 
   mutating func notice(at now: Instant) {
-    guard deadline == .never else { return }
-    deadline = .after(NewsDelay.interval, from: now)
-    // Not if the clock went backwards.
-    guard let last, last <= now else { return }
-    deadline = max(deadline, .after(NewsDelay.pause, from: last))
+    isFresh = true
+    if deadline == .never { deadline = max(Deadline(now), next) }
   }
 
+  /// Call it before the check.
   mutating func finish(at now: Instant) {
-    deadline = .never
+    secondLast = last
     last = now
+    deadline = isFresh ? next : .never
+    isFresh = false
+  }
+
+  private var next: Deadline {
+    max(.after(NewsDelay.interval, from: last), .after(NewsDelay.pause, from: secondLast))
   }
 }
 
@@ -70,13 +78,18 @@ struct RouteCheck: ~Copyable {
   }
 
   /// Whether datagrams along `path` leave by the interface on which the peer's datagrams to
-  /// `path.source` arrive, as the kernel's WireGuard demands; also true if there is no route.
+  /// `path.source` arrive, as the kernel's WireGuard demands. While there is no route, the address
+  /// is left to the next one.
   ///
   /// - Parameters:
   ///   - port: the local port; 0 if the socket is closed.
   ///   - mark: the firewall mark of the datagrams. Rules may depend on both.
-  func leavesByInterface(of path: Path, port: UInt16, mark: UInt32) -> Bool {
+  func judgeSource(of path: Path, port: UInt16, mark: UInt32) -> SourceVerdict {
     var target = clinux_datagram(path)
-    return clinux_route_leaves_by(descriptor.raw, &target, port, mark) != 0
+    switch clinux_route_judge_source(descriptor.raw, &target, port, mark) {
+    case Int32(CLINUX_SOURCE_REFUSED): return .refused
+    case Int32(CLINUX_SOURCE_IMPLIED): return .implied
+    default: return .needed
+    }
   }
 }
