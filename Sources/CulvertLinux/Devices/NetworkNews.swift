@@ -35,36 +35,42 @@ struct NetworkNews: ~Copyable {
   }
 }
 
-/// Decides when news is acted upon: at once, and again a little later, because the kernel reports
-/// some changes before it makes them, and a routing daemon makes several for one.
+/// Decides when news is acted upon: at once, because with a wrong source even the request for the
+/// gateway's link address may remain unanswered, and is repeated only after a second. And again a
+/// little later, because the kernel reports some changes before it makes them.
 struct NewsDelay: BitwiseCopyable {
   private(set) var deadline = Deadline.never
   /// News has arrived since the last check.
   private var isFresh = false
-  /// When the last two checks were made; the latest first.
-  private var last = Instant(nanoseconds: 0)
-  private var secondLast = Instant(nanoseconds: 0)
+  /// When all checks so far would have been made, one each `pause`.
+  private var paidUntil = Instant(nanoseconds: 0)
 
-  /// The time between two checks.
+  /// From a check to the one that follows without further news.
   static let interval = 150 * nanosecondsPerMillisecond
-  /// The least time between three checks, each of which looks up the route to every peer.
-  static let pause = 600 * nanosecondsPerMillisecond
+  /// The mean time between checks, each of which looks up the route to every peer.
+  static let pause = 300 * nanosecondsPerMillisecond
+  /// Checks in a row without a pause: a change of uplinks makes several changes.
+  static let burst: UInt64 = 8
 
   mutating func notice(at now: Instant) {
     isFresh = true
-    if deadline == .never { deadline = max(Deadline(now), next) }
+    deadline = min(deadline, next(from: now, at: now))
   }
 
   /// Call it before the check.
   mutating func finish(at now: Instant) {
-    secondLast = last
-    last = now
-    deadline = isFresh ? next : .never
+    paidUntil = max(paidUntil, now).advanced(by: NewsDelay.pause)
+    let later = now.advanced(by: NewsDelay.interval)
+    deadline = isFresh ? next(from: later, at: now) : .never
     isFresh = false
   }
 
-  private var next: Deadline {
-    max(.after(NewsDelay.interval, from: last), .after(NewsDelay.pause, from: secondLast))
+  /// At most a pause from `now`, even if the clock went backwards.
+  private func next(from first: Instant, at now: Instant) -> Deadline {
+    let credit = (NewsDelay.burst - 1) * NewsDelay.pause
+    let paid = paidUntil.nanoseconds
+    let free = Instant(nanoseconds: paid > credit ? paid - credit : 0)
+    return Deadline(min(max(first, free), now.advanced(by: NewsDelay.pause)))
   }
 }
 
