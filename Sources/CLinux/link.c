@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 _Static_assert(IFNAMSIZ == CLINUX_NAME_BYTE_COUNT, "interface name");
-_Static_assert(sizeof(struct clinux_link) == 28, "link");
 
 // Each thread has its own namespace, so this must be the thread's entry, not the process's.
 static int open_own_namespace(void) {
@@ -39,9 +38,13 @@ int clinux_namespace_is_own(int network_namespace) {
 }
 
 int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol) {
+  int result;
+  if (network_namespace < 0) {
+    result = socket(domain, type, protocol);
+    return result < 0 ? -errno : result;
+  }
   int home = open_own_namespace();
   if (home < 0) return home;
-  int result;
   // setns needs CAP_SYS_ADMIN even for the current namespace, so it is skipped for that one.
   if (is_same_namespace(home, network_namespace)) {
     result = socket(domain, type, protocol);
@@ -59,19 +62,11 @@ int clinux_socket_in_namespace(int network_namespace, int domain, int type, int 
   return result;
 }
 
-// Opens a socket in a namespace; -1 means this thread's own.
-static int open_socket(int network_namespace, int domain, int type, int protocol) {
-  if (network_namespace >= 0)
-    return clinux_socket_in_namespace(network_namespace, domain, type, protocol);
-  int result = socket(domain, type, protocol);
-  return result < 0 ? -errno : result;
-}
-
 // MARK: Interface ioctls
 
 int clinux_link_open(int network_namespace) {
   // A unix socket accepts interface ioctls like any other, and does not need IPv4.
-  return open_socket(network_namespace, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  return clinux_socket_in_namespace(network_namespace, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 }
 
 static int request(int control, unsigned long operation, const char *name, struct ifreq *ifr) {
@@ -165,7 +160,8 @@ static int send_request(int netlink, const struct route_request *request) {
 // Makes a request in a namespace; -1 means this thread's own.
 static int ask(const struct route_request *request, int network_namespace) {
   int netlink =
-      open_socket(network_namespace, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+      clinux_socket_in_namespace(
+          network_namespace, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
   if (netlink < 0) return netlink;
   int error = send_request(netlink, request);
   if (error == 0) error = read_acknowledgement(netlink);
@@ -216,12 +212,13 @@ int clinux_link_start(int network_namespace, uint32_t index, uint32_t mtu) {
 
 // MARK: Routes
 
-// The routing table's entry for a destination: the interface index, and the route's MTU, 0 if it
-// has none.
+// The routing table's entry for a destination: the interface index, the route's MTU, 0 if it has
+// none, and the source address of datagrams that do not name one.
 struct route {
   uint32_t index;
   uint32_t mtu;
   int is_local;
+  uint8_t source[16];
 };
 
 static void read_route(const struct nlmsghdr *header, struct route *route) {
@@ -231,6 +228,8 @@ static void read_route(const struct nlmsghdr *header, struct route *route) {
       attribute = RTA_NEXT(attribute, length)) {
     if (attribute->rta_type == RTA_OIF && RTA_PAYLOAD(attribute) >= sizeof route->index)
       memcpy(&route->index, RTA_DATA(attribute), sizeof route->index);
+    if (attribute->rta_type == RTA_PREFSRC && RTA_PAYLOAD(attribute) <= sizeof route->source)
+      memcpy(route->source, RTA_DATA(attribute), RTA_PAYLOAD(attribute));
     if (attribute->rta_type != RTA_METRICS) continue;
     int rest = (int)RTA_PAYLOAD(attribute);
     for (struct rtattr *metric = (struct rtattr *)RTA_DATA(attribute); RTA_OK(metric, rest);
@@ -314,7 +313,7 @@ static int find_route(int netlink, const struct route_question *question, struct
 }
 
 int clinux_route_open(void) {
-  return open_socket(-1, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  return clinux_socket_in_namespace(-1, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 }
 
 int clinux_link_route_mtu(
@@ -338,25 +337,39 @@ int clinux_link_route_mtu(
   return route.mtu != 0 && (int)route.mtu < ifr.ifr_mtu ? (int)route.mtu : ifr.ifr_mtu;
 }
 
-int clinux_route_leaves_by(
+static int leaves_by(const struct route *route, uint32_t interface) {
+  return route->is_local || route->index == interface;
+}
+
+int clinux_route_judge_source(
     int netlink, const struct clinux_datagram *target, uint16_t local_port, uint32_t mark) {
-  struct route route = {0};
-  struct route_question question = {.target = target, .mark = mark, .local_port = local_port};
-  int error = find_route(netlink, &question, &route);
-  if (error == 0) return route.is_local || route.index == target->interface;
-  // If there is a route without the source, it is not, or no longer, an address of this host
-  // (-EINVAL, or -ENETUNREACH on Linux 6.18), or rules reject it.
   struct clinux_datagram without_source = *target;
   without_source.source_high = without_source.source_low = 0;
-  question.target = &without_source;
-  return find_route(netlink, &question, &route) == 0 ? 0 : error;
+  struct route_question question = {
+      .target = &without_source, .mark = mark, .local_port = local_port};
+  struct route route = {0};
+  int has_route = find_route(netlink, &question, &route) == 0;
+  uint8_t source[16];
+  write_address(source, target->source_high, target->source_low);
+  if (has_route && leaves_by(&route, target->interface) &&
+      memcmp(source, route.source, target->family == 4 ? 4 : 16) == 0)
+    return CLINUX_SOURCE_IMPLIED;
+  question.target = target;
+  int error = find_route(netlink, &question, &route);
+  if (error == 0)
+    return leaves_by(&route, target->interface) ? CLINUX_SOURCE_NEEDED : CLINUX_SOURCE_REFUSED;
+  // If only the question with the source fails, it is not, or no longer, an address of this host
+  // (-EINVAL, or -ENETUNREACH on Linux 6.18), or rules reject it.
+  if (has_route) return CLINUX_SOURCE_REFUSED;
+  // A source that is named now could be wrong for the next route.
+  return error == -ENETUNREACH || error == -EHOSTUNREACH ? CLINUX_SOURCE_IMPLIED : error;
 }
 
 // MARK: Network news
 
 int clinux_news_open(void) {
   int type = SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC;
-  int netlink = open_socket(-1, AF_NETLINK, type, NETLINK_ROUTE);
+  int netlink = clinux_socket_in_namespace(-1, AF_NETLINK, type, NETLINK_ROUTE);
   if (netlink < 0) return netlink;
   // Links too: when a link goes down, the kernel removes its IPv4 routes without a message.
   struct sockaddr_nl address = {.nl_family = AF_NETLINK,
@@ -432,76 +445,4 @@ int clinux_news_next(int netlink, uint32_t skipped_index) {
   if (sender.nl_pid != 0) return 0;
   if (header.msg_flags & MSG_TRUNC) return 1;
   return clinux_news_in(buffer, (size_t)count, skipped_index);
-}
-
-// MARK: Link events
-
-int clinux_netlink_open(int network_namespace) {
-  int type = SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC;
-  int netlink = open_socket(network_namespace, AF_NETLINK, type, NETLINK_ROUTE);
-  if (netlink < 0) return netlink;
-  struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
-  if (bind(netlink, (struct sockaddr *)&address, sizeof address) != 0) {
-    int error = -errno;
-    close(netlink);
-    return error;
-  }
-  return netlink;
-}
-
-static void read_attributes(struct nlmsghdr *message, struct clinux_link *link) {
-  struct ifinfomsg *body = NLMSG_DATA(message);
-  int left = (int)IFLA_PAYLOAD(message);
-  for (struct rtattr *attribute = IFLA_RTA(body); RTA_OK(attribute, left);
-       attribute = RTA_NEXT(attribute, left)) {
-    size_t length = RTA_PAYLOAD(attribute);
-    if (attribute->rta_type == IFLA_MTU && length >= sizeof link->mtu) {
-      memcpy(&link->mtu, RTA_DATA(attribute), sizeof link->mtu);
-    } else if (attribute->rta_type == IFLA_IFNAME) {
-      if (length > sizeof link->name - 1) length = sizeof link->name - 1;
-      memset(link->name, 0, sizeof link->name);
-      memcpy(link->name, RTA_DATA(attribute), length);
-    }
-  }
-}
-
-static void read_message(struct nlmsghdr *message, uint32_t index, struct clinux_link *link) {
-  if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return;
-  if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct ifinfomsg))) return;
-  struct ifinfomsg *body = NLMSG_DATA(message);
-  // Messages of families other than AF_UNSPEC describe bridge ports and the like, not the
-  // interface.
-  if (body->ifi_family != AF_UNSPEC || (uint32_t)body->ifi_index != index) return;
-  if (message->nlmsg_type == RTM_DELLINK) {
-    link->event = CLINUX_LINK_DELETED;
-    return;
-  }
-  link->event = CLINUX_LINK_CHANGED;
-  link->is_up = (body->ifi_flags & IFF_UP) != 0;
-  read_attributes(message, link);
-}
-
-int clinux_netlink_next(int netlink, uint32_t index, struct clinux_link *link) {
-  // A link message has 1-2 KB. A truncated message counts as lost.
-  _Alignas(struct nlmsghdr) uint8_t buffer[8192];
-  struct sockaddr_nl sender = {0};
-  struct iovec vector = {buffer, sizeof buffer};
-  struct msghdr header = {
-      .msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &vector, .msg_iovlen = 1};
-  memset(link, 0, sizeof *link);
-  ssize_t count;
-  do {
-    count = recvmsg(netlink, &header, 0);
-  } while (count < 0 && errno == EINTR);
-  if (count < 0) return errno == EAGAIN ? 0 : -errno;
-  // Any process may send to a netlink socket; the kernel's own messages have pid 0.
-  if (sender.nl_pid != 0) return 1;
-  if (header.msg_flags & MSG_TRUNC) return -ENOBUFS;
-
-  unsigned left = (unsigned)count;
-  for (struct nlmsghdr *message = (struct nlmsghdr *)buffer; NLMSG_OK(message, left);
-       message = NLMSG_NEXT(message, left)) {
-    read_message(message, index, link);
-  }
-  return 1;
 }

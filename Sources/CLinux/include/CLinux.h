@@ -246,8 +246,8 @@ int clinux_signals_next(int signals);
 
 /// 1 if this thread is in this network namespace, 0 if it is in another one, or -errno.
 int clinux_namespace_is_own(int network_namespace);
-/// Opens a socket in another network namespace and switches back. Needs CAP_SYS_ADMIN, unless it is
-/// this thread's own namespace.
+/// Opens a socket in a network namespace and switches back; -1 means this thread's own. Needs
+/// CAP_SYS_ADMIN for another one.
 int clinux_socket_in_namespace(int network_namespace, int domain, int type, int protocol);
 
 /// Bytes of an interface name, including its terminating NUL.
@@ -274,13 +274,19 @@ struct clinux_datagram;
 int clinux_link_route_mtu(
     const struct clinux_datagram *target, uint32_t mark, uint32_t skipped_index);
 
-/// A route netlink socket, in this thread's own namespace, for the questions below. One that stays
-/// open saves most of their cost.
+/// A route netlink socket for `clinux_route_judge_source`, which costs little if it stays open.
 int clinux_route_open(void);
-/// 1 if datagrams from `local_port` to `target`, with its source address and this mark, leave by its
-/// `interface` or stay on this host; 0 if they leave by another one, or if they could only leave
-/// with another source address. -ENETUNREACH and others if there is no route.
-int clinux_route_leaves_by(
+enum {
+  /// Datagrams with this source leave by another interface than `interface`, or not at all.
+  CLINUX_SOURCE_REFUSED = 0,
+  /// They leave by `interface` or stay on this host, but if they named none, it would be another.
+  CLINUX_SOURCE_NEEDED = 1,
+  /// They have this source even if they name none; or there is no route.
+  CLINUX_SOURCE_IMPLIED = 2,
+};
+/// Judges the source of datagrams from `local_port` to `target` with this mark. -errno if the
+/// routing table cannot be asked.
+int clinux_route_judge_source(
     int netlink, const struct clinux_datagram *target, uint16_t local_port, uint32_t mark);
 
 /// A route netlink socket, in this thread's own namespace, that reports changes of links,
@@ -291,6 +297,8 @@ int clinux_news_open(void);
 int clinux_news_next(int netlink, uint32_t skipped_index);
 /// As above, for a datagram that was read. `bytes` has the alignment of `struct nlmsghdr`.
 int clinux_news_in(const void *bytes, size_t byte_count, uint32_t skipped_index);
+
+// events.c, which also reads the events of one link
 
 enum {
   CLINUX_LINK_NOTHING = 0,

@@ -27,11 +27,15 @@ struct Peer: BitwiseCopyable {
   /// another endpoint, ends this.
   var isLooping = false
 
-  /// Whether the route must still be asked if it leaves by the interface of `path.source` (R40).
+  /// Whether the route must still be looked up to judge `path.source` (R40).
   var isSourceUnchecked = false
   /// The interface by which the route to the endpoint does not leave, so a datagram that arrives
   /// there does not choose our address; 0 for none.
-  var refusedInterface: UInt32 = 0
+  private var refusedInterface: UInt32 = 0
+  /// The local address and interface that the routing table chooses anyway, so that `path` names
+  /// none; the interface is 0 for none.
+  private var impliedSource = IPAddress(ipv4: 0)
+  private var impliedInterface: UInt32 = 0
 
   /// Bytes of complete WireGuard messages, as the kernel counts them (R36).
   var receivedByteCount: UInt64 = 0
@@ -66,7 +70,10 @@ struct Peer: BitwiseCopyable {
   mutating func move(to path: Path) -> Bool {
     guard let before = self.path, before.endpoint == path.endpoint else {
       let isElsewhere = self.path?.endpoint.address != path.endpoint.address
-      if isElsewhere { refusedInterface = 0 }
+      if isElsewhere {
+        refusedInterface = 0
+        impliedInterface = 0
+      }
       forgetSegmentLimit()
       isLooping = false
       setSource(of: path)
@@ -77,25 +84,46 @@ struct Peer: BitwiseCopyable {
     return false
   }
 
-  /// Takes over the path, but not the local address if the route is known to leave elsewhere.
+  /// Takes over the path, but not the local address if the route is known to leave elsewhere, or to
+  /// choose this address anyway.
   private mutating func setSource(of path: Path) {
-    isSourceUnchecked = path.interface != 0 && path.interface != refusedInterface
-    let isRefused = path.interface != 0 && !isSourceUnchecked
-    self.path = isRefused ? Path(to: path.endpoint) : path
+    let isKnown = path.interface != 0
+    let isRefused = isKnown && path.interface == refusedInterface
+    let isImplied =
+      isKnown && path.interface == impliedInterface && path.source == impliedSource
+    isSourceUnchecked = isKnown && !isRefused && !isImplied
+    self.path = isRefused || isImplied ? Path(to: path.endpoint) : path
   }
 
-  /// The route to the endpoint leaves by another interface than the one of the local address.
-  mutating func refuseSource() {
-    guard let path else { return }
-    refusedInterface = path.interface
+  /// Applies what the routing table says about the local address.
+  mutating func settleSource(_ verdict: SourceVerdict) {
     isSourceUnchecked = false
+    guard let path, verdict != .needed else { return }
+    if verdict == .refused { refusedInterface = path.interface }
+    if verdict == .implied {
+      impliedInterface = path.interface
+      impliedSource = path.source
+    }
     self.path = Path(to: path.endpoint)
   }
 
   /// Routes have changed, so what is known about them no longer counts.
   mutating func doubtSource() {
     refusedInterface = 0
+    if impliedInterface != 0, let path, path.interface == 0 {
+      self.path = Path(
+        endpoint: path.endpoint, source: impliedSource, interface: impliedInterface)
+    }
+    impliedInterface = 0
     isSourceUnchecked = path.map { $0.interface != 0 } ?? false
+  }
+
+  /// Leaves the local address to the routing table. The peer does not answer, perhaps because this
+  /// address is no longer valid.
+  mutating func forgetSource() {
+    isSourceUnchecked = false
+    impliedInterface = 0
+    if let path { self.path = Path(to: path.endpoint) }
   }
 
   // MARK: Segments
@@ -138,6 +166,17 @@ struct Peer: BitwiseCopyable {
   private static func seconds(_ now: Instant) -> UInt32 {
     UInt32(truncatingIfNeeded: now.nanoseconds / nanosecondsPerSecond)
   }
+}
+
+/// What the routing table says about the local address of a path.
+package enum SourceVerdict: UInt8, BitwiseCopyable {
+  /// Datagrams to the endpoint leave by another interface, so they would be dropped further on.
+  case refused
+  /// Datagrams leave by the address's interface, but only with this address if it is named.
+  case needed
+  /// Datagrams have this address anyway, or there is no route. The address is not named, so that
+  /// datagrams follow a route that moves at once.
+  case implied
 }
 
 /// Finds the peers whose local address must be checked, with bounded work per call: the places of a

@@ -173,17 +173,29 @@ extension Tunnel {
       if isThorough { peers[id].doubtSource() }
       guard peers[id].isSourceUnchecked, let path = peers[id].path else { continue }
       peers[id].isSourceUnchecked = false
+      // The kernel may just have refused the address.
+      if path.interface == 0 { continue }
       return (id, path)
     }
     return nil
   }
 
-  /// Checks local addresses that a planned batch is about to use for the first time, so that not even
-  /// the answer to an initiation, which is repeated only after 5 s, leaves with the wrong one.
+  /// Applies what the routing table says about the path that `nextUncheckedSource` has returned. If
+  /// its local address is refused, datagrams that are still in flight do not bring it back (R40).
+  package mutating func settleSource(of id: PeerID, as verdict: SourceVerdict) {
+    guard peerTable.contains(id) else { return }
+    let peers = peers
+    peers[id].settleSource(verdict)
+  }
+
+  /// Checks local addresses that a planned batch is about to use for the first time. If the answer
+  /// to an initiation had the wrong one, the peer would try again only after 5 s.
   ///
-  /// - Parameter isRight: looks up the route, and is called for all peers that are not checked yet,
-  ///   but only for a few cookie replies: a flood must not cost a look-up for each datagram.
-  package mutating func checkSources(of batch: inout OutboundBatch, _ isRight: (Path) -> Bool) {
+  /// - Parameter judge: looks up the route. It is called for all unchecked peers, but only for a
+  ///   few cookie replies: a flood must not cost a look-up for each datagram.
+  package mutating func checkSources(
+    of batch: inout OutboundBatch, _ judge: (Path) -> SourceVerdict
+  ) {
     let peers = peers
     var cookieReplies = 0
     for index in 0..<batch.sessions.count {
@@ -191,25 +203,17 @@ extension Tunnel {
       let id = batch.sessions[session].peer
       let path = batch.sessions[session].path
       guard path.interface != 0 else { continue }
+      let verdict: SourceVerdict
       if id == .none {
         cookieReplies += 1
-        if cookieReplies > Policy.cookieReplyChecksPerTurn || isRight(path) { continue }
+        if cookieReplies > Policy.cookieReplyChecksPerTurn { continue }
+        verdict = judge(path)
       } else {
         guard peerTable.contains(id), peers[id].isSourceUnchecked else { continue }
-        peers[id].isSourceUnchecked = false
-        if isRight(path) { continue }
-        peers[id].refuseSource()
+        verdict = judge(path)
+        peers[id].settleSource(verdict)
       }
-      batch.sessions[session].path = Path(to: path.endpoint)
+      if verdict == .refused { batch.sessions[session].path = Path(to: path.endpoint) }
     }
-  }
-
-  /// The route to the peer that `nextUncheckedSource` has returned leaves by another interface than
-  /// the one of the local address. The address is forgotten, and datagrams that are still in flight
-  /// to that interface do not bring it back (R40).
-  package mutating func refuseSource(of id: PeerID) {
-    guard peerTable.contains(id) else { return }
-    let peers = peers
-    peers[id].refuseSource()
   }
 }

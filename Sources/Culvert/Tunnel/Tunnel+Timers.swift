@@ -78,13 +78,13 @@ extension Tunnel {
   ) {
     // Each timer is read only when its turn comes, because one expiry may clear another timer.
     if peer.timers.retransmitHandshake.isDue(at: now) {
-      forgetSource(of: &peer)
+      peer.forgetSource()
       if peer.timers.retransmitExpired(at: now) == .giveUp {
         giveUp(on: &peer, &batch, at: now)
       }
     }
     if peer.timers.newHandshake.isDue(at: now) {
-      forgetSource(of: &peer)
+      peer.forgetSource()
       peer.timers.newHandshakeExpired(at: now)
     }
     if peer.timers.postponedInitiation.isDue(at: now) {
@@ -101,12 +101,6 @@ extension Tunnel {
       resetHandshake(&peer)
       eraseKeypairs(&peer)
     }
-  }
-
-  /// Forgets the local address to send from. The peer does not answer, perhaps because this address
-  /// is no longer valid.
-  private func forgetSource(of peer: inout Peer) {
-    if let path = peer.path { peer.path = Path(to: path.endpoint) }
   }
 
   /// Ends the handshake after the last attempt went unanswered.

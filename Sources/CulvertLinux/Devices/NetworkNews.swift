@@ -35,28 +35,42 @@ struct NetworkNews: ~Copyable {
   }
 }
 
-/// Decides when news is acted upon: once for all that arrives within a short time, and at most twice
-/// a second, however many routes change.
+/// Decides when news is acted upon: at once, because with a wrong source even the request for the
+/// gateway's link address may remain unanswered, and is repeated only after a second. And again a
+/// little later, because the kernel reports some changes before it makes them.
 struct NewsDelay: BitwiseCopyable {
   private(set) var deadline = Deadline.never
-  private var last: Instant?
+  /// News has arrived since the last check.
+  private var isFresh = false
+  /// When all checks so far would have been made, one each `pause`.
+  private var paidUntil = Instant(nanoseconds: 0)
 
-  /// A routing daemon makes several changes for one; a gap of traffic must stay short.
+  /// From a check to the one that follows without further news.
   static let interval = 150 * nanosecondsPerMillisecond
-  /// Time between two checks, each of which looks up the route to every peer.
-  static let pause = 500 * nanosecondsPerMillisecond
+  /// The mean time between checks, each of which looks up the route to every peer.
+  static let pause = 300 * nanosecondsPerMillisecond
+  /// Checks in a row without a pause: a change of uplinks makes several changes.
+  static let burst: UInt64 = 8
 
   mutating func notice(at now: Instant) {
-    guard deadline == .never else { return }
-    deadline = .after(NewsDelay.interval, from: now)
-    // Not if the clock went backwards.
-    guard let last, last <= now else { return }
-    deadline = max(deadline, .after(NewsDelay.pause, from: last))
+    isFresh = true
+    deadline = min(deadline, next(from: now, at: now))
   }
 
+  /// Call it before the check.
   mutating func finish(at now: Instant) {
-    deadline = .never
-    last = now
+    paidUntil = max(paidUntil, now).advanced(by: NewsDelay.pause)
+    let later = now.advanced(by: NewsDelay.interval)
+    deadline = isFresh ? next(from: later, at: now) : .never
+    isFresh = false
+  }
+
+  /// At most a pause from `now`, even if the clock went backwards.
+  private func next(from first: Instant, at now: Instant) -> Deadline {
+    let credit = (NewsDelay.burst - 1) * NewsDelay.pause
+    let paid = paidUntil.nanoseconds
+    let free = Instant(nanoseconds: paid > credit ? paid - credit : 0)
+    return Deadline(min(max(first, free), now.advanced(by: NewsDelay.pause)))
   }
 }
 
@@ -70,13 +84,18 @@ struct RouteCheck: ~Copyable {
   }
 
   /// Whether datagrams along `path` leave by the interface on which the peer's datagrams to
-  /// `path.source` arrive, as the kernel's WireGuard demands; also true if there is no route.
+  /// `path.source` arrive, as the kernel's WireGuard demands. While there is no route, the address
+  /// is left to the next one.
   ///
   /// - Parameters:
   ///   - port: the local port; 0 if the socket is closed.
   ///   - mark: the firewall mark of the datagrams. Rules may depend on both.
-  func leavesByInterface(of path: Path, port: UInt16, mark: UInt32) -> Bool {
+  func judgeSource(of path: Path, port: UInt16, mark: UInt32) -> SourceVerdict {
     var target = clinux_datagram(path)
-    return clinux_route_leaves_by(descriptor.raw, &target, port, mark) != 0
+    switch clinux_route_judge_source(descriptor.raw, &target, port, mark) {
+    case Int32(CLINUX_SOURCE_REFUSED): return .refused
+    case Int32(CLINUX_SOURCE_IMPLIED): return .implied
+    default: return .needed
+    }
   }
 }

@@ -221,7 +221,7 @@ struct Interface: ~Copyable {
     firewallMark = mark
   }
 
-  /// Rules may send datagrams with another mark out by another interface, so the local addresses are
+  /// Rules may send datagrams with another mark by another interface, so the local addresses are
   /// checked again (R40).
   mutating func setMarkOfSockets(_ mark: UInt32) throws(SystemError) {
     try sockets.setMark(mark)
@@ -229,8 +229,8 @@ struct Interface: ~Copyable {
   }
 
   /// See `RouteCheck`; for the datagrams of the sockets.
-  func leavesByInterface(of path: Path, _ routes: borrowing RouteCheck) -> Bool {
-    routes.leavesByInterface(of: path, port: sockets.port, mark: sockets.mark)
+  func judgeSource(of path: Path, _ routes: borrowing RouteCheck) -> SourceVerdict {
+    routes.judgeSource(of: path, port: sockets.port, mark: sockets.mark)
   }
 
   /// Logs "peer(fE/w…FKqt) - Sending handshake initiation", as in wireguard-go.

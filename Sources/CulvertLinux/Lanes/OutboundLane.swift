@@ -100,11 +100,11 @@ struct OutboundLane: ~Copyable {
     hops[hop].tunnel.runTimers(into: &batches[hop], at: now, wall: Clock.realtime())
   }
 
-  /// Checks the local addresses of the outermost hop's messages that were just planned, if they have
-  /// not been checked yet.
+  /// Checks the local addresses of the outermost hop's messages that were just planned, if they are
+  /// not checked yet.
   func checkSources(_ hops: Hops, _ routes: borrowing RouteCheck) {
     hops.outermost.tunnel.checkSources(of: &batches[hopCount - 1]) {
-      hops.outermost.leavesByInterface(of: $0, routes)
+      hops.outermost.judgeSource(of: $0, routes)
     }
   }
 

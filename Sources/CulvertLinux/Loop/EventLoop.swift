@@ -413,8 +413,8 @@ struct EventLoop: ~Copyable {
     }
   }
 
-  /// Route look-ups between two batches of packets, and peers that are looked at for them. A look-up
-  /// takes about 5 us on a PC.
+  /// Route look-ups between two batches of packets, and peers that are looked at for them. A
+  /// look-up takes about 5 us on a PC.
   private static let checksPerTurn = 16
   private static let visitsPerTurn = 1024
 
@@ -424,9 +424,8 @@ struct EventLoop: ~Copyable {
     var visits = EventLoop.visitsPerTurn
     for _ in 0..<EventLoop.checksPerTurn {
       guard let next = hops.outermost.tunnel.nextUncheckedSource(visits: &visits) else { return }
-      if !hops.outermost.leavesByInterface(of: next.path, routes) {
-        hops.outermost.tunnel.refuseSource(of: next.peer)
-      }
+      let verdict = hops.outermost.judgeSource(of: next.path, routes)
+      hops.outermost.tunnel.settleSource(of: next.peer, as: verdict)
     }
   }
 

@@ -34,24 +34,53 @@ extension LinuxTests {
       #expect(!isNews(24, body: [2]))
     }
 
-    @Test func R40_aBurstOfNewsIsOneCheck() {
+    @Test func R40_newsIsCheckedAtOnceAndOnceMore() {
       var delay = NewsDelay()
       #expect(delay.deadline == .never)
-      delay.notice(at: Instant(nanoseconds: 1000))
-      let first = delay.deadline
-      delay.notice(at: Instant(nanoseconds: 5000))
-      #expect(delay.deadline == first)
-      #expect(first == .after(NewsDelay.interval, from: Instant(nanoseconds: 1000)))
-      delay.finish()
+      let now = at(10_000)
+      delay.notice(at: now)
+      #expect(delay.deadline == Deadline(now))
+      delay.finish(at: now)
+      #expect(delay.deadline == Deadline(at(10_150)))
+      // Further news does not wait for that.
+      var busy = delay
+      busy.notice(at: at(10_010))
+      #expect(busy.deadline == Deadline(at(10_010)))
+      delay.finish(at: at(10_150))
       #expect(delay.deadline == .never)
     }
 
-    @Test func R40_aForeignSourceLeavesByNoInterface() {
+    @Test func R40_newsAllTheTimeIsCheckedSeldom() {
+      var delay = NewsDelay()
+      var checks: [Int] = []
+      for milliseconds in 10_000..<13_000 {
+        delay.notice(at: at(milliseconds))
+        if delay.deadline.isDue(at: at(milliseconds)) {
+          delay.finish(at: at(milliseconds))
+          checks.append(milliseconds - 10_000)
+        }
+      }
+      #expect(checks == Array(0..<8) + [300, 600, 900, 1200, 1500, 1800, 2100, 2400, 2700])
+    }
+
+    func at(_ milliseconds: Int) -> Instant {
+      Instant(nanoseconds: UInt64(milliseconds) * nanosecondsPerMillisecond)
+    }
+
+    @Test func R40_aForeignSourceIsRefused() throws {
+      let routes = try RouteCheck()
       let home = Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: 9)
-      let ours = Path(endpoint: home, source: IPAddress(ipv4: 0x7f00_0001), interface: 1)
-      #expect(RouteCheck.leavesByInterface(of: ours, mark: 0))
-      let foreign = Path(endpoint: home, source: IPAddress(ipv4: 0xc000_0207), interface: 1)
-      #expect(!RouteCheck.leavesByInterface(of: foreign, mark: 0))
+      let verdict = { (source: UInt32) in
+        let path = Path(endpoint: home, source: IPAddress(ipv4: source), interface: 1)
+        return routes.judgeSource(of: path, port: 51_820, mark: 0)
+      }
+      #expect(verdict(0x7f00_0001) == .implied)
+      #expect(verdict(0x7f00_0002) == .needed)
+      #expect(verdict(0xc000_0207) == .refused)
+      // No unicast route leads there, with or without a source.
+      let nowhere = Endpoint(address: IPAddress(ipv4: 0xe000_0001), port: 9)
+      let path = Path(endpoint: nowhere, source: IPAddress(ipv4: 0x7f00_0001), interface: 1)
+      #expect(routes.judgeSource(of: path, port: 51_820, mark: 0) == .implied)
     }
   }
 }

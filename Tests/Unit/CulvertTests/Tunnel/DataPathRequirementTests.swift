@@ -99,48 +99,126 @@ import Testing
     #expect(answer.map(\.path.endpoint) == [TunnelPair.elsewhere])
   }
 
-  /// The route has moved away from interface 3; a datagram in flight to it changes nothing.
-  @Test func R40_aRefusedSourceStaysAwayUntilRoutesChange() throws {
-    let pair = try TunnelPair()
-    pair.connect()
-    let old = Path(endpoint: pair.a.endpoint, source: ipv4(192, 0, 2, 7), interface: 3)
-    let arrive = { (path: Path) in
+  /// A pair, and what the routing table says about the local address of `b` for each interface.
+  struct Sources {
+    let pair: TunnelPair
+    var verdicts: [UInt32: SourceVerdict] = [:]
+
+    init() throws {
+      pair = try TunnelPair()
+      pair.connect()
+    }
+
+    func path(_ last: UInt8, interface: UInt32) -> Path {
+      Path(
+        endpoint: pair.a.endpoint, source: ipv4(192, 0, 2, last), interface: interface)
+    }
+
+    /// A datagram from `a` by way of `path`.
+    func arrive(_ path: Path) {
       for datagram in pair.a.send([pair.packetFromA()], at: pair.now) {
         var arrival = Arrival(datagram.bytes, from: path.endpoint)
         arrival.path = path
         pair.b.receive([arrival], at: pair.now)
       }
     }
-    let check = { () -> [Path] in
+
+    /// Looks up all routes that must be looked up; the paths asked for.
+    func check() -> [Path] {
       var paths: [Path] = []
       var visits = 10_000
       while let next = pair.b.tunnel.nextUncheckedSource(visits: &visits) {
         paths.append(next.path)
-        if next.path.interface == 3 { pair.b.tunnel.refuseSource(of: next.peer) }
+        pair.b.tunnel.settleSource(of: next.peer, as: verdicts[next.path.interface] ?? .needed)
       }
       expect(!pair.b.tunnel.hasUncheckedSources)
       return paths
     }
-    let answer = { pair.b.send([pair.packetFromB()], at: pair.now).map(\.path) }
-    #expect(check().isEmpty)
-    arrive(old)
-    #expect(answer() == [old])
-    #expect(check() == [old])
-    #expect(answer() == [Path(to: old.endpoint)])
-    arrive(old)
-    expect(!pair.b.tunnel.hasUncheckedSources)
-    #expect(answer() == [Path(to: old.endpoint)])
+
+    /// The path of the next datagram from `b`.
+    func answer() -> [Path] { pair.b.send([pair.packetFromB()], at: pair.now).map(\.path) }
+  }
+
+  /// The route has moved away from interface 3; a datagram in flight to it changes nothing.
+  @Test func R40_aRefusedSourceStaysAwayUntilRoutesChange() throws {
+    var sources = try Sources()
+    sources.verdicts = [3: .refused]
+    let old = sources.path(7, interface: 3)
+    #expect(sources.check().isEmpty)
+    sources.arrive(old)
+    #expect(sources.answer() == [old])
+    #expect(sources.check() == [old])
+    #expect(sources.answer() == [Path(to: old.endpoint)])
+    sources.arrive(old)
+    expect(!sources.pair.b.tunnel.hasUncheckedSources)
+    #expect(sources.answer() == [Path(to: old.endpoint)])
     // By another interface the choice is the peer's again, and is checked once.
-    let other = Path(endpoint: old.endpoint, source: ipv4(192, 0, 2, 8), interface: 4)
-    arrive(other)
-    arrive(other)
-    #expect(check() == [other])
-    #expect(answer() == [other])
+    let other = sources.path(8, interface: 4)
+    sources.arrive(other)
+    sources.arrive(other)
+    #expect(sources.check() == [other])
+    #expect(sources.answer() == [other])
     // News of the network: everything is checked again, and interface 3 may be right now.
-    pair.b.tunnel.recheckSources()
-    #expect(check() == [other])
-    arrive(old)
-    #expect(answer() == [old])
+    sources.pair.b.tunnel.recheckSources()
+    #expect(sources.check() == [other])
+    sources.arrive(old)
+    #expect(sources.answer() == [old])
+  }
+
+  /// An address that the routing table chooses anyway is not named, so that datagrams follow a
+  /// route that moves without any look-up.
+  @Test func R40_anImpliedSourceIsNotNamed() throws {
+    var sources = try Sources()
+    sources.verdicts = [3: .implied]
+    let usual = sources.path(7, interface: 3)
+    sources.arrive(usual)
+    #expect(sources.check() == [usual])
+    #expect(sources.answer() == [Path(to: usual.endpoint)])
+    sources.arrive(usual)
+    #expect(sources.check().isEmpty)
+    // Another address of the same interface is named.
+    let second = sources.path(8, interface: 3)
+    sources.verdicts = [3: .needed]
+    sources.arrive(second)
+    #expect(sources.check() == [second])
+    #expect(sources.answer() == [second])
+    // The peer uses the first one again. Then routes change, and it must be named from here on.
+    sources.arrive(usual)
+    #expect(sources.answer() == [Path(to: usual.endpoint)])
+    sources.pair.b.tunnel.recheckSources()
+    #expect(sources.check() == [usual])
+    #expect(sources.answer() == [usual])
+    // Unless the route leaves by another interface.
+    sources.verdicts = [3: .refused]
+    sources.pair.b.tunnel.recheckSources()
+    #expect(sources.check() == [usual])
+    #expect(sources.answer() == [Path(to: usual.endpoint)])
+  }
+
+  /// The answer to an initiation is not sent with a source that the routing table refuses.
+  @Test func R40_aResponseIsCheckedBeforeItIsSent() throws {
+    let pair = try TunnelPair()
+    let initiation = try #require(pair.initiationFromA())
+    var arrival = Arrival(initiation.bytes, from: pair.a.endpoint)
+    arrival.path = Path(
+      endpoint: pair.a.endpoint, source: ipv4(192, 0, 2, 7), interface: 3)
+    pair.b.receive([arrival], at: pair.now)
+    pair.b.outbound.reset()
+    pair.b.tunnel.runTimers(into: &pair.b.outbound, at: pair.now, wall: pair.wall)
+    var asked: [Path] = []
+    pair.b.tunnel.checkSources(of: &pair.b.outbound) {
+      asked.append($0)
+      return .refused
+    }
+    #expect(asked == [arrival.path])
+    let hasOutput = pair.b.outbound.seal()
+    #expect(hasOutput)
+    guard case .datagram(_, let path, _) = pair.b.outbound.output(0) else {
+      Issue.record("no response")
+      return
+    }
+    #expect(path == Path(to: pair.a.endpoint))
+    pair.b.tunnel.emit(&pair.b.outbound, at: pair.now)
   }
 
   @Test func R8_peerDoesNotRoamOnACookieReplyOrAReplayedInitiation() throws {
