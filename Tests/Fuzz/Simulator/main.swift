@@ -45,11 +45,12 @@ func run(_ plan: SimulationPlan, isLogged: Bool = false) {
   simulator.run()
   if let problem = simulator.problem {
     let events = simulator.happened.map(\.text).joined(separator: ",")
+    let faults = plan.faults.map(\.name).sorted()
     hasFailed = true
     say(
       "failed \(plan.seed)\t\(problem.text)\t"
         + "host \(problem.host) after \(simulator.time(problem.now)) s\t\(events)\t"
-        + "\(plan.hostCount)\t\(plan.seconds)\t\(plan.faults.map(\.name).joined(separator: ","))")
+        + "\(plan.hostCount)\t\(plan.seconds)\t\(faults.joined(separator: ","))")
     return
   }
   delivered += simulator.packets.deliveredCount

@@ -209,6 +209,8 @@ struct SimulationPlan {
       limits.allowedIPs = isMiddle ? limits.allowedIPs : 16
       limits.rateLimiterEntries = isMiddle ? 512 : 8
     }
+    // A packet of 5000 bytes is too large then.
+    if generator.next() % 4 == 0 { limits.maximumMTU = 2000 }
     return limits
   }
 }

@@ -117,7 +117,9 @@ extension Simulator {
     case .storage:
       let duration = UInt64(1 + generator.below(100)) * nanosecondsPerSecond
       host.disk.hang(until: now.advanced(by: duration))
-    case .mtu: host.setMTU([0, 68, 1279, 1280, 1420, 65_535].pick(&generator))
+    case .mtu:
+      let mtu = [0, 68, 1279, 1280, 1420, 65_535].pick(&generator)
+      host.setMTU(min(mtu, host.limits.maximumMTU))
     case .privateKeys: renewPrivateKey(of: host, &generator)
     case .peers, .presharedKeys, .endpoints, .keepalives, .allowedIPs:
       configure(fault, host, &generator)
