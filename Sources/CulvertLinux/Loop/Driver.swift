@@ -75,6 +75,8 @@ struct Driver: BitwiseCopyable {
   /// When news of the network must be acted upon; never if there is none.
   var newsDeadline: Deadline { deadlines[0].newsDelay.deadline }
 
+  var isNewsDue: Bool { newsDeadline.isSet && newsDeadline.isDue(at: Clock.boottime()) }
+
   func noticeNews(at now: Instant) { deadlines[0].newsDelay.notice(at: now) }
 
   func finishNews(at now: Instant) { deadlines[0].newsDelay.finish(at: now) }

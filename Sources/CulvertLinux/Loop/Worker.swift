@@ -127,6 +127,8 @@ struct Worker: ~Copyable {
       driver.eventLoop.handle(events[index])
     }
     guard count > 0 else { return true }
+    // No packet may leave by an old route after the news of another one (R40).
+    if driver.isNewsDue { driver.eventLoop.runTimers(outbound) }
     // Then the lanes. Giving up the lead drops the remaining events, so each round starts at
     // another one.
     let first = driver.eventLoop.nextRound()

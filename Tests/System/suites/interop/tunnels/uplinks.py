@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from harness import procfs
-from harness.case import FAMILIES, ROLES, InteropCase, culvert_only, each
+from harness.case import FAMILIES, ROLES, InteropCase, alone, culvert_only, each
 from harness.lab.chain import Chain, Shape
 from harness.lab.forward import (
     THEIR_PORT,
@@ -119,6 +119,7 @@ class UplinkTests(UplinkCase):
             self.check_endpoint(theirs, ours, near, outer)
             self.check_endpoint(ours, theirs, far, outer)
 
+    @alone
     @culvert_only
     @each(outer=FAMILIES, dies=(False, True))
     def test_R40_an_address_that_the_peer_chose(self, outer: int, dies: bool) -> None:
