@@ -14,11 +14,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--program", default=CULVERT, help="the program under test")
     parser.add_argument("--peer", default=str(NEWEST), help="the program at the other end")
     parser.add_argument("--quick", action="store_true", help="only a short subset")
+    parser.add_argument(
+        "--alone",
+        choices=("with", "without", "only"),
+        default="with",
+        help="what to do with tests that need the machine for themselves",
+    )
     parser.add_argument("--strict", action="store_true", help="no exceptions for other programs")
     options = parser.parse_args(arguments)
     tests = find_tests("interop")
     if options.quick:
         tests = [test for test in tests if has_trait(test, "quick")]
+    apart = [test for test in tests if has_trait(test, "alone")]
+    if options.alone == "only":
+        tests = apart
+    elif options.alone == "without":
+        tests = [test for test in tests if not has_trait(test, "alone")]
+        print(f"left to make test-rest: {len(apart)} tests that need the machine for themselves")
     tests = chosen(parser, options, tests)
     check_programs(parser, options.program, options.peer)
 

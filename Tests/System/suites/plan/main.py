@@ -27,7 +27,7 @@ def test_parts() -> list[Part]:
         Part("unit tests", make("unit")),
         Part(
             "interoperability",
-            (RUN, "interop", "--program", STATIC, "-j", "16"),
+            (RUN, "interop", "--program", STATIC, "-j", "16", "--alone", "without"),
             Lane.NETWORK,
             ("static build", "peers"),
             width=2,
@@ -78,7 +78,7 @@ def rest_parts() -> list[Part]:
         Part("peers", make("peers"), Lane.NETWORK),
         Part(
             "interoperability, ordinary build",
-            (RUN, "interop", "--program", ORDINARY, "-j", "16"),
+            (RUN, "interop", "--program", ORDINARY, "-j", "16", "--alone", "without"),
             Lane.NETWORK,
             (*ordinary, "peers"),
             width=2,
@@ -109,6 +109,12 @@ def rest_parts() -> list[Part]:
             Lane.ALONE,
             ("peers",),
         ),  # fmt: skip
+        Part(
+            "interoperability, alone",
+            (RUN, "interop", "--program", STATIC, "--alone", "only"),
+            Lane.ALONE,
+            ("boards, build", "peers"),
+        ),
         Part("single operations", make("microbench"), Lane.ALONE),
     ]
 
