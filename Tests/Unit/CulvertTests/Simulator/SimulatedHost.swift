@@ -67,7 +67,8 @@ final class SimulatedHost {
   func withPeers(_ body: (UnsafeMutablePointer<Peer>) -> Void) {
     var next = tunnel.firstPeer
     while let id = next {
-      body(withUnsafeMutablePointer(to: &tunnel.peers[id]) { $0 })
+      let peers = tunnel.peers
+      body(withUnsafeMutablePointer(to: &peers[id]) { $0 })
       next = tunnel.peer(after: id)
     }
   }
