@@ -32,19 +32,22 @@ class PingResult:
     sent: int
     times: list[float]
     error: OSError | None  # of the last request that could not be sent
-    # When the first request was sent, each answer arrived, and the last request was sent, in
-    # seconds.
-    moments: list[float] = dataclasses.field(default_factory=list)
+    answered: set[int] = dataclasses.field(default_factory=set)  # numbers of requests
 
     @property
     def received(self) -> int:
         return len(self.times)
 
-    @property
-    def longest_gap(self) -> float:
-        """Seconds without an answer."""
-        moments = sorted(self.moments)
-        return max((after - before for before, after in itertools.pairwise(moments)), default=0)
+    def longest_gap(self, count: int) -> int:
+        """The most of `count` requests in a row without an answer.
+
+        Unlike a pause between two answers, it does not grow if the machine pauses.
+        """
+        longest = current = 0
+        for number in range(count):
+            current = 0 if number in self.answered else current + 1
+            longest = max(longest, current)
+        return longest
 
     @property
     def average_milliseconds(self) -> float:
@@ -76,8 +79,6 @@ def ping(
             except OSError as error:
                 result.error = error
             last = number == count - 1
-            if number == 0 or last:
-                result.moments.append(time.monotonic())
             collect(echo, requests, sent_at, result, wait if last else interval, last)
     return result
 
@@ -130,8 +131,8 @@ def collect(
         number = int.from_bytes(packet[6:8], "big")
         is_ours = packet[0] == REPLY[echo.family] and number in sent_at
         if is_ours and packet[4:] == requests[number][4:]:
-            result.moments.append(time.monotonic())
-            result.times.append(result.moments[-1] - sent_at.pop(number))
+            result.answered.add(number)
+            result.times.append(time.monotonic() - sent_at.pop(number))
 
 
 ANSWER = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms")
