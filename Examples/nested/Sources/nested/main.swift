@@ -29,7 +29,7 @@ final class Hop {
     var entropy = Entropy.sodium
     withUnsafeTemporaryAllocation(byteCount: WireGuard.keyByteCount, alignment: 8) { key in
       entropy.fill(key.baseAddress!, byteCount: key.count)
-      tunnel.setPrivateKey(key.baseAddress!)
+      tunnel.setPrivateKey(key.baseAddress!, at: now)
       Secret.wipe(key.baseAddress!, byteCount: key.count)
     }
     tunnel.setMTU(mtu)
