@@ -121,7 +121,7 @@ class PortTests(ConfiguredCase):
             self.assertEqual(node.log.count("cannot listen"), 1)
         wait_until(lambda: len(procfs.udp_sockets(node.pid)) == 2, "the sockets", 10)
         self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), str(PORT))
-        self.assertIn(f"listening on port {PORT}", node.log)
+        wait_until(lambda: f"listening on port {PORT}" in node.log, "a line in the log")
 
         def is_quiet() -> bool:
             before = procfs.wake_ups(node.pid)
@@ -143,7 +143,7 @@ class PortTests(ConfiguredCase):
                 "wg", "set", node.interface, "listen-port", str(PORT)
             )
         self.assertNotEqual(result.returncode, 0)
-        self.assertIn(f"cannot listen on port {PORT}", node.log)
+        wait_until(lambda: f"cannot listen on port {PORT}" in node.log, "a line in the log")
         self.assertEqual(node.wg("show", node.interface, "listen-port").strip(), str(PORT + 1))
 
 
