@@ -47,14 +47,12 @@ extension Tunnel {
       return .noPeerForDestination
     }
     let peers = peers
-    guard let endpoint = peers[route].path?.endpoint else {
+    guard peers[route].path != nil else {
       finishFirstSegment(&batch, index)
       answerUnreachable(&batch, index, at: now)
       return .noEndpoint
     }
-    if inner.destination == endpoint.address,
-      isOwnDatagram(text, inner, to: peers[route], port: endpoint.port)
-    {
+    if isOwnDatagram(text, inner, to: peers[route]) {
       noteLoop(to: &peers[route])
       return .routingLoop
     }
@@ -70,17 +68,19 @@ extension Tunnel {
 
   // MARK: Loops
 
-  /// Whether a packet to the endpoint of `peer` is a datagram of this tunnel to that peer, which
-  /// the routing table has led back into the tunnel (R66). The receiver or sender index is
-  /// compared, so that another host's WireGuard may use the same endpoint through this tunnel.
+  /// Whether a packet is a datagram of this tunnel to `peer`, which the routing table has led back
+  /// into the tunnel (R66). The receiver or sender index is compared, so that another host's
+  /// WireGuard may use the same endpoint through this tunnel.
   private func isOwnDatagram(
-    _ packet: UnsafeMutableRawPointer, _ inner: InnerPacket, to peer: borrowing Peer, port: UInt16
+    _ packet: UnsafeMutableRawPointer, _ inner: InnerPacket, to peer: borrowing Peer
   ) -> Bool {
-    guard let start = inner.datagramByteOffset(at: packet) else { return false }
+    guard let endpoint = peer.path?.endpoint, inner.destination == endpoint.address,
+      let start = inner.datagramByteOffset(at: packet)
+    else { return false }
     let message = packet + start + UDPHeader.byteCount
     // The type and an index: the first eight bytes of each message.
     guard inner.byteCount &- start >= UDPHeader.byteCount &+ 8,
-      packet.loadBig(start &+ 2, as: UInt16.self) == port
+      packet.loadBig(start &+ 2, as: UInt16.self) == endpoint.port
     else { return false }
     let index = message.loadLittle(4, as: UInt32.self)
     switch message.loadLittle(0, as: UInt32.self) {
@@ -115,11 +115,7 @@ extension Tunnel {
     for _ in 0..<Policy.outermostPeers {
       guard let id = next else { return nil }
       let peers = peers
-      if let endpoint = peers[id].path?.endpoint, endpoint.address == inner.destination,
-        isOwnDatagram(packet, inner, to: peers[id], port: endpoint.port)
-      {
-        return id
-      }
+      if isOwnDatagram(packet, inner, to: peers[id]) { return id }
       next = peerTable.peer(after: id)
     }
     return nil
