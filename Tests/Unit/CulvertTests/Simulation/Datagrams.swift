@@ -69,3 +69,17 @@ struct Emission {
     bytes.withUnsafeBytes { T(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: T.self)) }
   }
 }
+
+extension [Arrival] {
+  /// Appends the datagrams from position `next` on to a batch, as many as it has room for.
+  func append(to batch: inout InboundBatch, from next: inout Int) {
+    while next < count, let room = batch.room {
+      let arrival = self[next]
+      room.copyBytes(from: arrival.bytes)
+      batch.append(
+        byteCount: arrival.bytes.count, from: arrival.path, trafficClass: arrival.trafficClass,
+        isTruncated: arrival.isTruncated, segmentByteCount: arrival.segmentByteCount)
+      next += 1
+    }
+  }
+}

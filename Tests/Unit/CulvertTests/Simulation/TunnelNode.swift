@@ -251,14 +251,7 @@ final class TunnelNode {
     let outermost = outermost
     while next < arrivals.count {
       outermost.inbound.reset()
-      while next < arrivals.count, let room = outermost.inbound.room {
-        let arrival = arrivals[next]
-        room.copyBytes(from: arrival.bytes)
-        outermost.inbound.append(
-          byteCount: arrival.bytes.count, from: arrival.path, trafficClass: arrival.trafficClass,
-          isTruncated: arrival.isTruncated, segmentByteCount: arrival.segmentByteCount)
-        next += 1
-      }
+      arrivals.append(to: &outermost.inbound, from: &next)
       innermost.inbound.preparesJoining = joins
       end.receive(hops.count - 1, at: now) { step, index in
         if step == .opened {

@@ -291,14 +291,7 @@ final class SimulatedHost {
     var next = 0
     while next < inbox.count {
       hop.inbound.reset()
-      while next < inbox.count, let room = hop.inbound.room {
-        let arrival = inbox[next]
-        room.copyBytes(from: arrival.bytes)
-        hop.inbound.append(
-          byteCount: arrival.bytes.count, from: arrival.path, trafficClass: 0,
-          isTruncated: arrival.isTruncated, segmentByteCount: arrival.segmentByteCount)
-        next += 1
-      }
+      inbox.append(to: &hop.inbound, from: &next)
       hop.inbound.preparesJoining = joins
       end.receive(0, at: local(now)) { step, _ in
         guard step == .delivered else { return }
