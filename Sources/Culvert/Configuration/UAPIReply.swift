@@ -68,38 +68,11 @@ public enum UAPIReply {
     return keepIfComplete(&writer, from: start)
   }
 
-  // MARK: Requests
-
-  /// A peer's part of a `set` request, up to the allowed IPs, which replace those that it has.
-  ///
-  /// - Parameters:
-  ///   - endpoint: nil to leave the peer's as it is.
-  ///   - presharedKey: 32 bytes, all zero for none.
-  ///   - persistentKeepalive: in seconds; 0 for none.
-  public static func requestPeer(
-    _ publicKey: Key, _ endpoint: Endpoint?, presharedKey: UnsafeRawPointer,
-    persistentKeepalive: UInt16, to writer: inout ByteWriter
-  ) -> Bool {
-    guard !writer.hasOverflowed else { return false }
-    let start = writer.count
-    appendSettings(of: publicKey, endpoint, presharedKey, to: &writer)
-    append("persistent_keepalive_interval=", UInt64(persistentKeepalive), to: &writer)
-    writer.append("replace_allowed_ips=true\n")
-    return keepIfComplete(&writer, from: start)
-  }
-
-  /// The part of a `set` request that removes a peer.
-  public static func requestRemoval(of publicKey: Key, to writer: inout ByteWriter) -> Bool {
-    guard !writer.hasOverflowed else { return false }
-    let start = writer.count
-    append("public_key=", publicKey, to: &writer)
-    writer.append("remove=true\n")
-    return keepIfComplete(&writer, from: start)
-  }
+  // MARK: Parts of both directions
 
   private static var newline: UInt8 { UInt8(ascii: "\n") }
 
-  private static func appendSettings(
+  static func appendSettings(
     of publicKey: Key, _ endpoint: Endpoint?, _ presharedKey: UnsafeRawPointer,
     to writer: inout ByteWriter
   ) {
@@ -113,7 +86,7 @@ public enum UAPIReply {
     }
   }
 
-  private static func append(_ name: StaticString, _ key: Key, to writer: inout ByteWriter) {
+  static func append(_ name: StaticString, _ key: Key, to writer: inout ByteWriter) {
     withUnsafeBytes(of: key) { append(name, key: $0.baseAddress!, to: &writer) }
   }
 
@@ -125,7 +98,7 @@ public enum UAPIReply {
     writer.append(newline)
   }
 
-  private static func append(
+  static func append(
     _ name: StaticString, _ value: UInt64, to writer: inout ByteWriter
   ) {
     writer.append(name)
@@ -134,7 +107,7 @@ public enum UAPIReply {
   }
 
   /// Keeps the part that starts at `start` if it fits, otherwise removes it and returns false.
-  private static func keepIfComplete(_ writer: inout ByteWriter, from start: Int) -> Bool {
+  static func keepIfComplete(_ writer: inout ByteWriter, from start: Int) -> Bool {
     guard writer.hasOverflowed else { return true }
     writer.rewind(to: start)
     return false

@@ -15,7 +15,7 @@ struct Reload: ~Copyable {
   /// Copied into the helper process when that starts. Nothing changes it afterwards.
   private nonisolated(unsafe) static var options: ServiceOptions?
 
-  /// What the helper process calls; see CLinux.h.
+  /// What the helper process calls; see helper.h.
   ///
   /// - Parameter options: kept; its paths are absolute.
   static func function(_ options: ServiceOptions) -> clinux_reload {
@@ -39,22 +39,32 @@ struct Reload: ~Copyable {
       return refuse("there is no configuration file to read again: use wg syncconf")
     }
     do throws(SystemError) {
-      for hop in 0..<options.hopCount {
-        guard let path = hop == 0 ? options.config : options.outerConfigs[hop - 1],
-          let name = name.ofHop(hop)
-        else { continue }
-        var reload = try Reload(options.limits)
-        do throws(ConfigFailure) { try reload.load(path) } catch {
-          error.report()
-          return .refused
-        }
-        try reload.apply(to: name)
-        try reload.sendNames(of: hop)
-      }
-      return .applied
+      // Of several files, all are checked before the first is applied.
+      if options.hopCount > 1, try !read(options, name, isApplying: false) { return .refused }
+      return try read(options, name, isApplying: true) ? .applied : .refused
     } catch {
       return .failed(error)
     }
+  }
+
+  /// Reads the files of all hops. False, with the reason printed, if one has an error.
+  private static func read(
+    _ options: ServiceOptions, _ name: InterfaceName, isApplying: Bool
+  ) throws(SystemError) -> Bool {
+    for hop in 0..<options.hopCount {
+      guard let path = hop == 0 ? options.config : options.outerConfigs[hop - 1],
+        let name = name.ofHop(hop)
+      else { continue }
+      var reload = try Reload(options.limits)
+      do throws(ConfigFailure) { try reload.load(path) } catch {
+        error.report()
+        return false
+      }
+      guard isApplying else { continue }
+      try reload.apply(to: name)
+      try reload.sendNames(of: hop)
+    }
+    return true
   }
 
   private static func refuse(_ reason: StaticString) -> Helper.ReloadResult {
@@ -95,7 +105,7 @@ struct Reload: ~Copyable {
     // A mark of 0 is left out there.
     if fwmark == 0 { try client.write("fwmark=0\n") }
     for index in 0..<removed {
-      try client.write { UAPIReply.requestRemoval(of: memory.keys[index], to: &$0) }
+      try client.write { UAPIRequest.writeRemoval(of: memory.keys[index], to: &$0) }
     }
     var next = tunnel.firstPeer
     while let id = next {
@@ -123,7 +133,7 @@ struct Reload: ~Copyable {
   private func write(_ id: PeerID, to client: inout UAPIClient) throws(SystemError) {
     guard let status = tunnel.status(of: id), var cursor = tunnel.allowedIPs(of: id) else { return }
     try client.write {
-      UAPIReply.requestPeer(
+      UAPIRequest.writePeer(
         status.publicKey, status.endpoint, presharedKey: status.presharedKey,
         persistentKeepalive: status.persistentKeepalive, to: &$0)
     }

@@ -99,6 +99,11 @@ class ReloadTests(InteropCase):
         self.assertEqual(node.show("allowed-ips"), {keys[0]: "10.8.8.0/24"})
         endpoints = node.wg("show", f"{node.interface}-1", "endpoints")
         self.assertEqual(endpoints.split(), [keys[1], "192.0.2.7:7"])
+        # An error in one file leaves all tunnels as they are.
+        self.file(node, "inner", self.peer(keys[0], "10.8.9.0/24", "192.0.2.1:1"))
+        self.file(node, "outer", "Nonsense = 1\n")
+        self.hang_up(pid, log, "configuration not read again; nothing has changed")
+        self.assertEqual(node.show("allowed-ips"), {keys[0]: "10.8.8.0/24"})
         self.end(node, pid)
 
     # How it is done.
