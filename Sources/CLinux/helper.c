@@ -1,7 +1,9 @@
 // The helper process: it does what can block for the process that carries packets. It writes the
 // log and reads and writes state files. It only makes system calls and only uses its stack, because
-// a second helper is forked while the program has threads (fork(2)). The arena with the keys is not
-// inherited: the first helper is forked before it is mapped, and then MADV_DONTFORK excludes it.
+// a second helper is forked while the program has threads (fork(2)). Its child that reads
+// configuration files may use the heap too: no thread was using it, because the program allocates
+// nothing after the start. The arena with the keys is not inherited: the first helper is forked
+// before it is mapped, and then MADV_DONTFORK excludes it.
 #define _GNU_SOURCE
 #include "CLinux.h"
 

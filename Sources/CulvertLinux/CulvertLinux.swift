@@ -74,7 +74,8 @@
 //   shutdown                                        Loop/EventLoop stop
 //     Loop/Worker            run                    each worker ends when it gets the lead; joined
 //     Loop/Driver            run, destroy           stores the handshake timestamps
-//                                                   (Helper/StateFile); removes the sockets' files
+//                                                   (Helper/TimestampFile); removes the files of
+//                                                   the sockets
 //
 // Layers: each folder uses only the folders beside it. `make layers` reads this table.
 //

@@ -55,6 +55,9 @@ enum Helper {
     }
   }
 
+  /// Of the state files.
+  private static var defaultDirectory: StaticString { "/var/lib/culvert" }
+
   /// How long a start waits for the state directory, in milliseconds.
   static let startMilliseconds: Int32 = 2000
   /// How long an exit waits for the last timestamps, and then for the last lines. Together with the
@@ -65,11 +68,12 @@ enum Helper {
   ///
   /// - Parameters:
   ///   - directory: of the state files; NUL-terminated, never freed. Nil for the default.
-  ///   - reload: as described in CLinux.h.
+  ///   - reload: as described in helper.h.
   static func start(
     _ directory: UnsafePointer<CChar>?, reload: clinux_reload
   ) throws(SystemError) {
-    let literal = UnsafeRawPointer(StateFile.defaultDirectory.utf8Start)
+    // String literals are NUL-terminated.
+    let literal = UnsafeRawPointer(defaultDirectory.utf8Start)
     try checked(
       clinux_helper_start(directory ?? literal.assumingMemoryBound(to: CChar.self), reload))
   }
@@ -83,9 +87,7 @@ enum Helper {
   static func send(
     _ kind: Request, tag: Int = 0, _ name: InterfaceName? = nil, _ stamp: TAI64N? = nil
   ) -> Int32 {
-    var request = clinux_request()
-    request.kind = kind.rawValue
-    request.tag = UInt32(truncatingIfNeeded: tag)
+    var request = clinux_request(kind, tag)
     withUnsafeMutableBytes(of: &request.name) { buffer in
       name?.withBytes { buffer.copyBytes(from: $0.prefix(buffer.count - 1)) }
     }
@@ -121,9 +123,7 @@ enum Helper {
   static func reply(
     _ kind: Request, of hop: Int, _ name: HostName? = nil
   ) throws(SystemError) {
-    var request = clinux_request()
-    request.kind = kind.rawValue
-    request.tag = UInt32(truncatingIfNeeded: hop)
+    var request = clinux_request(kind, hop)
     name?.write(to: &request)
     try checked(clinux_helper_reply(&request))
   }
@@ -137,6 +137,14 @@ enum Helper {
 
   /// Ends the helper after it has written the last lines, or kills it.
   static func end(milliseconds: Int32 = exitMilliseconds) { clinux_helper_end(milliseconds) }
+}
+
+extension clinux_request {
+  fileprivate init(_ kind: Helper.Request, _ tag: Int) {
+    self.init()
+    self.kind = kind.rawValue
+    self.tag = UInt32(truncatingIfNeeded: tag)
+  }
 }
 
 extension Helper.ReloadResult {
@@ -155,7 +163,7 @@ extension Helper.ReloadResult {
 }
 
 extension Helper.HostName {
-  /// - Parameter name: up to 256 bytes.
+  /// - Parameter name: what exceeds 256 bytes is left out.
   init(_ publicKey: Key, _ name: UnsafeRawBufferPointer, _ port: UInt16) {
     self.publicKey = publicKey
     self.port = port
@@ -164,23 +172,20 @@ extension Helper.HostName {
     for index in 0..<byteCount { text[index] = name[index] }
   }
 
+  fileprivate init(_ request: clinux_request) {
+    let publicKey = withUnsafeBytes(of: request.public_key) { Key(at: $0.baseAddress!) }
+    self = withUnsafeBytes(of: request.text) { text in
+      let name = UnsafeRawBufferPointer(rebasing: text.prefix(Int(request.text_byte_count)))
+      return Helper.HostName(publicKey, name, request.port)
+    }
+  }
+
   fileprivate func write(to request: inout clinux_request) {
     withUnsafeMutableBytes(of: &request.public_key) { publicKey.write(to: $0.baseAddress!) }
     request.port = port
     request.text_byte_count = UInt16(truncatingIfNeeded: byteCount)
     withUnsafeMutableBytes(of: &request.text) { target in
-      for index in 0..<byteCount { target[index] = text[index] }
-    }
-  }
-
-  fileprivate init(_ request: clinux_request) {
-    var request = request
-    publicKey = withUnsafeBytes(of: &request.public_key) { Key(at: $0.baseAddress!) }
-    port = request.port
-    byteCount = min(Int(request.text_byte_count), 256)
-    text = InlineArray(repeating: 0)
-    withUnsafeBytes(of: &request.text) { source in
-      for index in 0..<byteCount { text[index] = source[index] }
+      withText { target.copyBytes(from: $0) }
     }
   }
 }

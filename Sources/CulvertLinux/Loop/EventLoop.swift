@@ -389,7 +389,7 @@ struct EventLoop: ~Copyable {
     driver.noticeNews(at: Clock.boottime())
   }
 
-  /// Called once after a burst of news: datagrams may now leave another way.
+  /// Acts upon news: datagrams may now leave another way.
   private mutating func networkChanged(at now: Instant) {
     driver.finishNews(at: now)
     do throws(SystemError) {

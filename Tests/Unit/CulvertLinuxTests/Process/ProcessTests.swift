@@ -1,3 +1,4 @@
+import CLinux
 import Culvert
 import Glibc
 import Testing
@@ -113,7 +114,26 @@ extension LinuxTests {
 }
 
 extension LinuxTests {
+  /// The files that the helper process reads and writes.
   @Suite struct StateFileTests {
+    struct StateFile {
+      let name: InterfaceName
+      let directory: UnsafePointer<CChar>
+
+      init(_ name: InterfaceName, in directory: UnsafePointer<CChar>) {
+        self.name = name
+        self.directory = directory
+      }
+
+      func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+        name.withCString { clinux_state_read(directory, $0, buffer.baseAddress, buffer.count) }
+      }
+
+      func write(_ bytes: UnsafeRawBufferPointer) -> Int32 {
+        name.withCString { clinux_state_write(directory, $0, bytes.baseAddress, bytes.count) }
+      }
+    }
+
     let name = InterfaceName("cvt0")!
 
     func read(_ file: StateFile, capacity: Int = 64) -> (count: Int, bytes: [UInt8]) {
